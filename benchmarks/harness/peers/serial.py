@@ -1,0 +1,57 @@
+"""What the work is: a plain loop, or one call over the whole array."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.peers.base import Peer, stacked
+from harness.work import Array
+
+
+class Serial(Peer):
+    """The definition of every result, and the reference of every speed-up."""
+
+    def touch(self) -> Array:
+        """Stamp everything."""
+        self.work.func(self.x)
+        return self.x
+
+    def ranges(self) -> None:
+        """A loop."""
+        func = self.work.func
+        for start in range(self.n):
+            func(start, start + 1)
+
+    def rows(self) -> Array | None:
+        """A loop."""
+        func = self.work.func
+        if self.work.result is None:
+            for row in self.x:
+                func(row)
+            return None
+        return stacked([func(row) for row in self.x])
+
+    def blocks(self) -> Array:
+        """One call, as NumPy users write it."""
+        result: Array = self.work.func(self.x)
+        if self.y is None:
+            return result
+        self.y[...] = result
+        return self.y
+
+    def place(self) -> Array:
+        """Copy within private memory: nothing is shared."""
+        return self.x.copy()
+
+    def load(self) -> Array:
+        """Read into private memory: nothing is shared."""
+        array: Array = np.load(self.path)
+        return array
+
+    def place_data(self) -> None:
+        """A file needs no array."""
+        if self.work.verb != "load":
+            super().place_data()
+
+
+PEERS = {"serial": Serial}

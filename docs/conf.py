@@ -1,0 +1,26 @@
+"""Sphinx configuration: Markdown pages by MyST, the reference from numpydoc docstrings."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+_about = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+
+project = _about["name"]
+author = "the shmmap developers"
+copyright = f"2026, {author}"
+version = release = _about["version"]
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc", "myst_parser"]
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = f"{project} {version}"
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
+
+autodoc_typehints = "none"  # the numpydoc sections say it in words
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False

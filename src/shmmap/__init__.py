@@ -1,0 +1,61 @@
+"""Map functions over large NumPy arrays that live in shared memory.
+
+>>> import numpy as np, shmmap
+>>> x = shmmap.asshared(np.arange(12.0).reshape(4, 3))
+>>> shmmap.pmap(np.sum, x)
+array([ 3., 12., 21., 30.])
+
+Where things are, in the order a newcomer should read: `_map` (the verbs and the picture of a call),
+`_plan` (index ranges), `_worker` and `_kernel` (what a worker does), `_control` (what both sides see),
+`_roster` (who is alive, purely), `_team` (the processes). Then `_segment` and `_array` (memory),
+`_collect` and `_outcome` (results and failures), `_messages` (what crosses), `_engines` (who runs it).
+"""
+
+from ._array import (
+    adopt,
+    asshared,
+    empty,
+    empty_like,
+    full,
+    full_like,
+    is_shared,
+    load,
+    ones,
+    ones_like,
+    zeros,
+    zeros_like,
+)
+from ._errors import MapError, RemoteError, SharedMemoryError, WorkerDied
+from ._future import MapFuture
+from ._map import pmap, pmap_chunks, pmap_ranges, preduce
+from ._options import config
+from ._team import Team, shutdown
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MapError",
+    "MapFuture",
+    "RemoteError",
+    "SharedMemoryError",
+    "Team",
+    "WorkerDied",
+    "adopt",
+    "asshared",
+    "config",
+    "empty",
+    "empty_like",
+    "full",
+    "full_like",
+    "is_shared",
+    "load",
+    "ones",
+    "ones_like",
+    "pmap",
+    "pmap_chunks",
+    "pmap_ranges",
+    "preduce",
+    "shutdown",
+    "zeros",
+    "zeros_like",
+]

@@ -1,0 +1,682 @@
+"""Shared arrays: plain ndarrays whose bytes lie in a segment, and the handles that stand for them.
+
+A shared array has no class of its own: whether an array is shared, and where, is found by looking its
+address up in the table of mapped blocks, so that any view counts and nothing leaks into users' results.
+A *handle* is what crosses the process border instead of bytes: segment, offset, shape, strides, dtype,
+and whether it may be written. Memory-mapped files have handles too: path and position in the file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _segment
+from ._memory import usable_cores
+
+if TYPE_CHECKING:
+    from multiprocessing.shared_memory import SharedMemory
+
+    from _typeshed import StrPath
+
+__all__ = [
+    "adopt",
+    "asshared",
+    "empty",
+    "empty_like",
+    "full",
+    "full_like",
+    "is_shared",
+    "load",
+    "ones",
+    "ones_like",
+    "zeros",
+    "zeros_like",
+]
+
+Array = NDArray[Any]
+Order = str | None
+
+# First touch of shared pages is the dearest thing here and scales with threads; below this size starting
+# the threads costs more than it brings.
+PARALLEL_NBYTES = 1 << 23
+# More threads than this only contend for the memory bus.
+COPY_THREADS = 8
+
+
+# ---------------------------------------------------------------- handles
+
+
+class SegmentHandle(NamedTuple):
+    """An array within a segment."""
+
+    segment: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
+    writeable: bool
+
+
+class FileHandle(NamedTuple):
+    """An array within a memory-mapped file; device and inode make sure it is still the same file."""
+
+    path: str
+    device: int
+    inode: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
+    writeable: bool
+
+
+Handle = SegmentHandle | FileHandle
+
+
+def byte_bounds(a: Array) -> tuple[int, int]:
+    """Address of the first byte of `a`, and of the first one past it."""
+    low = high = a.__array_interface__["data"][0]
+    if a.size == 0:
+        return low, low
+    for length, stride in zip(a.shape, a.strides, strict=True):
+        if stride < 0:
+            low += (length - 1) * stride
+        else:
+            high += (length - 1) * stride
+    return low, high + a.itemsize
+
+
+def _dtype_code(dtype: np.dtype[Any]) -> Any:
+    """What stands for a dtype in a handle: its string where that says all, for speed."""
+    return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
+
+
+def find_memmap(a: Array) -> np.memmap[Any, Any] | None:
+    """The memory-mapped array that owns the mapping `a` is a view of, if there is one."""
+    base: Any = a
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap) and isinstance(base.base, mmap.mmap):
+            return base
+        base = base.base
+    return None
+
+
+def handle_of(a: Array) -> Handle | None:
+    """The handle of a shared array or memory-mapped array; None for a private one."""
+    address = a.__array_interface__["data"][0]
+    low = byte_bounds(a)[0] if a.ndim and min(a.strides) < 0 else address
+    block = _segment.find_block(low)
+    segment = block.segment if block is not None else _segment.find_segment(low)
+    if segment is not None:
+        return SegmentHandle(
+            segment.id,
+            address - segment.address,
+            a.shape,
+            a.strides,
+            _dtype_code(a.dtype),
+            a.flags.writeable,
+        )
+    root = find_memmap(a)
+    if root is None or root.mode == "c" or root.filename is None:
+        return None
+    path = os.fspath(root.filename)
+    stat = os.stat(path)
+    position = root.offset + address - root.__array_interface__["data"][0]
+    return FileHandle(
+        path,
+        stat.st_dev,
+        stat.st_ino,
+        position,
+        a.shape,
+        a.strides,
+        _dtype_code(a.dtype),
+        a.flags.writeable,
+    )
+
+
+def from_handle(handle: Handle) -> Array:
+    """The array a handle stands for, over this process's own mapping.
+
+    Raises
+    ------
+    KeyError
+        If the segment is not attached here.
+    ValueError, TypeError
+        If the handle does not fit what it names.
+    """
+    if isinstance(handle, FileHandle):
+        return _from_file(handle)
+    segment = _segment.get_segment(handle.segment)
+    touched.add(handle.segment)
+    root: Any = segment.root
+    offset = handle.offset
+    block = _segment.find_block(segment.address + offset)
+    if block is not None and block.root is not None:
+        # This process owns the array: the new view must count towards the block's life.
+        root = block.root()
+        offset -= block.offset
+        if root is None:
+            raise ValueError("the array was dropped while a view of it was under way")
+    elif segment.fd >= 0:
+        root = _segment.own(segment)  # made by a worker, owned by whoever gets the result
+    a: Array = np.ndarray(handle.shape, np.dtype(handle.dtype), root, offset, handle.strides)
+    if not handle.writeable:
+        a.flags.writeable = False
+    return a
+
+
+touched: set[int] = set()
+"""Segments whose arrays were made from handles since a worker's call began; see `_worker`."""
+
+_files: dict[tuple[str, int, int, bool], NDArray[np.uint8]] = {}
+
+
+def _from_file(handle: FileHandle) -> Array:
+    key = (handle.path, handle.device, handle.inode, handle.writeable)
+    root = _files.get(key)
+    if root is None:
+        fd = os.open(handle.path, (os.O_RDWR if handle.writeable else os.O_RDONLY) | os.O_CLOEXEC)
+        try:
+            stat = os.fstat(fd)
+            if (stat.st_dev, stat.st_ino) != (handle.device, handle.inode):
+                raise ValueError(f"{handle.path} was replaced by another file during the map")
+            access = mmap.ACCESS_WRITE if handle.writeable else mmap.ACCESS_READ
+            root = np.frombuffer(mmap.mmap(fd, stat.st_size, access=access), np.uint8)
+        finally:
+            os.close(fd)
+        _files[key] = root
+    return np.ndarray(
+        handle.shape,
+        np.dtype(handle.dtype),
+        root,  # type: ignore[arg-type]
+        handle.offset,
+        handle.strides,
+    )
+
+
+def forget_files() -> None:
+    """Let go of the files mapped for the call that ends."""
+    _files.clear()
+
+
+# ---------------------------------------------------------------- allocating
+
+
+def check_dtype(dtype: np.dtype[Any], what: str = "a shared array") -> None:
+    """Refuse dtypes whose elements are not plain bytes."""
+    if dtype.hasobject or dtype.kind == "T":
+        raise TypeError(
+            f"{what} cannot have dtype {dtype}: its elements are references to Python objects, which "
+            "mean nothing in another process. Use a fixed-size dtype (astype('U16'), a structured "
+            "dtype), or pass a list and get a list back"
+        )
+
+
+def _in_parallel(task: Callable[[int, int], object], n: int, nbytes: int) -> None:
+    """Call ``task(start, stop)`` over ``range(n)`` in several threads if it is worth it."""
+    threads = min(COPY_THREADS, usable_cores(), n)
+    if nbytes < PARALLEL_NBYTES or threads < 2:
+        task(0, n)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    parts = threads * 4
+    cuts = [n * i // parts for i in range(parts + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(task, cuts[:-1], cuts[1:]):
+            pass
+
+
+def copy_into(target: Array, source: Array) -> None:
+    """``np.copyto(target, source, casting="unsafe")``, with several threads when that is faster."""
+    if target.ndim == 0 or target.size == 0:
+        np.copyto(target, source, casting="unsafe")
+        return
+    axis = int(np.argmax(np.abs(target.strides) * (np.array(target.shape) > 1)))
+    t, s = np.moveaxis(target, axis, 0), np.moveaxis(source, axis, 0)
+
+    def copy(start: int, stop: int) -> None:
+        np.copyto(t[start:stop], s[start:stop], casting="unsafe")
+
+    _in_parallel(copy, t.shape[0], target.nbytes)
+
+
+def _fill(target: Array, value: Any) -> None:
+    flat = target.reshape(-1, order="A") if target.flags.forc else target
+    if flat.ndim == 0:
+        np.copyto(flat, value, casting="unsafe")
+        return
+
+    def fill(start: int, stop: int) -> None:
+        np.copyto(flat[start:stop], value, casting="unsafe")
+
+    _in_parallel(fill, flat.shape[0], target.nbytes)
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    try:
+        dims = (shape.__index__(),)
+    except (AttributeError, TypeError):
+        dims = tuple(length.__index__() for length in shape)
+    if any(length < 0 for length in dims):
+        raise ValueError("negative dimensions are not allowed")
+    return dims
+
+
+def _allocate(shape: Any, dtype: DTypeLike, order: Order = "C", *, zero: bool = False) -> Array:
+    """A shared array, of zeros if asked for."""
+    dims = _shape(shape)
+    dt = np.dtype(dtype)
+    check_dtype(dt)
+    if order not in ("C", "F", None):
+        raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+    nbytes = dt.itemsize
+    for length in dims:
+        nbytes *= length
+    root = _segment.allocate(nbytes)
+    if zero and not _segment.is_fresh(root):
+        root.fill(0)
+    return np.ndarray(dims, dt, root, order="F" if order == "F" else "C")  # type: ignore
+
+
+def empty(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C") -> Array:
+    """Return a new shared array without initialising its entries, as :func:`numpy.empty` does.
+
+    Parameters
+    ----------
+    shape : int or sequence of int
+        Shape of the array.
+    dtype : dtype-like, default float64
+        Any dtype of plain bytes.
+    order : {'C', 'F'}, default 'C'
+        Memory layout.
+
+    Returns
+    -------
+    numpy.ndarray
+        An ordinary array in shared memory, reserved up front. It goes back with its last view.
+
+    Raises
+    ------
+    SharedMemoryError
+        If there is not enough shared memory; nothing is left allocated.
+    TypeError
+        For an object dtype.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> a = shmmap.empty((2, 3), dtype="f4")
+    >>> a.shape, a.dtype, shmmap.is_shared(a)
+    ((2, 3), dtype('float32'), True)
+    """
+    return _allocate(shape, dtype, order)
+
+
+def zeros(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C") -> Array:
+    """Return a new shared array of zeros, as :func:`numpy.zeros` does; see :func:`empty`.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> shmmap.zeros(3)
+    array([0., 0., 0.])
+    """
+    return _allocate(shape, dtype, order, zero=True)
+
+
+def ones(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C") -> Array:
+    """Return a new shared array of ones, as :func:`numpy.ones` does; see :func:`empty`.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> shmmap.ones(2, dtype=int)
+    array([1, 1])
+    """
+    return full(shape, 1, dtype, order)
+
+
+def full(
+    shape: int | Sequence[int],
+    fill_value: ArrayLike,
+    dtype: DTypeLike | None = None,
+    order: str = "C",
+) -> Array:
+    """Return a new shared array filled with a value, as :func:`numpy.full` does; see :func:`empty`.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> shmmap.full(2, 7.5)
+    array([7.5, 7.5])
+    """
+    if dtype is None:
+        dtype = np.asarray(fill_value).dtype
+    a = empty(shape, dtype, order)
+    if np.ndim(fill_value):
+        np.copyto(a, fill_value, casting="unsafe")
+    else:
+        _fill(a, fill_value)
+    return a
+
+
+def _allocate_like(
+    prototype: ArrayLike, dtype: DTypeLike | None, order: Order, shape: Any, *, zero: bool = False
+) -> Array:
+    """`_allocate` with NumPy's rules for ``order="K"``: keep the order of the axes in memory."""
+    like = np.asanyarray(prototype)
+    dt = like.dtype if dtype is None else np.dtype(dtype)
+    dims = like.shape if shape is None else _shape(shape)
+    if order in ("C", "F"):
+        return _allocate(dims, dt, order, zero=zero)
+    if order == "A":
+        return _allocate(dims, dt, "F" if like.flags.fnc else "C", zero=zero)
+    if order not in ("K", None):
+        raise ValueError(f"order must be one of 'C', 'F', 'A', 'K', not {order!r}")
+    if len(dims) != like.ndim or like.flags.c_contiguous:
+        return _allocate(dims, dt, "C", zero=zero)
+    axes = sorted(range(like.ndim), key=lambda axis: -abs(like.strides[axis]))
+    return _allocate([dims[axis] for axis in axes], dt, zero=zero).transpose(np.argsort(axes))
+
+
+def empty_like(
+    prototype: ArrayLike,
+    dtype: DTypeLike | None = None,
+    order: str = "K",
+    shape: int | Sequence[int] | None = None,
+) -> Array:
+    """Return a new shared array with the shape and dtype of another; see :func:`empty`.
+
+    Examples
+    --------
+    >>> import numpy as np, shmmap
+    >>> shmmap.empty_like(np.zeros((2, 3), "f4")).dtype
+    dtype('float32')
+    """
+    return _allocate_like(prototype, dtype, order, shape)
+
+
+def zeros_like(
+    prototype: ArrayLike,
+    dtype: DTypeLike | None = None,
+    order: str = "K",
+    shape: int | Sequence[int] | None = None,
+) -> Array:
+    """Return a shared array of zeros with the shape and dtype of another; see :func:`zeros`.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> shmmap.zeros_like([1, 2])
+    array([0, 0])
+    """
+    return _allocate_like(prototype, dtype, order, shape, zero=True)
+
+
+def ones_like(
+    prototype: ArrayLike,
+    dtype: DTypeLike | None = None,
+    order: str = "K",
+    shape: int | Sequence[int] | None = None,
+) -> Array:
+    """Return a shared array of ones with the shape and dtype of another; see :func:`ones`.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> shmmap.ones_like([2.5, 3.5])
+    array([1., 1.])
+    """
+    return full_like(prototype, 1, dtype, order, shape)
+
+
+def full_like(
+    prototype: ArrayLike,
+    fill_value: ArrayLike,
+    dtype: DTypeLike | None = None,
+    order: str = "K",
+    shape: int | Sequence[int] | None = None,
+) -> Array:
+    """Return a filled shared array with the shape and dtype of another; see :func:`full`.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> shmmap.full_like([1, 2], 9)
+    array([9, 9])
+    """
+    a = empty_like(prototype, dtype, order, shape)
+    if np.ndim(fill_value):
+        np.copyto(a, fill_value, casting="unsafe")
+    else:
+        _fill(a, fill_value)
+    return a
+
+
+# ---------------------------------------------------------------- placing
+
+
+def is_shared(a: object) -> bool:
+    """Tell whether workers reach the bytes of `a` without a copy.
+
+    Parameters
+    ----------
+    a : object
+        Any object; only arrays can be shared.
+
+    Returns
+    -------
+    bool
+        True for arrays made by this library, any view of them, and memory-mapped arrays other than
+        copy-on-write ones (``mode="c"``).
+
+    Examples
+    --------
+    >>> import numpy as np, shmmap
+    >>> a = shmmap.zeros((4, 4))
+    >>> shmmap.is_shared(a[::2].T), shmmap.is_shared(a.copy()), shmmap.is_shared(np.asarray(a))
+    (True, False, True)
+    """
+    return isinstance(a, np.ndarray) and handle_of(a) is not None
+
+
+def refuse_masked(a: object) -> None:
+    """A masked array as a plain one would silently lose its mask."""
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(
+            "a masked array would lose its mask; pass a.filled(value), or a.data and a.mask as two "
+            "inputs"
+        )
+
+
+def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = None) -> Array:
+    """Return :func:`numpy.asarray` of `a` in shared memory.
+
+    Parameters
+    ----------
+    a : array-like
+        An array, or anything :func:`numpy.asarray` takes.
+    dtype : dtype-like, optional
+        By default that of `a`.
+    order : {'C', 'F', 'A', 'K'}, optional
+        By default the layout of `a` is kept.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape and values. `a` itself if it is shared already and fits `dtype` and `order`;
+        otherwise one copy, made by several threads when it is large.
+
+    Raises
+    ------
+    SharedMemoryError
+        If there is not enough shared memory.
+    TypeError
+        For an object dtype or a masked array.
+
+    Examples
+    --------
+    >>> import numpy as np, shmmap
+    >>> x = shmmap.asshared(np.arange(6).reshape(2, 3))
+    >>> x
+    array([[0, 1, 2],
+           [3, 4, 5]])
+    >>> shmmap.asshared(x) is x
+    True
+    """
+    refuse_masked(a)
+    if not isinstance(a, np.ndarray):
+        a = np.asarray(a)
+    check_dtype(a.dtype)
+    if is_shared(a):
+        same = np.asarray(a, dtype=dtype, order=order)  # type: ignore[call-overload]
+        if np.may_share_memory(same, a) or is_shared(same):
+            return same  # type: ignore[no-any-return]
+    target = _allocate_like(a, dtype, order or "K", None)
+    copy_into(target, np.asarray(a))
+    return target
+
+
+def load(path: StrPath, mmap_mode: str | None = None) -> Array:
+    """Load a ``.npy`` file, by default straight into shared memory.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file, in NumPy's ``.npy`` format.
+    mmap_mode : {None, 'r', 'r+', 'c'}, optional
+        None reads the file into shared memory with no second copy. Otherwise the file is memory-mapped
+        as by :func:`numpy.load`; workers then map the file themselves (``"c"`` counts as private).
+
+    Returns
+    -------
+    numpy.ndarray or numpy.memmap
+        The array.
+
+    Raises
+    ------
+    SharedMemoryError
+        If there is not enough shared memory; ``mmap_mode="r"`` needs none.
+    ValueError
+        If it is not a ``.npy`` file, or holds Python objects.
+
+    Examples
+    --------
+    >>> import numpy as np, os, shmmap, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "a.npy")
+    >>> np.save(path, np.arange(5))
+    >>> a = shmmap.load(path)
+    >>> a, shmmap.is_shared(a)
+    (array([0, 1, 2, 3, 4]), True)
+    >>> folder.cleanup()
+    """
+    if mmap_mode not in (None, "r", "r+", "c"):
+        raise ValueError(f"mmap_mode must be None, 'r', 'r+' or 'c', not {mmap_mode!r}")
+    with open(path, "rb") as file:
+        if file.read(6) != np.lib.format.MAGIC_PREFIX:
+            raise ValueError(f"{os.fspath(path)!r} is not a .npy file")
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+        else:  # 3.0, field names in utf-8; it has no public header reader
+            mapped = np.load(path, mmap_mode=mmap_mode or "r")
+            return mapped if mmap_mode else asshared(mapped)  # type: ignore[no-any-return]
+        check_dtype(dtype, os.fspath(path))
+        offset = file.tell()
+        nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
+        if os.fstat(file.fileno()).st_size < offset + nbytes:
+            raise ValueError(f"{os.fspath(path)!r} is cut short: {nbytes} bytes of data expected")
+        if mmap_mode is not None and nbytes:
+            return np.load(path, mmap_mode=mmap_mode)  # type: ignore[arg-type, no-any-return]
+        a = empty(shape, dtype, "F" if fortran else "C")
+        if nbytes == 0:
+            return a
+        flat = memoryview(a.reshape(-1, order="A").view(np.uint8))  # type: ignore[arg-type]
+        fd = file.fileno()
+
+        def read(start: int, stop: int) -> None:
+            while start < stop:
+                got = os.preadv(fd, [flat[start:stop]], offset + start)
+                if got == 0:
+                    raise ValueError(f"{os.fspath(path)!r} became shorter while it was read")
+                start += got
+
+        _in_parallel(read, nbytes, nbytes)
+        return a
+
+
+def adopt(
+    shm: SharedMemory | str,
+    shape: int | Sequence[int],
+    dtype: DTypeLike,
+    offset: int = 0,
+    order: str = "C",
+) -> Array:
+    """Return a shared array over an existing ``SharedMemory`` that other code made.
+
+    Parameters
+    ----------
+    shm : multiprocessing.shared_memory.SharedMemory or str
+        The object, or its name. It must not be unlinked yet.
+    shape, dtype, order
+        As for :func:`empty`.
+    offset : int, default 0
+        Byte at which the array starts.
+
+    Returns
+    -------
+    numpy.ndarray
+        It stays valid after the other code closes or unlinks its object, and never destroys it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the name is unlinked or was never there.
+    ValueError
+        If the array does not fit into the memory.
+
+    Examples
+    --------
+    >>> from multiprocessing.shared_memory import SharedMemory
+    >>> import shmmap
+    >>> shm = SharedMemory(create=True, size=64)
+    >>> a = shmmap.adopt(shm, (8,), "f8")
+    >>> shm.close(); shm.unlink()
+    >>> a[:] = 1
+    >>> a.sum()
+    np.float64(8.0)
+    """
+    name = (shm if isinstance(shm, str) else shm.name).lstrip("/")
+    if "/" in name or name in ("", ".", ".."):
+        raise ValueError(f"{name!r} is not the name of shared memory")
+    dt = np.dtype(dtype)
+    check_dtype(dt)
+    dims = _shape(shape)
+    nbytes = dt.itemsize * int(np.prod(dims, dtype=object))
+    try:
+        # The file itself: SharedMemory(name) would have this process's tracker destroy it at exit.
+        fd = os.open(f"/dev/shm/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"no shared memory is named {name!r} (any more); adopt it before it is unlinked"
+        ) from None
+    size = os.fstat(fd).st_size
+    if offset < 0 or offset + nbytes > size:
+        os.close(fd)
+        raise ValueError(
+            f"an array of {nbytes} bytes at offset {offset} does not fit into the {size} bytes of "
+            f"{name!r}"
+        )
+    root = _segment.adopt(fd, size)
+    return np.ndarray(dims, dt, root, offset, order=order)  # type: ignore[arg-type, call-overload, no-any-return]

@@ -1,0 +1,212 @@
+"""The caller's half of getting results: allocate the output, put pieces together, check completeness.
+
+One collector per map, whatever the engine. Workers fill arrays in place; what reaches the collector as
+pieces is the rest: objects, results kept from before the output was known, and results of a wider dtype
+than index 0's, which are put in place at the end, by one more pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _array
+from ._control import DONE
+from ._kernel import Form, Job, check_kind
+from ._plan import Plan
+
+__all__ = ["Collector"]
+
+Array = NDArray[Any]
+
+_MISSING = object()
+
+
+class Collector:
+    """Gathers one map's results. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        job: Job,
+        plan: Plan,
+        *,
+        shape: Callable[[Any], Any],
+        shared: bool,
+        none_as_list: bool,
+    ) -> None:
+        self.job = job
+        self.plan = plan
+        self._shape_result = shape
+        """From what was collected to what the verb returns."""
+        self._shared = shared
+        """Whether inferred outputs lie in shared memory."""
+        self._none_as_list = none_as_list
+        self.pieces: dict[int, Any] = {}
+        self.kind: Any = "unknown"
+        self.columns: tuple[Array, ...] | None = job.out
+        """Outputs, axis first; as the kernels know them."""
+        if job.out is not None:
+            self.kind = "array" if len(job.out) == 1 else tuple
+
+    # ------------------------------------------------ while the map runs
+
+    def propose(self, form: Form) -> tuple[Any, tuple[Array, ...]]:
+        """Allocate the output from the form of index 0's result.
+
+        Returns
+        -------
+        kind, columns
+            What the kernels need to know. Raises if the declared dtype does not take the result.
+        """
+        if self.kind == "unknown":
+            kind, columns = form
+            dtypes = [dtype for _, dtype in columns]
+            if self.job.dtypes is not None and columns:
+                declared = self.job.dtypes
+                if len(declared) == 1:
+                    declared = declared * len(columns)
+                if len(declared) != len(columns):
+                    raise ValueError(
+                        f"dtype= names {len(declared)} dtypes, but the function returns "
+                        f"{len(columns)} arrays"
+                    )
+                for dtype, wanted in zip(dtypes, declared, strict=True):
+                    if not np.can_cast(dtype, wanted, "same_kind"):
+                        raise TypeError(
+                            f"the function returned dtype {dtype}, which cannot be cast to the "
+                            f"declared {wanted} (casting is 'same_kind')"
+                        )
+                dtypes = list(declared)
+            self.columns = tuple(
+                self._allocate(item_shape, np.result_type(dtype))
+                for (item_shape, _), dtype in zip(columns, dtypes, strict=True)
+            )
+            self.kind = kind
+        assert self.columns is not None
+        return self.kind, self.columns
+
+    def _allocate(self, item_shape: tuple[int, ...], dtype: Any) -> Array:
+        n, axis = self.job.n, self.job.axis
+        if self.job.verb == "items" or axis == 0:
+            shape: tuple[int, ...] = (n, *item_shape)
+        else:
+            axis %= len(item_shape) + 1
+            shape = (*item_shape[:axis], n, *item_shape[axis:])
+        new = _array.empty(shape, dtype) if self._shared else np.empty(shape, dtype)
+        return new if self.job.verb == "items" or axis == 0 else np.moveaxis(new, axis, 0)
+
+    def add(self, pieces: list[tuple[int, Any]]) -> None:
+        """Take results that were handed over rather than written in place."""
+        for k, piece in pieces:
+            self.pieces[k] = piece
+
+    def value_of(self, k: int, mark: int, over: bool) -> tuple[Any] | None:
+        """The part of the result that chunk `k` is, in a tuple of one; None if it is not here yet."""
+        start, stop = self.plan.limits(k)
+        piece = self.pieces.get(k, _MISSING)
+        if self.job.gather:
+            if piece is not _MISSING:
+                return (piece,)
+            nothing = [None] * (stop - start) if self.job.verb == "items" else None
+            return (nothing,) if mark == DONE or over and mark else None
+        if piece is not _MISSING:
+            kind, parts = piece
+        elif self.columns is not None and (mark == DONE or over and mark):
+            kind, parts = self.kind, tuple(column[start:stop] for column in self.columns)
+        else:
+            return None
+        return (self._assemble(kind, parts),)
+
+    def _assemble(self, kind: Any, columns: tuple[Array, ...]) -> Any:
+        """What the user sees of columns: axes in their places, one array or a tuple of its class."""
+        if kind is None or kind == "unknown":
+            return None
+        if self.job.verb != "items" and self.job.axis != 0:
+            columns = tuple(np.moveaxis(column, 0, self.job.axis) for column in columns)
+        if kind == "array":
+            return columns[0]
+        return columns if kind is tuple else kind(*columns)
+
+    # ------------------------------------------------ at the end
+
+    def finish(self, failed: list[int] | None = None) -> Any:
+        """The result of the map; entries of `failed` chunks are NaN, 0 or None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If results do not fit together, with a note that names the index.
+        """
+        if self.job.gather:
+            return self._shape_result(self._gathered(failed or []))
+        self._place_pieces()
+        if failed and self.job.out is None and self.columns is not None:
+            self._blank(failed)
+        return self._shape_result(self._assemble(self.kind, self.columns or ()))
+
+    def _gathered(self, failed: list[int]) -> Any:
+        plan, pieces = self.plan, self.pieces
+        if not pieces and not self._none_as_list:
+            return None
+        if self.job.verb == "items":
+            items: list[Any] = []
+            for k in range(plan.chunks):
+                if k in pieces:
+                    items.extend(pieces[k])
+                else:
+                    start, stop = plan.limits(k)
+                    items.extend([None] * (stop - start))
+            return items
+        return [pieces.get(k) for k in range(plan.chunks)]
+
+    def _place_pieces(self) -> None:
+        """Put what was handed over into the output, widening it first where that is needed."""
+        if not self.pieces:
+            return
+        if self.columns is None or self.kind == "unknown":
+            kind, columns = self.pieces[min(self.pieces)]
+            self.propose(Form(kind, tuple((c.shape[1:], c.dtype) for c in columns)))
+        assert self.columns is not None
+        for k in sorted(self.pieces):
+            kind, columns = self.pieces[k]
+            start, stop = self.plan.limits(k)
+            try:
+                check_kind(kind, len(columns), self.kind, len(self.columns))
+                for column, target in zip(columns, self.columns, strict=True):
+                    if column.shape[1:] != target.shape[1:]:
+                        raise ValueError(
+                            f"results of shape {column.shape[1:]} and {target.shape[1:]} do not "
+                            "stack; pass out=list"
+                        )
+            except (TypeError, ValueError) as exc:
+                exc.add_note(f"for indices [{start}, {stop})")
+                raise
+        if self.job.dtypes is None and self.job.out is None:
+            wider = []
+            for j, target in enumerate(self.columns):
+                dtypes = {columns[j].dtype for _, columns in self.pieces.values()}
+                dtype = np.result_type(target.dtype, *sorted(dtypes, key=str))
+                if dtype != target.dtype:
+                    new = self._allocate(target.shape[1:], dtype)
+                    _array.copy_into(new, target)
+                    target = new
+                wider.append(target)
+            self.columns = tuple(wider)
+        for k, (_, columns) in self.pieces.items():
+            start, stop = self.plan.limits(k)
+            for column, target in zip(columns, self.columns, strict=True):
+                np.copyto(target[start:stop], column, casting="same_kind")
+        self.pieces.clear()
+
+    def _blank(self, failed: list[int]) -> None:
+        assert self.columns is not None
+        for column in self.columns:
+            blank: Any = np.nan if column.dtype.kind in "fc" else np.zeros((), column.dtype)
+            if column.dtype.kind in "mM":
+                blank = np.array("NaT", column.dtype)
+            for k in failed:
+                start, stop = self.plan.limits(k)
+                column[start:stop] = blank

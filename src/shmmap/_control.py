@@ -1,0 +1,243 @@
+"""What caller and workers share besides arrays: claim slots, control blocks, records, pages.
+
+Claim slots: one block per team, one slot of 16 words (int64) per rank.
+
+====== ========= ========== ==========================================================
+offset field     written by meaning
+====== ========= ========== ==========================================================
+0      RUNNING   worker     sequence number of the call it is in, 0 when parked
+8      LEFT      worker     sequence number of the last call it has left
+16     FIRST     worker     first ticket of its claim
+24     STOP      worker     end of its claim; equal to FIRST when it holds none
+32     INDEX     worker     index the function is called for (only with a timeout)
+40     SINCE     worker     monotonic ns at which that call began, 0 outside one (likewise)
+48     RELAYED   worker     number of messages it has put on its relay socket
+56     CHUNK     worker     1 + number of the chunk it is in, 0 between chunks
+====== ========= ========== ==========================================================
+
+Control block: one per open map, a nameless segment. Its *file offset* is the ticket counter: an lseek on
+the shared open file description is an atomic fetch-and-add done by the kernel.
+
+====== ========= ============== ======================================================
+offset field     written by     meaning
+====== ========= ============== ======================================================
+0      STOP_AT   anyone, downwards  chunks above this number are not to be started
+8      READY     caller         1 once the output is known and its message is sent
+64     ledger    worker         a byte per chunk: PENDING, DONE, FAILED, HANDED
+====== ========= ============== ======================================================
+
+*Requires*: a control block is used again only after every worker has left its map, so that nobody draws
+a ticket of the next one. *Guarantees*: a chunk is marked done only when its result is in place; a ticket
+is drawn at most once, whoever dies when. *On death*: between drawing and writing the claim the ticket is
+in nobody's claim, after it in the dead worker's; either way the ledger shows the chunk not done.
+
+A *record* on the map's completion pipe is 56 bytes, so written atomically. Its bulk, if it has one, lies
+in a *page*: a segment of the worker's, which it fills and the caller takes from; a page whose records are
+all taken is filled again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from . import _segment
+
+__all__ = ["ClaimSlots", "ControlBlock", "Page", "Record", "unpack_records"]
+
+RUNNING, LEFT, FIRST, STOP, INDEX, SINCE, RELAYED, CHUNK = range(8)
+SLOT_WORDS = 16
+RANKS_MAX = 1024
+
+STOP_AT, READY = 0, 1
+_LEDGER = 64
+# Done means odd: DONE is in place (or nothing was returned), HANDED was given to the caller in a page.
+PENDING, DONE, FAILED, HANDED = range(4)
+
+# Kinds of record.
+LEAVE, RESULTS, SPEC, ERROR, KEPT, DIED, RELAY = range(7)
+
+_RECORD = struct.Struct("<7q")
+
+
+def count_done(marks: bytes | bytearray) -> int:
+    """Number of chunks done according to a ledger."""
+    return marks.count(DONE) + marks.count(HANDED)
+
+
+class ClaimSlots:
+    """The claim slots of a team; a view on `words` is what its users index."""
+
+    def __init__(self, fd: int | None = None) -> None:
+        nbytes = RANKS_MAX * SLOT_WORDS * 8
+        self.fd = _segment.open_nameless(nbytes) if fd is None else fd
+        self._map = _segment.map_fd(self.fd, nbytes)
+        self.words = memoryview(self._map).cast("q")
+
+    def slot(self, rank: int) -> memoryview:
+        """The words of one rank."""
+        return self.words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS]
+
+    def close(self) -> None:
+        """Let go of memory and descriptor."""
+        self.words.release()
+        self._map.close()
+        os.close(self.fd)
+
+
+class ControlBlock:
+    """Tickets, ledger and completion pipe of one open map; see the table above."""
+
+    def __init__(self, id: int, capacity: int, fds: tuple[int, ...] | None = None) -> None:
+        self.id = id
+        self.capacity = capacity
+        """Most chunks the ledger can hold."""
+        nbytes = _LEDGER + capacity
+        if fds is None:
+            self.fd = _segment.open_nameless(nbytes)
+            self.pipe_read, self.pipe_write = os.pipe2(os.O_CLOEXEC)
+        else:
+            self.fd, self.pipe_write = fds
+            self.pipe_read = -1
+        self._map: mmap.mmap = _segment.map_fd(self.fd, nbytes)
+        self.words = memoryview(self._map)[:_LEDGER].cast("q")
+        self.ledger = memoryview(self._map)[_LEDGER:]
+        self.identity = self._identity()
+
+    def _identity(self) -> tuple[int, ...]:
+        return os.fstat(self.fd).st_ino, os.fstat(self.pipe_write).st_ino
+
+    def is_intact(self) -> bool:
+        """Whether the descriptors are still ours: user code closes descriptors."""
+        try:
+            return self._identity() == self.identity
+        except OSError:
+            return False
+
+    def reset(self, chunks: int) -> None:
+        """Make ready for a map of that many chunks. Nobody may be drawing from it."""
+        self.words[STOP_AT] = chunks
+        self.words[READY] = 0
+        self.ledger[:chunks] = bytes(chunks)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Start the tickets from 0 again."""
+        os.lseek(self.fd, 0, os.SEEK_SET)
+
+    def draw(self, k: int) -> int:
+        """Draw `k` consecutive tickets; the first of them is returned."""
+        return os.lseek(self.fd, k, os.SEEK_CUR) - k
+
+    def stop(self, chunks: int, at: int) -> None:
+        """Let nobody draw any more, nor start a chunk above `at` that is drawn already."""
+        if at < self.words[STOP_AT]:
+            self.words[STOP_AT] = at
+        os.lseek(self.fd, max(chunks, os.lseek(self.fd, 0, os.SEEK_CUR)), os.SEEK_SET)
+
+    def make_doorbell(self) -> int:
+        """A further write end, of its own description and non-blocking, for the caller's own use."""
+        if os.path.exists("/proc/self/fd"):
+            return os.open(
+                f"/proc/self/fd/{self.pipe_write}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            )
+        return fcntl.fcntl(self.pipe_write, fcntl.F_DUPFD_CLOEXEC, 0)
+
+    def close(self) -> None:
+        """Let go of memory and descriptors."""
+        self.words.release()
+        self.ledger.release()
+        self._map.close()
+        for fd in (self.fd, self.pipe_read, self.pipe_write):
+            if fd >= 0:
+                os.close(fd)
+
+
+class Record(NamedTuple):
+    """What a worker says on a completion pipe."""
+
+    seq: int
+    """The call it concerns."""
+    rank: int
+    kind: int
+    first: int
+    """First chunk it concerns; its meaning depends on the kind."""
+    stop: int
+    page: int
+    """Segment id of the page that holds the bulk, 0 if there is none."""
+    offset: int
+    nbytes: int
+
+    def pack(self) -> bytes:
+        """The 56 bytes that are written."""
+        seq, rank, kind, *rest = self
+        return _RECORD.pack(seq, rank << 8 | kind, *rest)
+
+
+def unpack_records(data: bytes) -> Iterator[Record]:
+    """The records in what was read from a pipe; whole ones, as each is written atomically."""
+    for seq, who, first, stop, page, offset, nbytes in _RECORD.iter_unpack(data):
+        yield Record(seq, who >> 8, who & 255, first, stop, page, offset, nbytes)
+
+
+class Page:
+    """Bulk of records: 16 bytes of header (records put, records taken), then payload."""
+
+    HEADER = 16
+    LEAST_NBYTES = 1 << 16
+
+    def __init__(self, segment: _segment.Segment) -> None:
+        self.segment = segment
+        self.bytes = memoryview(segment.map)
+        self.counts = self.bytes[: self.HEADER].cast("q")
+        self.filled = self.HEADER
+
+    def is_free(self) -> bool:
+        """Whether everything put was taken."""
+        return self.counts[0] == self.counts[1]
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self.counts.release()
+        self.bytes.release()
+
+    def take(self) -> None:
+        """Count a record as taken; the caller's only write here."""
+        self.counts[1] += 1
+
+
+class Outbox:
+    """A worker's pages: payloads outlive the worker, and no worker waits for the caller to read.
+
+    *Requires*: used by one thread. *Guarantees*: a payload stays in place until the caller took it.
+    """
+
+    def __init__(self, announce: Callable[[_segment.Segment], None]) -> None:
+        self._announce = announce
+        self._pages: list[Page] = []
+
+    def put(self, payload: bytes) -> tuple[int, int, int]:
+        """Put a payload in place: ``page id, offset, nbytes`` for its record."""
+        nbytes = len(payload)
+        for page in self._pages:
+            if page.is_free():
+                page.filled = Page.HEADER
+            if page.filled + nbytes <= page.segment.nbytes:
+                break
+        else:
+            least = 2 * self._pages[-1].segment.nbytes if self._pages else Page.LEAST_NBYTES
+            size = max(min(least, 1 << 24), nbytes + Page.HEADER)
+            fd = _segment.open_nameless(size)
+            segment = _segment.attach(_segment.new_id(), fd, size, keep_fd=True)
+            self._announce(segment)
+            page = Page(segment)
+            self._pages.append(page)
+        offset = page.filled
+        page.bytes[offset : offset + nbytes] = payload
+        page.filled = -(-(offset + nbytes) // 8) * 8
+        page.counts[0] += 1
+        return page.segment.id, offset, nbytes

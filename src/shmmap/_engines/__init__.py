@@ -1,0 +1,64 @@
+"""Engines: how chunks reach whoever runs them. Nothing else: planning, collection and errors are above.
+
+`_local` runs in this process (serial, threads), `_processes` on a team, `_executor` on any Executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from .._collect import Collector
+from .._kernel import Job
+from .._outcome import Outcome
+from .._plan import Plan
+
+__all__ = ["Engine", "Task", "Work"]
+
+
+class Task(NamedTuple):
+    """A map, bound and planned, as an engine gets it."""
+
+    job: Job
+    func: Callable[..., Any]
+    plan: Plan
+    workers: int
+    collector: Collector
+    outcome: Outcome
+    tick: Callable[[Callable[[], int]], None] | None
+    """Progress: called now and then with a function that counts the items done."""
+    blas_threads: int
+    keep: tuple[Any, ...]
+    """What must live as long as the map runs."""
+
+
+class Work(Protocol):
+    """A map under way."""
+
+    def wait(self) -> Any:
+        """Wait for the end; the result is returned, or the map's exception raised."""
+
+    def done(self) -> int:
+        """Number of items done so far."""
+
+    def marks(self) -> bytes:
+        """The ledger: a byte per chunk, see `_control`."""
+
+    def cancel(self) -> None:
+        """Stop: chunks under way may finish within a second. `wait` then raises CancelledError."""
+
+
+class Engine(Protocol):
+    """Carries chunks to workers."""
+
+    shares_memory: bool
+    """Workers write into shared arrays of the caller's."""
+    in_process: bool
+    """Workers write into any array of the caller's."""
+    sees_caller: bool
+    """Workers see the caller's objects: inputs need no pickling."""
+    can_replace_workers: bool
+    """A stuck worker can be ended (``timeout=``)."""
+
+    def start(self, task: Task) -> Work:
+        """Begin; what can fail at once fails here."""

@@ -1,0 +1,168 @@
+"""Any ``concurrent.futures.Executor`` as engine: its workers get the chunks' values and return values."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from typing import Any
+
+import numpy as np
+
+from .._control import HANDED, PENDING
+from .._kernel import Form, Input, Job, make_kernel
+from .._messages import Report, pack, report_exception, unpack
+from . import Task
+
+__all__ = ["ExecutorEngine"]
+
+# Chunks handed to the executor ahead of their turn, per worker.
+AHEAD = 4
+
+
+class _ValuePort:
+    """Keeps everything: one chunk's results are what the remote call returns."""
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[int, Any]] = []
+
+    def mark(self, k: int) -> None:
+        pass
+
+    def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
+        self.pieces.extend(pieces)
+
+    def propose(self, form: Form) -> None:
+        pass
+
+    def poll_output(self) -> None:
+        return None
+
+    def wait_output(self) -> None:
+        return None
+
+
+def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], Report | None]:
+    """Run one chunk, which is all of `job`, wherever the executor's worker is."""
+    port = _ValuePort()
+    kernel = make_kernel(job._replace(inputs=tuple(map(_read_only, job.inputs))), unpack(func), port)
+    kernel.first_index = offset
+    try:
+        kernel.run(0)
+        kernel.finish()
+    except Exception as exc:
+        position = kernel.position
+        index = -1 if position.index < 0 else position.index + offset
+        start, stop = position.start + offset, position.stop + offset
+        return [], report_exception(exc, index, start, stop, -1, 0)
+    return [piece for _, piece in port.pieces], None
+
+
+def _read_only(entry: Input) -> Input:
+    if isinstance(entry.data, np.ndarray):
+        view = entry.data.view()
+        view.flags.writeable = False
+        return entry._replace(data=view)
+    return entry
+
+
+class _ExecutorWork:
+    def __init__(self, executor: Executor, task: Task) -> None:
+        self._executor = executor
+        self._task = task
+        self._func = pack(task.func).data
+        self._done: set[int] = set()
+        self._cancelled = False
+
+    def done(self) -> int:
+        return min(len(self._done) * self._task.plan.chunksize, self._task.plan.n)
+
+    def marks(self) -> bytes:
+        done = self._done
+        return bytes(HANDED if k in done else PENDING for k in range(self._task.plan.chunks))
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def _submit(self, k: int) -> Future[Any]:
+        job = self._task.job
+        start, stop = self._task.plan.limits(k)
+        inputs = []
+        for entry in job.inputs:
+            data = entry.data
+            if entry.kind == "array":
+                data = data[(slice(None),) * entry.axis + (slice(start, stop),)]
+            elif entry.kind == "sequence":
+                data = data[start:stop]
+            inputs.append(entry._replace(data=data))
+        part = job._replace(n=stop - start, chunksize=stop - start, inputs=tuple(inputs), out=None)
+        return self._executor.submit(run_chunk, self._func, part, k, start)
+
+    def wait(self) -> Any:
+        task = self._task
+        todo = list(range(task.plan.chunks))
+        while todo:
+            self._run_round(todo)
+            if self._cancelled:
+                raise CancelledError
+            undone = [k for k in range(task.plan.chunks) if k not in self._done]
+            todo = task.outcome.todo(undone) if undone else []
+        return task.outcome.finish([k for k in range(task.plan.chunks) if k not in self._done])
+
+    def _run_round(self, todo: list[int]) -> None:
+        task = self._task
+        queue = iter(todo)
+        pending: dict[Future[Any], int] = {}
+        stopping = False
+        last_tick = 0.0
+        try:
+            while True:
+                while not stopping and len(pending) < AHEAD * task.workers:
+                    k = next(queue, None)
+                    if k is None:
+                        break
+                    pending[self._submit(k)] = k
+                if not pending:
+                    return
+                ready, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    k = pending.pop(future)
+                    if not self._take(k, future) and not task.job.keep_going:
+                        stopping = True
+                if self._cancelled:
+                    return
+                if task.tick is not None and time.monotonic() - last_tick > 0.05:
+                    last_tick = time.monotonic()
+                    task.tick(self.done)
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _take(self, k: int, future: Future[Any]) -> bool:
+        start, stop = self._task.plan.limits(k)
+        try:
+            pieces, report = future.result()
+        except BaseException as exc:
+            self._task.outcome.note_exception(k, exc, -1, start, stop, "the executor")
+            return False
+        if report is not None:
+            self._task.outcome.note_report(k, report)
+            return False
+        if pieces:
+            self._task.collector.add([(k, pieces[0])])
+        self._done.add(k)
+        return True
+
+
+class ExecutorEngine:
+    """Hands chunks, as values, to an executor of the user's."""
+
+    shares_memory = False
+    in_process = False
+    sees_caller = True
+    can_replace_workers = False
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def start(self, task: Task) -> _ExecutorWork:
+        return _ExecutorWork(self._executor, task)

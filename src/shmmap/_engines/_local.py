@@ -1,0 +1,186 @@
+"""The engines of the calling process: serial, and threads. The kernels are those of the workers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import ExitStack
+from itertools import count
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from .._control import DONE, HANDED, count_done
+from .._kernel import Form, make_kernel
+from . import Task
+
+__all__ = ["SerialEngine", "ThreadsEngine"]
+
+
+class _Port:
+    """A kernel's way to the collector within one process; see `_kernel.Port`."""
+
+    def __init__(self, work: _LocalWork) -> None:
+        self._work = work
+
+    def mark(self, k: int) -> None:
+        self._work.ledger[k] = DONE
+
+    def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
+        with self._work.lock:
+            self._work.task.collector.add(pieces)
+        for k, _ in pieces:
+            self._work.ledger[k] = HANDED
+
+    def propose(self, form: Form) -> None:
+        work = self._work
+        with work.lock:
+            work.output = work.task.collector.propose(form)
+        work.output_known.set()
+
+    def poll_output(self) -> Any:
+        return self._work.output
+
+    def wait_output(self) -> Any:
+        work = self._work
+        while not work.output_known.wait(0.05):
+            if work.stop_at < work.task.plan.chunks:
+                return None
+        return work.output
+
+
+class _LocalWork:
+    """A map in this process."""
+
+    def __init__(self, task: Task, threads: int) -> None:
+        self.task = task
+        self.lock = threading.Lock()
+        self.ledger = bytearray(task.plan.chunks)
+        self.output: Any = None
+        self.output_known = threading.Event()
+        self.stop_at = task.plan.chunks
+        self._threads = threads
+        self._cancelled = False
+        self._last_tick = 0.0
+
+    def done(self) -> int:
+        return min(count_done(self.ledger) * self.task.plan.chunksize, self.task.plan.n)
+
+    def marks(self) -> bytes:
+        return bytes(self.ledger)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self.stop_at = -1
+
+    def wait(self) -> Any:
+        task = self.task
+        todo: list[int] | None = None
+        with ExitStack() as stack:
+            stack.enter_context(threadpool_limits(task.blas_threads))
+            while True:
+                self._run_round(todo)
+                if self._cancelled:
+                    raise CancelledError
+                undone = [k for k, mark in enumerate(self.ledger) if not mark & 1]
+                todo = task.outcome.todo(undone) if undone else []
+                if not todo:
+                    break
+                self.stop_at = task.plan.chunks
+        if task.tick is not None:
+            task.tick(self.done)
+        return task.outcome.finish(undone)
+
+    def _run_round(self, todo: list[int] | None) -> None:
+        chunks = range(self.task.plan.chunks) if todo is None else todo
+        if self._threads == 1:
+            self._draw(chunks, count(), "the calling process", serial=True)
+            return
+        tickets = count()  # next() is atomic
+        shares = None
+        if self.task.plan.schedule == "static" and todo is None:
+            shares = self.task.plan.shares(self._threads)
+        threads = []
+        for i in range(self._threads):
+            mine = chunks if shares is None else range(*shares[i])
+            counter = tickets if shares is None else count()
+            thread = threading.Thread(
+                target=self._draw, args=(mine, counter, f"thread {i}"), name=f"shmmap-{i}", daemon=True
+            )
+            threads.append(thread)
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(0.1 if self.task.tick is not None else None)
+                    if self.task.tick is not None:
+                        self.task.tick(self.done)
+        except BaseException:
+            self.stop_at = -1
+            deadline = time.monotonic() + 1.0
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(max(0.0, deadline - time.monotonic()))
+            raise
+
+    def _draw(self, chunks: Any, tickets: Any, who: str, serial: bool = False) -> None:
+        task = self.task
+        kernel = make_kernel(task.job, task.func, _Port(self))
+        position = kernel.position
+        tick = task.tick if serial else None
+
+        def guard(step: Callable[[], None]) -> None:
+            try:
+                step()
+            except BaseException as exc:
+                if serial and isinstance(exc, KeyboardInterrupt):
+                    raise
+                chunk = position.start // task.plan.chunksize
+                index, start, stop = position.index, position.start, position.stop
+                with self.lock:
+                    task.outcome.note_exception(chunk, exc, index, start, stop, who)
+                if not task.job.keep_going:
+                    self.stop_at = min(self.stop_at, chunk)
+
+        for ticket in tickets:
+            if ticket >= len(chunks):
+                break
+            chunk = chunks[ticket]
+            if chunk > self.stop_at:
+                break
+            guard(lambda chunk=chunk: kernel.run(chunk))  # type: ignore[misc]
+            guard(kernel.flush)
+            if tick is not None and time.monotonic() - self._last_tick > 0.05:
+                self._last_tick = time.monotonic()
+                tick(self.done)
+        guard(kernel.finish)
+
+
+class SerialEngine:
+    """Everything in the calling thread, chunk after chunk."""
+
+    shares_memory = True
+    in_process = True
+    sees_caller = True
+    can_replace_workers = False
+
+    def start(self, task: Task) -> _LocalWork:
+        return _LocalWork(task, 1)
+
+
+class ThreadsEngine:
+    """Threads of the calling process: for functions that release the GIL."""
+
+    shares_memory = True
+    in_process = True
+    sees_caller = True
+    can_replace_workers = False
+
+    def start(self, task: Task) -> _LocalWork:
+        return _LocalWork(task, max(1, min(task.workers, task.plan.chunks)))
+
+

@@ -1,0 +1,467 @@
+"""The engine of worker processes: opens a run on a team, waits for it, decides about the dead.
+
+The waiting thread blocks in one read of the run's completion pipe. Records there are doorbells with bulk;
+what is done is in the ledger, who has left is in the claim slots, so that an interrupted wait can still
+find out what must be ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import select
+import threading
+import time
+from concurrent.futures import CancelledError
+from typing import Any
+
+from .. import _segment, _worker
+from .._array import byte_bounds
+from .._control import (
+    ERROR,
+    INDEX,
+    KEPT,
+    LEAVE,
+    LEFT,
+    READY,
+    RESULTS,
+    RUNNING,
+    SINCE,
+    SLOT_WORDS,
+    SPEC,
+    STOP_AT,
+    Record,
+    count_done,
+    unpack_records,
+)
+from .._kernel import Form
+from .._messages import (
+    Output,
+    Packed,
+    Report,
+    dumps_message,
+    make_payload,
+    pack,
+    pack_plain,
+    restore_exception,
+)
+from .._errors import WorkerDied
+from .._relay import emit
+from .._surroundings import snapshot
+from .._team import CallSpec, Death, Run, Team, name_of
+from . import Task
+
+__all__ = ["ForkEngine", "ProcessEngine"]
+
+# After an error, a Ctrl-C or a cancellation, chunks under way get this long before their worker is ended.
+GRACE_S = 1.0
+# Whole records only: a multiple of their size.
+_READ_NBYTES = 56 * 1024
+
+_importable: dict[int, tuple[Any, Packed, bytes]] = {}
+
+
+def _pack_function(func: Any) -> tuple[Packed, bytes, bool]:
+    """``packed, digest, by_value``; the digest is empty if workers must not keep the function."""
+    known = _importable.get(id(func))
+    if known is not None and known[0] is func and _is_importable(func):
+        return known[1], known[2], False
+    try:
+        packed = pack(func)
+    except Exception as exc:
+        from .._team import _cannot_pickle
+
+        raise _cannot_pickle(func, exc) from None
+    if packed.segments or packed.keep:
+        return packed, b"", True  # it refers to arrays, which must not be kept alive by a cache
+    digest = hashlib.blake2b(packed.data, digest_size=16).digest()
+    by_value = not _is_importable(func)
+    if not by_value and len(_importable) < 1024:
+        _importable[id(func)] = (func, packed, digest)
+    return packed, digest, by_value
+
+
+def _is_importable(func: Any) -> bool:
+    """Whether a worker gets this very function by importing its module."""
+    import sys
+
+    module = sys.modules.get(getattr(func, "__module__", None) or "")
+    name = getattr(func, "__qualname__", "")
+    if module is None or module.__name__ == "__main__" or "." in name:
+        return False
+    return getattr(module, name, None) is func and getattr(module, "__spec__", None) is not None
+
+
+class _ProcessWork(Run):
+    """A map on a team."""
+
+    def __init__(self, team: Team, task: Task, inherited: bytes | None, own_team: bool) -> None:
+        super().__init__()
+        self._team = team
+        self._task = task
+        self._own_team = own_team
+        self._workers = max(1, min(task.workers, task.plan.chunks))
+        self._todo: list[int] | None = None
+        """Chunks of this round; None: all."""
+        self._cancelled = threading.Event()
+        self._timed_out: dict[int, int] = {}
+        self._ranks: list[int] = []
+        self._ended = False
+        self._marks_at_end = bytes(task.plan.chunks)
+        self._inherited = inherited
+        if inherited is None:
+            func, self._digest, self._by_value = _pack_function(task.func)
+            inputs = task.job.inputs
+            is_plain = all(e.kind in ("array", "items") or type(e.data) is range for e in inputs)
+            job = (pack_plain if is_plain else pack)(task.job)
+            self._job, job_root = make_payload(job.data)
+            self._func, func_root = make_payload(func.data)
+            self._segments = (
+                job.segments | func.segments | self._job.segments() | self._func.segments()
+            ).union(*(entry.segments for entry in inputs))
+            self._keep: tuple[Any, ...] = (job_root, func_root, job.keep, func.keep, task)
+        else:
+            self._digest, self._by_value = inherited, False
+            self._job, self._func = make_payload(b"")[0], None  # type: ignore[assignment]
+            self._segments = frozenset()
+            self._keep = (task,)
+        self._surroundings = snapshot()
+        try:
+            if team.open_run(self, self._workers, task.plan.chunks):
+                self._post(None)
+        except BaseException:
+            self._close(reusable=False)
+            raise
+
+    # ------------------------------------------------ starting
+
+    def _post(self, todo: list[int] | None) -> None:
+        """Begin a round: all chunks, or those that are to be run again."""
+        plan, control = self._task.plan, self.control
+        assert control is not None
+        self._todo = todo
+        if todo is None:
+            control.reset(plan.chunks)
+        else:
+            control.words[STOP_AT] = plan.chunks
+            control.words[READY] = 0
+            for chunk in todo:
+                control.ledger[chunk] = 0
+            control.rewind()
+        workers = self._workers if todo is None else min(self._workers, len(todo))
+        chunks, root, segments = None, None, self._segments
+        if todo is not None:
+            chunks, root = make_payload(pack_plain(todo).data)
+            segments |= chunks.segments()
+        shares = None
+        if plan.schedule == "static" and todo is None:
+            shares = dict(enumerate(plan.shares(workers)))
+        self.output = None
+        seq = self._team.next_seq(self)
+        spec = CallSpec(
+            seq,
+            control,
+            self._job,
+            self._func,
+            self._digest,
+            self._by_value,
+            chunks,
+            shares,
+            workers,
+            segments,
+            self._surroundings,
+            (self._keep, root),
+        )
+        self._timed_out.clear()
+        self._ranks = self._team.post_run(self, spec, workers)
+        if self._task.job.out is None and self._task.collector.columns is not None:
+            self._publish()
+
+    def _publish(self) -> None:
+        collector, control = self._task.collector, self.control
+        assert control is not None
+        packed = pack_plain((collector.kind, collector.columns))
+        payload, root = make_payload(packed.data)
+        self._keep += (root,)
+        message = dumps_message(Output(self.seq, payload))
+        self._team.publish_output(self, message, packed.segments | payload.segments())
+        control.words[READY] = 1
+
+    # ------------------------------------------------ waiting
+
+    def wait(self) -> Any:
+        """See `Work`."""
+        task = self._task
+        try:
+            if self.control is None:
+                while not self.admitted.wait(0.1):
+                    self._check_cancelled()
+                self._post(None)
+            while True:
+                self._wait_round()
+                self._check_cancelled()
+                assert self.control is not None
+                ledger = bytes(self.control.ledger[: task.plan.chunks])
+                undone: list[int] = []
+                if count_done(ledger) < task.plan.chunks:
+                    undone = [k for k, mark in enumerate(ledger) if not mark & 1]
+                todo = task.outcome.todo(undone) if undone else []
+                if not todo:
+                    break
+                self._post(todo)
+            if task.tick is not None:
+                task.tick(self.done)
+        except BaseException:
+            self._abandon()
+            raise
+        everybody_left = self._end_round()
+        self._marks_at_end = self.marks()
+        self._close(reusable=everybody_left)
+        return task.outcome.finish(undone)
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise CancelledError
+
+    def _wait_round(self) -> None:
+        """Take records until every participant has left, or need not be waited for any more."""
+        control, task = self.control, self._task
+        assert control is not None
+        pipe = control.pipe_read
+        remaining = set(self._ranks)
+        ticking = task.tick is not None or task.job.timeout is not None
+        deadline: float | None = None
+        while remaining:
+            if ticking or deadline is not None:
+                if select.select([pipe], [], [], 0.05)[0]:
+                    data = os.read(pipe, _READ_NBYTES)
+                else:
+                    data = b""
+                self._tick()
+            else:
+                data = os.read(pipe, _READ_NBYTES)
+            for record in unpack_records(data):
+                if record.seq == self.seq:
+                    self._take(record, remaining)
+                elif record.page:
+                    self._team.skip_payload(record)
+            while self.deaths:
+                death = self.deaths.popleft()
+                self._note_death(death)
+                if not death.replaced:
+                    remaining.discard(death.rank)
+            while self.relayed:
+                emit(*self.relayed.popleft())
+            if self.broken:
+                raise RuntimeError("the team failed; see the traceback of its attendant thread")
+            self._check_cancelled()
+            if deadline is None and control.words[STOP_AT] < task.plan.chunks:
+                deadline = time.monotonic() + GRACE_S
+            if deadline is not None and time.monotonic() > deadline:
+                return
+        if self.relayed or self._ranks:
+            self._team.wait_relayed(self._ranks)
+            while self.relayed:
+                emit(*self.relayed.popleft())
+
+    def _take(self, record: Record, remaining: set[int]) -> None:
+        team, collector = self._team, self._task.collector
+        if record.kind == LEAVE:
+            remaining.discard(record.rank)
+        elif record.kind == RESULTS:
+            collector.add(team.take_payload(record))
+        elif record.kind == SPEC:
+            form = team.take_payload(record)
+            if collector.columns is None:
+                try:
+                    collector.propose(Form(*form))
+                except (TypeError, ValueError) as exc:
+                    assert self.control is not None
+                    self._task.outcome.note_exception(0, exc, 0, 0, 1, "the calling process")
+                    self.control.stop(self._task.plan.chunks, -1)
+                    return
+            self._publish()
+        elif record.kind == ERROR:
+            self._task.outcome.note_report(record.first, Report(*team.take_payload(record)))
+            if record.first < 0 and self.control is not None:
+                self.control.stop(self._task.plan.chunks, -1)
+        elif record.kind == KEPT:
+            self._keep_blocks(record.first)
+
+    def _keep_blocks(self, id: int) -> None:
+        """A function kept a view: the slices this map used of that segment must not be used again."""
+        for a in self._arrays():
+            block = _segment.find_block(byte_bounds(a)[0])
+            if block is not None and block.segment.id == id:
+                block.kept = True
+
+    def _arrays(self) -> list[Any]:
+        job, columns = self._task.job, self._task.collector.columns
+        arrays = [entry.data for entry in job.inputs if hasattr(entry.data, "__array_interface__")]
+        return [*arrays, *(columns or ())]
+
+    def _note_death(self, death: Death) -> None:
+        task, control = self._task, self.control
+        assert control is not None
+        if not death.was_ready:
+            if self.failed_start is not None:
+                exc: Exception = restore_exception(
+                    self.failed_start, "the initializer", "as a worker started"
+                )
+            else:
+                exc = WorkerDied(f"{death.cause()}, while it started", ((0, task.plan.n),))
+            raise exc
+        first, stop = death.claim
+        tickets = range(first, min(stop, task.plan.chunks))
+        chunks = tickets if self._todo is None else [self._todo[t] for t in tickets]
+        # What it had begun: up to the chunk it was in. The rest of its claim is as good as not drawn.
+        begun = chunks[: chunks.index(death.chunk) + 1] if death.chunk in chunks else []
+        lost = [k for k in begun if not control.ledger[k] & 1]
+        if death.rank in self._timed_out:
+            index = self._timed_out.pop(death.rank)
+            chunk = index // task.plan.chunksize
+            start, end = task.plan.limits(chunk)
+            seconds = task.job.timeout
+            error = TimeoutError(f"one call of {name_of(task.func)} took longer than {seconds} s")
+            shown = index if task.job.verb == "items" else -1
+            task.outcome.note_exception(chunk, error, shown, start, end, f"worker {death.rank}")
+            if not task.job.keep_going:
+                control.stop(task.plan.chunks, chunk)
+            return
+        task.outcome.note_death(death.cause(), death.chunk, lost)
+        if task.outcome.gives_up_on(lost):
+            control.stop(task.plan.chunks, min(lost))
+
+    def _tick(self) -> None:
+        task = self._task
+        if task.tick is not None:
+            task.tick(self.done)
+        if task.job.timeout is None:
+            return
+        slots = self._team._slots
+        if slots is None:
+            return
+        now = time.monotonic_ns()
+        for rank in self._ranks:
+            slot = slots.slot(rank)
+            since, index = slot[SINCE], slot[INDEX]
+            late = since and now - since > task.job.timeout * 1e9
+            if late and slot[RUNNING] == self.seq and rank not in self._timed_out:
+                if slot[SINCE] == since:  # still the same call
+                    self._timed_out[rank] = index
+                    self._team.kill(rank, self.seq)
+
+    def done(self) -> int:
+        """See `Work`."""
+        plan = self._task.plan
+        return min(count_done(self.marks()) * plan.chunksize, plan.n)
+
+    def marks(self) -> bytes:
+        """See `Work`."""
+        control = self.control
+        if control is None:
+            return self._marks_at_end
+        return bytes(control.ledger[: self._task.plan.chunks])
+
+    def cancel(self) -> None:
+        """See `Work`."""
+        self._cancelled.set()
+        control = self.control
+        if control is not None:
+            control.stop(self._task.plan.chunks, -1)
+        self.ring()
+
+    # ------------------------------------------------ the end
+
+    def _has_left(self, rank: int) -> bool:
+        slots = self._team._slots
+        return slots is None or slots.words[rank * SLOT_WORDS + LEFT] >= self.seq
+
+    def _is_inside(self, rank: int) -> bool:
+        slots = self._team._slots
+        return slots is not None and slots.words[rank * SLOT_WORDS + RUNNING] == self.seq
+
+    def _end_round(self) -> bool:
+        """End workers that are still inside this map; whether the control block can be used again."""
+        late = [rank for rank in self._ranks if not self._has_left(rank)]
+        if not late:
+            return True
+        self._team.disown(self)
+        for rank in late:
+            if self._is_inside(rank):
+                self._team.kill(rank, self.seq)
+        return False
+
+    def _abandon(self) -> None:
+        """Any exception in the waiting thread: stop, wait a little, end those still inside."""
+        control = self.control
+        if control is None:
+            self._close(reusable=False)
+            return
+        control.stop(self._task.plan.chunks, -1)
+        deadline = time.monotonic() + GRACE_S
+        try:
+            while time.monotonic() < deadline and any(map(self._is_inside, self._ranks)):
+                if select.select([control.pipe_read], [], [], 0.02)[0]:
+                    self._drain()
+        finally:
+            reusable = self._end_round()
+            if reusable:
+                self._drain()
+            self._close(reusable)
+
+    def _drain(self) -> None:
+        """Let go of what came and nobody will look at."""
+        control = self.control
+        assert control is not None
+        while select.select([control.pipe_read], [], [], 0)[0]:
+            for record in unpack_records(os.read(control.pipe_read, _READ_NBYTES)):
+                self._team.skip_payload(record)
+
+    def _close(self, reusable: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if reusable and self.control is not None:
+            self._drain()
+        self._team.end_run(self, reusable)
+        if self._inherited is not None:
+            _worker.inherited.pop(self._inherited, None)
+        if self._own_team:
+            self._team.shutdown()
+
+
+class ProcessEngine:
+    """Workers of a team."""
+
+    shares_memory = True
+    in_process = False
+    sees_caller = False
+    can_replace_workers = True
+
+    def __init__(self, team: Team) -> None:
+        self.team = team
+
+    def start(self, task: Task) -> _ProcessWork:
+        return _ProcessWork(self.team, task, None, own_team=False)
+
+
+class ForkEngine:
+    """Workers forked for this one map: they see the caller's private arrays as they are."""
+
+    shares_memory = True
+    in_process = False
+    sees_caller = True
+    can_replace_workers = True
+
+    def start(self, task: Task) -> _ProcessWork:
+        key = os.urandom(16)
+        workers = max(1, min(task.workers, task.plan.chunks))
+        team = Team(workers, start="fork", blas_threads=task.blas_threads, idle_timeout=None)
+        _worker.inherited[key] = (task.func, task.job)
+        try:
+            return _ProcessWork(team, task, key, own_team=True)
+        except BaseException:
+            _worker.inherited.pop(key, None)
+            team.shutdown()
+            raise

@@ -1,0 +1,79 @@
+"""Private arrays that a function captures are read-only while it runs in the caller's own process.
+
+In a worker process a captured private array is a copy, to which a write would vanish, so it arrives
+read-only. For the same to hold on every engine, the caller's own arrays are made read-only for the time of
+a serial, threaded or forked map: then a write raises everywhere instead of depending on the engine.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ._array import handle_of
+
+__all__ = ["frozen"]
+
+# Objects looked at; enough for any closure, small enough for the path of a call.
+_MOST = 10_000
+
+
+def _captured(func: Any) -> Iterator[Any]:
+    """Arrays that `func` refers to by closure, default, partial, bound object or global of a script."""
+    stack, seen = [func], set()
+    while stack and len(seen) < _MOST:
+        obj = stack.pop()
+        if id(obj) in seen:
+            continue
+        seen.add(id(obj))
+        if isinstance(obj, np.ndarray):
+            yield obj
+        elif isinstance(obj, functools.partial):
+            stack += [obj.func, *obj.args, *obj.keywords.values()]
+        elif isinstance(obj, types.MethodType):
+            stack += [obj.__func__, obj.__self__]
+        elif isinstance(obj, types.FunctionType):
+            stack += [*(obj.__defaults__ or ()), *(obj.__kwdefaults__ or {}).values()]
+            for cell in obj.__closure__ or ():
+                try:
+                    stack.append(cell.cell_contents)
+                except ValueError:
+                    pass  # not filled yet
+            # Functions of importable modules go by reference: their globals are the workers' own.
+            if obj.__module__ == "__main__":
+                stack += _globals(obj.__code__, obj.__globals__)
+        elif isinstance(obj, (list, tuple, set)):
+            stack += obj
+        elif isinstance(obj, dict):
+            stack += obj.values()
+        elif hasattr(obj, "__dict__") and not isinstance(obj, (type, types.ModuleType)):
+            stack += vars(obj).values()
+
+
+def _globals(code: types.CodeType, names: dict[str, Any]) -> list[Any]:
+    found = [names[name] for name in code.co_names if name in names]
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            found += _globals(const, names)
+    return found
+
+
+@contextmanager
+def frozen(func: Any) -> Iterator[None]:
+    """Make the private arrays that `func` captures read-only for a while."""
+    if isinstance(func, np.ufunc) or isinstance(func, types.BuiltinFunctionType):
+        yield
+        return
+    arrays = [a for a in _captured(func) if a.flags.writeable and handle_of(a) is None]
+    for a in arrays:
+        a.flags.writeable = False
+    try:
+        yield
+    finally:
+        for a in arrays:
+            a.flags.writeable = True

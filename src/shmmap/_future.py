@@ -1,0 +1,130 @@
+"""`MapFuture`: a map under way, as ``wait=False`` returns it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from typing import Any
+
+from ._collect import Collector
+from ._engines import Work
+
+__all__ = ["MapFuture"]
+
+# How often an iterator over completed chunks looks at the ledger; later: it lags, sooner: it costs.
+_LOOK_S = 0.002
+
+
+class MapFuture(Future[Any]):
+    """A map under way: a :class:`concurrent.futures.Future` that is also awaitable and iterable.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> future = shmmap.pmap(lambda v: v * v, range(5), wait=False)
+    >>> future.result()
+    [0, 1, 4, 9, 16]
+    >>> future.progress()
+    (5, 5)
+    """
+
+    def __init__(self, work: Work, wait: Callable[[], Any], collector: Collector) -> None:
+        super().__init__()
+        self._work = work
+        self._collector = collector
+        self._thread = threading.Thread(
+            target=self._wait, args=(wait,), name="shmmap-map", daemon=True
+        )
+        self._thread.start()
+
+    def _wait(self, wait: Callable[[], Any]) -> None:
+        try:
+            result = wait()
+        except CancelledError:
+            super().cancel()
+            self.set_running_or_notify_cancel()
+            return
+        except BaseException as exc:
+            self._settle(lambda: self.set_exception(exc))  # noqa: B023
+            return
+        self._settle(lambda: self.set_result(result))
+
+    def _settle(self, set_outcome: Callable[[], None]) -> None:
+        try:
+            set_outcome()
+        except InvalidStateError:
+            pass  # cancelled at the last moment
+
+    def cancel(self) -> bool:
+        """Stop the map, also while it runs.
+
+        Returns
+        -------
+        bool
+            False if it is over already. Chunks under way get up to a second to finish; their workers are
+            ended then. Results so far are let go.
+        """
+        if self.done():
+            return self.cancelled()
+        cancelled = super().cancel()
+        if cancelled:
+            self._work.cancel()
+        return cancelled
+
+    def running(self) -> bool:
+        """Whether the map is neither over nor cancelled."""
+        return not self.done()
+
+    def progress(self) -> tuple[int, int]:
+        """Items done, and items in all."""
+        total = self._collector.plan.n
+        return (total if self.done() and not self.cancelled() else self._work.done()), total
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the result in a coroutine; cancelling the task cancels the map."""
+        import asyncio
+
+        return asyncio.wrap_future(self).__await__()
+
+    def as_completed(self) -> Iterator[tuple[int, int, Any]]:
+        """Yield ``start, stop, value`` of every chunk as it completes.
+
+        Yields
+        ------
+        start, stop : int
+            The half-open index range.
+        value : object
+            The part of the result: a view of the array, or a list.
+        """
+        return self._chunks(in_order=False)
+
+    def in_order(self) -> Iterator[tuple[int, int, Any]]:
+        """Yield ``start, stop, value`` of every chunk in index order, each as soon as possible."""
+        return self._chunks(in_order=True)
+
+    def _chunks(self, in_order: bool) -> Iterator[tuple[int, int, Any]]:
+        plan = self._collector.plan
+        left: deque[int] = deque(range(plan.chunks))
+        while left:
+            over = self.done()
+            marks = self._work.marks()
+            found = False
+            for _ in range(len(left)):
+                k = left[0]
+                value = self._collector.value_of(k, marks[k], over)
+                if value is not None:
+                    found = True
+                    left.popleft()
+                    yield (*plan.limits(k), value[0])
+                elif in_order:
+                    break
+                else:
+                    left.rotate(-1)
+            if over and not found:
+                self.result()  # raises what ended the map
+                return
+            if not found:
+                time.sleep(_LOOK_S)

@@ -1,0 +1,629 @@
+"""What is done with one chunk: slice the inputs, call the function, put the result in its place.
+
+The same code runs in worker processes, in threads and serially; a *port* (see `Port`) is what differs:
+how results, the output's shape and the output itself travel between a worker and the collector. The two
+kernels are `GatherKernel`, whose results are objects (lists, partials), and `FillKernel`, whose results
+are rows or blocks of arrays that are written in place.
+
+Inner loops inline ``Plan.limits``; per item there is nothing but the function and one store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._messages import unpack
+
+__all__ = ["FillKernel", "Form", "GatherKernel", "Input", "Job", "Port", "make_kernel"]
+
+Array = NDArray[Any]
+
+# Results a worker may keep while the output is not known yet, before it waits for it.
+HELD_NBYTES = 1 << 26
+# Up to this much is handed over as it is when there are no more tickets, rather than wait for the output.
+SHIP_NBYTES = 1 << 20
+# Kept results are handed over after this long all the same, so that a death cannot take them along.
+HELD_S = 0.05
+
+
+class Input(NamedTuple):
+    """One input of a map."""
+
+    kind: str
+    """``"array"``: sliced along `axis`; ``"whole"``: passed whole; ``"items"``: a pickled sequence;
+    ``"sequence"``: a sequence that is sliced as it is (range, or any in the caller's process)."""
+    data: Any
+    axis: int = 0
+    offsets: Any = None
+    """Items only: where each chunk's pickle begins in `data`, one more entry than chunks."""
+    segments: frozenset[int] = frozenset()
+    """Items only: segments that their pickles refer to."""
+
+
+class Job(NamedTuple):
+    """A map as every engine gets it: bound, planned, checked."""
+
+    verb: str
+    """``"items"``, ``"chunks"`` or ``"ranges"``."""
+    gather: bool
+    """Results are gathered as objects; else they fill arrays."""
+    n: int
+    chunksize: int
+    inputs: tuple[Input, ...]
+    axis: int
+    """Along which blocks of results are put together (`chunks` only)."""
+    out: tuple[Array, ...] | None
+    """Where results go, axis first, if known in advance."""
+    dtypes: tuple[Any, ...] | None
+    """Declared dtypes, one per output, or a single one for all."""
+    seed: tuple[int, int] | None
+    """Key of the Philox streams for ``rng=``."""
+    timeout: float | None
+    keep_going: bool
+    """A failed chunk does not stop the others."""
+
+
+class Form(NamedTuple):
+    """What kind of thing a function returned: nothing, one array, or a tuple of arrays."""
+
+    kind: Any
+    """``None``, ``"array"``, or the tuple's class."""
+    columns: tuple[tuple[tuple[int, ...], Any], ...]
+    """Item shape and dtype of each array."""
+
+
+class Port(Protocol):
+    """How a kernel reaches the collector."""
+
+    def mark(self, k: int) -> None:
+        """Enter chunk `k` into the ledger as done."""
+
+    def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
+        """Hand over results of chunks in ``[first, stop)``, and mark each of them done."""
+
+    def propose(self, form: Form) -> None:
+        """Tell the form of index 0's result, from which the output is allocated."""
+
+    def poll_output(self) -> tuple[Any, tuple[Array, ...]] | None:
+        """The output, ``kind, columns``, if it is known by now."""
+
+    def wait_output(self) -> tuple[Any, tuple[Array, ...]] | None:
+        """Wait for the output; None if the map was stopped."""
+
+
+class Position:
+    """Where the function is just now, for error reports."""
+
+    __slots__ = ("index", "start", "stop")
+
+    def __init__(self) -> None:
+        self.index = -1
+        self.start = self.stop = 0
+
+
+# ---------------------------------------------------------------- inputs
+
+
+def _make_slicers(job: Job) -> list[Callable[[int, int, int], Any]]:
+    """Per input a function ``(k, start, stop) -> what chunk k gets``."""
+    slicers: list[Callable[[int, int, int], Any]] = []
+    for entry in job.inputs:
+        data = entry.data
+        if entry.kind == "array":
+            if job.verb == "items":
+                moved = np.moveaxis(data, entry.axis, 0)
+                slicers.append(lambda k, start, stop, a=moved: a[start:stop])  # type: ignore[misc]
+            elif entry.axis == 0:
+                slicers.append(lambda k, start, stop, a=data: a[start:stop])  # type: ignore[misc]
+            else:
+                before = (slice(None),) * entry.axis
+                slicers.append(
+                    lambda k, start, stop, a=data, before=before: a[  # type: ignore[misc]
+                        (*before, slice(start, stop))
+                    ]
+                )
+        elif entry.kind == "whole":
+            if job.verb == "items":
+                slicers.append(lambda k, start, stop, obj=data: repeat(obj))  # type: ignore[misc]
+            else:
+                slicers.append(lambda k, start, stop, obj=data: obj)  # type: ignore[misc]
+        elif entry.kind == "items":
+            slicers.append(
+                lambda k, start, stop, d=memoryview(data), o=entry.offsets: unpack(  # type: ignore[misc]
+                    d[o[k] : o[k + 1]]
+                )
+            )
+        else:
+            slicers.append(lambda k, start, stop, s=data: s[start:stop])  # type: ignore[misc]
+    return slicers
+
+
+class _Streams:
+    """A random generator per index: one Philox whose counter is set to the index.
+
+    Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11): stream
+    *i* is key = the two words derived from the seed, counter = ``[0, 0, 0, i]``.
+    """
+
+    def __init__(self, key: tuple[int, int]) -> None:
+        self._bits = np.random.Philox(key=np.array(key, np.uint64))
+        self._state: Any = self._bits.state
+        self._counter = self._state["state"]["counter"]
+        self.generator = np.random.Generator(self._bits)
+
+    def at(self, i: int) -> np.random.Generator:
+        """The generator at the beginning of stream `i`."""
+        self._counter[:] = 0
+        self._counter[3] = i
+        self._state["buffer_pos"] = 4
+        self._state["has_uint32"] = 0
+        self._bits.state = self._state
+        return self.generator
+
+
+# ---------------------------------------------------------------- kernels
+
+
+class _Kernel:
+    """Binding of a job to a function, shared by both kernels."""
+
+    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+        self.job = job
+        self.port = port
+        self.position = Position()
+        self.first_index = 0
+        """Index of the job's item 0, where the job is a part of the map."""
+        self._streams = None if job.seed is None else _Streams(job.seed)
+        if clock is not None and job.verb != "items":
+            func = self._timed(func, clock)
+        self.func = func
+        self._clock = clock
+        self._slicers = _make_slicers(job)
+        self._n = job.n
+        self._size = job.chunksize
+
+    def _timed(self, func: Callable[..., Any], clock: Any) -> Callable[..., Any]:
+        """Note in the claim slot when each call of the function begins (``timeout=``)."""
+        position, now = self.position, time.monotonic_ns
+        from ._control import INDEX, SINCE
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            clock[INDEX] = position.start
+            clock[SINCE] = now()
+            try:
+                return func(*args, **kwargs)
+            finally:
+                clock[SINCE] = 0
+
+        return timed
+
+    def call_chunk(self, k: int, start: int, stop: int) -> Any:
+        """Call the function for a whole chunk."""
+        args = (start, stop) if self.job.verb == "ranges" else [s(k, start, stop) for s in self._slicers]
+        if self._streams is not None:
+            return self.func(*args, rng=self._streams.at(start + self.first_index))
+        return self.func(*args)
+
+    def iterate(self, k: int, start: int, stop: int) -> Iterator[Any]:
+        """The function's results for a chunk's items, one at a time."""
+        args = [slicer(k, start, stop) for slicer in self._slicers]
+        if self._streams is None and self._clock is None:
+            return map(self.func, *args)
+        return self._iterate_slowly(args, start)
+
+    def _iterate_slowly(self, args: list[Any], start: int) -> Iterator[Any]:
+        from ._control import INDEX, SINCE
+
+        func, streams, clock = self.func, self._streams, self._clock
+        for i, values in enumerate(zip(*args), start + self.first_index):  # noqa: B905 - some inputs repeat for ever
+            if clock is not None:
+                clock[INDEX] = i
+                clock[SINCE] = time.monotonic_ns()
+            try:
+                if streams is None:
+                    result = func(*values)
+                else:
+                    result = func(*values, rng=streams.at(i))
+            except StopIteration as exc:  # or this generator would seem to fail by itself
+                raise _stop_iteration() from exc
+            finally:
+                if clock is not None:
+                    clock[SINCE] = 0
+            yield result
+
+
+def _stop_iteration() -> RuntimeError:
+    return RuntimeError("the function raised StopIteration, which would end a loop silently")
+
+
+class GatherKernel(_Kernel):
+    """Results are objects: handed over, with their chunk's number, after every draw."""
+
+    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+        super().__init__(job, func, port, clock)
+        self._held: list[tuple[int, Any]] = []
+
+    def run(self, k: int) -> None:
+        """Do chunk `k`."""
+        start = k * self._size
+        stop = min(start + self._size, self._n)
+        position = self.position
+        position.start, position.stop, position.index = start, stop, -1
+        if self.job.verb == "items":
+            results: list[Any] = []
+            try:
+                # list.extend keeps what was appended when the iterator raises, at the speed of C.
+                results.extend(self.iterate(k, start, stop))
+            except BaseException:
+                position.index = start + len(results)
+                raise
+            if len(results) < stop - start:
+                position.index = start + len(results)
+                raise _stop_iteration()
+            self._held.append((k, results))
+            return
+        result = self.call_chunk(k, start, stop)
+        if result is None:
+            self.port.mark(k)  # nothing to hand over: not being there means None
+        else:
+            self._held.append((k, result))
+
+    def flush(self) -> None:
+        """Hand over what the draw just ended has brought."""
+        if not self._held:
+            return
+        held, self._held = self._held, []
+        try:
+            self.port.results(held[0][0], held[-1][0] + 1, held)
+        except TypeError:  # one of them does not pickle: find out which
+            for k, piece in held:
+                self.position.start = k * self._size
+                self.position.stop = min(self.position.start + self._size, self._n)
+                self.port.results(k, k + 1, [(k, piece)])
+
+    finish = flush
+
+    def abandon(self) -> None:
+        """Forget what is held."""
+        self._held.clear()
+
+
+NOTHING = Form(None, ())
+
+
+def split_result(result: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Kind and columns of what a function returned, see `Form`."""
+    if result is None:
+        return None, ()
+    if isinstance(result, tuple):
+        return type(result), result
+    return "array", (result,)
+
+
+def as_column(value: Any) -> Array:
+    """A result as an array, or an error that says what to do instead."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            "the function returned a masked array, whose mask an array of results cannot hold; return "
+            "a tuple (data, mask), or pass out=list"
+        )
+    try:
+        a = np.asarray(value)
+    except ValueError as exc:
+        raise ValueError(f"the function's result is not an array: {exc}; pass out=list") from None
+    if a.dtype.hasobject or a.dtype.kind == "T":
+        raise TypeError(
+            f"the function returned {type(value).__name__!r}, which does not fit into an array; pass "
+            "out=list to get a list of any objects"
+        )
+    return a
+
+
+def fits(dtype: Any, target: Any) -> bool:
+    """Whether values of `dtype` stay what they are in an output of dtype `target`."""
+    if dtype == target:
+        return True
+    try:
+        return bool(np.result_type(dtype, target) == target)
+    except TypeError:
+        return False
+
+
+def _describe(kind: Any) -> str:
+    return {None: "None", "array": "an array or number"}.get(kind) or f"a {kind.__name__}"
+
+
+def check_kind(kind: Any, width: int, expected: Any, expected_width: int) -> None:
+    """Refuse results of different kinds within one map."""
+    both_tuples = isinstance(kind, type) and expected is tuple  # a named tuple into out=(...)
+    if kind is not expected and kind != expected and not both_tuples:
+        raise TypeError(
+            f"the function returned {_describe(kind)} here and {_describe(expected)} at other indices; "
+            "pass out=list to get a list of any objects"
+        )
+    if width != expected_width:
+        raise ValueError(
+            f"the function returned a tuple of {width} here and of {expected_width} at other indices"
+        )
+
+
+class FillKernel(_Kernel):
+    """Results are rows or blocks, written into the output; kept until it is known."""
+
+    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+        super().__init__(job, func, port, clock)
+        self._declared = job.out is not None
+        self._kind: Any = "unknown"
+        self._out: tuple[Array, ...] | None = None
+        if job.out is not None:
+            self._kind = "array" if len(job.out) == 1 else tuple
+            self._out = job.out
+        self._held: list[tuple[int, Any]] = []
+        self._held_nbytes = 0
+        self._held_since = 0.0
+
+    # ------------------------------------------------ one chunk
+
+    def run(self, k: int) -> None:
+        """Do chunk `k`."""
+        start = k * self._size
+        stop = min(start + self._size, self._n)
+        position = self.position
+        position.start, position.stop, position.index = start, stop, -1
+        if self._out is None and self._kind == "unknown":
+            self._learn_output()
+        if self.job.verb == "items":
+            kind, columns = self._items(k, start, stop)
+        else:
+            kind, columns = self._block(self.call_chunk(k, start, stop), start, stop)
+        self._place(k, start, stop, kind, columns)
+
+    def _items(self, k: int, start: int, stop: int) -> tuple[Any, tuple[Array, ...]]:
+        position = self.position
+        results = self.iterate(k, start, stop)
+        i = position.index = start
+        values: list[Any] = []
+        try:
+            for first in results:
+                break
+            else:
+                raise _stop_iteration()
+            kind, cells = split_result(first)
+            if start == 0 and self._kind == "unknown":
+                columns = [as_column(cell) for cell in cells]
+                self.port.propose(Form(kind, tuple((c.shape, c.dtype) for c in columns)))
+            if kind is None:
+                for result in results:
+                    i += 1
+                    if result is not None:
+                        check_kind(split_result(result)[0], 1, None, 1)
+                if i + 1 < stop:
+                    i += 1
+                    raise _stop_iteration()
+                return None, ()
+            if kind == "array" and np.ndim(first) == 0 and not isinstance(first, np.ndarray):
+                values.append(first)
+                values.extend(results)
+                i = start + len(values)
+                if i < stop:
+                    raise _stop_iteration()
+                i = start
+                return kind, (self._scalars(values, start),)
+            return kind, self._rows(kind, cells, results, start, stop)
+        except BaseException:
+            if position.index == start:  # not told more precisely on the way
+                position.index = max(i, start + len(values))
+            raise
+
+    def _scalars(self, values: list[Any], start: int) -> Array:
+        """A column of numbers or strings, with the dtype that stacking them one by one gives."""
+        kind = type(values[0])
+        if len(set(map(type, values))) == 1:
+            try:
+                column = np.asarray(values)
+            except (ValueError, OverflowError):
+                column = np.asarray(None)
+            # Python ints that need different dtypes must not be promoted all at once.
+            if column.ndim == 1 and not column.dtype.hasobject and (
+                kind is not int or column.dtype == np.asarray(values[0]).dtype
+            ):
+                return column
+        columns = []
+        for i, value in enumerate(values, start):
+            self.position.index = i
+            kind, cells = split_result(value)
+            check_kind(kind, len(cells), "array", 1)
+            columns.append(as_column(value))
+            self._check_shape(columns[-1].shape, columns[0].shape)
+        return np.stack(columns)
+
+    def _rows(
+        self, kind: Any, cells: tuple[Any, ...], results: Iterable[Any], start: int, stop: int
+    ) -> tuple[Array, ...]:
+        """Columns of a chunk whose items are arrays or tuples, each stored as it comes."""
+        position = self.position
+        firsts = [as_column(cell) for cell in cells]
+        targets: list[Array] = []
+        for j, a in enumerate(firsts):
+            target = None if self._out is None or j >= len(self._out) else self._out[j]
+            if target is not None and a.shape == target.shape[1:] and fits(a.dtype, target.dtype):
+                targets.append(target[start:stop])
+            elif target is not None and self._declared:
+                self._check_declared(a, target)
+                targets.append(target[start:stop])
+            else:
+                targets.append(np.empty((stop - start, *a.shape), np.result_type(a.dtype)))
+            targets[j][0] = a
+        width = len(targets)
+        i = 0
+        for i, result in enumerate(results, 1):
+            position.index = start + i
+            if kind == "array":
+                a = result
+                target = targets[0]
+                if type(a) is np.ndarray and a.dtype == target.dtype and a.shape == target.shape[1:]:
+                    target[i] = a
+                    continue
+            its_kind, its_cells = split_result(result)
+            check_kind(its_kind, len(its_cells), kind, width)
+            for j, cell in enumerate(its_cells):
+                self._store(targets, j, i, as_column(cell))
+        position.index = start + i + 1
+        if position.index < stop:
+            raise _stop_iteration()
+        position.index = -1
+        return tuple(targets)
+
+    def _store(self, targets: list[Array], j: int, i: int, a: Array) -> None:
+        target = targets[j]
+        self._check_shape(a.shape, target.shape[1:])
+        if not fits(a.dtype, target.dtype):
+            if self._declared:
+                self._check_declared(a, target)
+            else:
+                # Never into a narrower output: the whole column goes on in a wider one of its own.
+                wider = np.empty(target.shape, self._promote(a.dtype, target.dtype))
+                wider[:i] = target[:i]
+                targets[j] = target = wider
+        target[i] = a
+
+    @staticmethod
+    def _promote(one: Any, other: Any) -> Any:
+        try:
+            return np.result_type(one, other)
+        except TypeError:
+            raise TypeError(
+                f"results of dtype {one} and {other} have no common dtype; pass out=list"
+            ) from None
+
+    @staticmethod
+    def _check_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        if shape != expected:
+            raise ValueError(
+                f"the function returned shape {shape} here and {expected} at other indices; results "
+                "of different shapes do not stack: pass out=list"
+            )
+
+    def _check_declared(self, a: Array, target: Array) -> None:
+        """Results have to fit an output that the user gave or declared."""
+        shape = target.shape[1:]
+        if a.shape != shape:
+            raise ValueError(f"the function returned shape {a.shape}, but out holds items of {shape}")
+        if not np.can_cast(a.dtype, target.dtype, "same_kind"):
+            raise TypeError(
+                f"the function returned dtype {a.dtype}, which cannot be cast to out's "
+                f"{target.dtype} (casting is 'same_kind')"
+            )
+
+    def _block(self, result: Any, start: int, stop: int) -> tuple[Any, tuple[Array, ...]]:
+        """Columns of a chunk from the one result of a vectorised function."""
+        kind, cells = split_result(result)
+        axis, length = self.job.axis, stop - start
+        columns = []
+        for cell in cells:
+            a = as_column(cell)
+            if not -a.ndim <= axis < a.ndim or a.shape[axis] != length:
+                raise ValueError(
+                    f"the function returned shape {a.shape} for a chunk of {length} items: length "
+                    f"{length} along axis {axis} was expected; use shmmap.preduce for one result per "
+                    "chunk, or pass out=list"
+                )
+            columns.append(a if axis == 0 else np.moveaxis(a, axis, 0))
+        if start == 0 and self._kind == "unknown":
+            self.port.propose(Form(kind, tuple((c.shape[1:], c.dtype) for c in columns)))
+        return kind, tuple(columns)
+
+    # ------------------------------------------------ placing
+
+    def _learn_output(self) -> None:
+        output = self.port.poll_output()
+        if output is not None:
+            self._kind, self._out = output
+            self._place_held()
+
+    def _place(self, k: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]) -> None:
+        """Put a chunk's columns into the output, or keep them until it is known."""
+        if self._kind == "unknown":
+            self._learn_output()
+        if self._kind == "unknown":
+            # A copy: the function may return the same buffer every time.
+            kept = tuple(np.array(column) for column in columns)
+            if not self._held:
+                self._held_since = time.monotonic()
+            self._held.append((k, (kind, kept)))
+            self._held_nbytes += sum(column.nbytes for column in kept)
+            if self._held_nbytes > HELD_NBYTES:
+                self._wait_output()
+            return
+        out = self._out or ()
+        if kind is not self._kind or len(columns) != len(out):
+            check_kind(kind, len(columns), self._kind, len(out))
+        for column, target in zip(columns, out, strict=True):
+            if self._declared:
+                self._check_declared(column[0], target)
+            else:
+                self._check_shape(column.shape[1:], target.shape[1:])
+                if not fits(column.dtype, target.dtype):
+                    self._promote(column.dtype, target.dtype)
+                    self.port.results(k, k + 1, [(k, (kind, columns))])
+                    return
+        for column, target in zip(columns, out, strict=True):
+            part = target[start:stop]
+            if part.__array_interface__["data"][0] != column.__array_interface__["data"][0]:
+                np.copyto(part, column, casting="same_kind")
+        self.port.mark(k)
+
+    def _place_held(self) -> None:
+        held, self._held, self._held_nbytes = self._held, [], 0
+        position = self.position
+        before = position.start, position.stop, position.index
+        for k, (kind, columns) in held:
+            position.start, position.index = k * self._size, -1
+            position.stop = min(position.start + self._size, self._n)
+            self._place(k, position.start, position.stop, kind, columns)
+        position.start, position.stop, position.index = before
+
+    def _wait_output(self) -> None:
+        output = self.port.wait_output()
+        if output is not None:
+            self._kind, self._out = output
+            self._place_held()
+
+    def _ship(self) -> None:
+        held, self._held, self._held_nbytes = self._held, [], 0
+        self.port.results(held[0][0], held[-1][0] + 1, held)
+
+    def flush(self) -> None:
+        """Between draws: hand over what has been kept for long."""
+        if self._held and time.monotonic() - self._held_since > HELD_S:
+            self._learn_output()
+            if self._held and self._held_nbytes <= SHIP_NBYTES:
+                self._ship()
+
+    def finish(self) -> None:
+        """No tickets are left: everything has to go."""
+        if self._held:
+            self._learn_output()
+        if self._held:
+            if self._held_nbytes > SHIP_NBYTES:
+                self._wait_output()
+            if self._held:
+                self._ship()
+
+    def abandon(self) -> None:
+        """Forget what is kept."""
+        self._held.clear()
+
+
+Kernel = GatherKernel | FillKernel
+
+
+def make_kernel(job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> Kernel:
+    """The kernel for a job."""
+    return (GatherKernel if job.gather else FillKernel)(job, func, port, clock)

@@ -1,0 +1,194 @@
+"""One worker as its caller sees it: sockets, what it has attached, what was sent and what came back.
+
+Owned by the team; every method is called with the team's lock held. A message that a full socket does not
+take waits in the backlog, in order, so that nobody ever waits for a busy worker.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from typing import Any
+
+from . import _segment
+from ._control import ControlBlock
+from ._messages import Attach, Drop, Open, dumps_message, unpack
+from ._relay import Decoders
+from ._surroundings import Surroundings
+from ._worker import CACHED_FUNCTIONS, MESSAGE_NBYTES, Descriptors
+
+__all__ = ["Member"]
+
+# The kernel takes at most 253 descriptors with one message.
+_FDS_MAX = 200
+
+
+class Member:
+    """A worker process and the caller's ends of what connects it."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.pid = 0
+        self.pidfd = -1
+        self.status: int | None = None
+        """Wait status, once known."""
+        self.gone = False
+        """Its process has ended."""
+        self.attached: set[int] = set()
+        self.opened: set[int] = set()
+        self.functions: dict[bytes, None] = {}
+        """Digests of functions pickled by reference that it keeps, oldest first."""
+        self.last_function = b""
+        """Digest of the function pickled by value that it loaded last."""
+        self.surroundings: Surroundings | None = None
+        self.relayed = 0
+        """Messages taken from its relay socket."""
+        self.decoders = Decoders()
+        self.submitted = 0
+        """Submitted functions it holds."""
+        self._backlog: deque[tuple[bytes, list[int]]] = deque()
+        self.line, line = _pair()
+        self.aside, aside = _pair()
+        self.relay, relay = _pair()
+        lifeline, self.lifeline = os.pipe2(os.O_CLOEXEC)
+        self._theirs: tuple[int, ...] = (line.detach(), aside.detach(), relay.detach(), lifeline)
+
+    def hand_over(self, slots: int, doorbell: int) -> Descriptors:
+        """The worker's ends, with copies of what is the team's; whoever gets them closes them."""
+        theirs, self._theirs = self._theirs, ()
+        return Descriptors(*theirs, os.dup(slots), os.dup(doorbell))
+
+    # ------------------------------------------------ sending
+
+    def post(self, data: bytes, fds: list[int] | None = None) -> None:
+        """Send a message on the line, or put it into the backlog."""
+        if self._backlog or not self._send(data, fds or []):
+            self._backlog.append((data, [os.dup(fd) for fd in fds or []]))
+
+    def _send(self, data: bytes, fds: list[int]) -> bool:
+        try:
+            if fds:
+                socket.send_fds(self.line, [data], fds)
+            else:
+                self.line.send(data)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # it has died: the attendant hears of it by other ways
+        return True
+
+    def has_backlog(self) -> bool:
+        """Whether messages wait for room in the socket."""
+        return bool(self._backlog)
+
+    def flush(self) -> None:
+        """Send what the socket takes now."""
+        while self._backlog:
+            data, fds = self._backlog[0]
+            if not self._send(data, fds):
+                return
+            self._backlog.popleft()
+            for fd in fds:
+                os.close(fd)
+
+    def attach(self, segments: frozenset[int]) -> None:
+        """Make sure it has these segments."""
+        new = [id for id in segments if id not in self.attached]
+        for at in range(0, len(new), _FDS_MAX):
+            part = [_segment.get_segment(id) for id in new[at : at + _FDS_MAX]]
+            message = Attach(tuple((segment.id, segment.nbytes) for segment in part))
+            self.post(dumps_message(message), [segment.fd for segment in part])
+        self.attached.update(new)
+
+    def open(self, control: ControlBlock) -> None:
+        """Make sure it has this control block."""
+        if control.id not in self.opened:
+            message = dumps_message(Open(control.id, control.capacity))
+            self.post(message, [control.fd, control.pipe_write])
+            self.opened.add(control.id)
+
+    def drop(self, segments: list[int]) -> None:
+        """Have it unmap segments the caller has let go."""
+        mine = [id for id in segments if id in self.attached]
+        if not mine:
+            return
+        self.attached.difference_update(mine)
+        try:
+            self.aside.send(dumps_message(Drop(tuple(mine))))
+        except OSError:
+            pass  # dead; or, a thousand drops behind, it is told with the next ones no more
+
+    def remember(self, digest: bytes, by_value: bool) -> bool:
+        """Whether it has this function; from now on it does."""
+        if not digest:
+            self.last_function = b"" if by_value else self.last_function
+            return False
+        if by_value:
+            known = self.last_function == digest
+            self.last_function = digest
+            return known
+        if digest in self.functions:
+            return True
+        self.functions[digest] = None
+        while len(self.functions) > CACHED_FUNCTIONS:
+            del self.functions[next(iter(self.functions))]
+        return False
+
+    # ------------------------------------------------ receiving
+
+    def receive(self) -> list[Any]:
+        """Messages that have come on the line; segments announced are attached here."""
+        messages = []
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(self.line, MESSAGE_NBYTES, 16)
+            except OSError:  # nothing there, or the end
+                return messages
+            if not data:
+                return messages
+            message = unpack(data)
+            if isinstance(message, Attach):
+                for (id, nbytes), fd in zip(message.segments, fds, strict=True):
+                    _segment.attach(id, fd, nbytes, keep_fd=True)
+                    self.attached.add(id)
+            messages.append(message)
+
+    def receive_relay(self) -> list[bytes]:
+        """Frames that have come on the relay socket."""
+        frames: list[bytes] = []
+        while True:
+            try:
+                frame = self.relay.recv(MESSAGE_NBYTES)
+            except OSError:
+                return frames
+            if not frame:
+                return frames
+            self.relayed += 1
+            frames.append(frame)
+
+    def close(self) -> None:
+        """Let go of everything; a worker still alive ends."""
+        self.line.close()
+        if self.lifeline >= 0:
+            os.close(self.lifeline)  # the kernel kills it, whatever it does
+            self.lifeline = -1
+        self.aside.close()
+        self.relay.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        for _, fds in self._backlog:
+            for fd in fds:
+                os.close(fd)
+        self._backlog.clear()
+        for fd in self._theirs:
+            os.close(fd)
+        self._theirs = ()
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    kind = socket.SOCK_SEQPACKET if hasattr(socket, "SOCK_SEQPACKET") else socket.SOCK_DGRAM
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours.setblocking(False)
+    return ours, theirs

@@ -1,0 +1,393 @@
+"""What crosses the process border, and how it is pickled.
+
+Messages are small named tuples, sent whole over an inherited socketpair that keeps message limits.
+Arrays in them travel as handles: a shared one as it is, a private one through a shared copy made for
+the call, read-only on the other side. Functions of the caller's ``__main__`` are pickled by value, and
+all of them share the worker's one ``__main__.__dict__``, so that ``def init(): global model`` works.
+Results go plainly first: instances of ``__main__`` classes come back by the class's name, as instances
+of the caller's own class; pickling such a class by value would overwrite it with the worker's older copy.
+
+Nothing here opens a connection: pickles travel over inherited socketpairs and shared memory only.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import _array, _segment
+from ._errors import RemoteError
+
+__all__ = ["Attach", "Call", "Close", "Drop", "Failed", "Open", "Output", "Payload", "Ready"]
+
+# A private array smaller than this travels inside the pickle; larger ones through shared memory.
+INLINE_NBYTES = 1 << 14
+# A message larger than this goes through shared memory: a socket takes about 200 KB.
+MESSAGE_NBYTES = 1 << 16
+# Exceptions and texts above this are cut: an error message is read by a person.
+ERROR_NBYTES = 1 << 20
+
+
+# ---------------------------------------------------------------- messages, caller to worker
+
+
+class Attach(NamedTuple):
+    """Map these segments; their descriptors come with the message. Also sent by workers."""
+
+    segments: tuple[tuple[int, int], ...]
+    """Identity and size in bytes of each."""
+
+
+class Open(NamedTuple):
+    """Open a control block; its two descriptors come with the message."""
+
+    control: int
+    capacity: int
+
+
+class Close(NamedTuple):
+    """Let go of a control block."""
+
+    control: int
+
+
+class Payload(NamedTuple):
+    """Pickled bytes: inline, or in a block of shared memory."""
+
+    inline: bytes
+    segment: int = 0
+    offset: int = 0
+    nbytes: int = 0
+
+    def segments(self) -> frozenset[int]:
+        """What must be attached to read it."""
+        return frozenset((self.segment,)) if self.segment else frozenset()
+
+
+class Call(NamedTuple):
+    """Take part in a map (or run one submitted function)."""
+
+    seq: int
+    """Sequence number, growing with every call of a team."""
+    control: int
+    """Control block of the map; 0 for a submitted function."""
+    job: Payload
+    func: Payload | None
+    """None: the function loaded last, or the one cached under `digest`."""
+    digest: bytes
+    """Identity of the pickled function; empty if it must not be kept."""
+    by_value: bool
+    """Pickled by value: then only the one loaded last may be used again."""
+    chunks: Payload | None
+    """Tickets are positions in this list of chunk numbers. None: tickets are chunk numbers."""
+    share: tuple[int, int] | None
+    """Static schedule: this worker's own tickets. None: draw."""
+    team: int
+    """Workers taking part."""
+    surroundings: Payload | None
+    """What changed around the caller since the worker was told last."""
+
+
+class Output(NamedTuple):
+    """Where the results of a call go, now that index 0 has told shape and dtype."""
+
+    seq: int
+    payload: Payload
+
+
+class Drop(NamedTuple):
+    """Unmap these segments: the caller has let go of the last view."""
+
+    segments: tuple[int, ...]
+
+
+# ---------------------------------------------------------------- messages, worker to caller
+
+
+class Ready(NamedTuple):
+    """The worker has started, its initializer run."""
+
+    pid: int
+
+
+class Failed(NamedTuple):
+    """The worker's initializer raised; a packed exception."""
+
+    error: bytes
+
+
+def dumps_message(message: tuple[Any, ...]) -> bytes:
+    """A message as it is sent."""
+    return pickle.dumps(message, 5)
+
+
+# ---------------------------------------------------------------- pickling for workers
+
+
+class Packed(NamedTuple):
+    """Something pickled for workers."""
+
+    data: bytes
+    segments: frozenset[int]
+    """Segments that must be attached where it is unpickled."""
+    keep: tuple[Any, ...]
+    """What must stay alive until it was used: shared copies made for it."""
+
+
+def _frozen(a: Any) -> Any:
+    a.flags.writeable = False
+    return a
+
+
+def _rebuild(handle: tuple[Any, ...], kind: type) -> Any:
+    handle_type = _array.SegmentHandle if len(handle) == 6 else _array.FileHandle
+    a = _array.from_handle(handle_type(*handle))
+    return a if kind is np.ndarray else a.view(kind)
+
+
+_MAIN = "__main__"
+_pickler_class: type | None = None
+
+
+def _make_pickler() -> type:
+    """The pickler class; made on first use, because cloudpickle takes 10 ms to import."""
+    import cloudpickle
+
+    class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
+        """cloudpickle, with arrays as handles and one namespace for ``__main__``."""
+
+        def __init__(self, file: io.BytesIO) -> None:
+            super().__init__(file, protocol=5)
+            self.segments: set[int] = set()
+            self.keep: list[Any] = []
+            self.by_value = False
+            main = sys.modules.get(_MAIN)
+            # cloudpickle puts functions that share globals into one dict; ours stands for __main__'s.
+            self._main_globals: dict[str, Any] = {"__name__": _MAIN}
+            if main is not None:
+                self.globals_ref[id(main.__dict__)] = self._main_globals
+
+        def persistent_id(self, obj: Any) -> str | None:
+            if obj is self._main_globals:
+                self.by_value = True
+                return _MAIN
+            return None
+
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, np.ndarray):
+                return self._reduce_array(obj)
+            return super().reducer_override(obj)
+
+        def _reduce_array(self, a: Any) -> Any:
+            kind = type(a)
+            if a.dtype.hasobject or a.dtype.kind == "T" or isinstance(a, np.ma.MaskedArray):
+                return NotImplemented
+            if kind is np.memmap:
+                kind = np.ndarray
+            handle = _array.handle_of(a)
+            if handle is None:
+                if kind is not np.ndarray:
+                    return NotImplemented
+                if a.nbytes < INLINE_NBYTES:
+                    reduced = a.__reduce_ex__(5)
+                    return _frozen_copy, (reduced[0], reduced[1])
+                copy = _array.asshared(a)
+                copy.flags.writeable = False
+                self.keep.append(copy)
+                handle = _array.handle_of(copy)
+                assert handle is not None
+            if isinstance(handle, _array.SegmentHandle):
+                self.segments.add(handle.segment)
+            return _rebuild, (tuple(handle), kind)
+
+    return CallPickler
+
+
+def _frozen_copy(rebuild: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    return _frozen(rebuild(*args).copy())
+
+
+def pack(obj: Any) -> Packed:
+    """Pickle anything of the caller's for its workers."""
+    global _pickler_class
+    if _pickler_class is None:
+        _pickler_class = _make_pickler()
+    file = io.BytesIO()
+    pickler = _pickler_class(file)
+    pickler.dump(obj)
+    return Packed(file.getvalue(), frozenset(pickler.segments), tuple(pickler.keep))
+
+
+class _JobPickler(pickle.Pickler):
+    """For what consists of arrays and plain values alone: ten times faster than cloudpickle."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, 5)
+        self.segments: set[int] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is np.ndarray or type(obj) is np.memmap:
+            handle = _array.handle_of(obj)
+            if handle is not None:
+                if isinstance(handle, _array.SegmentHandle):
+                    self.segments.add(handle.segment)
+                return _rebuild, (tuple(handle), np.ndarray)
+        return NotImplemented
+
+
+def pack_plain(obj: Any) -> Packed:
+    """Pickle a structure of the library's own that holds shared arrays and plain values only."""
+    file = io.BytesIO()
+    pickler = _JobPickler(file)
+    pickler.dump(obj)
+    return Packed(file.getvalue(), frozenset(pickler.segments), ())
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, pid: Any) -> Any:
+        if pid == _MAIN:
+            return sys.modules[_MAIN].__dict__
+        raise pickle.UnpicklingError(f"unknown persistent id {pid!r}")
+
+
+def unpack(data: bytes | memoryview) -> Any:
+    """Undo `pack`, `pack_plain` or `pack_result`."""
+    return _Unpickler(io.BytesIO(data)).load()
+
+
+def make_payload(data: bytes) -> tuple[Payload, Any]:
+    """Pickled bytes as they are put into a message, and what must stay alive until it is read."""
+    if len(data) <= MESSAGE_NBYTES:
+        return Payload(data), None
+    root = _segment.allocate(len(data))
+    root[: len(data)] = np.frombuffer(data, np.uint8)
+    block = _segment.find_block(root.__array_interface__["data"][0])
+    assert block is not None
+    return Payload(b"", block.segment.id, block.offset, len(data)), root
+
+
+def read_payload(payload: Payload) -> bytes | memoryview:
+    """The bytes of a payload."""
+    if not payload.segment:
+        return payload.inline
+    segment = _segment.get_segment(payload.segment)
+    return memoryview(segment.map)[payload.offset : payload.offset + payload.nbytes]
+
+
+# ---------------------------------------------------------------- pickling results
+
+
+def _resolve_main(qualname: str) -> Any:
+    obj: Any = sys.modules[_MAIN]
+    for name in qualname.split("."):
+        obj = getattr(obj, name)
+    return obj
+
+
+class _ResultPickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, share: Callable[[Any], Any] | None) -> None:
+        super().__init__(file, 5)
+        self._share = share
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is np.ndarray and self._share is not None:
+            handle = self._share(obj)
+            if handle is not None:
+                return _rebuild, (tuple(handle), np.ndarray)
+        elif isinstance(obj, type) and obj.__module__ == _MAIN and "<locals>" not in obj.__qualname__:
+            return _resolve_main, (obj.__qualname__,)
+        return NotImplemented
+
+
+def pack_result(obj: Any, share: Callable[[Any], Any] | None = None) -> bytes:
+    """Pickle a function's result for the caller.
+
+    `share` returns the handle of an array that is to travel as one, having announced its segment.
+    """
+    file = io.BytesIO()
+    try:
+        _ResultPickler(file, share).dump(obj)
+        return file.getvalue()
+    except Exception as exc:
+        import cloudpickle
+
+        try:
+            return cloudpickle.dumps(obj, protocol=5)  # type: ignore[no-any-return]
+        except Exception:
+            raise exc from None
+
+
+# ---------------------------------------------------------------- exceptions
+
+
+class Report(NamedTuple):
+    """A function's exception on its way to the caller."""
+
+    exception: bytes
+    """Pickled, proven to unpickle; empty if it does neither."""
+    name: str
+    text: str
+    traceback: str
+    index: int
+    """The index, -1 if only the range is known."""
+    start: int
+    stop: int
+    rank: int
+    pid: int
+
+
+def describe_exception(exc: BaseException) -> tuple[str, str]:
+    """Type name and text of an exception whose ``__str__`` may itself raise."""
+    name = f"{type(exc).__module__}.{type(exc).__qualname__}".removeprefix("builtins.")
+    try:
+        text = str(exc)
+    except BaseException as nested:
+        text = f"<its text could not be had: {type(nested).__name__}>"
+    return name, text[:ERROR_NBYTES]
+
+
+def report_exception(
+    exc: BaseException, index: int, start: int, stop: int, rank: int, pid: int
+) -> Report:
+    """Pack an exception so that it surely unpacks: it is tried here, on the sending side."""
+    name, text = describe_exception(exc)
+    try:
+        # Without the library's own frames, which precede the function's.
+        frames = exc.__traceback__
+        while frames is not None and frames.tb_frame.f_globals.get("__package__") == __package__:
+            frames = frames.tb_next
+        lines = traceback.format_exception(type(exc), exc, frames)
+        trace = "".join(lines)[:ERROR_NBYTES]
+    except BaseException:
+        trace = f"{name}: {text}"
+    data = b""
+    if isinstance(exc, Exception):
+        try:
+            data = pack_result(exc)
+            if len(data) > ERROR_NBYTES or type(unpack(data)) is not type(exc):
+                data = b""
+        except BaseException:
+            data = b""
+    return Report(data, name, text, trace, index, start, stop, rank, pid)
+
+
+def restore_exception(report: Report, func_name: str, where: str) -> Exception:
+    """The caller's side of `report_exception`: the user's own type, with notes."""
+    exc: Exception | None = None
+    if report.exception:
+        try:
+            exc = unpack(report.exception)
+        except Exception:
+            exc = None
+    if not isinstance(exc, Exception):
+        exc = RemoteError(f"{report.name}: {report.text}")
+    who = f"worker {report.rank}, pid {report.pid}" if report.rank >= 0 else "the calling process"
+    exc.add_note(f"raised by {func_name} {where}, in {who}")
+    exc.add_note("the traceback there:\n" + report.traceback.rstrip())
+    return exc

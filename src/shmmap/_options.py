@@ -1,0 +1,198 @@
+"""The options of the four verbs: defaults, checks, and `config`, which sets them from outside."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+import numpy as np
+
+from ._engines import Engine
+from ._team import Team, default_team, entered_team, resolve_workers
+
+__all__ = ["Keywords", "Options", "config", "resolve_engine"]
+
+
+class Keywords(TypedDict, total=False):
+    """Options as they are written."""
+
+    workers: int | None
+    engine: str | Team | Executor | None
+    chunksize: int | str
+    schedule: str
+    rng: Any
+    on_error: str | Callable[[Exception, int, int], Any]
+    retries: int
+    timeout: float | None
+    progress: bool | str | Callable[[int, int], object]
+    wait: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options as they are used."""
+
+    workers: int | None = None
+    engine: str | Team | Executor | None = None
+    chunksize: int | str = "auto"
+    schedule: str = "dynamic"
+    rng: Any = None
+    on_error: str | Callable[[Exception, int, int], Any] = "raise"
+    retries: int = 0
+    timeout: float | None = None
+    progress: bool | str | Callable[[int, int], object] = False
+    wait: bool = True
+
+
+_NAMES = tuple(Options.__dataclass_fields__)
+# Those that cannot change a result, so that a library called inside gives what it always gives.
+_OUTSIDE = ("workers", "engine", "schedule", "retries", "timeout", "progress")
+_VERB_ONLY = ("axis", "out", "dtype", "combine", "initial")
+
+_defaults: ContextVar[Options] = ContextVar("shmmap-config", default=Options())
+
+
+def make_options(keywords: dict[str, Any]) -> Options:
+    """Options for one call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a name that is no option, or a value that makes no sense.
+    """
+    for name in keywords:
+        if name not in _NAMES:
+            raise TypeError(_explain_unknown(name))
+    options = replace(_defaults.get(), **keywords)
+    _check(options)
+    return options
+
+
+def _explain_unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, _NAMES + _VERB_ONLY, 1)
+    guess = f" (did you mean {close[0]!r}?)" if close else ""
+    return (
+        f"{name!r} is not an option{guess}; an argument for the function goes through "
+        f"functools.partial(func, {name}=...)"
+    )
+
+
+def _check(options: Options) -> None:
+    resolve_workers(options.workers)
+    if options.schedule not in ("dynamic", "static"):
+        raise ValueError(f"schedule must be 'dynamic' or 'static', not {options.schedule!r}")
+    if not callable(options.on_error) and options.on_error not in ("raise", "continue"):
+        raise ValueError(
+            f"on_error must be 'raise', 'continue' or a function (exc, start, stop) -> value, not "
+            f"{options.on_error!r}"
+        )
+    if isinstance(options.retries, bool) or not isinstance(options.retries, int):
+        raise TypeError("retries must be an int")
+    if options.retries < 0:
+        raise ValueError("retries must not be negative")
+    if options.timeout is not None and not options.timeout > 0:
+        raise ValueError("timeout must be positive seconds, or None")
+
+
+@contextmanager
+def config(**options: Any) -> Iterator[None]:
+    """Set options for the code inside, calls by libraries included.
+
+    Parameters
+    ----------
+    **options
+        `workers`, `engine`, `schedule`, `retries`, `timeout`, `progress`: those that cannot change a
+        result.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> with shmmap.config(workers=2, engine="threads"):
+    ...     shmmap.pmap(lambda v: v + 1, [1, 2, 3])
+    [2, 3, 4]
+    """
+    for name in options:
+        if name not in _OUTSIDE:
+            reason = "can change a result" if name in _NAMES else "is not an option"
+            raise TypeError(f"config does not take {name!r}, which {reason}; it takes {_OUTSIDE}")
+    changed = replace(_defaults.get(), **options)
+    _check(changed)
+    token = _defaults.set(changed)
+    try:
+        yield
+    finally:
+        _defaults.reset(token)
+
+
+def resolve_engine(options: Options) -> tuple[Engine, int, int]:
+    """``engine, workers, blas_threads`` for a call."""
+    from . import _worker
+
+    engine = options.engine
+    workers = resolve_workers(options.workers)
+    if isinstance(engine, str) and engine not in ("serial", "threads", "processes", "fork"):
+        raise ValueError(
+            f"engine must be 'serial', 'threads', 'processes', 'fork', a Team or an Executor, not "
+            f"{engine!r}"
+        )
+    # Inside a worker everything is serial: no team of its own, no deadlock.
+    if engine == "serial" or _worker.is_worker and not isinstance(engine, Executor):
+        from ._engines._local import SerialEngine
+
+        return SerialEngine(), 1, 1
+    if _worker.is_worker and isinstance(engine, Team):
+        from ._engines._local import SerialEngine
+
+        return SerialEngine(), 1, 1
+    if engine == "threads":
+        from ._engines._local import ThreadsEngine
+
+        return ThreadsEngine(), workers, 1
+    if engine == "fork":
+        from ._engines._processes import ForkEngine
+
+        return ForkEngine(), workers, 1
+    if isinstance(engine, Executor) and not isinstance(engine, Team):
+        from ._engines._executor import ExecutorEngine
+
+        return ExecutorEngine(engine), workers, 1
+    if engine is not None and not isinstance(engine, (str, Team)):
+        raise TypeError(
+            f"engine must be a name, a Team or a concurrent.futures.Executor, not "
+            f"{type(engine).__name__}"
+        )
+    from ._engines._processes import ProcessEngine
+
+    team = engine if isinstance(engine, Team) else entered_team() if engine is None else None
+    if team is None:
+        return ProcessEngine(default_team(workers)), workers, 1
+    if options.workers is not None and options.workers != -1:
+        workers = min(workers, team.size)
+    else:
+        workers = team.size
+    return ProcessEngine(team), workers, team.blas_threads
+
+
+def make_key(rng: Any) -> tuple[int, int] | None:
+    """The Philox key that ``rng=`` stands for: two words drawn from the seed."""
+    if rng is None:
+        return None
+    if isinstance(rng, np.random.Generator):
+        words = rng.integers(0, 2**64, size=2, dtype=np.uint64)
+    else:
+        if isinstance(rng, np.random.SeedSequence):
+            sequence = rng
+        elif isinstance(rng, bool):
+            raise TypeError("rng must be a seed, a SeedSequence or a Generator")
+        else:
+            try:
+                sequence = np.random.SeedSequence(rng)
+            except (TypeError, ValueError) as exc:
+                raise TypeError(f"rng must be a seed, a SeedSequence or a Generator: {exc}") from None
+        words = sequence.generate_state(2, np.uint64)
+    return int(words[0]), int(words[1])

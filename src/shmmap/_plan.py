@@ -1,0 +1,108 @@
+"""The plan: which index ranges there are. Pure arithmetic, no memory, no process.
+
+A plan cuts ``range(n)`` into half-open chunks of equal size (the last may be shorter). Chunk limits
+depend on lengths, bytes per item, verb and ``chunksize`` only, never on the engine, the number of
+workers, the schedule or timing: that is what makes equal calls give equal bits everywhere.
+This is the one home of the split arithmetic; a chunk's number *k* and its ``start, stop`` are
+converted nowhere else but here and in the innermost loops of `_kernel`, which inline `Plan.limits`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["Plan", "auto_chunksize", "merge_ranges", "parse_chunksize"]
+
+# A vectorised function works through its chunk several times (inputs, temporaries, result), so the
+# chunk should stay within the L2 cache. Larger: it spills to memory; smaller: the calls show.
+CHUNK_NBYTES = 1 << 19
+# A map of few bytes can still be dear per item. More chunks balance better and cost about 2 us each.
+CHUNKS_MIN = 32
+# Per-item functions: enough chunks that a worker with dear items does not finish long after the
+# others, few enough that the cost of a chunk stays small beside the cost of its items.
+ITEM_CHUNKS = 2048
+# What one chunk of items may hold, so that results in flight stay bounded.
+ITEM_CHUNK_NBYTES = 1 << 23
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A frozen partition of ``range(n)`` into chunks of `chunksize` items."""
+
+    n: int
+    """Items in all, 0 or more."""
+    chunksize: int
+    """Items per chunk, 1 or more; the last chunk may be shorter."""
+    schedule: str = "dynamic"
+    """``"dynamic"``: workers draw chunks as they go. ``"static"``: one contiguous share each."""
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return -(-self.n // self.chunksize)
+
+    def limits(self, k: int) -> tuple[int, int]:
+        """``start, stop`` of chunk `k`."""
+        start = k * self.chunksize
+        return start, min(start + self.chunksize, self.n)
+
+    def shares(self, workers: int) -> list[tuple[int, int]]:
+        """Contiguous shares of chunk numbers, one per worker, sizes differing by at most one."""
+        chunks = self.chunks
+        return [(chunks * i // workers, chunks * (i + 1) // workers) for i in range(workers)]
+
+    def ranges(self, chunks: Iterable[int]) -> tuple[tuple[int, int], ...]:
+        """Index ranges of the given chunks, neighbours merged, in order."""
+        return merge_ranges(self.limits(k) for k in sorted(chunks))
+
+
+def merge_ranges(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Join neighbouring half-open ranges; `ranges` come in order of their start."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in ranges:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return tuple(merged)
+
+
+def auto_chunksize(n: int, item_nbytes: int, vectorised: bool) -> int:
+    """Items per chunk for ``chunksize="auto"``; see the constants above for what each bounds."""
+    item_nbytes = max(1, item_nbytes)
+    if vectorised:
+        return max(1, min(CHUNK_NBYTES // item_nbytes, -(-n // CHUNKS_MIN)))
+    return max(1, min(ITEM_CHUNK_NBYTES // item_nbytes, -(-n // ITEM_CHUNKS)))
+
+
+def parse_chunksize(chunksize: int | str, n: int, item_nbytes: int, vectorised: bool) -> int:
+    """Items per chunk for any accepted ``chunksize=``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a positive int, a byte size such as ``"8MiB"``, or ``"auto"``.
+    """
+    if chunksize == "auto":
+        return auto_chunksize(n, item_nbytes, vectorised)
+    if isinstance(chunksize, str):
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmg]i?)?b?\s*", chunksize.lower())
+        if match is None:
+            raise ValueError(
+                f'chunksize={chunksize!r}: give a number of items, a byte size such as "8MiB", '
+                'or "auto"'
+            )
+        nbytes = float(match[1]) * _UNITS[match[2] or ""]
+        return max(1, int(nbytes) // max(1, item_nbytes))
+    if isinstance(chunksize, bool) or not hasattr(chunksize, "__index__"):
+        raise TypeError(
+            f"chunksize must be an int, a byte size or 'auto', not {type(chunksize).__name__}"
+        )
+    size = chunksize.__index__()
+    if size < 1:
+        raise ValueError(f"chunksize={size}: a chunk holds at least one item")
+    return min(size, max(1, n))

@@ -1,0 +1,111 @@
+"""Who is alive and holds what: a pure state machine. Events in, decisions out; no process, no socket.
+
+A *seat* is a rank of the team and whoever sits on it now. A worker that dies leaves its seat with its
+calls; the decision made here, and only here, is whether the seat is filled again, and which calls the
+replacement gets. It gets every call that others are still in, with nothing but the chance to draw: what
+the dead worker had drawn is in the ledger, and the map decides about it.
+
+What must always hold: a seat that died before it was ready is never filled again for the same calls (a
+broken start would repeat for ever), and a call causes a bounded number of replacements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["Departure", "Roster", "Seat"]
+
+EMPTY, STARTING, READY = "empty", "starting", "ready"
+
+
+@dataclass(slots=True)
+class Seat:
+    """One rank of a team."""
+
+    rank: int
+    state: str = EMPTY
+    calls: dict[int, bool] = field(default_factory=dict)
+    """Calls not left yet, in order; whether a replacement is to get the call again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """What a worker's death means."""
+
+    rank: int
+    was_ready: bool
+    """It had started properly."""
+    again: tuple[int, ...]
+    """Calls that its replacement gets; empty if there is none."""
+    lost: tuple[int, ...]
+    """Calls that it held and nobody gets again."""
+    replace: bool
+
+
+class Roster:
+    """The seats of a team."""
+
+    def __init__(self, limit: int = 8) -> None:
+        self.seats: dict[int, Seat] = {}
+        self._limit = limit
+        """Replacements that one call may cause, per seat."""
+        self._replaced: dict[int, int] = {}
+
+    def fill(self, size: int) -> list[int]:
+        """Ranks to start so that ranks 0 to `size` - 1 are taken; they count as starting."""
+        started = []
+        for rank in range(size):
+            seat = self.seats.setdefault(rank, Seat(rank))
+            if seat.state == EMPTY:
+                seat.state = STARTING
+                started.append(rank)
+        return started
+
+    def ready(self, rank: int) -> None:
+        """A worker says it has started."""
+        self.seats[rank].state = READY
+
+    def assign(self, rank: int, seq: int, again: bool) -> None:
+        """A worker is given a call."""
+        self.seats[rank].calls[seq] = again
+
+    def left(self, rank: int, seq: int) -> None:
+        """A worker has left all its calls up to `seq`."""
+        calls = self.seats[rank].calls
+        for each in [each for each in calls if each <= seq]:
+            del calls[each]
+
+    def end(self, seq: int) -> None:
+        """A call is over: nobody needs to get it again."""
+        self._replaced.pop(seq, None)
+        for seat in self.seats.values():
+            seat.calls.pop(seq, None)
+
+    def died(self, rank: int) -> Departure:
+        """A worker has died."""
+        seat = self.seats[rank]
+        was_ready = seat.state == READY
+        again: list[int] = []
+        if was_ready:
+            for seq, wanted in seat.calls.items():
+                replaced = self._replaced.get(seq, 0)
+                if wanted and replaced < self._limit * len(self.seats):
+                    self._replaced[seq] = replaced + 1
+                    again.append(seq)
+        lost = tuple(seq for seq in seat.calls if seq not in again)
+        seat.calls = dict.fromkeys(again, True)
+        seat.state = STARTING if again else EMPTY
+        return Departure(rank, was_ready, tuple(again), lost, bool(again))
+
+    def busy(self, rank: int) -> int:
+        """Number of calls a worker holds."""
+        return len(self.seats[rank].calls)
+
+    def occupied(self) -> list[int]:
+        """Ranks on which somebody sits or is about to."""
+        return [rank for rank, seat in self.seats.items() if seat.state != EMPTY]
+
+    def vacate(self) -> None:
+        """The team went home."""
+        self.seats.clear()
+        self._replaced.clear()

@@ -1,0 +1,579 @@
+"""Segments: nameless shared memory, from creation to release. The only importer of shared_memory.
+
+A *segment* is a piece of OS memory that several processes map; a *block* is the part of it one array
+was given (the whole segment, or a slice of a slab for arrays below `SMALL_NBYTES`). Owner of all state
+here: this process; the tables below are its one record of what it has mapped.
+
+What must always hold:
+
+- No segment has a name once it holds memory: create, open, map, unlink, and only then reserve. SIGKILL
+  of everybody therefore leaks nothing. A name that a kill left in between is empty, and is swept.
+- Reserved before use (``posix_fallocate``), so that writing can never die of SIGBUS.
+- Memory is never unmapped under an array: only references are dropped, and the mapping goes with the
+  last of them. A block lives exactly as long as the ``memoryview`` at the root of its arrays.
+- A slab's slice is used again only if no worker kept a view of it (`Block.kept`) and nobody forked
+  while it was in use: a forked child or a kept view would read the next array's bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import secrets
+import sys
+import tempfile
+import threading
+import weakref
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._errors import SharedMemoryError
+from ._memory import available
+
+__all__ = ["Block", "Segment", "allocate", "attach", "find_block", "get_segment", "root_array"]
+
+# Two descriptors per segment: arrays smaller than this share slabs, or thousands of small arrays would
+# exhaust the descriptors. Larger: slabs fill up with few arrays and waste more of themselves.
+SMALL_NBYTES = 1 << 20
+SLAB_NBYTES = 1 << 22
+ALIGN = 64
+# Asking what is available costs about 50 us; below this an allocation is not worth the question.
+CHECK_NBYTES = 1 << 24
+
+_SHM_FOLDER = "/dev/shm"
+_PREFIX = "shmmap-"
+
+
+class Segment:
+    """Memory mapped by this process: mapping, descriptor (-1 where only mapped), identity."""
+
+    __slots__ = ("address", "fd", "id", "map", "nbytes", "root", "used")
+
+    def __init__(self, id: int, fd: int, nbytes: int, map: mmap.mmap) -> None:
+        self.id = id
+        self.fd = fd
+        self.nbytes = nbytes
+        self.map = map
+        self.root: NDArray[np.uint8] = np.frombuffer(map, np.uint8)
+        """All bytes. In a worker, every array of the segment refers to it (see `is_kept`)."""
+        self.address: int = self.root.__array_interface__["data"][0]
+        self.used = 0
+        """Slabs only: number of blocks in use."""
+
+
+class Block:
+    """A slice of a segment that one array was given."""
+
+    __slots__ = ("address", "epoch", "kept", "nbytes", "offset", "ref", "root", "segment", "slab")
+
+    def __init__(self, segment: Segment, offset: int, nbytes: int, slab: Slab | None) -> None:
+        self.segment = segment
+        self.offset = offset
+        self.nbytes = nbytes
+        self.slab = slab
+        self.address = segment.address + offset
+        self.epoch = _epoch
+        self.kept = False
+        """Some worker's function kept a view: never to be used again while that worker may live."""
+        self.ref: weakref.ref[Any] | None = None
+        self.root: weakref.ref[NDArray[np.uint8]] | None = None
+        """The flat array all arrays over this block refer to; further ones must be made from it."""
+
+    def __lt__(self, other: Block) -> bool:
+        return self.address < other.address
+
+
+class Slab:
+    """First-fit allocation of slices within one segment; neighbours merge when released."""
+
+    __slots__ = ("free", "segment")
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.free = [(0, segment.nbytes)]
+
+    def take(self, nbytes: int) -> int | None:
+        """Offset of a free slice of `nbytes`, or None."""
+        for i, (offset, size) in enumerate(self.free):
+            if size >= nbytes:
+                if size == nbytes:
+                    del self.free[i]
+                else:
+                    self.free[i] = (offset + nbytes, size - nbytes)
+                return offset
+        return None
+
+    def give(self, offset: int, nbytes: int) -> None:
+        """Take a slice back."""
+        insort(self.free, (offset, nbytes))
+        merged: list[tuple[int, int]] = []
+        for start, size in self.free:
+            if merged and merged[-1][0] + merged[-1][1] == start:
+                merged[-1] = (merged[-1][0], merged[-1][1] + size)
+            else:
+                merged.append((start, size))
+        self.free = merged
+
+
+_lock = threading.Lock()
+_segments: dict[int, Segment] = {}
+_blocks: list[Block] = []  # in order of address
+_slabs: list[Slab] = []
+# Blocks whose last array has gone. The garbage collector may say so at any moment, in any thread, even
+# inside a section that holds the lock; so it only appends here, and whoever can takes the lock next.
+_released: deque[Block] = deque()
+_drop_listeners: list[Callable[[int], None]] = []
+_epoch = 0  # number of forks so far
+_swept = False
+_next_id = secrets.randbits(31) << 31
+
+
+def new_id() -> int:
+    """An identity no other process of this family uses: 31 random bits, then a counter."""
+    global _next_id
+    _next_id += 1
+    return _next_id
+
+
+# ---------------------------------------------------------------- creating
+
+
+class _Untracked:
+    """Stands in for the tracker module that `shared_memory` calls, on Python before 3.13.
+
+    The one documented shim of the library. There, ``SharedMemory`` has no ``track=False`` and starts
+    the resource tracker, a process, for a name that is gone again some microseconds later. Only
+    registrations of our own names are dropped; everybody else's pass.
+    """
+
+    def __init__(self, tracker: Any) -> None:
+        self._tracker = tracker
+
+    def register(self, name: str, rtype: str) -> None:
+        if not name.lstrip("/").startswith(_PREFIX):
+            self._tracker.register(name, rtype)
+
+    def unregister(self, name: str, rtype: str) -> None:
+        if not name.lstrip("/").startswith(_PREFIX):
+            self._tracker.unregister(name, rtype)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tracker, name)
+
+
+def _start_time(pid: int) -> str:
+    """When a process started, in clock ticks since boot; with its pid, its identity."""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[19]
+
+
+def _sweep() -> None:
+    """Remove names of ours whose owner died between creating and unlinking; such are empty."""
+    for name in os.listdir(_SHM_FOLDER):
+        if not name.startswith(_PREFIX):
+            continue
+        path = os.path.join(_SHM_FOLDER, name)
+        try:
+            pid, start = name[len(_PREFIX) :].split("-")[:2]
+            if os.stat(path).st_uid != os.geteuid():
+                continue
+            try:
+                alive = _start_time(int(pid)) == start
+            except OSError:
+                alive = False
+            if not alive:
+                os.unlink(path)
+        except (OSError, ValueError):
+            continue
+
+
+def _open_posix(nbytes: int) -> int:
+    """Descriptor of a new, unlinked, unreserved POSIX shared memory object."""
+    global _swept
+    from multiprocessing import shared_memory
+
+    options: dict[str, Any] = {}
+    if sys.version_info >= (3, 13):
+        options["track"] = False
+    elif not isinstance(shared_memory.resource_tracker, _Untracked):  # type: ignore[attr-defined]
+        tracker = _Untracked(shared_memory.resource_tracker)  # type: ignore[attr-defined]
+        shared_memory.resource_tracker = tracker  # type: ignore[attr-defined]
+    if not _swept:
+        _swept = True
+        _sweep()
+    pid = os.getpid()
+    name = f"{_PREFIX}{pid}-{_start_time(pid)}-{secrets.token_hex(8)}"
+    shm = shared_memory.SharedMemory(name, create=True, size=nbytes, **options)
+    try:
+        return os.open(os.path.join(_SHM_FOLDER, name), os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        shm.unlink()
+        shm.close()
+
+
+def _open_memfd(nbytes: int) -> int:
+    """The same as a memfd, reopened: only descriptors from ``open()`` have atomic offsets."""
+    raw = os.memfd_create("shmmap", os.MFD_CLOEXEC)
+    try:
+        os.fchmod(raw, 0o600)
+        os.ftruncate(raw, nbytes)
+        return os.open(f"/proc/self/fd/{raw}", os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        os.close(raw)
+
+
+def _open_file(nbytes: int) -> int:
+    """The same as an unlinked temporary file: where there is neither of the others (macOS)."""
+    with tempfile.TemporaryFile() as file:
+        os.ftruncate(file.fileno(), nbytes)
+        return os.dup(file.fileno())
+
+
+def open_nameless(nbytes: int) -> int:
+    """Descriptor of new nameless shared memory of `nbytes`, reserved.
+
+    Raises
+    ------
+    SharedMemoryError
+        If it is not to be had anywhere; nothing is left allocated.
+    OSError
+        If there are no descriptors left.
+    """
+    if nbytes >= CHECK_NBYTES:
+        free, where = available()
+        if nbytes > free:
+            raise SharedMemoryError(
+                nbytes,
+                free,
+                where,
+                "work on a memory-mapped file (shmmap.load(path, mmap_mode='r')) or in parts, or "
+                "raise that limit",
+            )
+    failure: OSError | None = None
+    for opener in (_open_posix, _open_memfd, _open_file):
+        try:
+            fd = opener(nbytes)
+        except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE):
+                raise OSError(
+                    exc.errno,
+                    "no file descriptor left for shared memory; drop arrays or raise the limit "
+                    "(ulimit -n)",
+                ) from None
+            failure = exc
+            continue
+        except AttributeError:  # no memfd_create on this platform
+            continue
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, nbytes)
+            return fd
+        except OSError as exc:
+            os.close(fd)
+            failure = exc
+            if exc.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+                raise
+    free, where = available()
+    try:
+        stat = os.statvfs(_SHM_FOLDER)
+        free, where = min((free, where), (stat.f_bavail * stat.f_frsize, _SHM_FOLDER))
+    except OSError:
+        pass
+    raise SharedMemoryError(
+        nbytes, free, where, "free some of it, or work on a memory-mapped file"
+    ) from failure
+
+
+def map_fd(fd: int, nbytes: int) -> mmap.mmap:
+    """Map all of `fd`; huge pages are advised always, which costs nothing where they are off."""
+    if sys.version_info >= (3, 13):
+        mapping = mmap.mmap(fd, nbytes, trackfd=False)
+    else:
+        mapping = mmap.mmap(fd, nbytes)
+    if nbytes >= 1 << 21 and hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            pass  # kernels without transparent huge pages
+    return mapping
+
+
+def _create(nbytes: int) -> Segment:
+    fd = open_nameless(nbytes)
+    try:
+        return Segment(new_id(), fd, nbytes, map_fd(fd, nbytes))
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def root_array(segment: Segment, offset: int, nbytes: int, slab: Slab | None) -> NDArray[np.uint8]:
+    """Enter a block into the table; the array returned keeps it there. The lock is held."""
+    root: NDArray[np.uint8] = np.frombuffer(
+        memoryview(segment.map)[offset : offset + nbytes], np.uint8
+    )
+    block = Block(segment, offset, nbytes, slab)
+    # numpy wraps the buffer in a memoryview of its own. Every array over the block refers to that one,
+    # through whatever chain of bases, so its death is the death of the last of them.
+    block.ref = weakref.ref(root.base, lambda _, block=block: _on_release(block))  # type: ignore
+    block.root = weakref.ref(root)
+    insort(_blocks, block)
+    segment.used += 1
+    return root
+
+
+def allocate(nbytes: int) -> NDArray[np.uint8]:
+    """Reserved shared memory as a flat array of at least `nbytes` bytes, aligned to 64.
+
+    Raises
+    ------
+    SharedMemoryError
+        If there is not enough of it.
+    """
+    if _released:
+        _reap()
+    size = max(ALIGN, -(-nbytes // ALIGN) * ALIGN)
+    if size >= SMALL_NBYTES:
+        segment = _create(nbytes)
+        with _lock:
+            _segments[segment.id] = segment
+            root = root_array(segment, 0, nbytes, None)
+    else:
+        with _lock:
+            for slab in _slabs:
+                offset = slab.take(size)
+                if offset is not None:
+                    break
+            else:
+                segment = _create(SLAB_NBYTES)
+                _segments[segment.id] = segment
+                slab = Slab(segment)
+                _slabs.append(slab)
+                offset = slab.take(size)
+                assert offset is not None
+            root = root_array(slab.segment, offset, size, slab)
+    if _released:
+        _reap()
+    return root
+
+
+def is_fresh(root: NDArray[np.uint8]) -> bool:
+    """Whether the bytes under a root just allocated are known to be zero."""
+    return root.nbytes >= SMALL_NBYTES
+
+
+def _on_release(block: Block) -> None:
+    _released.append(block)
+    _reap()
+
+
+def _reap() -> None:
+    """Take back every block whose last array has gone, unless somebody else is at it."""
+    while _released:
+        if not _lock.acquire(blocking=False):
+            return  # the holder looks at `_released` after it lets go
+        dropped: list[Segment] = []
+        try:
+            while _released:
+                _take_back(_released.popleft(), dropped)
+        finally:
+            _lock.release()
+        for segment in dropped:
+            for listener in list(_drop_listeners):
+                listener(segment.id)
+
+
+def _take_back(block: Block, dropped: list[Segment]) -> None:
+    i = bisect_right(_blocks, block) - 1
+    while i >= 0 and _blocks[i] is not block:
+        i -= 1
+    if i < 0:
+        return  # forgotten already, in a forked child
+    del _blocks[i]
+    segment, slab = block.segment, block.slab
+    segment.used -= 1
+    if slab is not None and not block.kept and block.epoch == _epoch:
+        slab.give(block.offset, block.nbytes)
+    # One empty slab stays for the next small array, unless part of it is lost to kept views.
+    spare = slab is not None and [s for s in _slabs if not s.segment.used] == [slab]
+    if segment.used == 0 and not (spare and slab and slab.free == [(0, segment.nbytes)]):
+        if slab in _slabs:
+            _slabs.remove(slab)
+        _forget(segment)
+        dropped.append(segment)
+
+
+def _forget(segment: Segment) -> None:
+    _segments.pop(segment.id, None)
+    if segment.fd >= 0:
+        os.close(segment.fd)
+        segment.fd = -1
+
+
+def release_spare() -> None:
+    """Give back the empty slab that is kept for the next small array."""
+    with _lock:
+        empty = [slab for slab in _slabs if not slab.segment.used]
+        for slab in empty:
+            _slabs.remove(slab)
+            _forget(slab.segment)
+    for slab in empty:
+        for listener in list(_drop_listeners):
+            listener(slab.segment.id)
+
+
+def find_block(address: int) -> Block | None:
+    """The block that holds the byte at `address`, if this process has it in shared memory."""
+    with _lock:
+        i = _bisect_address(address)
+        block = _blocks[i] if i >= 0 else None
+    if _released:
+        _reap()
+    if block is not None and address < block.address + block.nbytes:
+        return block
+    return None
+
+
+def _bisect_address(address: int) -> int:
+    """Index of the last block that starts at or below `address`; -1 if there is none."""
+    low, high = 0, len(_blocks)
+    while low < high:
+        middle = (low + high) // 2
+        if _blocks[middle].address <= address:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1
+
+
+def on_drop(listener: Callable[[int], None]) -> None:
+    """Have `listener` told the id of every segment this process lets go; it must not block."""
+    _drop_listeners.append(listener)
+
+
+def off_drop(listener: Callable[[int], None]) -> None:
+    """Undo `on_drop`."""
+    if listener in _drop_listeners:
+        _drop_listeners.remove(listener)
+
+
+# ---------------------------------------------------------------- attaching (the other side)
+
+
+def attach(id: int, fd: int, nbytes: int, *, keep_fd: bool = False) -> Segment:
+    """Map a segment of another process from a descriptor, which this takes over.
+
+    Raises
+    ------
+    ValueError
+        If what the descriptor names is smaller than `nbytes`: it is refused before it is mapped.
+    """
+    with _lock:
+        known = _segments.get(id)
+    if known is not None:
+        os.close(fd)
+        return known
+    try:
+        size = os.fstat(fd).st_size
+        if size < nbytes:
+            raise ValueError(f"segment {id} should hold {nbytes} bytes and holds {size}")
+        segment = Segment(id, fd if keep_fd else -1, nbytes, map_fd(fd, nbytes))
+    except BaseException:
+        os.close(fd)
+        raise
+    if not keep_fd:
+        os.close(fd)
+    with _lock:
+        _segments[id] = segment
+    return segment
+
+
+def adopt(fd: int, nbytes: int) -> NDArray[np.uint8]:
+    """Map memory that other code made, from a descriptor that this takes over."""
+    return own(attach(new_id(), fd, nbytes, keep_fd=True))
+
+
+def own(segment: Segment) -> NDArray[np.uint8]:
+    """Make an attached segment live and die with the arrays over it, as one created here does."""
+    with _lock:
+        return root_array(segment, 0, segment.nbytes, None)
+
+
+def detach(id: int) -> None:
+    """Drop this process's references to an attached segment; the mapping goes with the last view."""
+    with _lock:
+        segment = _segments.get(id)
+        if segment is not None:
+            _forget(segment)
+
+
+def discard(id: int) -> None:
+    """Forget an attached segment unless arrays live in it."""
+    with _lock:
+        segment = _segments.get(id)
+        if segment is not None and not segment.used:
+            _forget(segment)
+
+
+def get_segment(id: int) -> Segment:
+    """The segment of that identity.
+
+    Raises
+    ------
+    KeyError
+        If this process does not have it.
+    """
+    return _segments[id]
+
+
+def find_segment(address: int) -> Segment | None:
+    """The attached segment that holds `address`; for processes with no blocks of their own."""
+    with _lock:
+        for segment in _segments.values():
+            if 0 <= address - segment.address < segment.nbytes:
+                return segment
+    return None
+
+
+def is_kept(segment: Segment) -> bool:
+    """Whether any array outside this module still refers to an attached segment's bytes."""
+    # The segment's attribute and the argument of getrefcount are the two that do not count.
+    return sys.getrefcount(segment.root) > 2
+
+
+def become_worker() -> None:
+    """Start with an empty table: arrays inherited from the caller are not this process's to manage."""
+    _blocks.clear()
+    _slabs.clear()
+    _released.clear()
+    for segment in list(_segments.values()):
+        _forget(segment)
+
+
+# ---------------------------------------------------------------- forks
+
+
+def _before_fork() -> None:
+    global _epoch
+    _epoch += 1
+
+
+def _after_fork_in_child() -> None:
+    """Arrays stay valid in a child; the slabs remain the parent's, which goes on filling them."""
+    global _lock, _next_id
+    _lock = threading.Lock()
+    _slabs.clear()
+    _drop_listeners.clear()
+    _next_id = secrets.randbits(31) << 31
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -1,0 +1,1158 @@
+"""The team: owns worker processes, performs what the roster decides, and is an Executor.
+
+Two kinds of thread meet here. A *caller's thread* opens a run, posts its call to the members and waits on
+the run's completion pipe, with nothing in between. The *attendant*, one daemon thread per team, waits for
+everything else: workers starting and dying, their output, segments they announce, drops, submitted
+functions. It wakes a waiting run by a record on that run's pipe, so every wait of a run is also a wait for
+every worker's death. All state is under one lock; nobody holds it while waiting.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from . import _segment
+from ._control import (
+    CHUNK,
+    ERROR,
+    FIRST,
+    LEAVE,
+    LEFT,
+    RANKS_MAX,
+    RELAYED,
+    RESULTS,
+    RUNNING,
+    SLOT_WORDS,
+    STOP,
+    ClaimSlots,
+    ControlBlock,
+    Page,
+    Record,
+    unpack_records,
+)
+from ._errors import WorkerDied
+from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
+from ._member import Member
+from ._memory import usable_cores
+from ._messages import (
+    Attach,
+    Call,
+    Close,
+    Failed,
+    Packed,
+    Payload,
+    Ready,
+    Report,
+    dumps_message,
+    make_payload,
+    pack,
+    restore_exception,
+    unpack,
+)
+from ._relay import emit, parse
+from ._roster import Departure, Roster
+from ._surroundings import Surroundings, pack_surroundings, snapshot
+from ._worker import EXIT_DESCRIPTORS, Start
+
+__all__ = ["Death", "Run", "Team", "default_team", "shutdown"]
+
+# Maps of one team that are open at a time; further ones wait their turn. Each costs four descriptors here
+# and three in every worker.
+OPEN_MAX = 16
+# Submitted functions a worker holds: one it runs, and one so that it need not wait for the next.
+SUBMITTED_MAX = 2
+# How long a dead worker's exit status is waited for; it takes a millisecond unless the template died too.
+STATUS_S = 0.25
+
+
+class Death(NamedTuple):
+    """A worker's end, as a run is told of it."""
+
+    rank: int
+    pid: int
+    status: int | None
+    running: int
+    """The call it was in, 0 if none."""
+    claim: tuple[int, int]
+    """Tickets it held."""
+    chunk: int
+    """The chunk it was in, -1 if it was in none."""
+    was_ready: bool
+    replaced: bool
+
+    def cause(self) -> str:
+        """What is known of how it ended, and the likeliest reason."""
+        who = f"worker {self.rank} (pid {self.pid})"
+        if self.status is None or self.status == -1:
+            return f"{who} died, status unknown"
+        code = os.waitstatus_to_exitcode(self.status)
+        if code < 0:
+            try:
+                name = signal.Signals(-code).name
+            except ValueError:
+                name = f"signal {-code}"
+            hint = {
+                signal.SIGKILL: "killed from outside, or out of memory",
+                signal.SIGSEGV: "a crash in compiled code",
+                signal.SIGBUS: "a memory-mapped file was cut short, or its disk is full",
+                signal.SIGABRT: "compiled code gave up",
+            }.get(-code, "")
+            return f"{who} was killed by {name}" + (f" ({hint})" if hint else "")
+        if code == EXIT_DESCRIPTORS:
+            return f"{who} ended: the function closed file descriptors that are not its own"
+        return f"{who} exited with status {code} in the middle of its work"
+
+
+class CallSpec(NamedTuple):
+    """What it takes to send a call to any member, also later, to a replacement."""
+
+    seq: int
+    control: ControlBlock | None
+    job: Payload
+    func: Payload | None
+    digest: bytes
+    by_value: bool
+    chunks: Payload | None
+    shares: dict[int, tuple[int, int]] | None
+    team: int
+    segments: frozenset[int]
+    """Segments that job, function and list of chunks need, those of their payloads included."""
+    surroundings: Surroundings
+    keep: tuple[Any, ...]
+
+
+class Run:
+    """What the team knows of an open map; engines derive from it."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.spec: CallSpec | None = None
+        self.control: ControlBlock | None = None
+        self.doorbell = -1
+        self.deaths: deque[Death] = deque()
+        self.failed_start: Report | None = None
+        self.broken = False
+        """The attendant failed: nobody would tell of deaths any more."""
+        self.relayed: deque[tuple[bytes, bytes, Any]] = deque()
+        self.output: tuple[bytes, frozenset[int]] | None = None
+        """The message that tells where results go, once known; replacements get it too."""
+        self.admitted = threading.Event()
+
+    def ring(self) -> None:
+        """Wake the thread that waits for this run."""
+        if self.doorbell >= 0:
+            try:
+                os.write(self.doorbell, Record(0, 0, LEAVE, 0, 0, 0, 0, 0).pack())
+            except BlockingIOError:
+                pass  # the pipe is full: that thread is awake
+
+
+class _Task(NamedTuple):
+    future: Future[Any]
+    packed: Packed
+    name: str
+
+
+class Team(Executor):
+    """A team of worker processes.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many; by default all usable cores (the affinity mask and the cgroup's quota count).
+    start : {'clean', 'fork'}, default 'clean'
+        ``"clean"``: workers are forked from a small clean process, which imports nothing of yours.
+        ``"fork"``: from the calling process; they see its objects as they were then.
+    initializer : callable, optional
+        Called in each worker as it starts.
+    initargs : tuple, default ()
+        Arguments for `initializer`.
+    blas_threads : int, default 1
+        Threads BLAS and OpenMP may use in each worker.
+    memory_limit : int, optional
+        Bytes of private memory each worker may take; beyond, its allocations raise MemoryError.
+    idle_timeout : float, optional
+        Seconds without work after which the workers are let go; the next call starts new ones. None
+        keeps them. Default 300.
+
+    Notes
+    -----
+    A team is a :class:`concurrent.futures.Executor`: `submit`, `map` and `shutdown` are as there, and it
+    serves wherever one is taken.
+
+    Examples
+    --------
+    >>> import numpy as np, shmmap
+    >>> with shmmap.Team(workers=2) as team:
+    ...     future = team.submit(pow, 2, 10)
+    ...     squares = list(team.map(lambda v: v * v, range(4)))
+    ...     roots = shmmap.pmap(np.sqrt, shmmap.asshared([1.0, 4.0]))
+    >>> future.result(), squares, roots
+    (1024, [0, 1, 4, 9], array([1., 2.]))
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        start: str = "clean",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        blas_threads: int = 1,
+        memory_limit: int | None = None,
+        idle_timeout: float | None = 300,
+    ) -> None:
+        if start not in ("clean", "fork"):
+            raise ValueError(f"start must be 'clean' or 'fork', not {start!r}")
+        if start == "clean" and not hasattr(os, "posix_spawn"):
+            raise NotImplementedError(
+                "this platform cannot start worker processes; use engine='serial' or 'threads'"
+            )
+        if blas_threads < 1:
+            raise ValueError("blas_threads must be at least 1")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be callable")
+        if memory_limit is not None and memory_limit < 1:
+            raise ValueError("memory_limit must be positive")
+        self._size = resolve_workers(workers)
+        self._start = start
+        self._initializer = pack((initializer, tuple(initargs))) if initializer else None
+        self._initializer_payload, self._initializer_root = (
+            make_payload(self._initializer.data) if self._initializer else (None, None)
+        )
+        self.blas_threads = blas_threads
+        self._memory_limit = memory_limit
+        self._idle_timeout = idle_timeout
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._roster = Roster()
+        self._members: dict[int, Member] = {}
+        self._dying: dict[int, float] = {}
+        self._launcher: Launcher | None = None
+        self._slots: ClaimSlots | None = None
+        self._submit_pipe = (-1, -1)
+        self._wake_pipe = (-1, -1)
+        self._attendant: threading.Thread | None = None
+        self._seq = 0
+        self._runs: dict[int, Run] = {}
+        self._controls: list[ControlBlock] = []
+        self._open_controls = 0
+        self._next_control = 0
+        self._waiting: deque[tuple[Run, int]] = deque()
+        self._lingering: list[Run] = []
+        """Abandoned maps that some worker has not come to yet."""
+        self._pages: dict[int, Page] = {}
+        self._dropped: deque[int] = deque()
+        self._tasks: deque[_Task] = deque()
+        self._submitted: dict[int, tuple[_Task, int, tuple[Any, ...]]] = {}
+        self._strays: deque[tuple[bytes, bytes, Any]] = deque()
+        self._surroundings: tuple[Surroundings, bytes] | None = None
+        self._relay_arrived = threading.Condition(self._lock)
+        self._idle_since = time.monotonic()
+        self._closed = False
+        self._tokens: list[Any] = []
+        _teams.add(self)
+
+    @property
+    def size(self) -> int:
+        """Number of workers."""
+        return self._size
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._closed else f"{len(self._members)} running"
+        return f"<shmmap.Team of {self._size} workers, {state}>"
+
+    # ------------------------------------------------ starting
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                "this Team belongs to the process that made it; make a new one in the forked child"
+            )
+        if self._closed:
+            raise RuntimeError("cannot use a Team after shutdown")
+
+    def grow(self, size: int) -> None:
+        """Have at least `size` seats (for the default team, which follows ``workers=``)."""
+        with self._lock:
+            self._size = max(self._size, min(size, RANKS_MAX))
+
+    def _ensure(self, size: int) -> None:
+        """Start what is missing of the first `size` workers. The lock is held."""
+        if self._slots is None:
+            self._open()
+        ranks = self._roster.fill(size)
+        for rank in ranks:
+            self._spawn(rank)
+        if self._start == "fork" and ranks:
+            self._wake()
+        if self._attendant is None:
+            self._attendant = threading.Thread(
+                target=self._attend, name="shmmap-attendant", daemon=True
+            )
+            self._attendant.start()
+
+    def _open(self) -> None:
+        self._slots = ClaimSlots()
+        self._submit_pipe = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._submit_pipe[0], False)
+        self._wake_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        _segment.on_drop(self._note_drop)
+
+    def _spawn(self, rank: int) -> None:
+        assert self._slots is not None
+        if self._launcher is None:
+            self._launcher = (
+                ForkLauncher() if self._start == "fork" else TemplateLauncher(self.blas_threads)
+            )
+        slot = self._slots.slot(rank)
+        for word in range(SLOT_WORDS):
+            slot[word] = 0
+        member = Member(rank)
+        self._members[rank] = member
+        initializer = self._initializer_payload
+        if self._initializer is not None and initializer is not None:
+            member.attach(self._initializer.segments | initializer.segments())
+        member.surroundings = snapshot()
+        start = Start(
+            rank,
+            initializer,
+            self.blas_threads,
+            self._memory_limit,
+            self._pack_surroundings(member.surroundings),
+        )
+        member.post(dumps_message(start))
+        # Copies, none of them in the tables here: a forked child closes what is in those.
+        fds = member.hand_over(self._slots.fd, self._submit_pipe[1])
+        try:
+            self._launcher.spawn(rank, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._wake()
+
+    def _pack_surroundings(self, now: Surroundings) -> bytes:
+        if self._surroundings is None or self._surroundings[0] != now:
+            self._surroundings = (now, pack(pack_surroundings(now)).data)
+        return self._surroundings[1]
+
+    # ------------------------------------------------ runs (caller's threads)
+
+    def open_run(self, run: Run, workers: int, chunks: int) -> bool:
+        """Register a run; False if it has to wait for `run.admitted`, too many being open."""
+        with self._lock:
+            self._check_usable()
+            if self._open_controls >= OPEN_MAX:
+                self._waiting.append((run, chunks))
+                return False
+            self._admit(run, chunks)
+            return True
+
+    def _admit(self, run: Run, chunks: int) -> None:
+        self._open_controls += 1
+        for control in self._controls:
+            if control.capacity >= chunks:
+                self._controls.remove(control)
+                break
+        else:
+            self._next_control += 1
+            capacity = 1 << max(12, (chunks - 1).bit_length())
+            control = ControlBlock(self._next_control, capacity)
+        run.control = control
+        run.doorbell = control.make_doorbell()
+        run.admitted.set()
+
+    def next_seq(self, run: Run) -> int:
+        """A new sequence number for (the next round of) a run, which is then told of deaths."""
+        with self._lock:
+            self._runs.pop(run.seq, None)
+            self._seq += 1
+            run.seq = self._seq
+            self._runs[run.seq] = run
+            return run.seq
+
+    def post_run(self, run: Run, spec: CallSpec, workers: int) -> list[int]:
+        """Send a run's call to the first `workers` members; their ranks are returned."""
+        with self._lock:
+            self._check_usable()
+            self._ensure(workers)
+            run.spec = spec
+            ranks = list(range(workers))
+            for rank in ranks:
+                self._roster.assign(rank, spec.seq, again=True)
+            for rank in ranks:
+                if rank in self._members:
+                    self._send_call(self._members[rank], spec)
+            return ranks
+
+    def _send_call(self, member: Member, spec: CallSpec) -> None:
+        member.attach(spec.segments)
+        if spec.control is not None:
+            member.open(spec.control)
+        func = spec.func
+        if func is not None and member.remember(spec.digest, spec.by_value):
+            func = None
+        surroundings = None
+        if member.surroundings != spec.surroundings:
+            data = self._pack_surroundings(spec.surroundings)
+            surroundings = Payload(data)
+            member.surroundings = spec.surroundings
+        call = Call(
+            spec.seq,
+            0 if spec.control is None else spec.control.id,
+            spec.job,
+            func,
+            spec.digest,
+            spec.by_value,
+            spec.chunks,
+            None if spec.shares is None else spec.shares.get(member.rank, (0, 0)),
+            spec.team,
+            surroundings,
+        )
+        member.post(dumps_message(call))
+        if member.has_backlog():
+            self._wake()
+
+    def publish_output(self, run: Run, message: bytes, segments: frozenset[int]) -> None:
+        """Tell every participant where results go."""
+        with self._lock:
+            run.output = (message, segments)
+            assert run.spec is not None
+            for rank in range(run.spec.team):
+                member = self._members.get(rank)
+                if member is not None:
+                    member.attach(segments)
+                    member.post(message)
+                    if member.has_backlog():
+                        self._wake()
+
+    def page(self, record: Record) -> Page:
+        """The page a record's payload lies in."""
+        with self._lock:
+            page = self._pages.get(record.page)
+            if page is None:
+                # Announced on the line before the record was written, so it has arrived.
+                member = self._members.get(record.rank)
+                if member is not None:
+                    self._take_messages(member)
+                try:
+                    page = Page(_segment.get_segment(record.page))
+                except KeyError:
+                    raise RuntimeError(f"worker {record.rank} named an unknown page") from None
+                self._pages[record.page] = page
+            return page
+
+    def take_payload(self, record: Record) -> Any:
+        """Unpickle what a record carries."""
+        page = self.page(record)
+        try:
+            return unpack(page.bytes[record.offset : record.offset + record.nbytes])
+        finally:
+            page.take()
+
+    def skip_payload(self, record: Record) -> None:
+        """Let go of what a record carries."""
+        if record.page:
+            try:
+                self.page(record).take()
+            except RuntimeError:
+                pass
+
+    def wait_relayed(self, ranks: Iterable[int], timeout: float = 1.0) -> None:
+        """Wait until everything these workers have printed, logged or warned has arrived here."""
+        slots = self._slots
+        if slots is None:
+            return
+        words = slots.words
+        deadline = 0.0
+        for rank in ranks:
+            member = self._members.get(rank)
+            at = rank * SLOT_WORDS + RELAYED
+            if member is None or member.relayed >= words[at]:
+                continue
+            with self._lock:
+                deadline = deadline or time.monotonic() + timeout
+                while not member.gone and member.relayed < words[at]:
+                    if not self._relay_arrived.wait(max(0.0, deadline - time.monotonic())):
+                        break
+
+    def disown(self, run: Run) -> None:
+        """Nobody is to get a run's call again."""
+        with self._lock:
+            self._roster.end(run.seq)
+
+    def kill(self, rank: int, seq: int) -> None:
+        """End the worker on a rank if it is still in call `seq`."""
+        with self._lock:
+            member = self._members.get(rank)
+            slots = self._slots
+            if slots is None or slots.slot(rank)[RUNNING] != seq:
+                return
+            if member is not None and not member.gone:
+                if member.pidfd >= 0:
+                    signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
+                elif member.pid:
+                    os.kill(member.pid, signal.SIGKILL)
+
+    def end_run(self, run: Run, reusable: bool) -> None:
+        """Forget a run; its control block serves another if everybody has left."""
+        with self._lock:
+            self._runs.pop(run.seq, None)
+            self._roster.end(run.seq)
+            if run.doorbell >= 0:
+                os.close(run.doorbell)
+                run.doorbell = -1
+            control, run.control = run.control, None
+            if control is not None:
+                self._open_controls -= 1
+                if reusable:
+                    self._controls.append(control)
+                else:
+                    self._discard(control)
+                    # Somebody may still have to read the call; until then it must stay in place.
+                    self._lingering.append(run)
+            else:
+                self._waiting = deque(item for item in self._waiting if item[0] is not run)
+            for rank in self._roster.occupied():
+                if self._slots is not None:
+                    left = self._slots.words[rank * SLOT_WORDS + LEFT]
+                    self._roster.left(rank, left)
+            while self._waiting and self._open_controls < OPEN_MAX:
+                self._admit(*self._waiting.popleft())
+            self._lingering = [
+                each
+                for each in self._lingering
+                if any(not self.has_begun(rank, each.seq) for rank in self._roster.occupied())
+            ]
+            self._idle_since = time.monotonic()
+            self._purge_pages()
+            self._dispatch()
+            if self._closed and self._is_idle():
+                self._wake()
+
+    def _discard(self, control: ControlBlock) -> None:
+        message = dumps_message(Close(control.id))
+        for member in self._members.values():
+            if control.id in member.opened:
+                member.opened.discard(control.id)
+                member.post(message)
+        control.close()
+
+    def has_begun(self, rank: int, seq: int) -> bool:
+        """Whether the worker on a rank has read call `seq`."""
+        slots = self._slots
+        if slots is None:
+            return True
+        slot = slots.words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS]
+        return bool(slot[LEFT] >= seq or slot[RUNNING] >= seq)
+
+    def _purge_pages(self) -> None:
+        alive = {id for member in self._members.values() for id in member.attached}
+        for id, page in list(self._pages.items()):
+            if id not in alive and page.is_free():
+                self._forget_page(id)
+
+    def _forget_page(self, id: int) -> None:
+        page = self._pages.pop(id, None)
+        if page is not None:
+            page.close()
+            _segment.discard(id)
+
+    # ------------------------------------------------ the Executor
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``fn(*args, **kwargs)`` in a worker; see :meth:`concurrent.futures.Executor.submit`.
+
+        Parameters
+        ----------
+        fn : callable
+            Any function, lambdas and closures included.
+        *args, **kwargs
+            Its arguments; shared arrays among them are not copied.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            With the result, or the function's own exception, or `WorkerDied`.
+        """
+        future: Future[Any] = Future()
+        with self._lock:
+            self._check_usable()
+        try:
+            packed = pack((fn, args, kwargs))
+        except Exception as exc:
+            future.set_exception(_cannot_pickle(fn, exc))
+            return future
+        with self._lock:
+            self._check_usable()
+            self._ensure(self._size)
+            self._tasks.append(_Task(future, packed, name_of(fn)))
+            self._dispatch()
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,  # type: ignore[override]
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """Map over iterables in the workers; see :meth:`concurrent.futures.Executor.map`.
+
+        Parameters
+        ----------
+        fn : callable
+            Any function, lambdas and closures included.
+        *iterables : iterable
+            Taken whole at once; the shortest one ends the map.
+        timeout : float, optional
+            Seconds to wait for the results.
+        chunksize : int, optional
+            Items per chunk; by default as :func:`shmmap.pmap` chooses it.
+        buffersize : int, optional
+            Accepted for the sake of the interface.
+
+        Returns
+        -------
+        iterator
+            The results, in order; a failure is raised where the iterator reaches it or before.
+        """
+        from ._map import map_iterables
+
+        with self._lock:
+            self._check_usable()
+        return map_iterables(self, fn, iterables, timeout, chunksize)
+
+    def _dispatch(self) -> None:
+        """Give submitted functions to members that have room. The lock is held."""
+        while self._tasks:
+            free = [
+                member
+                for member in self._members.values()
+                if member.submitted < SUBMITTED_MAX and not member.gone
+            ]
+            if not free:
+                return
+            member = min(free, key=lambda m: (m.submitted, self._roster.busy(m.rank)))
+            task = self._tasks.popleft()
+            if not task.future.set_running_or_notify_cancel():
+                continue
+            self._seq += 1
+            payload, root = make_payload(task.packed.data)
+            segments = task.packed.segments | payload.segments()
+            spec = CallSpec(
+                self._seq, None, payload, None, b"", True, None, None, 1, segments, snapshot(), ()
+            )
+            self._submitted[self._seq] = (task, member.rank, (root,))
+            member.submitted += 1
+            self._roster.assign(member.rank, self._seq, again=False)
+            # The function's pickle writes into __main__, so the one loaded before may be outdated.
+            member.last_function = b""
+            self._send_call(member, spec)
+
+    def _resolve(self, seq: int, record: Record | None, error: BaseException | None) -> None:
+        task, _, _ = self._submitted.pop(seq)
+        if error is not None:
+            task.future.set_exception(error)
+            return
+        assert record is not None
+        try:
+            value = self.take_payload(record)
+            if record.kind == ERROR:
+                task.future.set_exception(
+                    restore_exception(Report(*value), task.name, "as a submitted function")
+                )
+            else:
+                task.future.set_result(value)
+        except Exception as exc:  # it does not unpickle here
+            task.future.set_exception(exc)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the team; see :meth:`concurrent.futures.Executor.shutdown`.
+
+        Parameters
+        ----------
+        wait : bool, default True
+            Return only when everything submitted is done and every worker has ended. Otherwise the
+            workers end in the background when they are done.
+        cancel_futures : bool, default False
+            Cancel what was submitted and has not begun.
+        """
+        with self._lock:
+            if self._pid != os.getpid() or self._closed:
+                self._closed = True
+                return
+            if cancel_futures:
+                for task in self._tasks:
+                    task.future.cancel()
+                self._tasks.clear()
+            self._closed = True
+            attendant = self._attendant
+            if attendant is None:
+                self._go_home()
+                return
+            self._wake()
+        if wait and attendant is not threading.current_thread():
+            attendant.join()
+
+    def __enter__(self) -> Team:
+        """Make this team the engine of every map in the block that names none."""
+        self._tokens.append(_entered.set(self))
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._tokens:
+            _entered.reset(self._tokens.pop())
+        self.shutdown(wait=True, cancel_futures=exc_info[0] is not None)
+
+    # ------------------------------------------------ the attendant
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_pipe[1], b"w")
+        except BlockingIOError:
+            pass  # it is awake
+        except OSError:
+            pass  # the team is going home
+
+    def _note_drop(self, segment: int) -> None:
+        # May be called by the garbage collector at any moment: no lock here.
+        self._dropped.append(segment)
+        self._wake()
+
+    def _attend(self) -> None:
+        try:
+            while self._attend_once():
+                pass
+        except BaseException:
+            with self._lock:
+                self._closed = True
+                for run in self._runs.values():
+                    run.broken = True
+                    run.ring()
+            raise
+
+    def _attend_once(self) -> bool:
+        poll = select.poll()
+        with self._lock:
+            if self._is_finished():
+                self._go_home()
+                return False
+            poll.register(self._wake_pipe[0], select.POLLIN)
+            poll.register(self._submit_pipe[0], select.POLLIN)
+            launcher = self._launcher
+            if launcher is not None and launcher.fileno() >= 0:
+                poll.register(launcher.fileno(), select.POLLIN)
+            watched: dict[int, Member] = {}
+            for member in self._members.values():
+                if member.gone:
+                    continue
+                if member.pidfd >= 0:
+                    watched[member.pidfd] = member
+                    poll.register(member.pidfd, select.POLLIN)
+                if member.line.fileno() >= 0:
+                    watched[member.line.fileno()] = member
+                    events = select.POLLOUT if member.has_backlog() else 0
+                    poll.register(member.line.fileno(), select.POLLIN | events)
+                watched[member.relay.fileno()] = member
+                poll.register(member.relay.fileno(), select.POLLIN)
+            timeout = self._timeout_ms()
+        ready = poll.poll(timeout)
+        strays: list[tuple[bytes, bytes, Any]] = []
+        with self._lock:
+            self._handle(ready, watched)
+            while self._strays:
+                strays.append(self._strays.popleft())
+        for stray in strays:
+            emit(*stray)
+        return True
+
+    def _timeout_ms(self) -> int | None:
+        if self._dying or self._start == "fork" and any(m.gone for m in self._members.values()):
+            return 5
+        if self._idle_timeout is None:
+            return None
+        # Nobody wakes the attendant at the end of a run, so it looks again after this long at most.
+        since = self._idle_since if self._is_idle() else time.monotonic()
+        return max(0, min(int((since + self._idle_timeout - time.monotonic()) * 1000), 1 << 30)) + 1
+
+    def _is_idle(self) -> bool:
+        return not (self._runs or self._waiting or self._tasks or self._submitted)
+
+    def _is_finished(self) -> bool:
+        if not self._is_idle():
+            return False
+        if self._closed:
+            return True
+        return (
+            self._idle_timeout is not None
+            and time.monotonic() - self._idle_since >= self._idle_timeout
+        )
+
+    def _handle(self, ready: list[tuple[int, int]], watched: dict[int, Member]) -> None:
+        """Deal with what the poll has found. The lock is held."""
+        fds = {fd for fd, _ in ready}
+        if self._wake_pipe[0] in fds:
+            try:
+                os.read(self._wake_pipe[0], 4096)
+            except BlockingIOError:
+                pass
+        touched = {id(watched[fd]): watched[fd] for fd in fds if fd in watched}
+        for member in touched.values():
+            if member.gone or self._members.get(member.rank) is not member:
+                continue
+            member.flush()
+            self._take_messages(member)
+            self._take_relayed(member)
+        if self._launcher is not None:
+            for event in self._launcher.events():
+                self._handle_launch(event)
+        for member in list(self._members.values()):
+            if not member.gone and member.pidfd >= 0 and member.pidfd in fds:
+                self._note_end(member)
+            elif not member.gone and member.pidfd < 0 and member.pid and self._has_hung_up(member):
+                self._note_end(member)
+        if self._submit_pipe[0] in fds:
+            self._take_submitted()
+        if self._dropped:
+            dropped = []
+            while self._dropped:
+                dropped.append(self._dropped.popleft())
+            for member in self._members.values():
+                member.drop(dropped)
+        self._bury()
+        self._dispatch()
+
+    @staticmethod
+    def _has_hung_up(member: Member) -> bool:
+        """Without pidfds: whether the other end of the relay socket has closed."""
+        poll = select.poll()
+        poll.register(member.relay.fileno(), select.POLLHUP)
+        return bool(poll.poll(0))
+
+    def _take_messages(self, member: Member) -> None:
+        for message in member.receive():
+            if isinstance(message, Ready):
+                self._roster.ready(member.rank)
+            elif isinstance(message, Failed):
+                report = Report(*unpack(message.error))
+                for seq in list(self._roster.seats[member.rank].calls):
+                    if seq in self._runs:
+                        self._runs[seq].failed_start = report
+                    elif seq in self._submitted:
+                        error = restore_exception(report, "the initializer", "as a worker started")
+                        self._resolve(seq, None, error)
+                self._fail_tasks(
+                    lambda report=report: restore_exception(  # type: ignore[misc]
+                        report, "the initializer", "as a worker started"
+                    )
+                )
+            elif isinstance(message, Attach):
+                pass  # `receive` has attached them
+
+    def _fail_tasks(self, make_error: Callable[[], BaseException]) -> None:
+        while self._tasks:
+            task = self._tasks.popleft()
+            if task.future.set_running_or_notify_cancel():
+                task.future.set_exception(make_error())
+
+    def _take_relayed(self, member: Member) -> None:
+        frames = member.receive_relay()
+        if not frames:
+            return
+        for frame in frames:
+            kind, seq, payload = parse(frame)
+            run = self._runs.get(seq)
+            if run is not None:
+                run.relayed.append((kind, payload, member.decoders))
+                run.ring()
+            else:
+                self._strays.append((kind, payload, member.decoders))
+        self._relay_arrived.notify_all()
+
+    def _take_submitted(self) -> None:
+        while True:
+            try:
+                data = os.read(self._submit_pipe[0], 56 * 1024)
+            except BlockingIOError:
+                return
+            for record in unpack_records(data):
+                member = self._members.get(record.rank)
+                if record.kind in (RESULTS, ERROR):
+                    if record.seq in self._submitted:
+                        self._resolve(record.seq, record, None)
+                    else:
+                        self.skip_payload(record)
+                elif record.kind == LEAVE and member is not None and record.seq:
+                    member.submitted -= 1
+                    self._roster.left(record.rank, record.seq)
+                    self._idle_since = time.monotonic()
+
+    def _handle_launch(self, event: Forked | Reaped | Lost) -> None:
+        if isinstance(event, Forked):
+            member = self._members.get(event.rank)
+            if member is None or member.pid or member.gone:
+                if event.pidfd >= 0:
+                    os.close(event.pidfd)
+                return
+            member.pid, member.pidfd = event.pid, event.pidfd
+        elif isinstance(event, Reaped):
+            for member in self._members.values():
+                if member.pid == event.pid:
+                    member.status = event.status
+                    if not member.gone:
+                        self._note_end(member)
+        else:
+            self._launcher = None
+            for member in list(self._members.values()):
+                if not member.pid and not member.gone:
+                    member.status = event.status
+                    self._note_end(member)
+            for rank in self._dying:
+                self._dying[rank] = 0.0  # no status will come
+
+    def _note_end(self, member: Member) -> None:
+        """A worker's process has ended; what it was doing is dealt with once its status is known."""
+        self._take_messages(member)
+        self._take_relayed(member)
+        self._take_submitted()
+        member.gone = True
+        self._relay_arrived.notify_all()
+        self._dying[member.rank] = time.monotonic() + STATUS_S
+
+    def _bury(self) -> None:
+        for rank, deadline in list(self._dying.items()):
+            member = self._members[rank]
+            if member.status is None and time.monotonic() < deadline:
+                continue
+            del self._dying[rank]
+            del self._members[rank]
+            self._replace(member)
+            member.close()
+
+    def _replace(self, member: Member) -> None:
+        """Do what the roster decides about a dead worker's seat."""
+        assert self._slots is not None
+        rank = member.rank
+        slot = self._slots.slot(rank)
+        self._roster.left(rank, slot[LEFT])
+        running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
+        departure: Departure = self._roster.died(rank)
+        deaths = {}
+        for seq in (*departure.again, *departure.lost):
+            death = Death(
+                rank,
+                member.pid,
+                member.status,
+                running,
+                claim if running == seq else (0, 0),
+                chunk if running == seq else -1,
+                departure.was_ready,
+                seq in departure.again,
+            )
+            if seq in self._runs:
+                self._runs[seq].deaths.append(death)
+                deaths[seq] = death
+            elif seq in self._submitted:
+                task, _, _ = self._submitted[seq]
+                if running == seq or not departure.was_ready:
+                    self._resolve(
+                        seq,
+                        None,
+                        WorkerDied(f"{death.cause()}, running {task.name}"),
+                    )
+                else:  # it never began: somebody else takes it
+                    self._submitted.pop(seq)
+                    retry: Future[Any] = Future()
+                    _chain(retry, task.future)
+                    self._tasks.appendleft(_Task(retry, task.packed, task.name))
+        if departure.replace:
+            self._spawn(rank)
+            successor = self._members[rank]
+            for seq in departure.again:
+                run = self._runs.get(seq)
+                if run is None or run.spec is None:
+                    continue
+                self._send_call(successor, run.spec)
+                if run.output is not None:
+                    successor.attach(run.output[1])
+                    successor.post(run.output[0])
+        elif self._tasks and departure.was_ready:
+            for each in self._roster.fill(self._size):
+                self._spawn(each)
+        elif self._tasks and not self._members:
+            self._fail_tasks(lambda: WorkerDied("the workers died while they started"))
+        for seq in deaths:
+            self._runs[seq].ring()
+
+    def _go_home(self) -> None:
+        """Let all workers end and give everything back. The lock is held; the team may wake again."""
+        for member in self._members.values():
+            member.line.close()
+        deadline = time.monotonic() + 1.0
+        for member in self._members.values():
+            # Parked workers end by themselves, at once; the lifeline's end kills the others.
+            while not member.gone and member.pidfd >= 0:
+                left = max(0.0, deadline - time.monotonic())
+                if select.select([member.pidfd], [], [], left)[0] or left == 0.0:
+                    break
+            member.close()
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+        self._members.clear()
+        self._dying.clear()
+        self._roster.vacate()
+        for control in self._controls:
+            control.close()
+        self._controls.clear()
+        for id in list(self._pages):
+            self._forget_page(id)
+        if self._slots is not None:
+            _segment.off_drop(self._note_drop)
+            self._slots.close()
+            self._slots = None
+            for fd in (*self._submit_pipe, *self._wake_pipe):
+                os.close(fd)
+            self._submit_pipe = self._wake_pipe = (-1, -1)
+        self._dropped.clear()
+        self._attendant = None
+
+    def end_now(self) -> None:
+        """At the interpreter's exit: nobody waits for anything any more."""
+        with self._lock:
+            if self._pid != os.getpid():
+                return
+            self._closed = True
+            self._fail_tasks(lambda: WorkerDied("the interpreter is shutting down"))
+            for member in self._members.values():
+                member.close()
+            if self._launcher is not None:
+                self._launcher.close()
+                self._launcher = None
+
+    def close_in_child(self) -> None:
+        """In a forked child: let go of every descriptor, so that the parent's end is noticed."""
+        self._closed = True
+        for member in self._members.values():
+            member.close()
+        if isinstance(self._launcher, (TemplateLauncher, ForkLauncher)):
+            self._launcher.close_in_child()
+        for fd in (*self._submit_pipe, *self._wake_pipe):
+            if fd >= 0:
+                os.close(fd)
+        self._submit_pipe = self._wake_pipe = (-1, -1)
+        self._members = {}
+        self._launcher = None
+
+
+def _chain(retry: Future[Any], future: Future[Any]) -> None:
+    def done(retry: Future[Any]) -> None:
+        error = retry.exception()
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(retry.result())
+
+    retry.add_done_callback(done)
+
+
+def name_of(func: Any) -> str:
+    """How a function is called in messages."""
+    while hasattr(func, "func") and not hasattr(func, "__qualname__"):  # functools.partial
+        func = func.func
+    return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func)
+
+
+def _cannot_pickle(func: Any, exc: BaseException) -> TypeError:
+    return TypeError(
+        f"{name_of(func)} cannot be sent to worker processes: {exc}. Create what does not pickle inside "
+        "the function or in a Team's initializer, or use engine='fork' or engine='threads'"
+    )
+
+
+def resolve_workers(workers: int | None) -> int:
+    """How many workers an option ``workers=`` means."""
+    if workers is None or workers == -1:
+        return usable_cores()
+    if isinstance(workers, bool) or not hasattr(workers, "__index__"):
+        raise TypeError(f"workers must be an int, not {type(workers).__name__}")
+    workers = workers.__index__()
+    if workers < 1:
+        raise ValueError(f"workers={workers}: give a positive number, or -1 for all usable cores")
+    if workers > RANKS_MAX:
+        raise ValueError(f"workers={workers}: at most {RANKS_MAX}")
+    return workers
+
+
+_entered: ContextVar[Team | None] = ContextVar("shmmap-team", default=None)
+
+
+def entered_team() -> Team | None:
+    """The team whose ``with`` block this is."""
+    team = _entered.get()
+    return None if team is None or team._closed or team._pid != os.getpid() else team
+
+
+_teams: weakref.WeakSet[Team] = weakref.WeakSet()
+_default: Team | None = None
+_default_lock = threading.Lock()
+
+
+def default_team(workers: int) -> Team:
+    """The warm team that serves maps without one of their own, with at least that many workers."""
+    global _default
+    with _default_lock:
+        if _default is None or _default._closed or _default._pid != os.getpid():
+            _default = Team(workers)
+        _default.grow(workers)
+        return _default
+
+
+def shutdown() -> None:
+    """End the default team and give back the memory kept for it; the next map starts another.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> shmmap.shutdown()
+    """
+    global _default
+    with _default_lock:
+        team, _default = _default, None
+    if team is not None:
+        team.shutdown(wait=True, cancel_futures=True)
+    _segment.release_spare()
+
+
+def _end_all() -> None:
+    for team in list(_teams):
+        team.end_now()
+
+
+def _forget_all_in_child() -> None:
+    global _default, _default_lock
+    _default = None
+    _default_lock = threading.Lock()
+    for team in list(_teams):
+        team.close_in_child()
+
+
+atexit.register(_end_all)
+os.register_at_fork(after_in_child=_forget_all_in_child)
+
+if sys.platform == "win32":  # pragma: no cover
+    raise ImportError("shmmap needs a POSIX system")

@@ -1,0 +1,128 @@
+"""The template: a small clean process that has imported NumPy, and forks the workers.
+
+Started by fork and exec, so that nothing of the caller's is in it: no threads, no locks, no ``__main__``.
+It is single-threaded, which makes forking safe, and it imports nothing of the user's. One more worker
+costs a fork of it, about 2 ms. It also reaps the workers and reports their exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+
+__all__ = ["FORKED", "REAPED", "REPLY", "main"]
+
+REPLY = struct.Struct("<cqq")
+"""Kind, pid, then the rank (forked) or the wait status (reaped)."""
+FORKED, REAPED = b"f", b"r"
+
+_BLAS_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def _close_others(keep: int) -> None:
+    """Close what C libraries of the caller left open without close-on-exec."""
+    try:
+        fds = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        fds = list(range(3, 256))
+    for fd in fds:
+        if fd > 2 and fd != keep:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+
+def _import_numpy(blas_threads: int) -> None:
+    before = {name: os.environ.get(name) for name in _BLAS_VARIABLES}
+    for name in _BLAS_VARIABLES:
+        os.environ[name] = "1"  # no thread pool here, or forking would break it
+    import cloudpickle  # noqa: F401
+    import numpy  # noqa: F401
+
+    from . import _worker  # noqa: F401
+
+    for name, value in before.items():
+        if value is not None:
+            os.environ[name] = value
+        else:
+            del os.environ[name]
+            # Seen by libraries that a function loads later, not by code that reads os.environ.
+            os.putenv(name, str(blas_threads))
+
+
+def main(fd: int, blas_threads: int) -> None:
+    """Fork workers on request until the caller closes the socket. Never returns."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    _close_others(fd)
+    sock = socket.socket(fileno=fd)
+    _import_numpy(blas_threads)
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    has_pidfd = hasattr(os, "pidfd_open")
+    children: dict[int, int] = {}  # by pidfd, or by minus the pid where there are none
+    while True:
+        ready = [event[0] for event in poll.poll(-1 if has_pidfd or not children else 50)]
+        for key in list(children) if not has_pidfd else [key for key in ready if key in children]:
+            pid = children[key]
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done == 0:
+                continue
+            del children[key]
+            if key >= 0:
+                poll.unregister(key)
+                os.close(key)
+            try:
+                sock.send(REPLY.pack(REAPED, pid, status))
+            except OSError:
+                os._exit(0)
+        if fd not in ready:
+            continue
+        try:
+            request, fds, _, _ = socket.recv_fds(sock, 64, 16)
+        except OSError:
+            request = b""
+        if not request:
+            os._exit(0)
+        (rank,) = struct.unpack("<q", request)
+        # A Ctrl-C between the fork and the worker's own handler is nobody's.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        pid = os.fork()
+        if pid == 0:
+            sock.close()
+            for key in children:
+                if key >= 0:
+                    os.close(key)
+            from ._worker import Descriptors, run_worker
+
+            run_worker(Descriptors(*fds), clean=True)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        for each in fds:
+            os.close(each)
+        reply = REPLY.pack(FORKED, pid, rank)
+        try:
+            if has_pidfd:
+                pidfd = os.pidfd_open(pid)
+                children[pidfd] = pid
+                poll.register(pidfd, select.POLLIN)
+                socket.send_fds(sock, [reply], [pidfd])
+            else:
+                children[-pid] = pid
+                sock.send(reply)
+        except OSError:
+            os._exit(0)  # the caller has gone; the workers' lifelines see to them
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,572 @@
+"""What a worker process does: attach, draw, call, record, repeat.
+
+Runs in a process of its own, forked from the template (clean start) or from the caller (fork start). It
+owns nothing that its death could lose: results lie in shared memory, the ledger says which chunks are
+done, and the kernel closes what it held. It holds no lock that another process could wait for.
+
+The main thread is parked in a receive on the *line* between calls. A second thread serves the *aside*
+socket: it unmaps what the caller has dropped, also in the middle of a call.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import types
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import _array, _segment
+from ._control import (
+    CHUNK,
+    DONE,
+    ERROR,
+    FAILED,
+    FIRST,
+    HANDED,
+    KEPT,
+    LEAVE,
+    LEFT,
+    READY,
+    RESULTS,
+    RUNNING,
+    SINCE,
+    SPEC,
+    STOP,
+    STOP_AT,
+    ClaimSlots,
+    ControlBlock,
+    Outbox,
+    Record,
+)
+from ._kernel import Form, Job, make_kernel
+from ._messages import (
+    Attach,
+    Call,
+    Close,
+    Drop,
+    Failed,
+    Open,
+    Output,
+    Payload,
+    Ready,
+    dumps_message,
+    pack_result,
+    read_payload,
+    report_exception,
+    unpack,
+)
+from ._relay import Sender
+from ._surroundings import apply
+
+__all__ = ["Descriptors", "Start", "run_worker"]
+
+# A draw should take about this long: tickets cost about 1 us, so less than 1 % of it; and what a draw
+# holds is what waits for the slowest worker at the end, or is done again after a death.
+DRAW_S = 5e-4
+# Functions pickled by reference that are kept loaded.
+CACHED_FUNCTIONS = 64
+# Descriptors move up here, out of the way of user code that closes low ones.
+HIGH_FD = 200
+EXIT_DESCRIPTORS = 87
+"""Exit status of a worker whose descriptors were closed by the function it ran."""
+
+_F_SETOWN, _F_SETSIG = 8, 10
+MESSAGE_NBYTES = 1 << 18
+
+
+class Descriptors(NamedTuple):
+    """What a worker is given: by inheritance or over the template's socket."""
+
+    line: int
+    aside: int
+    relay: int
+    lifeline: int
+    slots: int
+    doorbell: int
+    """Write end of the pipe for submitted functions."""
+
+
+class Start(NamedTuple):
+    """The first message of every worker."""
+
+    rank: int
+    initializer: Payload | None
+    """Pickled ``(initializer, initargs)``."""
+    blas_threads: int
+    memory_limit: int | None
+    surroundings: bytes
+
+
+is_worker = False
+"""Whether this process is a worker: a map started here runs serially."""
+
+inherited: dict[bytes, tuple[Callable[..., Any], Job]] = {}
+"""Functions and jobs that workers forked from the caller have without anything being sent."""
+
+_forked = False
+"""Whether this is a child that user code forked from a worker: it must never draw, mark or answer."""
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+# ---------------------------------------------------------------- start
+
+
+def _move_up(fds: Descriptors) -> Descriptors:
+    moved = []
+    for fd in fds:
+        try:
+            moved.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD))
+            os.close(fd)
+        except OSError:  # a very low limit
+            os.set_inheritable(fd, False)
+            moved.append(fd)
+    return Descriptors(*moved)
+
+
+def _hold_lifeline(fd: int) -> None:
+    """Have the kernel kill this process when the caller's end closes, whoever holds the GIL."""
+    try:
+        fcntl.fcntl(fd, _F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    except (AttributeError, OSError):
+        return  # not Linux: the aside thread sees the end of its socket
+    if select.select([fd], [], [], 0)[0]:
+        os._exit(0)  # it closed before we could ask
+
+
+def _prepare(clean: bool) -> None:
+    """Signals, standard input, random state: what a new process must not share with its parent."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
+    # A handler that does nothing, not SIG_IGN: programs the function starts would inherit that.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")  # else the OOM killer takes the caller, which owns the pages
+    except OSError:
+        pass
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    sys.stdin = open(0, closefd=False)
+    if clean:
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        sys.argv = [""]
+    random.seed()
+    np.random.seed()
+
+
+def _limit_memory(nbytes: int) -> None:
+    """Bound private memory (RLIMIT_DATA does not count shared mappings)."""
+    import resource
+
+    with open("/proc/self/status") as file:
+        used = next(int(line.split()[1]) for line in file if line.startswith("VmData")) << 10
+    resource.setrlimit(resource.RLIMIT_DATA, (used + nbytes, used + nbytes))
+
+
+def run_worker(fds: Descriptors, clean: bool) -> None:
+    """Be a worker until the caller closes the line. Never returns."""
+    status = 1
+    try:
+        status = _Worker(fds, clean).run()
+    except OSError as exc:
+        status = EXIT_DESCRIPTORS if exc.errno == 9 else 1
+    finally:
+        # Nothing of what was inherited is to run here: no atexit, no finalizers, no flushing twice.
+        os._exit(status)
+
+
+class _Worker:
+    def __init__(self, fds: Descriptors, clean: bool) -> None:
+        global is_worker
+        is_worker = True
+        os.register_at_fork(after_in_child=_note_fork)
+        fds = _move_up(fds)
+        _hold_lifeline(fds.lifeline)
+        _prepare(clean)
+        self._line = socket.socket(fileno=fds.line)
+        self._aside = socket.socket(fileno=fds.aside)
+        self._doorbell = fds.doorbell
+        self._lifeline = fds.lifeline
+        _segment.become_worker()
+        self._pending: deque[Any] = deque()
+        """Messages received while another was waited for."""
+        self._controls: dict[int, ControlBlock] = {}
+        self._functions: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
+        self._last: tuple[bytes, Any] = (b"", None)
+        self._kept: set[int] = set()
+        self._modules = 0
+        start: Start = self.receive()
+        self.rank = start.rank
+        self.slot = ClaimSlots(fds.slots).slot(start.rank)
+        self._relay = Sender(socket.socket(fileno=fds.relay), self.slot)
+        self._relay.install()
+        self._outbox = Outbox(self._announce)
+        self._blas_threads = start.blas_threads
+        if clean and start.blas_threads == 1:
+            self._modules = len(sys.modules)  # the template has seen to it, by the environment
+        self._start = start
+
+    # ------------------------------------------------ messages
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next message that is not about attaching; None at the end of the line."""
+        while True:
+            if timeout is not None and not select.select([self._line], [], [], timeout)[0]:
+                return ()
+            data, ancillary, _, _ = self._line.recvmsg(MESSAGE_NBYTES, 4 * 256)
+            if not data:
+                return None
+            message = unpack(data)
+            if isinstance(message, Attach):
+                fds = _descriptors(ancillary)
+                for (id, nbytes), fd in zip(message.segments, fds, strict=True):
+                    _segment.attach(id, fd, nbytes)
+            elif isinstance(message, Open):
+                fds = _descriptors(ancillary)
+                control = ControlBlock(message.control, message.capacity, tuple(map(_high, fds)))
+                self._controls[message.control] = control
+            elif isinstance(message, Close):
+                self._controls.pop(message.control).close()
+            else:
+                return message
+
+    def _announce(self, segment: _segment.Segment) -> None:
+        """Hand the caller a segment that was made here."""
+        message = dumps_message(Attach(((segment.id, segment.nbytes),)))
+        socket.send_fds(self._line, [message], [segment.fd])
+
+    def _serve_aside(self) -> None:
+        while True:
+            try:
+                data = self._aside.recv(MESSAGE_NBYTES)
+            except OSError:
+                data = b""
+            if not data:
+                os._exit(0)
+            message: Drop = unpack(data)
+            for id in message.segments:
+                _segment.detach(id)
+
+    # ------------------------------------------------ main loop
+
+    def run(self) -> int:
+        """Serve calls until the line ends; the exit status is returned."""
+        thread = threading.Thread(target=self._serve_aside, name="shmmap-aside", daemon=True)
+        thread.start()
+        if self._start.memory_limit is not None:
+            _limit_memory(self._start.memory_limit)
+        apply(unpack(self._start.surroundings))
+        self._limit_blas()
+        if self._start.initializer is not None:
+            try:
+                initializer, initargs = unpack(read_payload(self._start.initializer))
+                initializer(*initargs)
+                self._relay.flush()
+            except BaseException as exc:
+                report = report_exception(exc, -1, 0, 0, self.rank, os.getpid())
+                self._line.send(dumps_message(Failed(pack_result(report))))
+                return 1
+        self._line.send(dumps_message(Ready(os.getpid())))
+        while True:
+            message = self._pending.popleft() if self._pending else self.receive()
+            if message is None:
+                return 0
+            if isinstance(message, Call):
+                self._serve_call(message)
+
+    def _serve_call(self, call: Call) -> None:
+        slot = self.slot
+        slot[RUNNING] = call.seq
+        control = self._controls.get(call.control)
+        pipe = self._doorbell if control is None else control.pipe_write
+        port = _Port(self, call, control, pipe)
+        _array.touched.clear()
+        try:
+            if call.surroundings is not None:
+                apply(unpack(read_payload(call.surroundings)))
+            self._limit_blas()
+            if control is None:
+                self._run_submitted(call, port)
+            else:
+                self._run_map(call, control, port)
+        except BaseException as exc:  # before the first chunk: it did not unpickle, say
+            port.error(exc, -1, -1, 0, 0)
+            del exc
+        self._relay.flush()
+        if _forked:
+            os._exit(0)
+        _array.forget_files()
+        port.tail += self._kept_records(call.seq)
+        slot[FIRST] = slot[STOP] = 0
+        slot[SINCE] = 0
+        slot[RUNNING] = 0
+        slot[LEFT] = call.seq
+        if control is not None and not control.is_intact():
+            os._exit(EXIT_DESCRIPTORS)
+        try:
+            os.write(pipe, port.tail + Record(call.seq, self.rank, LEAVE, 0, 0, 0, 0, 0).pack())
+        except BrokenPipeError:
+            pass  # the caller has abandoned this map
+
+    def _limit_blas(self) -> None:
+        """Bound BLAS and OpenMP threads of libraries loaded since this was done last."""
+        if len(sys.modules) != self._modules:
+            from threadpoolctl import threadpool_limits
+
+            threadpool_limits(self._blas_threads)
+            self._modules = len(sys.modules)
+
+    def _function(self, call: Call) -> Callable[..., Any]:
+        if call.func is None:
+            if call.digest in inherited:
+                return inherited[call.digest][0]  # type: ignore[no-any-return]
+            if call.by_value:
+                digest, func = self._last
+                assert digest == call.digest
+                return func  # type: ignore[no-any-return]
+            return self._functions[call.digest]
+        func = unpack(read_payload(call.func))
+        if call.by_value:
+            # It has just written its globals into __main__: older ones may no longer be used.
+            self._last = (call.digest, func if call.digest else None)
+        elif call.digest:
+            self._functions[call.digest] = func
+            while len(self._functions) > CACHED_FUNCTIONS:
+                self._functions.popitem(last=False)
+        return func  # type: ignore[no-any-return]
+
+    def _run_submitted(self, call: Call, port: _Port) -> None:
+        func, args, kwargs = unpack(read_payload(call.job))
+        try:
+            result = func(*args, **kwargs)
+        except BaseException as exc:
+            if _forked:
+                os._exit(0)
+            port.error(exc, -1, 0, 0, 1)
+            return
+        if _forked:
+            os._exit(0)
+        port.send(RESULTS, 0, 1, pack_result(result, self.share))
+
+    def _run_map(self, call: Call, control: ControlBlock, port: _Port) -> None:
+        func = self._function(call)
+        job: Job
+        if call.digest in inherited:
+            job = inherited[call.digest][1]
+        else:
+            job = unpack(read_payload(call.job))
+        chunks = None if call.chunks is None else unpack(read_payload(call.chunks))
+        clock = self.slot if job.timeout is not None else None
+        kernel = make_kernel(job, func, port, clock)
+        tickets = -(-job.n // job.chunksize) if chunks is None else len(chunks)
+        words, slot = control.words, self.slot
+        now = time.perf_counter
+        k, share = 1, call.share
+        position = kernel.position
+
+        def fail(exc: BaseException) -> None:
+            if _forked:
+                os._exit(0)
+            chunk = position.start // job.chunksize  # not the one asked for, if a kept result failed
+            port.error(exc, chunk, position.index, position.start, position.stop)
+            control.ledger[chunk] = FAILED
+            if not job.keep_going:
+                control.stop(tickets, chunk)
+
+        while True:
+            if share is None:
+                first = control.draw(k)
+                if first >= tickets:
+                    break
+                stop = min(first + k, tickets)
+            else:
+                first, stop = share[0], min(share[0] + k, share[1])
+                if first >= share[1] or words[STOP_AT] < first:
+                    break
+                share = (stop, share[1])
+            slot[STOP] = stop
+            slot[FIRST] = first
+            began = now()
+            for ticket in range(first, stop):
+                chunk = ticket if chunks is None else chunks[ticket]
+                if chunk > words[STOP_AT]:
+                    break
+                slot[CHUNK] = chunk + 1
+                try:
+                    kernel.run(chunk)
+                except BaseException as exc:
+                    fail(exc)
+                    del exc
+                if _forked:
+                    os._exit(0)
+            slot[CHUNK] = 0
+            try:
+                kernel.flush()
+            except BaseException as exc:
+                fail(exc)
+                del exc
+            took = now() - began
+            # More tickets at once the cheaper they are, but few near the end, where they are shared.
+            k = int(min(4 * k, k * DRAW_S / took if took > 0 else 4 * k, 1 << 16))
+            k = max(1, min(k, (tickets - stop) // (2 * call.team)))
+        try:
+            kernel.finish()
+        except BaseException as exc:
+            fail(exc)
+            del exc
+        self._relay.flush()
+
+    # ------------------------------------------------ what results refer to
+
+    def share(self, a: Any) -> Any:
+        """Handle of a result that lies in shared memory; None if it has to be copied."""
+        handle = _array.handle_of(a)
+        if handle is None or isinstance(handle, _array.FileHandle):
+            return handle
+        address = a.__array_interface__["data"][0]
+        block = _segment.find_block(address)
+        if block is None:
+            return handle  # the caller's own
+        if block.slab is not None:
+            return None  # part of it will be used for other arrays here
+        self._announce(block.segment)
+        return handle
+
+    def _kept_records(self, seq: int) -> bytes:
+        """Tell which segments the function kept views of: their slices are not to be used again."""
+        records = b""
+        collected = False
+        for id in _array.touched:
+            try:
+                segment = _segment.get_segment(id)
+            except KeyError:
+                continue  # dropped during the call
+            if id in self._kept or not _segment.is_kept(segment):
+                continue
+            if not collected:
+                collected = True
+                gc.collect()
+                if not _segment.is_kept(segment):
+                    continue
+            self._kept.add(id)
+            records += Record(seq, self.rank, KEPT, id, 0, 0, 0, 0).pack()
+        _array.touched.clear()
+        return records
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds: list[int] = []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.extend(memoryview(data[: len(data) // 4 * 4]).cast("i"))
+    return fds
+
+
+def _high(fd: int) -> int:
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
+    except OSError:
+        return fd
+    os.close(fd)
+    return moved
+
+
+class _Port:
+    """A kernel's way to the collector from within a worker process; see `_kernel.Port`."""
+
+    def __init__(
+        self, worker: _Worker, call: Call, control: ControlBlock | None, pipe: int
+    ) -> None:
+        self._worker = worker
+        self._call = call
+        self._control = control
+        self._pipe = pipe
+        self.tail = b""
+        """Records that go out together with the one that says the worker has left."""
+        if control is not None:
+            self._ledger = control.ledger
+
+    def send(self, kind: int, first: int, stop: int, payload: bytes) -> None:
+        """Put a payload in place and tell the caller."""
+        if _forked:
+            os._exit(0)
+        where = self._worker._outbox.put(payload)
+        record = Record(self._call.seq, self._worker.rank, kind, first, stop, *where)
+        try:
+            os.write(self._pipe, record.pack())
+        except BrokenPipeError:
+            pass  # the caller has abandoned this map
+
+    def mark(self, k: int) -> None:
+        self._ledger[k] = DONE
+
+    def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
+        if _forked:
+            os._exit(0)
+        try:
+            payload = pack_result(pieces, self._worker.share)
+        except Exception as exc:
+            raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
+        self.send(RESULTS, first, stop, payload)
+        for k, _ in pieces:
+            self._ledger[k] = HANDED
+
+    def propose(self, form: Form) -> None:
+        self.send(SPEC, 0, 0, pack_result(tuple(form)))
+
+    def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
+        """Report an exception."""
+        report = report_exception(exc, index, start, stop, self._worker.rank, os.getpid())
+        self.send(ERROR, chunk, chunk + 1, pack_result(tuple(report)))
+
+    def poll_output(self) -> Any:
+        assert self._control is not None
+        if not self._control.words[READY]:
+            return None
+        return self._receive_output(None)
+
+    def wait_output(self) -> Any:
+        control = self._control
+        assert control is not None
+        top = control.words[STOP_AT]
+        while not control.words[READY]:
+            if control.words[STOP_AT] < top:
+                return None
+            select.select([self._worker._line], [], [], 0.01)
+        return self._receive_output(None)
+
+    def _receive_output(self, timeout: float | None) -> Any:
+        pending = self._worker._pending
+        for i, message in enumerate(pending):
+            if isinstance(message, Output) and message.seq == self._call.seq:
+                del pending[i]
+                return unpack(read_payload(message.payload))
+        while True:
+            message = self._worker.receive(timeout)
+            if message is None:
+                os._exit(0)
+            if isinstance(message, Output):
+                if message.seq == self._call.seq:
+                    return unpack(read_payload(message.payload))
+            else:
+                pending.append(message)

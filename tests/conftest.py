@@ -1,0 +1,113 @@
+"""What every test stands on: the leak guard, the time limit, and the settings of hypothesis."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import faulthandler
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+
+import shmmap
+from shmmap.testing import leak_guard
+
+ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")
+"""Where a map may run; the last two are a `Team` and a `ThreadPoolExecutor` of the test's own."""
+
+# The same examples each time, few enough for every run; "thorough" looks for new ones.
+_settings: dict[str, Any] = {
+    "deadline": None,
+    # An engine is opened once for all the examples of a test, which is the point of keeping it.
+    "suppress_health_check": [
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+}
+hypothesis.settings.register_profile(
+    "default", max_examples=20, derandomize=True, database=None, **_settings
+)
+hypothesis.settings.register_profile("thorough", max_examples=1000, print_blob=True, **_settings)
+hypothesis.settings.load_profile("default")
+
+_failed = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the markers of this suite."""
+    config.addinivalue_line("markers", "unguarded(reason): the leak guard would be in the way")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Remember which tests failed: their tracebacks keep arrays alive, which is no leak."""
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _guard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves something behind."""
+    if request.node.get_closest_marker("unguarded"):
+        yield
+        return
+    guard = contextlib.ExitStack()
+    guard.enter_context(leak_guard())
+    yield
+    if request.node.stash.get(_failed, False):
+        guard.pop_all()
+        shmmap.shutdown()
+    else:
+        guard.close()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_team_left() -> Iterator[None]:
+    """End the default team with the tests, and say where a hang was if that hangs."""
+    yield
+    faulthandler.dump_traceback_later(30, exit=True)
+    shmmap.shutdown()
+    faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def open_engine(name: str) -> Iterator[Any]:
+    """Open what to pass as ``engine=`` for one of `ENGINES`."""
+    if name == "team":
+        with shmmap.Team(workers=2) as team:
+            yield team
+    elif name == "executor":
+        with concurrent.futures.ThreadPoolExecutor(3) as executor:
+            yield executor
+    else:
+        yield name
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Run the test once per engine."""
+    with open_engine(request.param) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def engines() -> Callable[[], Any]:
+    """All engines at once: a context manager that gives a dictionary of them."""
+
+    @contextlib.contextmanager
+    def open_all() -> Iterator[dict[str, Any]]:
+        with contextlib.ExitStack() as stack:
+            yield {name: stack.enter_context(open_engine(name)) for name in ENGINES}
+
+    return open_all
+
+
+@pytest.fixture(params=["clean", "fork"])
+def team(request: pytest.FixtureRequest) -> Iterator[shmmap.Team]:
+    """A team of two workers of the test's own, with each of the starts."""
+    with shmmap.Team(workers=2, start=request.param) as team:
+        yield team

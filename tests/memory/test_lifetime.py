@@ -1,0 +1,161 @@
+"""Memory lives exactly as long as some array or view over it does, here and in the workers."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shmmap
+from shmmap.testing import wait_until
+from tests import functions
+from tests.helpers import descriptor_count, run_python, shared_memory_in_use
+
+SIZE = 384 << 20
+"""Bytes; more than the library may keep for the next array, so that all must go back at once."""
+
+
+def released(before: int) -> Callable[[], bool]:
+    """Whether shared memory in use is, but for noise, what it was before."""
+    return lambda: shared_memory_in_use() < before + SIZE // 2
+
+
+@pytest.fixture
+def before() -> int:
+    """Shared memory in use at the start, with a warm team."""
+    shmmap.pmap(functions.nothing, range(100), workers=2, chunksize=1)
+    return shared_memory_in_use()
+
+
+def test_del_gives_memory_back_though_the_team_is_warm(before: int) -> None:
+    a = shmmap.zeros(SIZE, np.uint8)
+    a[:] = 1
+    shmmap.pmap_chunks(np.sum, a, out=list, workers=2)
+    assert not released(before)()
+    view = a[::-2]
+    del a
+    gc.collect()
+    assert not released(before)(), "a view keeps the memory"
+    assert view[0] == 1
+    del view
+    wait_until(released(before), 1)
+
+
+def test_results_are_given_back(before: int) -> None:
+    result = shmmap.pmap_ranges(lambda start, stop: None, 10, workers=2)
+    result = shmmap.pmap_chunks(np.negative, shmmap.zeros(SIZE, np.uint8), workers=2)
+    assert not released(before)()
+    del result
+    wait_until(released(before), 1)
+
+
+def test_captured_array_is_given_back(before: int) -> None:
+    a = shmmap.zeros(SIZE, np.uint8)
+    shmmap.pmap(lambda i, a=a: a.fill(int(i)), np.arange(2), workers=2)
+    assert not released(before)()
+    del a
+    wait_until(released(before), 1)
+
+
+def test_array_of_a_failed_map_is_given_back(before: int) -> None:
+    a = shmmap.zeros(SIZE, np.uint8)
+
+    def fail(i: Any, a: Any = a) -> None:
+        a[:] = 1
+        raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        shmmap.pmap(fail, np.arange(2), workers=2)
+    del a, fail
+    gc.collect()
+    wait_until(released(before), 1)
+
+
+def test_view_kept_by_a_worker_reads_right_after_the_caller_dropped_the_array() -> None:
+    with shmmap.Team(workers=1) as team:
+        a = shmmap.full(1 << 20, 7, np.int64)
+
+        def keep(i: Any, a: Any = a) -> None:
+            import builtins
+
+            builtins.kept_by_shmmap_test = a[::2]  # type: ignore[attr-defined]
+
+        def kept(i: Any) -> int:
+            import builtins
+
+            return int(builtins.kept_by_shmmap_test.sum())  # type: ignore[attr-defined]
+
+        shmmap.pmap(keep, [0], engine=team)
+        del a, keep
+        gc.collect()
+        others = [shmmap.full(1 << 20, 9, np.int64) for _ in range(4)]
+        shmmap.pmap(functions.nothing, others, engine=team)
+        assert shmmap.pmap(kept, [0], engine=team) == [7 * (1 << 19)]
+
+
+def test_view_outlives_its_team() -> None:
+    with shmmap.Team(workers=2) as team:
+        a = shmmap.pmap(functions.double, np.arange(1 << 17), engine=team)
+        view = a[5:]
+        del a
+    assert view.tolist() == list(range(10, 1 << 18, 2))
+
+
+def test_many_arrays_leave_nothing() -> None:
+    def cycle(n: int) -> None:
+        for i in range(n):
+            a = shmmap.zeros(1 + i * 37 % 3000)
+            a[0] = 1
+        for _ in range(n // 10):
+            shmmap.zeros(1 << 18)
+
+    cycle(200)
+    descriptors = descriptor_count()
+    used = shared_memory_in_use()
+    cycle(2000)
+    assert descriptor_count() <= descriptors + 2
+    assert shared_memory_in_use() < used + (64 << 20)
+
+
+def test_many_maps_leave_nothing() -> None:
+    a = shmmap.zeros(1000)
+
+    def cycle(n: int) -> None:
+        for _ in range(n):
+            shmmap.pmap_chunks(functions.double, a, out=a, workers=2)
+            shmmap.pmap(functions.double, a[:10], workers=2)
+
+    with shmmap.Team(workers=2):
+        cycle(50)
+        descriptors = descriptor_count()
+        used = shared_memory_in_use()
+        cycle(500)
+        assert descriptor_count() <= descriptors + 2
+        assert shared_memory_in_use() < used + (64 << 20)
+
+
+@pytest.mark.parametrize(
+    "end", ["", "import sys; sys.exit(3)", "raise ValueError('end')", "import os; os._exit(0)"]
+)
+def test_views_alive_at_exit_are_silent(end: str) -> None:
+    source = f"""
+import numpy as np, shmmap
+a = shmmap.zeros(1 << 20)
+view = shmmap.pmap_chunks(np.negative, a, workers=2)[::3]
+class Keeper:
+    def __init__(self): self.me, self.view = self, view
+    def __del__(self): self.view.sum()
+keeper = Keeper()
+print('mapped', flush=True)
+{end}
+"""
+    done = run_python("-c", source)
+    assert done.stdout == "mapped\n"
+    if "raise" in end:
+        assert done.stderr.count("Traceback") == 1
+        assert done.stderr.endswith("ValueError: end\n")
+    else:
+        assert done.stderr == ""

@@ -1,0 +1,215 @@
+"""Several maps, several threads, forks of the user's own: no ticket crosses, nothing is stale."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shmmap
+from shmmap.testing import KillSelf, Raise, wait_until
+from tests import functions
+from tests.helpers import assert_same, in_time, run_script
+
+
+class Test42TwoMapsOnOneTeam:
+    """One of them is cancelled, or fails; the other is right."""
+
+    def neighbours(self, team: Any, first: Any, end: Any) -> None:
+        """Run a map that ends oddly between two others."""
+        before = shmmap.pmap(functions.double, np.arange(3000), engine=team, wait=False)
+        odd = shmmap.pmap(first, np.arange(3000), engine=team, chunksize=1, wait=False)
+        after = shmmap.pmap(lambda i: i * 3, np.arange(3000), engine=team, chunksize=1, wait=False)
+        end(odd)
+        assert_same(after.result(timeout=30), np.arange(3000) * 3)
+        assert_same(before.result(timeout=30), np.arange(3000) * 2)
+
+    def test_cancelled(self, team: Any) -> None:
+        for _ in range(10):
+            self.neighbours(team, functions.double, lambda odd: odd.cancel())
+
+    def test_failing(self, team: Any) -> None:
+        def failed(odd: Any) -> None:
+            with pytest.raises(ValueError, match="on purpose"):
+                odd.result(timeout=30)
+
+        for at in (0, 1, 1500, 2999):
+            self.neighbours(team, Raise(ValueError("on purpose"), at=at), failed)
+
+    def test_dying(self, team: Any) -> None:
+        def died(odd: Any) -> None:
+            with pytest.raises(shmmap.WorkerDied):
+                odd.result(timeout=30)
+
+        for at in (0, 1500):
+            self.neighbours(team, KillSelf(at=at), died)
+
+    def test_latecomer_draws_no_ticket_of_the_next_map(self, team: Any) -> None:
+        """A worker leaves a cancelled map while the next one already runs."""
+        entered, go_on = shmmap.zeros(2, bool), shmmap.zeros(1, bool)
+
+        def slow(i: Any) -> None:
+            entered[min(int(i), 1)] = True
+            wait_until(lambda: go_on[0], 0.5)
+
+        calls = shmmap.zeros(500, int)
+
+        def count(i: Any) -> None:
+            calls[i] += 1
+
+        odd = shmmap.pmap(slow, np.arange(500), engine=team, chunksize=1, wait=False)
+        wait_until(entered.any)
+        odd.cancel()
+        following = shmmap.pmap(count, np.arange(500), engine=team, chunksize=1, wait=False)
+        go_on[0] = True
+        following.result(timeout=30)
+        assert (calls == 1).all()
+
+
+class Test33Threads:
+    """Concurrent calls from several threads, re-entrant ones, and after the end."""
+
+    def test_threads_share_the_default_team(self) -> None:
+        start = threading.Barrier(4)
+
+        def work(k: int) -> None:
+            start.wait(20)
+            for i in range(10):
+                a = np.arange(100) + i
+                assert_same(shmmap.pmap(lambda x: x * k, a, workers=2), a * k)
+
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            for future in [threads.submit(work, k) for k in range(4)]:
+                future.result(timeout=60)
+
+    def test_threads_with_teams_of_their_own(self) -> None:
+        def work(k: int) -> None:
+            with shmmap.Team(workers=1) as team:
+                assert_same(
+                    shmmap.pmap(lambda x: x * k, np.arange(50), engine=team), np.arange(50) * k
+                )
+
+        with concurrent.futures.ThreadPoolExecutor(3) as threads:
+            for future in [threads.submit(work, k) for k in range(6)]:
+                future.result(timeout=60)
+
+    def test_map_from_a_callback_of_a_map(self) -> None:
+        inner: list[Any] = []
+
+        def progress(done: int, total: int) -> None:
+            if done == total:
+                inner.append(shmmap.pmap(functions.double, np.arange(3), engine="threads"))
+
+        shmmap.pmap(functions.double, np.arange(10), progress=progress)
+        assert_same(inner[-1], np.arange(3) * 2)
+
+    def test_map_from_a_done_callback(self) -> None:
+        inner: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future = shmmap.pmap(functions.double, np.arange(10), wait=False)
+        future.add_done_callback(
+            lambda _: inner.set_result(shmmap.pmap(functions.double, np.arange(3), wait=False))
+        )
+        assert_same(inner.result(timeout=20).result(timeout=20), np.arange(3) * 2)
+
+    def test_shutdown_beside_a_map(self) -> None:
+        for _ in range(5):
+            future = shmmap.pmap(lambda i: i, np.arange(1000), chunksize=1, wait=False)
+            with in_time():
+                shmmap.shutdown()
+                try:
+                    assert_same(future.result(timeout=20), np.arange(1000))
+                except (concurrent.futures.CancelledError, RuntimeError):
+                    pass  # clearly refused; but never half done, and never stuck
+
+    def test_team_of_a_thread_that_has_ended(self) -> None:
+        made: list[Any] = []
+        thread = threading.Thread(target=lambda: made.append(shmmap.Team(workers=2)))
+        thread.start()
+        thread.join()
+        with made[0] as team:
+            for _ in range(3):
+                assert_same(
+                    shmmap.pmap(functions.double, np.arange(10), engine=team), np.arange(10) * 2
+                )
+
+
+class Test29And39Forks:
+    """The user forks with live arrays and a live team."""
+
+    SOURCE = """
+        import os, sys, warnings
+        import numpy as np, shmmap
+        warnings.simplefilter("ignore", DeprecationWarning)
+        a = shmmap.asshared(np.arange(1000))
+        total = shmmap.preduce(np.sum, a)
+    """
+
+    def run(self, tmp_path: Path, source: str) -> str:
+        """Run what follows the common lines; nothing may come on standard error."""
+        done = run_script(tmp_path, textwrap.dedent(self.SOURCE) + textwrap.dedent(source))
+        assert done.stderr == ""
+        assert done.returncode == 0
+        return done.stdout
+
+    def test_parent_is_unharmed_when_the_child_exits(self, tmp_path: Path) -> None:
+        assert (
+            self.run(
+                tmp_path,
+                """
+            for leave in (os._exit, sys.exit):
+                pid = os.fork()
+                if not pid:
+                    leave(0)
+                assert os.waitpid(pid, 0)[1] == 0
+                assert shmmap.preduce(np.sum, a) == total
+            print("unharmed")
+            """,
+            )
+            == "unharmed\n"
+        )
+
+    def test_child_reads_right_after_the_parent_dropped_the_array(self, tmp_path: Path) -> None:
+        assert (
+            self.run(
+                tmp_path,
+                """
+            b = shmmap.full(1 << 20, 7)
+            read, write = os.pipe()
+            pid = os.fork()
+            if not pid:
+                os.read(read, 1)
+                os._exit(0 if (b == 7).all() else 1)
+            del b
+            others = [shmmap.full(1 << 20, 9) for _ in range(4)]
+            shmmap.pmap_chunks(np.negative, others[0])
+            os.write(write, b"x")
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            """,
+            )
+            == "0\n"
+        )
+
+    def test_childs_own_map_works_or_says_why(self, tmp_path: Path) -> None:
+        assert (
+            self.run(
+                tmp_path,
+                """
+            pid = os.fork()
+            if not pid:
+                try:
+                    assert shmmap.preduce(np.sum, a) == total
+                except RuntimeError as error:
+                    assert "fork" in str(error), error
+                sys.exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            assert shmmap.preduce(np.sum, a) == total
+            print("done")
+            """,
+            )
+            == "done\n"
+        )

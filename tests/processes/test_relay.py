@@ -1,0 +1,141 @@
+"""What workers print, log and warn reaches the caller's own streams, loggers and filters."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shmmap
+from shmmap.testing import Flood
+from tests import functions
+from tests.conftest import open_engine
+from tests.helpers import run_script
+
+
+@pytest.fixture(params=["processes", "fork", "team"])
+def engine(request: pytest.FixtureRequest) -> Any:
+    """Run the test once per engine with processes."""
+    with open_engine(request.param) as engine:
+        yield engine
+
+
+def test_prints_reach_the_callers_streams(engine: Any) -> None:
+    def talk(i: Any) -> None:
+        print("out", int(i))
+        print("err", int(i), file=sys.stderr)
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        shmmap.pmap(talk, np.arange(20), engine=engine, workers=2)
+    assert sorted(out.getvalue().splitlines()) == sorted(f"out {i}" for i in range(20))
+    assert sorted(err.getvalue().splitlines()) == sorted(f"err {i}" for i in range(20))
+
+
+def test_text_before_an_error_is_not_lost(engine: Any) -> None:
+    def fail(i: Any) -> None:
+        print("last words", end="")
+        raise ValueError("on purpose")
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(ValueError, match="on purpose"):
+        shmmap.pmap(fail, [0], engine=engine)
+    assert out.getvalue() == "last words"
+
+
+def test_a_flood_is_no_blockade(engine: Any) -> None:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        shmmap.pmap(Flood(1 << 20), np.arange(4), engine=engine, workers=2)
+    assert out.getvalue().count("." * 99 + "\n") == 4 * ((1 << 20) // 100)
+
+
+def test_log_records_reach_the_callers_loggers(
+    engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def log(i: Any) -> None:
+        logging.getLogger("shmmap_test.worker").info("item %d", int(i))
+        logging.getLogger("shmmap_test.worker").debug("unheard")
+
+    with caplog.at_level(logging.INFO, "shmmap_test"):
+        shmmap.pmap(log, np.arange(5), engine=engine, workers=2)
+    records = [record for record in caplog.records if record.name == "shmmap_test.worker"]
+    assert sorted(record.getMessage() for record in records) == [f"item {i}" for i in range(5)]
+    assert {record.levelname for record in records} == {"INFO"}
+
+
+def test_warnings_reach_the_callers_filters(engine: Any) -> None:
+    def warn(i: Any) -> None:
+        warnings.warn("careful", UserWarning, stacklevel=1)
+
+    with pytest.warns(UserWarning, match="careful"):
+        shmmap.pmap(warn, np.arange(5), engine=engine, workers=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shmmap.pmap(warn, np.arange(5), engine=engine, workers=2)
+
+
+def test_numpys_warnings_reach_the_caller(engine: Any) -> None:
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        shmmap.pmap_chunks(lambda chunk: 1 / chunk, np.zeros(10), engine=engine, workers=2)
+
+
+def test_submitted_calls_print_too() -> None:
+    out = io.StringIO()
+    with shmmap.Team(workers=1) as team, contextlib.redirect_stdout(out):
+        team.submit(print, "hello").result(timeout=20)
+        assert list(team.map(print, ["a", "b"])) == [None, None]
+    assert out.getvalue().splitlines() == ["hello", "a", "b"]
+
+
+def test_output_of_c_code_and_children_is_not_lost(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import os, shmmap
+        shmmap.pmap(lambda i: os.write(1, b"raw\\n") and os.system("echo child") and None, [0])
+        """,
+    )
+    assert done.stderr == ""
+    assert sorted(done.stdout.split()) == ["child", "raw"]
+
+
+def test_standard_input_is_the_callers(tmp_path: Path) -> None:
+    """A worker that reads standard input gets nothing, and takes nothing away from the caller."""
+    done = run_script(
+        tmp_path,
+        """
+        import shmmap, sys
+        print(shmmap.pmap(lambda i: sys.stdin.read(), [0]))
+        print(input())
+        """,
+        input="for the caller\n",
+    )
+    assert done.stderr == ""
+    assert done.stdout == "['']\nfor the caller\n"
+
+
+def test_silence_is_golden(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import numpy as np, shmmap
+        for engine in ("processes", "fork", "threads", "serial"):
+            shmmap.pmap(np.negative, np.arange(10), engine=engine)
+        """,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+def test_progress_bar_and_prints_do_not_mix(capfd: Any) -> None:
+    shmmap.pmap(functions.nothing, np.arange(5), progress=True, workers=2)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "5/5" in err or "100%" in err

@@ -1,0 +1,364 @@
+"""A team is a `concurrent.futures.Executor`, and stays whole."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import pickle
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shmmap
+from shmmap.testing import KillSelf, KillWhenUnpickled, Raise, wait_until
+from tests import functions
+from tests.helpers import assert_same, in_time, is_alive, run_script, wait_dead
+
+Team = shmmap.Team
+
+
+def pids(team: Team) -> list[int]:
+    """The processes of all members, each of which answers once."""
+    n = team.size
+    there = shmmap.zeros(n, int)
+
+    def answer(i: Any) -> None:
+        there[i] = os.getpid()
+        wait_until(there.all)
+
+    shmmap.pmap(answer, range(n), engine=team, workers=n, chunksize=1)
+    return there.tolist()
+
+
+# --- the face of an executor --------------------------------------------------------------------
+
+
+def test_it_is_an_executor(team: Team) -> None:
+    assert isinstance(team, concurrent.futures.Executor)
+    assert team.size == 2
+
+
+def test_submit(team: Team) -> None:
+    future = team.submit(divmod, 17, 5)
+    assert isinstance(future, concurrent.futures.Future)
+    assert future.result(timeout=20) == (3, 2)
+    assert team.submit(int, "ff", base=16).result(timeout=20) == 255
+    with pytest.raises(ZeroDivisionError):
+        team.submit(divmod, 1, 0).result(timeout=20)
+    assert isinstance(team.submit(divmod, 1, 0).exception(timeout=20), ZeroDivisionError)
+
+
+def test_submitted_calls_run_at_the_same_time(team: Team) -> None:
+    met = shmmap.zeros(2, bool)
+
+    def meet(i: int) -> int:
+        met[i] = True
+        wait_until(met.all)
+        return os.getpid()
+
+    first, second = [team.submit(meet, i) for i in range(2)]
+    assert first.result(timeout=20) != second.result(timeout=20)
+
+
+def test_many_calls(team: Team) -> None:
+    futures = [team.submit(pow, i, 2) for i in range(500)]
+    assert [future.result(timeout=20) for future in futures] == [i * i for i in range(500)]
+    assert {*concurrent.futures.as_completed(futures)} == {*futures}
+
+
+def test_map_is_the_executors(team: Team) -> None:
+    results = team.map(pow, range(20), [2] * 100, chunksize=3)
+    assert next(results) == 0
+    assert list(results) == [i * i for i in range(1, 20)]
+    assert list(team.map(str, [])) == []
+    results = team.map(lambda i: 1 // i, [1, 0, 1])
+    assert next(results) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_map_keeps_to_its_timeout(team: Team) -> None:
+    go_on = shmmap.zeros(1, bool)
+    results = team.map(lambda i: wait_until(lambda: go_on[0]), range(2), timeout=0.2)
+    with pytest.raises(concurrent.futures.TimeoutError):
+        list(results)
+    go_on[0] = True
+
+
+def test_serves_as_a_solver_uses_a_map(team: Team) -> None:
+    """SciPy calls ``workers(func, rows)`` and makes an array of what comes back."""
+    rows = np.arange(30.0).reshape(10, 3)
+    for _ in range(3):
+        energies = np.fromiter(team.map(lambda row: float((row**2).sum()), rows), float)
+        assert_same(energies, (rows**2).sum(axis=1))
+        rows = rows + 1
+
+
+def test_serves_as_the_executor_of_an_event_loop(team: Team) -> None:
+    import asyncio
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(team, pow, i, 2) for i in range(5)))
+
+    assert asyncio.run(main()) == [0, 1, 4, 9, 16]
+
+
+def test_shared_arrays_cross_as_handles(team: Team) -> None:
+    a = shmmap.zeros(100_000)
+
+    def write(view: Any, value: float) -> Any:
+        view[:] = value
+        return view[::-1]
+
+    back = team.submit(write, a[10:], 5.0).result(timeout=20)
+    assert (a[10:] == 5).all() and (a[:10] == 0).all()
+    a[10:] = 6
+    assert (back == 6).all()
+    assert team.submit(lambda: a.sum()).result(timeout=20) == a.sum()
+
+
+def test_a_call_that_has_not_started_can_be_cancelled(team: Team) -> None:
+    go_on = shmmap.zeros(1, bool)
+    running = [team.submit(lambda: wait_until(lambda: go_on[0])) for _ in range(2)]
+    waiting = [team.submit(pow, 2, 3) for _ in range(50)]
+    assert waiting[-1].cancel()
+    go_on[0] = True
+    assert [future.result(timeout=20) for future in running] == [None, None]
+    assert waiting[0].result(timeout=20) == 8
+    with pytest.raises(concurrent.futures.CancelledError):
+        waiting[-1].result(timeout=20)
+
+
+def test_calls_and_maps_share_a_team(team: Team) -> None:
+    calls = [team.submit(pow, i, 2) for i in range(50)]
+    result = shmmap.pmap(functions.double, np.arange(1000), engine=team, chunksize=1)
+    assert_same(result, np.arange(1000) * 2)
+    assert [call.result(timeout=20) for call in calls] == [i * i for i in range(50)]
+
+
+def test_arguments_that_cannot_be_pickled(team: Team) -> None:
+    with pytest.raises((TypeError, pickle.PicklingError)):
+        team.submit(len, threading.Lock()).result(timeout=20)  # type: ignore[arg-type]
+    with pytest.raises((TypeError, pickle.PicklingError)):
+        team.submit(threading.Lock).result(timeout=20)
+    assert team.submit(pow, 2, 3).result(timeout=20) == 8
+
+
+# --- its life -----------------------------------------------------------------------------------
+
+
+def test_shutdown_waits_for_what_was_submitted() -> None:
+    team = Team(workers=2)
+    futures = [team.submit(pow, i, 2) for i in range(100)]
+    team.shutdown()
+    assert [future.result(timeout=0) for future in futures] == [i * i for i in range(100)]
+    with pytest.raises(RuntimeError, match=r"shut ?down"):
+        team.submit(pow, 2, 3)
+    with pytest.raises(RuntimeError, match=r"shut ?down"):
+        shmmap.pmap(functions.double, np.arange(3), engine=team)
+    team.shutdown()
+
+
+def test_shutdown_can_cancel_what_was_submitted() -> None:
+    team = Team(workers=1)
+    go_on = shmmap.zeros(1, bool)
+    entered = shmmap.zeros(1, bool)
+
+    def wait() -> str:
+        entered[0] = True
+        wait_until(lambda: go_on[0])
+        return "finished"
+
+    running = team.submit(wait)
+    wait_until(lambda: entered[0])
+    waiting = [team.submit(pow, 2, 3) for _ in range(50)]
+    team.shutdown(wait=False, cancel_futures=True)
+    go_on[0] = True
+    assert running.result(timeout=20) == "finished"
+    assert waiting[-1].cancelled()
+    team.shutdown()
+
+
+def test_block_ends_the_processes(team: Team) -> None:
+    with Team(workers=2) as other:
+        members = pids(other)
+        assert all(map(is_alive, members))
+    wait_dead(*members)
+    assert all(map(is_alive, pids(team)))
+
+
+def test_block_ends_the_processes_when_it_raises() -> None:
+    with pytest.raises(KeyError), Team(workers=2) as team:
+        members = pids(team)
+        raise KeyError
+    wait_dead(*members)
+
+
+def test_team_without_a_name_goes_with_its_last_reference() -> None:
+    team = Team(workers=2)
+    members = pids(team)
+    del team
+    import gc
+
+    gc.collect()
+    wait_dead(*members)
+
+
+def test_more_workers_than_members_or_cores(team: Team) -> None:
+    for workers in (1, 2, 3, -1):
+        result = shmmap.pmap(functions.double, np.arange(10), engine=team, workers=workers)
+        assert_same(result, np.arange(10) * 2)
+    with Team(workers=5) as large:
+        assert large.size == 5
+        assert len({*pids(large)}) == 5
+
+
+@pytest.mark.parametrize("workers", [0, -2, 1.5, "two"])
+def test_wrong_number_of_workers_is_named(workers: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="workers"):
+        Team(workers=workers)
+
+
+def test_wrong_start_is_named() -> None:
+    with pytest.raises(ValueError, match="start"):
+        Team(workers=1, start="spawn")
+
+
+def test_workers_respect_the_affinity_mask(tmp_path: Any) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import os, shmmap
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        with shmmap.Team() as team:
+            print(team.size)
+        """,
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_default_team_is_let_go_after_idling(tmp_path: Any) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import os, shmmap
+        from shmmap.testing import wait_until
+        with shmmap.Team(workers=2, idle_timeout=0.2) as team:
+            first = {*team.map(lambda i: os.getpid(), range(20))}
+            def gone(pid):
+                try: return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] == "Z"
+                except OSError: return True
+            wait_until(lambda: all(map(gone, first)))
+            second = {*team.map(lambda i: os.getpid(), range(20))}
+            print(not first & second, team.size)
+        """,
+    )
+    assert (done.stdout, done.stderr) == ("True 2\n", "")
+
+
+# --- initializer --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["clean", "fork"])
+def test_initializer_runs_once_in_every_worker(start: str) -> None:
+    runs = shmmap.zeros(100, int)
+
+    def init(offset: int) -> None:
+        import builtins
+
+        runs[os.getpid() % 100] += 1
+        builtins.set_by_shmmap_test = offset  # type: ignore[attr-defined]
+
+    def read(i: Any) -> int:
+        import builtins
+
+        return int(i) + builtins.set_by_shmmap_test  # type: ignore[attr-defined]
+
+    with Team(workers=2, start=start, initializer=init, initargs=(10,)) as team:
+        assert shmmap.pmap(read, range(4), engine=team) == [10, 11, 12, 13]
+        assert list(team.map(read, range(4))) == [10, 11, 12, 13]
+        assert len(pids(team)) == 2
+        assert runs.sum() == 2
+
+
+@pytest.mark.parametrize("start", ["clean", "fork"])
+@pytest.mark.parametrize(
+    "fault", [Raise(ImportError("no such library")), KillSelf(), KillWhenUnpickled()], ids=repr
+)
+def test_failing_initializer_is_an_immediate_error(start: str, fault: Any) -> None:
+    tries = shmmap.zeros(1, int)
+
+    def init(fault: Any) -> None:
+        tries[0] += 1
+        fault(0)
+
+    initializer, initargs = (init, (fault,))
+    if isinstance(fault, KillWhenUnpickled):
+        if start == "fork":
+            pytest.skip("nothing is pickled for a forked worker")
+        initializer, initargs = fault, (0,)  # type: ignore[assignment]
+    with in_time(), pytest.raises(Exception) as caught:
+        with Team(workers=2, start=start, initializer=initializer, initargs=initargs) as team:
+            shmmap.pmap(functions.double, np.arange(10), engine=team)
+    notes = "\n".join(getattr(caught.value, "__notes__", ()))
+    if isinstance(fault, Raise):
+        assert "no such library" in str(caught.value) + notes
+    else:
+        assert isinstance(caught.value, shmmap.WorkerDied)
+        assert "SIGKILL" in str(caught.value)
+    assert "initializ" in str(caught.value) + notes or isinstance(fault, KillWhenUnpickled)
+    assert tries[0] <= 4, "no respawn loop"
+
+
+# --- staying whole ------------------------------------------------------------------------------
+
+
+def test_dead_worker_is_replaced_between_maps(team: Team) -> None:
+    for _ in range(3):
+        members = pids(team)
+        os.kill(members[0], signal.SIGKILL)
+        wait_dead(members[0])
+        assert_same(
+            shmmap.pmap(functions.double, np.arange(100), engine=team, chunksize=1),
+            np.arange(100) * 2,
+        )
+        now = pids(team)
+        assert len({*now}) == 2 and members[0] not in now
+        assert members[1] in now, "the other one goes on"
+
+
+def test_all_workers_killed_while_parked(team: Team) -> None:
+    members = pids(team)
+    for pid in members:
+        os.kill(pid, signal.SIGKILL)
+    assert_same(shmmap.pmap(functions.double, np.arange(100), engine=team), np.arange(100) * 2)
+    assert not {*members} & {*pids(team)}
+
+
+def test_death_during_a_submitted_call(team: Team) -> None:
+    with in_time(), pytest.raises(shmmap.WorkerDied, match="SIGKILL"):
+        team.submit(KillSelf(), 1).result(timeout=20)
+    assert team.submit(pow, 2, 3).result(timeout=20) == 8
+
+
+def test_a_map_inside_a_worker_runs_serially(team: Team) -> None:
+    def inner(i: Any) -> bool:
+        import shmmap
+
+        return {*shmmap.pmap(functions.pid, range(8))} == {os.getpid()}
+
+    with in_time(20):
+        assert shmmap.pmap(inner, range(4), engine=team) == [True] * 4
+
+
+def test_teams_side_by_side() -> None:
+    with Team(workers=1) as one, Team(workers=2, start="fork") as two:
+        a = shmmap.zeros(10)
+        first = shmmap.pmap(lambda i: a.__iadd__(1) is None, range(1), engine=one, wait=False)
+        assert first.result(timeout=20) == [False]
+        assert shmmap.pmap(lambda i: float(a[i]), range(10), engine=two) == [1.0] * 10
+        assert not {*pids(one)} & {*pids(two)}

@@ -1,0 +1,92 @@
+"""The fenced code blocks of a Markdown page, and the child process that runs them.
+
+``tests/test_docs.py`` imports `blocks`, and starts this file as a program of its own::
+
+    python tests/snippets.py page README.md
+    python tests/snippets.py module shmmap._map
+
+Either way the code runs in a fresh ``__main__``, block after block, as if it were typed into a
+REPL: so every example of the documentation also proves that it needs no main guard.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import linecache
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+    line: int
+    """The number of the block's first line in its page, from 1."""
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    language, start, lines = None, 0, list[str]()
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if language is None and line.startswith("```") and line != "```":
+            language, start, lines = line.removeprefix("```").strip(), number + 1, []
+        elif language is not None and line == "```":
+            yield Block(language, "\n".join(lines) + "\n", start)
+            language = None
+        elif language is not None:
+            lines.append(line)
+    if language is not None:
+        raise ValueError(f"{page}:{start}: this code block is never closed")
+
+
+def fresh_main() -> dict[str, object]:
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    return main.__dict__
+
+
+def run_doctest(test: doctest.DocTest) -> int:
+    return doctest.DocTestRunner(optionflags=OPTIONS).run(test, clear_globs=False).failed
+
+
+def run_page(page: Path) -> int:
+    """Run the Python blocks of a page in one namespace; return how many examples failed."""
+    namespace, failed = fresh_main(), 0
+    for block in blocks(page):
+        if block.language != "python":
+            continue
+        if block.text.startswith(">>>"):
+            test = doctest.DocTestParser().get_doctest(
+                block.text, {}, page.name, str(page), block.line - 1
+            )
+            test.globs = namespace
+            failed += run_doctest(test)
+        else:
+            # Padded and entered in linecache, so that a traceback shows the page's own lines.
+            source = "\n" * (block.line - 1) + block.text
+            name = f"<{page.name}:{block.line}>"
+            linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+            exec(compile(source, name, "exec"), namespace)
+    return failed
+
+
+def run_module(name: str) -> int:
+    """Run the doctests of a module, each docstring in a namespace of its own."""
+    failed = 0
+    for test in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(name)):
+        test.globs = fresh_main()
+        exec("import numpy as np, shmmap", test.globs)
+        failed += run_doctest(test)
+    return failed
+
+
+if __name__ == "__main__":
+    kind, what = sys.argv[1:]
+    failures = run_page(Path(what)) if kind == "page" else run_module(what)
+    sys.exit(1 if failures else 0)

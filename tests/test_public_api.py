@@ -1,0 +1,175 @@
+"""The public names, their signatures and types, and what importing the package costs."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import inspect
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shmmap
+import shmmap.testing
+from tests.helpers import run_python
+
+NAMES = {
+    *("asshared", "empty", "zeros", "ones", "full", "load", "is_shared", "adopt"),
+    *("empty_like", "zeros_like", "ones_like", "full_like"),
+    *("pmap", "pmap_chunks", "pmap_ranges", "preduce"),
+    *("Team", "MapFuture", "config", "shutdown"),
+    *("WorkerDied", "SharedMemoryError"),
+}
+
+REQUIRED = inspect.Parameter.empty
+
+SIGNATURES: dict[str, dict[str, Any]] = {
+    "asshared": {"a": REQUIRED, "dtype": None, "order": None},
+    "empty": {"shape": REQUIRED, "dtype": float, "order": "C"},
+    "zeros": {"shape": REQUIRED, "dtype": float, "order": "C"},
+    "ones": {"shape": REQUIRED, "dtype": None, "order": "C"},
+    "full": {"shape": REQUIRED, "fill_value": REQUIRED, "dtype": None, "order": "C"},
+    "load": {"path": REQUIRED, "mmap_mode": None},
+    "is_shared": {"a": REQUIRED},
+    "adopt": {"shm": REQUIRED, "shape": REQUIRED, "dtype": REQUIRED, "offset": 0, "order": "C"},
+    "pmap": {"func": REQUIRED, "axis": 0, "out": None, "dtype": None},
+    "pmap_chunks": {"func": REQUIRED, "axis": 0, "out": None, "dtype": None},
+    "pmap_ranges": {"func": REQUIRED, "n": REQUIRED},
+    "preduce": {"func": REQUIRED, "axis": 0},
+    "Team": {
+        "workers": None,
+        "start": "clean",
+        "initializer": None,
+        "initargs": (),
+        "blas_threads": 1,
+        "idle_timeout": 300,
+    },
+}
+
+OPTIONS = {
+    "workers": None,
+    "engine": None,
+    "chunksize": "auto",
+    "schedule": "dynamic",
+    "progress": False,
+    "wait": True,
+}
+"""Options that all four verbs take."""
+
+HEAVY = {
+    *("asyncio", "cloudpickle", "concurrent.futures.process", "hypothesis", "matplotlib"),
+    *("multiprocessing.managers", "multiprocessing.pool", "multiprocessing.queues"),
+    *("multiprocessing.synchronize", "pandas", "scipy", "threadpoolctl", "tqdm", "zarr"),
+}
+"""Modules that most programs never need, or need only once a map runs."""
+
+
+def test_names_are_those_documented() -> None:
+    assert set(shmmap.__all__) >= NAMES
+    assert len(set(shmmap.__all__)) == len(shmmap.__all__)
+    for name in shmmap.__all__:
+        assert hasattr(shmmap, name)
+
+
+def test_nothing_else_looks_public() -> None:
+    modules = {"testing"}
+    seen = {name for name in vars(shmmap) if not name.startswith("_")}
+    assert seen - modules - {"annotations"} <= set(shmmap.__all__)
+
+
+@pytest.mark.parametrize("name", sorted({*shmmap.__all__, *shmmap.testing.__all__}))
+def test_names_have_a_docstring(name: str) -> None:
+    thing = getattr(shmmap, name, None) or getattr(shmmap.testing, name)
+    if callable(thing):
+        assert inspect.getdoc(thing)
+
+
+@pytest.mark.parametrize("name", sorted(SIGNATURES))
+def test_signatures_are_those_documented(name: str) -> None:
+    parameters = inspect.signature(getattr(shmmap, name)).parameters
+    for parameter, default in SIGNATURES[name].items():
+        if name == "ones" and parameter == "dtype":
+            assert parameters[parameter].default in (None, float)  # both mean float64
+        else:
+            assert parameters[parameter].default == default, parameter
+
+
+@pytest.mark.parametrize("name", ["pmap", "pmap_chunks", "pmap_ranges", "preduce"])
+def test_verbs_take_the_same_options(name: str) -> None:
+    parameters = inspect.signature(getattr(shmmap, name)).parameters
+    for option, default in OPTIONS.items():
+        assert parameters[option].kind is inspect.Parameter.KEYWORD_ONLY, option
+        assert parameters[option].default == default, option
+    assert next(iter(parameters)) == "func"
+
+
+def test_likes_take_what_numpys_do() -> None:
+    for name in ("empty_like", "zeros_like", "ones_like", "full_like"):
+        parameters = inspect.signature(getattr(shmmap, name)).parameters
+        for parameter, default in {"dtype": None, "order": "K", "shape": None}.items():
+            assert parameters[parameter].default == default
+
+
+def test_classes_are_what_they_extend() -> None:
+    assert issubclass(shmmap.Team, concurrent.futures.Executor)
+    assert issubclass(shmmap.MapFuture, concurrent.futures.Future)
+    assert issubclass(shmmap.SharedMemoryError, MemoryError)
+    assert issubclass(shmmap.WorkerDied, Exception)
+
+
+def public_callables() -> dict[str, Any]:
+    """Every public function, and every public method of a public class."""
+    found: dict[str, Any] = {}
+    for module in (shmmap, shmmap.testing):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.isclass(thing):
+                for method, value in vars(thing).items():
+                    if inspect.isfunction(value) and not method.startswith("_"):
+                        found[f"{name}.{method}"] = value
+            elif inspect.isfunction(thing):
+                found[name] = thing
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(public_callables()))
+def test_everything_public_is_annotated(name: str) -> None:
+    signature = inspect.signature(public_callables()[name])
+    assert signature.return_annotation is not inspect.Signature.empty
+    for parameter in signature.parameters.values():
+        if parameter.name != "self":
+            assert parameter.annotation is not inspect.Parameter.empty, parameter.name
+
+
+def test_package_says_that_it_is_typed() -> None:
+    assert (Path(shmmap.__file__).parent / "py.typed").is_file()
+
+
+def test_version() -> None:
+    assert shmmap.__version__ == version("shmmap")
+
+
+def test_import_is_light() -> None:
+    done = run_python(
+        "-c",
+        "import numpy, json, sys\nbefore = set(sys.modules)\nimport shmmap\n"
+        "print(json.dumps(sorted(set(sys.modules) - before)))",
+    )
+    assert done.stderr == ""
+    assert not HEAVY & set(json.loads(done.stdout))
+
+
+def test_import_starts_nothing() -> None:
+    done = run_python(
+        "-c",
+        "import numpy, os, threading\n"
+        "before = len(os.listdir('/proc/self/fd'))\n"
+        "import shmmap\n"
+        "assert threading.active_count() == 1\n"
+        "assert len(os.listdir('/proc/self/fd')) == before\n"
+        "tasks = os.listdir('/proc/self/task')\n"
+        "assert not any(open(f'/proc/self/task/{t}/children').read() for t in tasks)\n",
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
