@@ -79,7 +79,9 @@ def run_page(page: Path) -> int:
 def run_module(name: str) -> int:
     """Run the doctests of a module, each docstring in a namespace of its own."""
     failed = 0
-    for test in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(name)):
+    for test in doctest.DocTestFinder().find(importlib.import_module(name)):
+        if not test.examples:
+            continue
         test.globs = fresh_main()
         exec("import numpy as np, shmmap", test.globs)
         failed += run_doctest(test)

@@ -98,11 +98,13 @@ class Host:
 
 def environment() -> dict[str, str]:
     """The environment of a host: it finds this package wherever it is started from."""
-    path = os.environ.get("PYTHONPATH")
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *([path] if path else [])]),
-    }
+    environ = dict(os.environ)
+    path = environ.get("PYTHONPATH")
+    environ["PYTHONPATH"] = os.pathsep.join([str(BENCHMARKS), *([path] if path else [])])
+    # As when installed: importing does not compile, whatever the surroundings say.
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "shmmap-benchmarks-pycache")
+    return environ
 
 
 def run(
@@ -234,6 +236,7 @@ class Scripts:
             text=True,
             timeout=LIMIT_S,
             check=False,
+            env=environment(),
         )
         seconds = time.perf_counter() - start
         if done.returncode:

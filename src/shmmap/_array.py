@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+# NumPy where the annotations of its releases differ in what they accept.
+_numpy: Any = np
 Order = str | None
 
 # First touch of shared pages is the dearest thing here and scales with threads; below this size starting
@@ -101,9 +103,10 @@ def find_memmap(a: Array) -> np.memmap[Any, Any] | None:
     """The memory-mapped array that owns the mapping `a` is a view of, if there is one."""
     base: Any = a
     while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap) and isinstance(base.base, mmap.mmap):
+        owner: Any = base.base
+        if isinstance(base, np.memmap) and isinstance(owner, mmap.mmap):
             return base
-        base = base.base
+        base = owner
     return None
 
 
@@ -194,7 +197,7 @@ def _from_file(handle: FileHandle) -> Array:
     return np.ndarray(
         handle.shape,
         np.dtype(handle.dtype),
-        root,  # type: ignore[arg-type]
+        root,
         handle.offset,
         handle.strides,
     )
@@ -282,7 +285,7 @@ def _allocate(shape: Any, dtype: DTypeLike, order: Order = "C", *, zero: bool = 
     root = _segment.allocate(nbytes)
     if zero and not _segment.is_fresh(root):
         root.fill(0)
-    return np.ndarray(dims, dt, root, order="F" if order == "F" else "C")  # type: ignore
+    return cast(Array, _numpy.ndarray(dims, dt, root, order="F" if order == "F" else "C"))
 
 
 def empty(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C") -> Array:
@@ -536,9 +539,9 @@ def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = N
         a = np.asarray(a)
     check_dtype(a.dtype)
     if is_shared(a):
-        same = np.asarray(a, dtype=dtype, order=order)  # type: ignore[call-overload]
+        same: Array = _numpy.asarray(a, dtype=dtype, order=order)
         if np.may_share_memory(same, a) or is_shared(same):
-            return same  # type: ignore[no-any-return]
+            return same
     target = _allocate_like(a, dtype, order or "K", None)
     copy_into(target, np.asarray(a))
     return target
@@ -590,19 +593,19 @@ def load(path: StrPath, mmap_mode: str | None = None) -> Array:
         elif version == (2, 0):
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
         else:  # 3.0, field names in utf-8; it has no public header reader
-            mapped = np.load(path, mmap_mode=mmap_mode or "r")
-            return mapped if mmap_mode else asshared(mapped)  # type: ignore[no-any-return]
+            mapped: Array = _numpy.load(path, mmap_mode=mmap_mode or "r")
+            return mapped if mmap_mode else asshared(mapped)
         check_dtype(dtype, os.fspath(path))
         offset = file.tell()
         nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
         if os.fstat(file.fileno()).st_size < offset + nbytes:
             raise ValueError(f"{os.fspath(path)!r} is cut short: {nbytes} bytes of data expected")
         if mmap_mode is not None and nbytes:
-            return np.load(path, mmap_mode=mmap_mode)  # type: ignore[arg-type, no-any-return]
+            return cast(Array, _numpy.load(path, mmap_mode=mmap_mode))
         a = empty(shape, dtype, "F" if fortran else "C")
         if nbytes == 0:
             return a
-        flat = memoryview(a.reshape(-1, order="A").view(np.uint8))  # type: ignore[arg-type]
+        flat = memoryview(_numpy.asarray(a.reshape(-1, order="A").view(np.uint8)))
         fd = file.fileno()
 
         def read(start: int, stop: int) -> None:
@@ -679,4 +682,4 @@ def adopt(
             f"{name!r}"
         )
     root = _segment.adopt(fd, size)
-    return np.ndarray(dims, dt, root, offset, order=order)  # type: ignore[arg-type, call-overload, no-any-return]
+    return cast(Array, _numpy.ndarray(dims, dt, root, offset, order=order))

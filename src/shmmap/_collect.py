@@ -111,10 +111,10 @@ class Collector:
             if piece is not _MISSING:
                 return (piece,)
             nothing = [None] * (stop - start) if self.job.verb == "items" else None
-            return (nothing,) if mark == DONE or over and mark else None
+            return (nothing,) if mark == DONE or (over and mark) else None
         if piece is not _MISSING:
             kind, parts = piece
-        elif self.columns is not None and (mark == DONE or over and mark):
+        elif self.columns is not None and (mark == DONE or (over and mark)):
             kind, parts = self.kind, tuple(column[start:stop] for column in self.columns)
         else:
             return None

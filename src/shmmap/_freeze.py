@@ -25,7 +25,8 @@ _MOST = 10_000
 
 def _captured(func: Any) -> Iterator[Any]:
     """Arrays that `func` refers to by closure, default, partial, bound object or global of a script."""
-    stack, seen = [func], set()
+    stack: list[Any] = [func]
+    seen: set[int] = set()
     while stack and len(seen) < _MOST:
         obj = stack.pop()
         if id(obj) in seen:

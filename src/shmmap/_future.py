@@ -47,8 +47,9 @@ class MapFuture(Future[Any]):
             super().cancel()
             self.set_running_or_notify_cancel()
             return
-        except BaseException as exc:
-            self._settle(lambda: self.set_exception(exc))  # noqa: B023
+        except BaseException as raised:
+            error = raised
+            self._settle(lambda: self.set_exception(error))
             return
         self._settle(lambda: self.set_result(result))
 

@@ -110,38 +110,26 @@ class Position:
 # ---------------------------------------------------------------- inputs
 
 
-def _make_slicers(job: Job) -> list[Callable[[int, int, int], Any]]:
-    """Per input a function ``(k, start, stop) -> what chunk k gets``."""
-    slicers: list[Callable[[int, int, int], Any]] = []
-    for entry in job.inputs:
-        data = entry.data
-        if entry.kind == "array":
-            if job.verb == "items":
-                moved = np.moveaxis(data, entry.axis, 0)
-                slicers.append(lambda k, start, stop, a=moved: a[start:stop])  # type: ignore[misc]
-            elif entry.axis == 0:
-                slicers.append(lambda k, start, stop, a=data: a[start:stop])  # type: ignore[misc]
-            else:
-                before = (slice(None),) * entry.axis
-                slicers.append(
-                    lambda k, start, stop, a=data, before=before: a[  # type: ignore[misc]
-                        (*before, slice(start, stop))
-                    ]
-                )
-        elif entry.kind == "whole":
-            if job.verb == "items":
-                slicers.append(lambda k, start, stop, obj=data: repeat(obj))  # type: ignore[misc]
-            else:
-                slicers.append(lambda k, start, stop, obj=data: obj)  # type: ignore[misc]
-        elif entry.kind == "items":
-            slicers.append(
-                lambda k, start, stop, d=memoryview(data), o=entry.offsets: unpack(  # type: ignore[misc]
-                    d[o[k] : o[k + 1]]
-                )
-            )
-        else:
-            slicers.append(lambda k, start, stop, s=data: s[start:stop])  # type: ignore[misc]
-    return slicers
+def _make_unpacker(data: memoryview, offsets: Any) -> Callable[[int, int, int], Any]:
+    return lambda k, start, stop: unpack(data[offsets[k] : offsets[k + 1]])
+
+
+def _make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
+    """A function ``(k, start, stop) -> what chunk k gets of this input``."""
+    data, axis = entry.data, entry.axis
+    if entry.kind == "array" and (axis == 0 or verb == "items"):
+        moved = data if axis == 0 else np.moveaxis(data, axis, 0)
+        return lambda k, start, stop: moved[start:stop]
+    if entry.kind == "array":
+        before = (slice(None),) * axis
+        return lambda k, start, stop: data[(*before, slice(start, stop))]
+    if entry.kind == "whole":
+        if verb == "items":
+            return lambda k, start, stop: repeat(data)
+        return lambda k, start, stop: data
+    if entry.kind == "items":
+        return _make_unpacker(memoryview(data), entry.offsets)
+    return lambda k, start, stop: data[start:stop]
 
 
 class _Streams:
@@ -184,7 +172,7 @@ class _Kernel:
             func = self._timed(func, clock)
         self.func = func
         self._clock = clock
-        self._slicers = _make_slicers(job)
+        self._slicers = [_make_slicer(entry, job.verb) for entry in job.inputs]
         self._n = job.n
         self._size = job.chunksize
 
@@ -205,7 +193,11 @@ class _Kernel:
 
     def call_chunk(self, k: int, start: int, stop: int) -> Any:
         """Call the function for a whole chunk."""
-        args = (start, stop) if self.job.verb == "ranges" else [s(k, start, stop) for s in self._slicers]
+        args = (
+            (start, stop)
+            if self.job.verb == "ranges"
+            else [s(k, start, stop) for s in self._slicers]
+        )
         if self._streams is not None:
             return self.func(*args, rng=self._streams.at(start + self.first_index))
         return self.func(*args)
@@ -294,7 +286,7 @@ class GatherKernel(_Kernel):
         self._held.clear()
 
 
-NOTHING = Form(None, ())
+_NO_RESULT: Any = object()
 
 
 def split_result(result: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -390,9 +382,8 @@ class FillKernel(_Kernel):
         i = position.index = start
         values: list[Any] = []
         try:
-            for first in results:
-                break
-            else:
+            first = next(results, _NO_RESULT)
+            if first is _NO_RESULT:
                 raise _stop_iteration()
             kind, cells = split_result(first)
             if start == 0 and self._kind == "unknown":
@@ -430,8 +421,10 @@ class FillKernel(_Kernel):
             except (ValueError, OverflowError):
                 column = np.asarray(None)
             # Python ints that need different dtypes must not be promoted all at once.
-            if column.ndim == 1 and not column.dtype.hasobject and (
-                kind is not int or column.dtype == np.asarray(values[0]).dtype
+            if (
+                column.ndim == 1
+                and not column.dtype.hasobject
+                and (kind is not int or column.dtype == np.asarray(values[0]).dtype)
             ):
                 return column
         columns = []
@@ -467,7 +460,11 @@ class FillKernel(_Kernel):
             if kind == "array":
                 a = result
                 target = targets[0]
-                if type(a) is np.ndarray and a.dtype == target.dtype and a.shape == target.shape[1:]:
+                if (
+                    type(a) is np.ndarray
+                    and a.dtype == target.dtype
+                    and a.shape == target.shape[1:]
+                ):
                     target[i] = a
                     continue
             its_kind, its_cells = split_result(result)
@@ -514,7 +511,9 @@ class FillKernel(_Kernel):
         """Results have to fit an output that the user gave or declared."""
         shape = target.shape[1:]
         if a.shape != shape:
-            raise ValueError(f"the function returned shape {a.shape}, but out holds items of {shape}")
+            raise ValueError(
+                f"the function returned shape {a.shape}, but out holds items of {shape}"
+            )
         if not np.can_cast(a.dtype, target.dtype, "same_kind"):
             raise TypeError(
                 f"the function returned dtype {a.dtype}, which cannot be cast to out's "

@@ -77,9 +77,8 @@ class TemplateLauncher:
                 f"import sys; sys.path[:] = {path!r}; "
                 f"from shmmap._template import main; main({theirs.fileno()}, {blas_threads})"
             )
-            executable = multiprocessing.spawn.get_executable()
-            if isinstance(executable, bytes):
-                executable = os.fsdecode(executable)
+            # Bytes on POSIX, since 3.11, whatever the annotations say.
+            executable = os.fsdecode(multiprocessing.spawn.get_executable() or "")
             if not executable:
                 raise RuntimeError(
                     "no Python executable is known to start workers with (an embedded interpreter?); "

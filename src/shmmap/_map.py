@@ -50,6 +50,8 @@ Array = NDArray[Any]
 T = TypeVar("T")
 
 _MISSING: Any = object()
+# Effort to find out whether two arrays share a byte; beyond it they are taken to.
+_SHARES_WORK: Any = 100_000
 # What a list's item is taken to weigh, where chunk sizes in bytes are concerned.
 _OBJECT_NBYTES = 64
 
@@ -60,7 +62,11 @@ _OBJECT_NBYTES = 64
 def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
     """Kind and data of one input, see `Input`."""
     _array.refuse_masked(value)
-    if not isinstance(value, np.ndarray) and hasattr(value, "__array__") and hasattr(value, "dtype"):
+    if (
+        not isinstance(value, np.ndarray)
+        and hasattr(value, "__array__")
+        and hasattr(value, "dtype")
+    ):
         value = np.asarray(value)
     if isinstance(value, np.ndarray):
         _array.check_dtype(value.dtype, f"input {position}")
@@ -105,14 +111,18 @@ def _bind(
     lengths: list[int] = []
     nbytes = 0
     for position, (value, its_axis) in enumerate(zip(inputs, axes, strict=True)):
-        if its_axis is not None and (isinstance(its_axis, bool) or not hasattr(its_axis, "__index__")):
+        if its_axis is not None and (
+            isinstance(its_axis, bool) or not hasattr(its_axis, "__index__")
+        ):
             raise TypeError(f"axis must be an int, None, or a tuple of them, not {its_axis!r}")
         kind, data = _as_input(value, its_axis, position)
         if kind == "array":
             assert its_axis is not None
             its_axis = its_axis.__index__() % data.ndim
             lengths.append(data.shape[its_axis])
-            nbytes += data.itemsize * int(np.prod(data.shape[:its_axis] + data.shape[its_axis + 1 :]))
+            nbytes += data.itemsize * int(
+                np.prod(data.shape[:its_axis] + data.shape[its_axis + 1 :])
+            )
         elif kind == "sequence":
             lengths.append(len(data))
             nbytes += _OBJECT_NBYTES
@@ -180,7 +190,9 @@ def _overlaps_itself(a: Array) -> bool:
         return False
     extent = a.itemsize
     for stride, length in sorted(
-        (abs(stride), length) for stride, length in zip(a.strides, a.shape, strict=True) if length > 1
+        (abs(stride), length)
+        for stride, length in zip(a.strides, a.shape, strict=True)
+        if length > 1
     ):
         if stride < extent:
             return True
@@ -192,7 +204,7 @@ def _shares(one: Array, other: Array) -> bool:
     if not np.may_share_memory(one, other):
         return False
     try:
-        return bool(np.shares_memory(one, other, max_work=100_000))
+        return bool(np.shares_memory(one, other, max_work=_SHARES_WORK))
     except np.exceptions.TooHardError:
         return True
 
@@ -277,7 +289,9 @@ def _run(
         _check_out(each, n, result_axis, "out" if len(outs) == 1 else f"out[{j}]")
     in_place = _check_overlap(outs, result_axis, bound)
     if in_place and options.retries:
-        raise ValueError("retries= needs an out that is not an input: a range begun twice would differ")
+        raise ValueError(
+            "retries= needs an out that is not an input: a range begun twice would differ"
+        )
     out_nbytes = sum(each.nbytes // max(1, n) for each in outs)
     size = parse_chunksize(options.chunksize, n, nbytes + out_nbytes, verb != "items")
     plan = Plan(n, size, options.schedule)
@@ -526,7 +540,19 @@ def pmap_chunks(
     has_array = any(entry.kind == "array" for entry in bound)
     gather = out is list or (out is None and not has_array)
     return _run(
-        "chunks", func, bound, n, nbytes, first_axis, out, dtype, opts, _identity, axis, gather, True
+        "chunks",
+        func,
+        bound,
+        n,
+        nbytes,
+        first_axis,
+        out,
+        dtype,
+        opts,
+        _identity,
+        axis,
+        gather,
+        True,
     )
 
 
@@ -624,7 +650,9 @@ def preduce(
     def finish(partials: Any) -> Any:
         return _combine(partials or [], combine, initial)
 
-    return _run("chunks", func, bound, n, nbytes, first_axis, None, None, opts, finish, axis, True, True)
+    return _run(
+        "chunks", func, bound, n, nbytes, first_axis, None, None, opts, finish, axis, True, True
+    )
 
 
 def _combine(partials: list[Any], combine: Callable[[Any, Any], Any], initial: Any) -> Any:

@@ -57,7 +57,8 @@ class Member:
     def hand_over(self, slots: int, doorbell: int) -> Descriptors:
         """The worker's ends, with copies of what is the team's; whoever gets them closes them."""
         theirs, self._theirs = self._theirs, ()
-        return Descriptors(*theirs, os.dup(slots), os.dup(doorbell))
+        line, aside, relay, lifeline = theirs
+        return Descriptors(line, aside, relay, lifeline, os.dup(slots), os.dup(doorbell))
 
     # ------------------------------------------------ sending
 
@@ -139,7 +140,7 @@ class Member:
 
     def receive(self) -> list[Any]:
         """Messages that have come on the line; segments announced are attached here."""
-        messages = []
+        messages: list[Any] = []
         while True:
             try:
                 data, fds, _, _ = socket.recv_fds(self.line, MESSAGE_NBYTES, 16)

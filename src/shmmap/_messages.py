@@ -159,7 +159,9 @@ def _make_pickler() -> type:
     """The pickler class; made on first use, because cloudpickle takes 10 ms to import."""
     import cloudpickle
 
-    class CallPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
+    base: Any = cloudpickle.Pickler
+
+    class CallPickler(base):  # type: ignore[misc]
         """cloudpickle, with arrays as handles and one namespace for ``__main__``."""
 
         def __init__(self, file: io.BytesIO) -> None:
@@ -300,7 +302,9 @@ class _ResultPickler(pickle.Pickler):
             handle = self._share(obj)
             if handle is not None:
                 return _rebuild, (tuple(handle), np.ndarray)
-        elif isinstance(obj, type) and obj.__module__ == _MAIN and "<locals>" not in obj.__qualname__:
+        elif (
+            isinstance(obj, type) and obj.__module__ == _MAIN and "<locals>" not in obj.__qualname__
+        ):
             return _resolve_main, (obj.__qualname__,)
         return NotImplemented
 
@@ -318,7 +322,8 @@ def pack_result(obj: Any, share: Callable[[Any], Any] | None = None) -> bytes:
         import cloudpickle
 
         try:
-            return cloudpickle.dumps(obj, protocol=5)  # type: ignore[no-any-return]
+            data: bytes = cloudpickle.dumps(obj, protocol=5)
+            return data
         except Exception:
             raise exc from None
 
@@ -334,7 +339,7 @@ class Report(NamedTuple):
     name: str
     text: str
     traceback: str
-    index: int
+    position: int
     """The index, -1 if only the range is known."""
     start: int
     stop: int

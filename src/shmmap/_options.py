@@ -54,7 +54,8 @@ _NAMES = tuple(Options.__dataclass_fields__)
 _OUTSIDE = ("workers", "engine", "schedule", "retries", "timeout", "progress")
 _VERB_ONLY = ("axis", "out", "dtype", "combine", "initial")
 
-_defaults: ContextVar[Options] = ContextVar("shmmap-config", default=Options())
+_BUILT_IN = Options()
+_defaults: ContextVar[Options] = ContextVar("shmmap-config", default=_BUILT_IN)
 
 
 def make_options(keywords: dict[str, Any]) -> Options:
@@ -141,11 +142,8 @@ def resolve_engine(options: Options) -> tuple[Engine, int, int]:
             f"{engine!r}"
         )
     # Inside a worker everything is serial: no team of its own, no deadlock.
-    if engine == "serial" or _worker.is_worker and not isinstance(engine, Executor):
-        from ._engines._local import SerialEngine
-
-        return SerialEngine(), 1, 1
-    if _worker.is_worker and isinstance(engine, Team):
+    nested = _worker.is_worker and (isinstance(engine, Team) or not isinstance(engine, Executor))
+    if engine == "serial" or nested:
         from ._engines._local import SerialEngine
 
         return SerialEngine(), 1, 1
@@ -183,7 +181,7 @@ def make_key(rng: Any) -> tuple[int, int] | None:
     if rng is None:
         return None
     if isinstance(rng, np.random.Generator):
-        words = rng.integers(0, 2**64, size=2, dtype=np.uint64)
+        words: Any = rng.integers(0, 2**64, size=2, dtype=np.uint64)
     else:
         if isinstance(rng, np.random.SeedSequence):
             sequence = rng
@@ -193,6 +191,8 @@ def make_key(rng: Any) -> tuple[int, int] | None:
             try:
                 sequence = np.random.SeedSequence(rng)
             except (TypeError, ValueError) as exc:
-                raise TypeError(f"rng must be a seed, a SeedSequence or a Generator: {exc}") from None
+                raise TypeError(
+                    f"rng must be a seed, a SeedSequence or a Generator: {exc}"
+                ) from None
         words = sequence.generate_state(2, np.uint64)
     return int(words[0]), int(words[1])

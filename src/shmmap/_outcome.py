@@ -77,7 +77,7 @@ class Outcome:
         if chunk < 0:
             where = "before its first chunk"
         else:
-            where = self.describe(report.index, report.start, report.stop)
+            where = self.describe(report.position, report.start, report.stop)
         self._note(chunk, restore_exception(report, self._name, where))
 
     def note_exception(
@@ -212,7 +212,11 @@ class Outcome:
                     single = job.verb != "items"
                     collector.pieces[k] = value if single else [value] * (stop - start)
             return collector.finish()
-        undone = [k for f, _ in values for k in range(f.start // job.chunksize, -(-f.stop // job.chunksize))]
+        undone = [
+            k
+            for f, _ in values
+            for k in range(f.start // job.chunksize, -(-f.stop // job.chunksize))
+        ]
         result = collector.finish(undone)
         if collector.columns is not None:
             for failure, value in values:

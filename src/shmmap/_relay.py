@@ -53,7 +53,12 @@ class Sender:
         logging.root.handlers[:] = [_Handler(self)]
 
         def showwarning(
-            message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+            message: Any,
+            category: Any,
+            filename: str,
+            lineno: int,
+            file: Any = None,
+            line: Any = None,
         ) -> None:
             self.send_object(WARNING, (message, category, filename, lineno))
 

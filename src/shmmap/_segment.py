@@ -196,14 +196,14 @@ def _sweep() -> None:
 def _open_posix(nbytes: int) -> int:
     """Descriptor of a new, unlinked, unreserved POSIX shared memory object."""
     global _swept
-    from multiprocessing import shared_memory
+    from multiprocessing import shared_memory as module
 
+    shared_memory: Any = module
     options: dict[str, Any] = {}
     if sys.version_info >= (3, 13):
         options["track"] = False
-    elif not isinstance(shared_memory.resource_tracker, _Untracked):  # type: ignore[attr-defined]
-        tracker = _Untracked(shared_memory.resource_tracker)  # type: ignore[attr-defined]
-        shared_memory.resource_tracker = tracker  # type: ignore[attr-defined]
+    elif not isinstance(shared_memory.resource_tracker, _Untracked):
+        shared_memory.resource_tracker = _Untracked(shared_memory.resource_tracker)
     if not _swept:
         _swept = True
         _sweep()
@@ -322,9 +322,14 @@ def root_array(segment: Segment, offset: int, nbytes: int, slab: Slab | None) ->
         memoryview(segment.map)[offset : offset + nbytes], np.uint8
     )
     block = Block(segment, offset, nbytes, slab)
+
     # numpy wraps the buffer in a memoryview of its own. Every array over the block refers to that one,
     # through whatever chain of bases, so its death is the death of the last of them.
-    block.ref = weakref.ref(root.base, lambda _, block=block: _on_release(block))  # type: ignore
+    def on_release(_: object) -> None:
+        _released.append(block)
+        _reap()
+
+    block.ref = weakref.ref(root.base, on_release)
     block.root = weakref.ref(root)
     insort(_blocks, block)
     segment.used += 1
@@ -369,11 +374,6 @@ def allocate(nbytes: int) -> NDArray[np.uint8]:
 def is_fresh(root: NDArray[np.uint8]) -> bool:
     """Whether the bytes under a root just allocated are known to be zero."""
     return root.nbytes >= SMALL_NBYTES
-
-
-def _on_release(block: Block) -> None:
-    _released.append(block)
-    _reap()
 
 
 def _reap() -> None:

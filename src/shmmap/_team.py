@@ -77,6 +77,14 @@ SUBMITTED_MAX = 2
 STATUS_S = 0.25
 
 
+_LIKELY_CAUSES: dict[int, str] = {
+    signal.SIGKILL: "killed from outside, or out of memory",
+    signal.SIGSEGV: "a crash in compiled code",
+    signal.SIGBUS: "a memory-mapped file was cut short, or its disk is full",
+    signal.SIGABRT: "compiled code gave up",
+}
+
+
 class Death(NamedTuple):
     """A worker's end, as a run is told of it."""
 
@@ -103,12 +111,7 @@ class Death(NamedTuple):
                 name = signal.Signals(-code).name
             except ValueError:
                 name = f"signal {-code}"
-            hint = {
-                signal.SIGKILL: "killed from outside, or out of memory",
-                signal.SIGSEGV: "a crash in compiled code",
-                signal.SIGBUS: "a memory-mapped file was cut short, or its disk is full",
-                signal.SIGABRT: "compiled code gave up",
-            }.get(-code, "")
+            hint = _LIKELY_CAUSES.get(-code, "")
             return f"{who} was killed by {name}" + (f" ({hint})" if hint else "")
         if code == EXIT_DESCRIPTORS:
             return f"{who} ended: the function closed file descriptors that are not its own"
@@ -229,9 +232,11 @@ class Team(Executor):
         self._size = resolve_workers(workers)
         self._start = start
         self._initializer = pack((initializer, tuple(initargs))) if initializer else None
-        self._initializer_payload, self._initializer_root = (
-            make_payload(self._initializer.data) if self._initializer else (None, None)
-        )
+        self._initializer_payload: Payload | None = None
+        self._initializer_root: Any = None
+        if self._initializer is not None:
+            payload, root = make_payload(self._initializer.data)
+            self._initializer_payload, self._initializer_root = payload, root
         self.blas_threads = blas_threads
         self._memory_limit = memory_limit
         self._idle_timeout = idle_timeout
@@ -607,7 +612,7 @@ class Team(Executor):
         fn: Callable[..., Any],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int | None = None,  # type: ignore[override]
+        chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[Any]:
         """Map over iterables in the workers; see :meth:`concurrent.futures.Executor.map`.
@@ -781,7 +786,7 @@ class Team(Executor):
         return True
 
     def _timeout_ms(self) -> int | None:
-        if self._dying or self._start == "fork" and any(m.gone for m in self._members.values()):
+        if self._dying:
             return 5
         if self._idle_timeout is None:
             return None
@@ -855,11 +860,7 @@ class Team(Executor):
                     elif seq in self._submitted:
                         error = restore_exception(report, "the initializer", "as a worker started")
                         self._resolve(seq, None, error)
-                self._fail_tasks(
-                    lambda report=report: restore_exception(  # type: ignore[misc]
-                        report, "the initializer", "as a worker started"
-                    )
-                )
+                self._fail_tasks(_StartError(report))
             elif isinstance(message, Attach):
                 pass  # `receive` has attached them
 
@@ -1057,6 +1058,16 @@ class Team(Executor):
         self._submit_pipe = self._wake_pipe = (-1, -1)
         self._members = {}
         self._launcher = None
+
+
+class _StartError:
+    """Makes the exception of an initializer anew for each function it concerns."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def __call__(self) -> Exception:
+        return restore_exception(self._report, "the initializer", "as a worker started")
 
 
 def _chain(retry: Future[Any], future: Future[Any]) -> None:

@@ -336,16 +336,15 @@ class _Worker:
             threadpool_limits(self._blas_threads)
             self._modules = len(sys.modules)
 
-    def _function(self, call: Call) -> Callable[..., Any]:
+    def _function(self, call: Call) -> Any:
         if call.func is None:
             if call.digest in inherited:
-                return inherited[call.digest][0]  # type: ignore[no-any-return]
+                return inherited[call.digest][0]
             if call.by_value:
-                digest, func = self._last
-                assert digest == call.digest
-                return func  # type: ignore[no-any-return]
+                assert self._last[0] == call.digest
+                return self._last[1]
             return self._functions[call.digest]
-        func = unpack(read_payload(call.func))
+        func: Callable[..., Any] = unpack(read_payload(call.func))
         if call.by_value:
             # It has just written its globals into __main__: older ones may no longer be used.
             self._last = (call.digest, func if call.digest else None)
@@ -353,7 +352,7 @@ class _Worker:
             self._functions[call.digest] = func
             while len(self._functions) > CACHED_FUNCTIONS:
                 self._functions.popitem(last=False)
-        return func  # type: ignore[no-any-return]
+        return func
 
     def _run_submitted(self, call: Call, port: _Port) -> None:
         func, args, kwargs = unpack(read_payload(call.job))
@@ -387,7 +386,9 @@ class _Worker:
         def fail(exc: BaseException) -> None:
             if _forked:
                 os._exit(0)
-            chunk = position.start // job.chunksize  # not the one asked for, if a kept result failed
+            chunk = (
+                position.start // job.chunksize
+            )  # not the one asked for, if a kept result failed
             port.error(exc, chunk, position.index, position.start, position.stop)
             control.ledger[chunk] = FAILED
             if not job.keep_going:

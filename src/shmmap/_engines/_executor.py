@@ -44,7 +44,9 @@ class _ValuePort:
 def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], Report | None]:
     """Run one chunk, which is all of `job`, wherever the executor's worker is."""
     port = _ValuePort()
-    kernel = make_kernel(job._replace(inputs=tuple(map(_read_only, job.inputs))), unpack(func), port)
+    kernel = make_kernel(
+        job._replace(inputs=tuple(map(_read_only, job.inputs))), unpack(func), port
+    )
     kernel.first_index = offset
     try:
         kernel.run(0)

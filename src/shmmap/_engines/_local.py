@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -108,7 +107,10 @@ class _LocalWork:
             mine = chunks if shares is None else range(*shares[i])
             counter = tickets if shares is None else count()
             thread = threading.Thread(
-                target=self._draw, args=(mine, counter, f"thread {i}"), name=f"shmmap-{i}", daemon=True
+                target=self._draw,
+                args=(mine, counter, f"thread {i}"),
+                name=f"shmmap-{i}",
+                daemon=True,
             )
             threads.append(thread)
         try:
@@ -182,5 +184,3 @@ class ThreadsEngine:
 
     def start(self, task: Task) -> _LocalWork:
         return _LocalWork(task, max(1, min(task.workers, task.plan.chunks)))
-
-

@@ -34,6 +34,7 @@ from .._control import (
     count_done,
     unpack_records,
 )
+from .._errors import WorkerDied
 from .._kernel import Form
 from .._messages import (
     Output,
@@ -45,7 +46,6 @@ from .._messages import (
     pack_plain,
     restore_exception,
 )
-from .._errors import WorkerDied
 from .._relay import emit
 from .._surroundings import snapshot
 from .._team import CallSpec, Death, Run, Team, name_of
