@@ -78,11 +78,12 @@ def run_page(page: Path) -> int:
 
 def run_module(name: str) -> int:
     """Run the doctests of a module, each docstring in a namespace of its own."""
-    failed = 0
-    for test in doctest.DocTestFinder().find(importlib.import_module(name)):
+    module, failed = importlib.import_module(name), 0
+    for test in doctest.DocTestFinder().find(module):
         if not test.examples:
             continue
         test.globs = fresh_main()
+        test.globs.update((key, vars(module)[key]) for key in getattr(module, "__all__", ()))
         exec("import numpy as np, shmmap", test.globs)
         failed += run_doctest(test)
     return failed

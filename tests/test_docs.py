@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import shmmap
+from shmmap._options import Keywords
 from tests.snippets import blocks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +48,7 @@ def prose(page: Path) -> str:
 
 def parameters() -> set[str]:
     """The names of all parameters of all public callables."""
-    names = set[str]()
+    names = set(Keywords.__annotations__)
     for name in shmmap.__all__:
         public = getattr(shmmap, name)
         methods = [m for n, m in inspect.getmembers(public, callable) if not n.startswith("_")]
@@ -188,6 +189,11 @@ def test_the_reference_names_everything_public() -> None:
         re.findall(r"auto(?:function|class|exception|data):: (?:shmmap\.)?(\w+)", reference)
     )
     assert listed == set(shmmap.__all__) - {"__version__"}
+
+
+def test_the_reference_names_every_option() -> None:
+    options = (ROOT / "docs/reference/options.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", options, re.MULTILINE) == list(Keywords.__annotations__)
 
 
 def test_everything_public_has_a_docstring() -> None:

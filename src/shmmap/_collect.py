@@ -7,7 +7,7 @@ than index 0's, which are put in place at the end, by one more pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,8 +132,8 @@ class Collector:
 
     # ------------------------------------------------ at the end
 
-    def finish(self, failed: list[int] | None = None) -> Any:
-        """The result of the map; entries of `failed` chunks are NaN, 0 or None.
+    def finish(self, failed: Sequence[tuple[int, int]] = ()) -> Any:
+        """The result of the map; entries of `failed` index ranges are NaN, 0 or None.
 
         Raises
         ------
@@ -141,13 +141,13 @@ class Collector:
             If results do not fit together, with a note that names the index.
         """
         if self.job.gather:
-            return self._shape_result(self._gathered(failed or []))
-        self._place_pieces()
+            return self._shape_result(self._gathered())
+        self.settle()
         if failed and self.job.out is None and self.columns is not None:
             self._blank(failed)
         return self._shape_result(self._assemble(self.kind, self.columns or ()))
 
-    def _gathered(self, failed: list[int]) -> Any:
+    def _gathered(self) -> Any:
         plan, pieces = self.plan, self.pieces
         if not pieces and not self._none_as_list:
             return None
@@ -162,7 +162,7 @@ class Collector:
             return items
         return [pieces.get(k) for k in range(plan.chunks)]
 
-    def _place_pieces(self) -> None:
+    def settle(self) -> None:
         """Put what was handed over into the output, widening it first where that is needed."""
         if not self.pieces:
             return
@@ -201,12 +201,28 @@ class Collector:
                 np.copyto(target[start:stop], column, casting="same_kind")
         self.pieces.clear()
 
-    def _blank(self, failed: list[int]) -> None:
+    def _blank(self, failed: Sequence[tuple[int, int]]) -> None:
         assert self.columns is not None
         for column in self.columns:
             blank: Any = np.nan if column.dtype.kind in "fc" else np.zeros((), column.dtype)
             if column.dtype.kind in "mM":
                 blank = np.array("NaT", column.dtype)
-            for k in failed:
-                start, stop = self.plan.limits(k)
+            for start, stop in failed:
                 column[start:stop] = blank
+
+    def substitute(self, start: int, stop: int, value: Any) -> None:
+        """Put a stand-in in the place of results there are none of; before `finish`."""
+        size = self.plan.chunksize
+        if self.job.gather:
+            for k in range(start // size, -(-stop // size)):
+                first, last = self.plan.limits(k)
+                if self.job.verb != "items":
+                    self.pieces[k] = value
+                    continue
+                items = self.pieces.setdefault(k, [None] * (last - first))
+                for i in range(max(start, first), min(stop, last)):
+                    items[i - first] = value
+        elif self.columns is not None:
+            cells = value if isinstance(value, tuple) else (value,) * len(self.columns)
+            for column, cell in zip(self.columns, cells, strict=True):
+                column[start:stop] = cell

@@ -22,7 +22,8 @@ the shared open file description is an atomic fetch-and-add done by the kernel.
 offset field     written by     meaning
 ====== ========= ============== ======================================================
 0      STOP_AT   anyone, downwards  chunks above this number are not to be started
-8      READY     caller         1 once the output is known and its message is sent
+8      READY     caller         KNOWN once the message that tells the output is sent;
+                                UNTOLD if index 0 failed or was lost
 64     ledger    worker         a byte per chunk: PENDING, DONE, FAILED, HANDED
 ====== ========= ============== ======================================================
 
@@ -54,6 +55,8 @@ SLOT_WORDS = 16
 RANKS_MAX = 1024
 
 STOP_AT, READY = 0, 1
+# Values of READY.
+UNKNOWN, KNOWN, UNTOLD = 0, 1, 2
 _LEDGER = 64
 # Done means odd: DONE is in place (or nothing was returned), HANDED was given to the caller in a page.
 PENDING, DONE, FAILED, HANDED = range(4)
@@ -121,7 +124,7 @@ class ControlBlock:
     def reset(self, chunks: int) -> None:
         """Make ready for a map of that many chunks. Nobody may be drawing from it."""
         self.words[STOP_AT] = chunks
-        self.words[READY] = 0
+        self.words[READY] = UNKNOWN
         self.ledger[:chunks] = bytes(chunks)
         self.rewind()
 

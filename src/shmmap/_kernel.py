@@ -66,7 +66,9 @@ class Job(NamedTuple):
     """Key of the Philox streams for ``rng=``."""
     timeout: float | None
     keep_going: bool
-    """A failed chunk does not stop the others."""
+    """A failed item or chunk is reported, and does not stop the others."""
+    retries: int
+    """How often a failed call of the function is tried again, at once and in place."""
 
 
 class Form(NamedTuple):
@@ -90,11 +92,14 @@ class Port(Protocol):
     def propose(self, form: Form) -> None:
         """Tell the form of index 0's result, from which the output is allocated."""
 
+    def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
+        """Report that the function failed, and that the map goes on."""
+
     def poll_output(self) -> tuple[Any, tuple[Array, ...]] | None:
         """The output, ``kind, columns``, if it is known by now."""
 
     def wait_output(self) -> tuple[Any, tuple[Array, ...]] | None:
-        """Wait for the output; None if the map was stopped."""
+        """Wait for the output; None if nobody is going to tell it: hand everything over."""
 
 
 class Position:
@@ -193,41 +198,62 @@ class _Kernel:
 
     def call_chunk(self, k: int, start: int, stop: int) -> Any:
         """Call the function for a whole chunk."""
-        args = (
-            (start, stop)
-            if self.job.verb == "ranges"
-            else [s(k, start, stop) for s in self._slicers]
-        )
-        if self._streams is not None:
-            return self.func(*args, rng=self._streams.at(start + self.first_index))
-        return self.func(*args)
+        if self.job.verb == "ranges":
+            args: Any = (start, stop)
+        else:
+            args = [slicer(k, start, stop) for slicer in self._slicers]
+        for _ in range(self.job.retries):
+            try:
+                return self._call(args, start)
+            except Exception:
+                pass
+        return self._call(args, start)
+
+    def _call(self, args: Any, index: int) -> Any:
+        if self._streams is None:
+            return self.func(*args)
+        return self.func(*args, rng=self._streams.at(index + self.first_index))
 
     def iterate(self, k: int, start: int, stop: int) -> Iterator[Any]:
         """The function's results for a chunk's items, one at a time."""
         args = [slicer(k, start, stop) for slicer in self._slicers]
-        if self._streams is None and self._clock is None:
+        job = self.job
+        if self._streams is None and self._clock is None and not (job.keep_going or job.retries):
             return map(self.func, *args)
-        return self._iterate_slowly(args, start)
+        return self._iterate_slowly(k, args, start)
 
-    def _iterate_slowly(self, args: list[Any], start: int) -> Iterator[Any]:
+    def _iterate_slowly(self, k: int, args: list[Any], start: int) -> Iterator[Any]:
         from ._control import INDEX, SINCE
 
-        func, streams, clock = self.func, self._streams, self._clock
-        for i, values in enumerate(zip(*args), start + self.first_index):  # noqa: B905 - some inputs repeat for ever
-            if clock is not None:
-                clock[INDEX] = i
-                clock[SINCE] = time.monotonic_ns()
-            try:
-                if streams is None:
-                    result = func(*values)
-                else:
-                    result = func(*values, rng=streams.at(i))
-            except StopIteration as exc:  # or this generator would seem to fail by itself
-                raise _stop_iteration() from exc
-            finally:
+        clock, job = self._clock, self.job
+        for i, values in enumerate(zip(*args), start):  # noqa: B905 - some inputs repeat for ever
+            left = job.retries
+            while True:
                 if clock is not None:
-                    clock[SINCE] = 0
+                    clock[INDEX] = i
+                    clock[SINCE] = time.monotonic_ns()
+                try:
+                    result = self._call(values, i)
+                    break
+                except BaseException as exc:
+                    if left and isinstance(exc, Exception):
+                        left -= 1
+                    elif job.keep_going:
+                        self.port.error(exc, k, i, i, i + 1)
+                        result = FAILED_ITEM
+                        break
+                    elif isinstance(exc, StopIteration):  # or this generator would seem to fail
+                        raise _stop_iteration() from exc
+                    else:
+                        raise
+                finally:
+                    if clock is not None:
+                        clock[SINCE] = 0
             yield result
+
+
+FAILED_ITEM: Any = object()
+"""In the place of a result that there is none of."""
 
 
 def _stop_iteration() -> RuntimeError:
@@ -258,6 +284,8 @@ class GatherKernel(_Kernel):
             if len(results) < stop - start:
                 position.index = start + len(results)
                 raise _stop_iteration()
+            if self.job.keep_going:
+                results = [None if result is FAILED_ITEM else result for result in results]
             self._held.append((k, results))
             return
         result = self.call_chunk(k, start, stop)
@@ -383,6 +411,11 @@ class FillKernel(_Kernel):
         values: list[Any] = []
         try:
             first = next(results, _NO_RESULT)
+            while first is FAILED_ITEM and i + 1 < stop:
+                i += 1
+                first = next(results, _NO_RESULT)
+            if first is FAILED_ITEM:
+                return FAILED_ITEM, ()
             if first is _NO_RESULT:
                 raise _stop_iteration()
             kind, cells = split_result(first)
@@ -392,13 +425,14 @@ class FillKernel(_Kernel):
             if kind is None:
                 for result in results:
                     i += 1
-                    if result is not None:
+                    if result is not None and result is not FAILED_ITEM:
                         check_kind(split_result(result)[0], 1, None, 1)
                 if i + 1 < stop:
                     i += 1
                     raise _stop_iteration()
                 return None, ()
-            if kind == "array" and np.ndim(first) == 0 and not isinstance(first, np.ndarray):
+            is_number = np.ndim(first) == 0 and not isinstance(first, (np.ndarray, tuple))
+            if is_number and not self.job.keep_going:
                 values.append(first)
                 values.extend(results)
                 i = start + len(values)
@@ -406,7 +440,7 @@ class FillKernel(_Kernel):
                     raise _stop_iteration()
                 i = start
                 return kind, (self._scalars(values, start),)
-            return kind, self._rows(kind, cells, results, start, stop)
+            return kind, self._rows(kind, cells, results, i, start, stop)
         except BaseException:
             if position.index == start:  # not told more precisely on the way
                 position.index = max(i, start + len(values))
@@ -437,9 +471,15 @@ class FillKernel(_Kernel):
         return np.stack(columns)
 
     def _rows(
-        self, kind: Any, cells: tuple[Any, ...], results: Iterable[Any], start: int, stop: int
+        self,
+        kind: Any,
+        cells: tuple[Any, ...],
+        results: Iterable[Any],
+        at: int,
+        start: int,
+        stop: int,
     ) -> tuple[Array, ...]:
-        """Columns of a chunk whose items are arrays or tuples, each stored as it comes."""
+        """Columns of a chunk whose items are stored as they come; `cells` is what index `at` gave."""
         position = self.position
         firsts = [as_column(cell) for cell in cells]
         targets: list[Array] = []
@@ -452,11 +492,13 @@ class FillKernel(_Kernel):
                 targets.append(target[start:stop])
             else:
                 targets.append(np.empty((stop - start, *a.shape), np.result_type(a.dtype)))
-            targets[j][0] = a
+            targets[j][at - start] = a
         width = len(targets)
-        i = 0
-        for i, result in enumerate(results, 1):
+        i = at - start
+        for i, result in enumerate(results, i + 1):
             position.index = start + i
+            if result is FAILED_ITEM:
+                continue
             if kind == "array":
                 a = result
                 target = targets[0]
@@ -548,6 +590,9 @@ class FillKernel(_Kernel):
 
     def _place(self, k: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]) -> None:
         """Put a chunk's columns into the output, or keep them until it is known."""
+        if kind is FAILED_ITEM:
+            self.port.mark(k)
+            return
         if self._kind == "unknown":
             self._learn_output()
         if self._kind == "unknown":
@@ -559,6 +604,8 @@ class FillKernel(_Kernel):
             self._held_nbytes += sum(column.nbytes for column in kept)
             if self._held_nbytes > HELD_NBYTES:
                 self._wait_output()
+                if self._held:
+                    self._ship()
             return
         out = self._out or ()
         if kind is not self._kind or len(columns) != len(out):

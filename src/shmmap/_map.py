@@ -312,7 +312,6 @@ def _run(
     ]
     targets = [_array.empty_like(each) if j in private else each for j, each in enumerate(outs)]
     columns = tuple(np.moveaxis(each, result_axis, 0) for each in targets) if outs else None
-    keeps_going = options.on_error != "raise" or options.retries > 0
     job = Job(
         verb,
         gather,
@@ -324,7 +323,8 @@ def _run(
         dtypes,
         make_key(options.rng),
         options.timeout,
-        keeps_going,
+        options.on_error != "raise",
+        options.retries,
     )
 
     def shape_result(result: Any) -> Any:
@@ -347,7 +347,6 @@ def _run(
         name,
         in_place=in_place,
         on_error=options.on_error,
-        retries=options.retries,
         axis=note_axis,
     )
     with ExitStack() as stack:
@@ -399,7 +398,7 @@ def _finish_empty(
     if options.wait:
         return result
     plan = Plan(0, 1)
-    job = Job(verb, gather, 0, 1, (), 0, None, None, None, None, False)
+    job = Job(verb, gather, 0, 1, (), 0, None, None, None, None, False, 0)
     collector = Collector(job, plan, shape=lambda r: r, shared=False, none_as_list=True)
     return MapFuture(_NoWork(), lambda: result, collector)
 

@@ -36,6 +36,7 @@ from ._control import (
     FIRST,
     HANDED,
     KEPT,
+    KNOWN,
     LEAVE,
     LEFT,
     READY,
@@ -45,6 +46,7 @@ from ._control import (
     SPEC,
     STOP,
     STOP_AT,
+    UNKNOWN,
     ClaimSlots,
     ControlBlock,
     Outbox,
@@ -228,11 +230,9 @@ class _Worker:
 
     # ------------------------------------------------ messages
 
-    def receive(self, timeout: float | None = None) -> Any:
+    def receive(self) -> Any:
         """The next message that is not about attaching; None at the end of the line."""
         while True:
-            if timeout is not None and not select.select([self._line], [], [], timeout)[0]:
-                return ()
             data, ancillary, _, _ = self._line.recvmsg(MESSAGE_NBYTES, 4 * 256)
             if not data:
                 return None
@@ -542,28 +542,28 @@ class _Port:
 
     def poll_output(self) -> Any:
         assert self._control is not None
-        if not self._control.words[READY]:
+        if self._control.words[READY] != KNOWN:
             return None
-        return self._receive_output(None)
+        return self._receive_output()
 
     def wait_output(self) -> Any:
         control = self._control
         assert control is not None
         top = control.words[STOP_AT]
-        while not control.words[READY]:
+        while control.words[READY] == UNKNOWN:
             if control.words[STOP_AT] < top:
                 return None
             select.select([self._worker._line], [], [], 0.01)
-        return self._receive_output(None)
+        return self.poll_output()
 
-    def _receive_output(self, timeout: float | None) -> Any:
+    def _receive_output(self) -> Any:
         pending = self._worker._pending
         for i, message in enumerate(pending):
             if isinstance(message, Output) and message.seq == self._call.seq:
                 del pending[i]
                 return unpack(read_payload(message.payload))
         while True:
-            message = self._worker.receive(timeout)
+            message = self._worker.receive()
             if message is None:
                 os._exit(0)
             if isinstance(message, Output):

@@ -24,6 +24,8 @@ class _ValuePort:
 
     def __init__(self) -> None:
         self.pieces: list[tuple[int, Any]] = []
+        self.reports: list[Report] = []
+        self.first_index = 0
 
     def mark(self, k: int) -> None:
         pass
@@ -34,6 +36,11 @@ class _ValuePort:
     def propose(self, form: Form) -> None:
         pass
 
+    def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
+        at = self.first_index
+        report = report_exception(exc, index + at, start + at, stop + at, -1, 0)
+        self.reports.append(report)
+
     def poll_output(self) -> None:
         return None
 
@@ -41,13 +48,13 @@ class _ValuePort:
         return None
 
 
-def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], Report | None]:
+def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], list[Report], bool]:
     """Run one chunk, which is all of `job`, wherever the executor's worker is."""
     port = _ValuePort()
     kernel = make_kernel(
         job._replace(inputs=tuple(map(_read_only, job.inputs))), unpack(func), port
     )
-    kernel.first_index = offset
+    kernel.first_index = port.first_index = offset
     try:
         kernel.run(0)
         kernel.finish()
@@ -55,8 +62,8 @@ def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], Re
         position = kernel.position
         index = -1 if position.index < 0 else position.index + offset
         start, stop = position.start + offset, position.stop + offset
-        return [], report_exception(exc, index, start, stop, -1, 0)
-    return [piece for _, piece in port.pieces], None
+        return [], [report_exception(exc, index, start, stop, -1, 0)], False
+    return [piece for _, piece in port.pieces], port.reports, True
 
 
 def _read_only(entry: Input) -> Input:
@@ -142,12 +149,13 @@ class _ExecutorWork:
     def _take(self, k: int, future: Future[Any]) -> bool:
         start, stop = self._task.plan.limits(k)
         try:
-            pieces, report = future.result()
+            pieces, reports, is_done = future.result()
         except BaseException as exc:
             self._task.outcome.note_exception(k, exc, -1, start, stop, "the executor")
             return False
-        if report is not None:
+        for report in reports:
             self._task.outcome.note_report(k, report)
+        if not is_done:
             return False
         if pieces:
             self._task.collector.add([(k, pieces[0])])

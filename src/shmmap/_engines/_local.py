@@ -22,8 +22,9 @@ __all__ = ["SerialEngine", "ThreadsEngine"]
 class _Port:
     """A kernel's way to the collector within one process; see `_kernel.Port`."""
 
-    def __init__(self, work: _LocalWork) -> None:
+    def __init__(self, work: _LocalWork, who: str) -> None:
         self._work = work
+        self._who = who
 
     def mark(self, k: int) -> None:
         self._work.ledger[k] = DONE
@@ -39,6 +40,12 @@ class _Port:
         with work.lock:
             work.output = work.task.collector.propose(form)
         work.output_known.set()
+
+    def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
+        if isinstance(exc, KeyboardInterrupt):
+            raise exc
+        with self._work.lock:
+            self._work.task.outcome.note_exception(chunk, exc, index, start, stop, self._who)
 
     def poll_output(self) -> Any:
         return self._work.output
@@ -131,7 +138,7 @@ class _LocalWork:
 
     def _draw(self, chunks: Any, tickets: Any, who: str, serial: bool = False) -> None:
         task = self.task
-        kernel = make_kernel(task.job, task.func, _Port(self))
+        kernel = make_kernel(task.job, task.func, _Port(self, who))
         position = kernel.position
         tick = task.tick if serial else None
 

@@ -21,6 +21,7 @@ from .._control import (
     ERROR,
     INDEX,
     KEPT,
+    KNOWN,
     LEAVE,
     LEFT,
     READY,
@@ -30,6 +31,8 @@ from .._control import (
     SLOT_WORDS,
     SPEC,
     STOP_AT,
+    UNKNOWN,
+    UNTOLD,
     Record,
     count_done,
     unpack_records,
@@ -144,7 +147,7 @@ class _ProcessWork(Run):
             control.reset(plan.chunks)
         else:
             control.words[STOP_AT] = plan.chunks
-            control.words[READY] = 0
+            control.words[READY] = UNKNOWN
             for chunk in todo:
                 control.ledger[chunk] = 0
             control.rewind()
@@ -185,7 +188,7 @@ class _ProcessWork(Run):
         self._keep += (root,)
         message = dumps_message(Output(self.seq, payload))
         self._team.publish_output(self, message, packed.segments | payload.segments())
-        control.words[READY] = 1
+        control.words[READY] = KNOWN
 
     # ------------------------------------------------ waiting
 
@@ -283,10 +286,18 @@ class _ProcessWork(Run):
             self._publish()
         elif record.kind == ERROR:
             self._task.outcome.note_report(record.first, Report(*team.take_payload(record)))
+            if record.first == 0:
+                self._let_hand_over()
             if record.first < 0 and self.control is not None:
                 self.control.stop(self._task.plan.chunks, -1)
         elif record.kind == KEPT:
             self._keep_blocks(record.first)
+
+    def _let_hand_over(self) -> None:
+        """Index 0 will not tell the output in this round: nobody is to wait for it."""
+        control = self.control
+        if control is not None and self._task.collector.columns is None:
+            control.words[READY] = UNTOLD
 
     def _keep_blocks(self, id: int) -> None:
         """A function kept a view: the slices this map used of that segment must not be used again."""
@@ -320,14 +331,15 @@ class _ProcessWork(Run):
         if death.rank in self._timed_out:
             index = self._timed_out.pop(death.rank)
             chunk = index // task.plan.chunksize
-            start, end = task.plan.limits(chunk)
             seconds = task.job.timeout
             error = TimeoutError(f"one call of {name_of(task.func)} took longer than {seconds} s")
             shown = index if task.job.verb == "items" else -1
-            task.outcome.note_exception(chunk, error, shown, start, end, f"worker {death.rank}")
-            if not task.job.keep_going:
+            task.outcome.note_stuck(chunk, shown, error, f"worker {death.rank} (pid {death.pid})")
+            if task.outcome.gives_up_on([chunk]):
                 control.stop(task.plan.chunks, chunk)
             return
+        if 0 in lost:
+            self._let_hand_over()
         task.outcome.note_death(death.cause(), death.chunk, lost)
         if task.outcome.gives_up_on(lost):
             control.stop(task.plan.chunks, min(lost))
