@@ -13,6 +13,7 @@ import pytest
 
 import shmmap
 from shmmap.testing import leak_guard
+from tests import functions
 
 ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")
 """Where a map may run; the last two are a `Team` and a `ThreadPoolExecutor` of the test's own."""
@@ -38,6 +39,7 @@ _failed = pytest.StashKey[bool]()
 def pytest_configure(config: pytest.Config) -> None:
     """Name the markers of this suite."""
     config.addinivalue_line("markers", "unguarded(reason): the leak guard would be in the way")
+    config.addinivalue_line("markers", "warm: the default team is to be there before the test")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,6 +57,8 @@ def _guard(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("unguarded"):
         yield
         return
+    if request.node.get_closest_marker("warm"):
+        shmmap.pmap(functions.nothing, range(8), workers=2, chunksize=1)
     guard = contextlib.ExitStack()
     guard.enter_context(leak_guard())
     yield
@@ -78,7 +82,8 @@ def _no_team_left() -> Iterator[None]:
 def open_engine(name: str) -> Iterator[Any]:
     """Open what to pass as ``engine=`` for one of `ENGINES`."""
     if name == "team":
-        with shmmap.Team(workers=2) as team:
+        # Forked, so that each test may have one; the default team is started clean.
+        with shmmap.Team(workers=2, start="fork") as team:
             yield team
     elif name == "executor":
         with concurrent.futures.ThreadPoolExecutor(3) as executor:

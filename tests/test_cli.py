@@ -180,9 +180,7 @@ class TestMap:
         wanted = (folder.path / "expected.npy").read_bytes()
         assert (folder.path / "out.npy").read_bytes() == wanted
 
-    @pytest.mark.parametrize(
-        "dtype", ["?", "i1", "u8", "f2", "c16", "S5", "U3", "M8[s]", "m8[ms]", "i4,f8", ">f8"]
-    )
+    @pytest.mark.parametrize("dtype", ["?", "f2", "c16", "U3", "M8[s]", "i4,f8", ">f8"])
     def test_dtypes(self, folder, dtype):
         rows = np.arange(120.0).astype(dtype)
         expected = np.concatenate([rows[:60], rows[60:]])  # in the byte order of the machine
@@ -370,7 +368,7 @@ class TestRefusals:
     def test_arguments(self, folder, args):
         assert folder.refuse(*args)[0] == 2
 
-    @pytest.mark.parametrize("engine", ["processes", "fork", "threads", "serial"])
+    @pytest.mark.parametrize("engine", ["processes", "serial"])
     @pytest.mark.parametrize(
         ("func", "options", "complaint"),
         [
@@ -505,17 +503,15 @@ class TestSignals:
         process.communicate()
 
     @pytest.mark.parametrize(
-        ("signum", "word"),
+        ("kill", "signum", "word"),
         [
-            (signal.SIGINT, "interrupted"),
-            (signal.SIGTERM, "terminated"),
-            (signal.SIGHUP, "terminated"),
+            (os.killpg, signal.SIGINT, "interrupted"),  # as a terminal does for Ctrl-C
+            (os.kill, signal.SIGINT, "interrupted"),
+            (os.kill, signal.SIGTERM, "terminated"),
+            (os.kill, signal.SIGHUP, "terminated"),
         ],
     )
-    @pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["process", "group"])
-    def test_one(self, folder, running, signum, word, kill):
-        if kill is os.killpg and signum != signal.SIGINT:
-            pytest.skip("only Ctrl-C goes to the group")
+    def test_one(self, folder, running, kill, signum, word):
         kill(running.pid, signum)
         stdout, stderr = running.communicate(timeout=10)
         assert (running.returncode, stdout, stderr) == (128 + signum, "", f"shmmap: {word}\n")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _array
-from ._control import DONE
+from ._control import DONE, NOTHING
 from ._kernel import Form, Job, check_kind
 from ._plan import Plan
 
@@ -45,6 +45,8 @@ class Collector:
         """Whether inferred outputs lie in shared memory."""
         self._none_as_list = none_as_list
         self.pieces: dict[int, Any] = {}
+        self._nothing: list[int] = []
+        """Chunks for which None was returned, while no output was known."""
         self.kind: Any = "unknown"
         self.columns: tuple[Array, ...] | None = job.out
         """Outputs, axis first; as the kernels know them."""
@@ -103,6 +105,11 @@ class Collector:
         for k, piece in pieces:
             self.pieces[k] = piece
 
+    def note_nothing(self, marks: bytes) -> None:
+        """Take from the ledger for which chunks the function returned None."""
+        if not self.job.gather and NOTHING in marks:
+            self._nothing = [k for k, mark in enumerate(marks) if mark == NOTHING]
+
     def value_of(self, k: int, mark: int, over: bool) -> tuple[Any] | None:
         """The part of the result that chunk `k` is, in a tuple of one; None if it is not here yet."""
         start, stop = self.plan.limits(k)
@@ -112,6 +119,8 @@ class Collector:
                 return (piece,)
             nothing = [None] * (stop - start) if self.job.verb == "items" else None
             return (nothing,) if mark == DONE or (over and mark) else None
+        if mark == NOTHING:
+            return (None,)
         if piece is not _MISSING:
             kind, parts = piece
         elif self.columns is not None and (mark == DONE or (over and mark)):
@@ -164,6 +173,9 @@ class Collector:
 
     def settle(self) -> None:
         """Put what was handed over into the output, widening it first where that is needed."""
+        if self._nothing and (self.pieces or self.columns):
+            for k in self._nothing:
+                self.pieces[k] = (None, ())  # which does not fit to the others, and is told so
         if not self.pieces:
             return
         if self.columns is None or self.kind == "unknown":

@@ -24,7 +24,7 @@ offset field     written by     meaning
 0      STOP_AT   anyone, downwards  chunks above this number are not to be started
 8      READY     caller         KNOWN once the message that tells the output is sent;
                                 UNTOLD if index 0 failed or was lost
-64     ledger    worker         a byte per chunk: PENDING, DONE, FAILED, HANDED
+64     ledger    worker         a byte per chunk: PENDING, DONE, FAILED, HANDED, NOTHING
 ====== ========= ============== ======================================================
 
 *Requires*: a control block is used again only after every worker has left its map, so that nobody draws
@@ -58,8 +58,8 @@ STOP_AT, READY = 0, 1
 # Values of READY.
 UNKNOWN, KNOWN, UNTOLD = 0, 1, 2
 _LEDGER = 64
-# Done means odd: DONE is in place (or nothing was returned), HANDED was given to the caller in a page.
-PENDING, DONE, FAILED, HANDED = range(4)
+# Done means odd: DONE is in place, HANDED was given to the caller in a page, for NOTHING None was returned.
+PENDING, DONE, FAILED, HANDED, NOTHING = 0, 1, 2, 3, 5
 
 # Kinds of record.
 LEAVE, RESULTS, SPEC, ERROR, KEPT, DIED, RELAY = range(7)
@@ -69,7 +69,7 @@ _RECORD = struct.Struct("<7q")
 
 def count_done(marks: bytes | bytearray) -> int:
     """Number of chunks done according to a ledger."""
-    return marks.count(DONE) + marks.count(HANDED)
+    return marks.count(DONE) + marks.count(HANDED) + marks.count(NOTHING)
 
 
 class ClaimSlots:
@@ -103,9 +103,11 @@ class ControlBlock:
         if fds is None:
             self.fd = _segment.open_nameless(nbytes)
             self.pipe_read, self.pipe_write = os.pipe2(os.O_CLOEXEC)
+            self.doorbell = self._make_doorbell()
+            """A write end of its own description, non-blocking, for the caller's own use."""
         else:
             self.fd, self.pipe_write = fds
-            self.pipe_read = -1
+            self.pipe_read = self.doorbell = -1
         self._map: mmap.mmap = _segment.map_fd(self.fd, nbytes)
         self.words = memoryview(self._map)[:_LEDGER].cast("q")
         self.ledger = memoryview(self._map)[_LEDGER:]
@@ -142,8 +144,7 @@ class ControlBlock:
             self.words[STOP_AT] = at
         os.lseek(self.fd, max(chunks, os.lseek(self.fd, 0, os.SEEK_CUR)), os.SEEK_SET)
 
-    def make_doorbell(self) -> int:
-        """A further write end, of its own description and non-blocking, for the caller's own use."""
+    def _make_doorbell(self) -> int:
         if os.path.exists("/proc/self/fd"):
             return os.open(
                 f"/proc/self/fd/{self.pipe_write}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -155,7 +156,7 @@ class ControlBlock:
         self.words.release()
         self.ledger.release()
         self._map.close()
-        for fd in (self.fd, self.pipe_read, self.pipe_write):
+        for fd in (self.fd, self.pipe_read, self.pipe_write, self.doorbell):
             if fd >= 0:
                 os.close(fd)
 

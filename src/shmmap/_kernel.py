@@ -24,6 +24,8 @@ __all__ = ["FillKernel", "Form", "GatherKernel", "Input", "Job", "Port", "make_k
 
 Array = NDArray[Any]
 
+# A chunk 0 that is going to take longer tells the form of its first result before the others are there.
+PROPOSE_S = 2e-4
 # Results a worker may keep while the output is not known yet, before it waits for it.
 HELD_NBYTES = 1 << 26
 # Up to this much is handed over as it is when there are no more tickets, rather than wait for the output.
@@ -83,14 +85,17 @@ class Form(NamedTuple):
 class Port(Protocol):
     """How a kernel reaches the collector."""
 
-    def mark(self, k: int) -> None:
-        """Enter chunk `k` into the ledger as done."""
+    def mark(self, k: int, nothing: bool = False) -> None:
+        """Enter chunk `k` into the ledger as done; `nothing`: because None was returned."""
 
     def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
         """Hand over results of chunks in ``[first, stop)``, and mark each of them done."""
 
-    def propose(self, form: Form) -> None:
-        """Tell the form of index 0's result, from which the output is allocated."""
+    def propose(self, form: Form, at_once: bool) -> None:
+        """Tell the form of index 0's result, from which the output is allocated.
+
+        `at_once`: the chunk takes long enough that others should not wait for its end.
+        """
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report that the function failed, and that the map goes on."""
@@ -408,6 +413,7 @@ class FillKernel(_Kernel):
         position = self.position
         results = self.iterate(k, start, stop)
         i = position.index = start
+        began = time.perf_counter()
         values: list[Any] = []
         try:
             first = next(results, _NO_RESULT)
@@ -421,7 +427,9 @@ class FillKernel(_Kernel):
             kind, cells = split_result(first)
             if start == 0 and self._kind == "unknown":
                 columns = [as_column(cell) for cell in cells]
-                self.port.propose(Form(kind, tuple((c.shape, c.dtype) for c in columns)))
+                left = (time.perf_counter() - began) * (stop - start)
+                form = Form(kind, tuple((c.shape, c.dtype) for c in columns))
+                self.port.propose(form, left > PROPOSE_S)
             if kind is None:
                 for result in results:
                     i += 1
@@ -495,7 +503,8 @@ class FillKernel(_Kernel):
             targets[j][at - start] = a
         width = len(targets)
         i = at - start
-        for i, result in enumerate(results, i + 1):
+        for result in results:
+            i += 1
             position.index = start + i
             if result is FAILED_ITEM:
                 continue
@@ -577,7 +586,8 @@ class FillKernel(_Kernel):
                 )
             columns.append(a if axis == 0 else np.moveaxis(a, axis, 0))
         if start == 0 and self._kind == "unknown":
-            self.port.propose(Form(kind, tuple((c.shape[1:], c.dtype) for c in columns)))
+            form = Form(kind, tuple((c.shape[1:], c.dtype) for c in columns))
+            self.port.propose(form, False)
         return kind, tuple(columns)
 
     # ------------------------------------------------ placing
@@ -595,6 +605,9 @@ class FillKernel(_Kernel):
             return
         if self._kind == "unknown":
             self._learn_output()
+        if self._kind == "unknown" and kind is None:
+            self.port.mark(k, nothing=True)  # whether that fits is told by the whole ledger
+            return
         if self._kind == "unknown":
             # A copy: the function may return the same buffer every time.
             kept = tuple(np.array(column) for column in columns)

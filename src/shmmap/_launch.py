@@ -6,7 +6,6 @@ its pid with a pidfd (-1 where the platform has none), and, when it has ended, i
 
 from __future__ import annotations
 
-import multiprocessing.spawn
 import os
 import select
 import signal
@@ -77,6 +76,8 @@ class TemplateLauncher:
                 f"import sys; sys.path[:] = {path!r}; "
                 f"from shmmap._template import main; main({theirs.fileno()}, {blas_threads})"
             )
+            import multiprocessing.spawn
+
             # Bytes on POSIX, since 3.11, whatever the annotations say.
             executable = os.fsdecode(multiprocessing.spawn.get_executable() or "")
             if not executable:

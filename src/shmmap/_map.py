@@ -636,8 +636,8 @@ def preduce(
     >>> x = shmmap.asshared(np.arange(1000))
     >>> shmmap.preduce(np.sum, x)
     np.int64(499500)
-    >>> shmmap.preduce(lambda c: (c.min(), c.max()), x, combine=lambda a, b: max(a, b, key=abs))
-    (np.int64(999), np.int64(999))
+    >>> shmmap.preduce(lambda chunk: (chunk.sum(), len(chunk)), x)
+    (np.int64(499500), np.int64(1000))
     """
     opts = make_options(dict(options))
     if not callable(combine):

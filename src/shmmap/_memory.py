@@ -7,7 +7,9 @@ and every ancestor's limit with them.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator
 
 __all__ = ["available", "cgroup_headroom", "usable_cores"]
@@ -93,12 +95,27 @@ def available() -> tuple[int, str]:
     return free, where
 
 
+# Reading the quota takes several files; it is asked on the path of every call, and seldom changes.
+_QUOTA_S = 1.0
+_quota: tuple[float, float] = (-1.0, 0.0)  # valid until, cores
+
+
 def usable_cores() -> int:
     """Cores this process may use: the affinity mask and the cgroup's CPU quota, at least 1."""
+    global _quota
     try:
         cores = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not on macOS
         cores = os.cpu_count() or 1
+    now = time.monotonic()
+    if now > _quota[0]:
+        _quota = (now + _QUOTA_S, _quota_cores())
+    return max(1, min(cores, math.ceil(_quota[1])))
+
+
+def _quota_cores() -> float:
+    """Cores that the CPU quota of the cgroups amounts to."""
+    cores = math.inf
     for version, folder in _cgroup_folders("cpu"):
         if version == 2:
             quota_text, _, period_text = (_read(folder + "/cpu.max") or "max 1").partition(" ")
@@ -108,5 +125,5 @@ def usable_cores() -> int:
             quota = _read_int(folder + "/cpu.cfs_quota_us") or -1
             period = _read_int(folder + "/cpu.cfs_period_us") or 100_000
         if quota > 0:
-            cores = min(cores, max(1, -(-quota // period)))
-    return max(1, cores)
+            cores = min(cores, quota / period)
+    return cores if cores < math.inf else 1 << 20

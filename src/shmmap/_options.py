@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -75,6 +74,8 @@ def make_options(keywords: dict[str, Any]) -> Options:
 
 
 def _explain_unknown(name: str) -> str:
+    import difflib
+
     close = difflib.get_close_matches(name, _NAMES + _VERB_ONLY, 1)
     guess = f" (did you mean {close[0]!r}?)" if close else ""
     return (
@@ -84,7 +85,8 @@ def _explain_unknown(name: str) -> str:
 
 
 def _check(options: Options) -> None:
-    resolve_workers(options.workers)
+    if options.workers is not None:
+        resolve_workers(options.workers)
     if options.schedule not in ("dynamic", "static"):
         raise ValueError(f"schedule must be 'dynamic' or 'static', not {options.schedule!r}")
     if not callable(options.on_error) and options.on_error not in ("raise", "continue"):
@@ -135,7 +137,7 @@ def resolve_engine(options: Options) -> tuple[Engine, int, int]:
     from . import _worker
 
     engine = options.engine
-    workers = resolve_workers(options.workers)
+    workers = 0 if isinstance(engine, Team) else resolve_workers(options.workers)
     if isinstance(engine, str) and engine not in ("serial", "threads", "processes", "fork"):
         raise ValueError(
             f"engine must be 'serial', 'threads', 'processes', 'fork', a Team or an Executor, not "
@@ -169,10 +171,9 @@ def resolve_engine(options: Options) -> tuple[Engine, int, int]:
     team = engine if isinstance(engine, Team) else entered_team() if engine is None else None
     if team is None:
         return ProcessEngine(default_team(workers)), workers, 1
+    workers = team.size
     if options.workers is not None and options.workers != -1:
-        workers = min(workers, team.size)
-    else:
-        workers = team.size
+        workers = min(resolve_workers(options.workers), team.size)
     return ProcessEngine(team), workers, team.blas_threads
 
 

@@ -108,7 +108,9 @@ class Outcome:
 
     def note_death(self, cause: str, current: int, lost: Iterable[int]) -> None:
         """A worker died in chunk `current`; of the chunks it had begun, `lost` are not done."""
-        where = "" if current < 0 else f" in indices {describe_ranges([self._plan.limits(current)])}"
+        where = (
+            "" if current < 0 else f" in indices {describe_ranges([self._plan.limits(current)])}"
+        )
         self._causes.append(cause + where)
         for chunk in lost:
             # The others had run well, and only their results are gone: no fault of theirs.
@@ -152,8 +154,8 @@ class Outcome:
 
     # ------------------------------------------------ the end
 
-    def finish(self, undone: list[int]) -> Any:
-        """The result, or the one exception the caller gets. `undone` is what the ledger says.
+    def finish(self, undone: list[int], marks: bytes) -> Any:
+        """The result, or the one exception the caller gets; `undone` and `marks` are of the ledger.
 
         Raises
         ------
@@ -162,6 +164,7 @@ class Outcome:
         """
         if self._fatal is not None:
             raise self._fatal
+        self._collector.note_nothing(marks)
         failures = [self._failures[start] for start in sorted(self._failures)]
         if not undone and not failures:
             return self._collector.finish()

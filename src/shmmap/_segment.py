@@ -20,9 +20,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 import sys
-import tempfile
 import threading
 import weakref
 from bisect import bisect_right, insort
@@ -121,6 +119,11 @@ class Slab:
         self.free = merged
 
 
+def _random_id() -> int:
+    """Where this process's identities begin: 31 random bits, above a counter of 31."""
+    return int.from_bytes(os.urandom(4), "little") >> 1 << 31
+
+
 _lock = threading.Lock()
 _segments: dict[int, Segment] = {}
 _blocks: list[Block] = []  # in order of address
@@ -131,7 +134,7 @@ _released: deque[Block] = deque()
 _drop_listeners: list[Callable[[int], None]] = []
 _epoch = 0  # number of forks so far
 _swept = False
-_next_id = secrets.randbits(31) << 31
+_next_id = _random_id()
 
 
 def new_id() -> int:
@@ -208,7 +211,7 @@ def _open_posix(nbytes: int) -> int:
         _swept = True
         _sweep()
     pid = os.getpid()
-    name = f"{_PREFIX}{pid}-{_start_time(pid)}-{secrets.token_hex(8)}"
+    name = f"{_PREFIX}{pid}-{_start_time(pid)}-{os.urandom(8).hex()}"
     shm = shared_memory.SharedMemory(name, create=True, size=nbytes, **options)
     try:
         return os.open(os.path.join(_SHM_FOLDER, name), os.O_RDWR | os.O_CLOEXEC)
@@ -230,6 +233,8 @@ def _open_memfd(nbytes: int) -> int:
 
 def _open_file(nbytes: int) -> int:
     """The same as an unlinked temporary file: where there is neither of the others (macOS)."""
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         os.ftruncate(file.fileno(), nbytes)
         return os.dup(file.fileno())
@@ -573,7 +578,7 @@ def _after_fork_in_child() -> None:
     _lock = threading.Lock()
     _slabs.clear()
     _drop_listeners.clear()
-    _next_id = secrets.randbits(31) << 31
+    _next_id = _random_id()
 
 
 os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

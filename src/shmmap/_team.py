@@ -267,6 +267,7 @@ class Team(Executor):
         self._relay_arrived = threading.Condition(self._lock)
         self._idle_since = time.monotonic()
         self._closed = False
+        self._ending = False
         self._tokens: list[Any] = []
         _teams.add(self)
 
@@ -376,7 +377,7 @@ class Team(Executor):
             capacity = 1 << max(12, (chunks - 1).bit_length())
             control = ControlBlock(self._next_control, capacity)
         run.control = control
-        run.doorbell = control.make_doorbell()
+        run.doorbell = control.doorbell
         run.admitted.set()
 
     def next_seq(self, run: Run) -> int:
@@ -430,12 +431,13 @@ class Team(Executor):
         if member.has_backlog():
             self._wake()
 
-    def publish_output(self, run: Run, message: bytes, segments: frozenset[int]) -> None:
-        """Tell every participant where results go."""
+    def publish_output(
+        self, run: Run, ranks: Iterable[int], message: bytes, segments: frozenset[int]
+    ) -> None:
+        """Tell participants where results go."""
         with self._lock:
             run.output = (message, segments)
-            assert run.spec is not None
-            for rank in range(run.spec.team):
+            for rank in ranks:
                 member = self._members.get(rank)
                 if member is not None:
                     member.attach(segments)
@@ -516,9 +518,7 @@ class Team(Executor):
         with self._lock:
             self._runs.pop(run.seq, None)
             self._roster.end(run.seq)
-            if run.doorbell >= 0:
-                os.close(run.doorbell)
-                run.doorbell = -1
+            run.doorbell = -1
             control, run.control = run.control, None
             if control is not None:
                 self._open_controls -= 1
@@ -753,7 +753,9 @@ class Team(Executor):
     def _attend_once(self) -> bool:
         poll = select.poll()
         with self._lock:
-            if self._is_finished():
+            if self._ending:
+                self._break_off()
+            if self._ending or self._is_finished():
                 self._go_home()
                 return False
             poll.register(self._wake_pipe[0], select.POLLIN)
@@ -1034,16 +1036,27 @@ class Team(Executor):
 
     def end_now(self) -> None:
         """At the interpreter's exit: nobody waits for anything any more."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
-            if self._pid != os.getpid():
+            self._closed = self._ending = True
+            attendant = self._attendant
+            if attendant is None:
                 return
-            self._closed = True
-            self._fail_tasks(lambda: WorkerDied("the interpreter is shutting down"))
-            for member in self._members.values():
-                member.close()
-            if self._launcher is not None:
-                self._launcher.close()
-                self._launcher = None
+            self._wake()
+        # It must not be caught by the interpreter's end in the middle of something.
+        attendant.join(timeout=5)
+
+    def _break_off(self) -> None:
+        """End all workers at once, whatever they do. The lock is held."""
+        self._fail_tasks(lambda: WorkerDied("the interpreter is shutting down"))
+        for member in self._members.values():
+            if member.lifeline >= 0:
+                os.close(member.lifeline)
+                member.lifeline = -1
+        for run in self._runs.values():
+            run.broken = True
+            run.ring()
 
     def close_in_child(self) -> None:
         """In a forked child: let go of every descriptor, so that the parent's end is noticed."""

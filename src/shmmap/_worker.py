@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import pickle
 import random
 import select
 import signal
@@ -39,6 +40,7 @@ from ._control import (
     KNOWN,
     LEAVE,
     LEFT,
+    NOTHING,
     READY,
     RESULTS,
     RUNNING,
@@ -86,6 +88,8 @@ EXIT_DESCRIPTORS = 87
 
 _F_SETOWN, _F_SETSIG = 8, 10
 MESSAGE_NBYTES = 1 << 18
+# Records collected for the last write of a call; a pipe takes 4096 bytes at once.
+TAIL_NBYTES = 2048
 
 
 class Descriptors(NamedTuple):
@@ -210,6 +214,9 @@ class _Worker:
         self._doorbell = fds.doorbell
         self._lifeline = fds.lifeline
         _segment.become_worker()
+        self._buffer = memoryview(
+            bytearray(MESSAGE_NBYTES)
+        )  # recvmsg would allocate it anew each time
         self._pending: deque[Any] = deque()
         """Messages received while another was waited for."""
         self._controls: dict[int, ControlBlock] = {}
@@ -233,10 +240,10 @@ class _Worker:
     def receive(self) -> Any:
         """The next message that is not about attaching; None at the end of the line."""
         while True:
-            data, ancillary, _, _ = self._line.recvmsg(MESSAGE_NBYTES, 4 * 256)
-            if not data:
+            nbytes, ancillary, _, _ = self._line.recvmsg_into([self._buffer], 4 * 256)
+            if not nbytes:
                 return None
-            message = unpack(data)
+            message = pickle.loads(self._buffer[:nbytes])
             if isinstance(message, Attach):
                 fds = _descriptors(ancillary)
                 for (id, nbytes), fd in zip(message.segments, fds, strict=True):
@@ -323,10 +330,7 @@ class _Worker:
         slot[LEFT] = call.seq
         if control is not None and not control.is_intact():
             os._exit(EXIT_DESCRIPTORS)
-        try:
-            os.write(pipe, port.tail + Record(call.seq, self.rank, LEAVE, 0, 0, 0, 0, 0).pack())
-        except BrokenPipeError:
-            pass  # the caller has abandoned this map
+        port.leave(Record(call.seq, self.rank, LEAVE, 0, 0, 0, 0, 0))
 
     def _limit_blas(self) -> None:
         """Bound BLAS and OpenMP threads of libraries loaded since this was done last."""
@@ -407,6 +411,7 @@ class _Worker:
                 share = (stop, share[1])
             slot[STOP] = stop
             slot[FIRST] = first
+            port.release_spec()
             began = now()
             for ticket in range(first, stop):
                 chunk = ticket if chunks is None else chunks[ticket]
@@ -430,6 +435,7 @@ class _Worker:
             # More tickets at once the cheaper they are, but few near the end, where they are shared.
             k = int(min(4 * k, k * DRAW_S / took if took > 0 else 4 * k, 1 << 16))
             k = max(1, min(k, (tickets - stop) // (2 * call.team)))
+        port.close()
         try:
             kernel.finish()
         except BaseException as exc:
@@ -504,6 +510,9 @@ class _Port:
         self._pipe = pipe
         self.tail = b""
         """Records that go out together with the one that says the worker has left."""
+        self._spec = b""
+        """Index 0's form, on its way: a map that is over at once has no need of it earlier."""
+        self._closing = False
         if control is not None:
             self._ledger = control.ledger
 
@@ -513,13 +522,37 @@ class _Port:
             os._exit(0)
         where = self._worker._outbox.put(payload)
         record = Record(self._call.seq, self._worker.rank, kind, first, stop, *where)
+        if self._closing and len(self.tail) < TAIL_NBYTES:
+            self.tail += record.pack()
+        elif kind == SPEC:
+            self._spec = record.pack()
+        else:
+            self._write(self._spec + record.pack())
+            self._spec = b""
+
+    def release_spec(self) -> None:
+        """The map goes on: the caller needs to know the form of index 0's result now."""
+        if self._spec:
+            self._write(self._spec)
+            self._spec = b""
+
+    def close(self) -> None:
+        """What is sent from now on may wait for the worker's leaving."""
+        self._closing = True
+        self.tail, self._spec = self._spec, b""
+
+    def leave(self, record: Record) -> None:
+        """Say that the worker has left, and everything that waited for it."""
+        self._write(self.tail + record.pack())
+
+    def _write(self, records: bytes) -> None:
         try:
-            os.write(self._pipe, record.pack())
+            os.write(self._pipe, records)
         except BrokenPipeError:
             pass  # the caller has abandoned this map
 
-    def mark(self, k: int) -> None:
-        self._ledger[k] = DONE
+    def mark(self, k: int, nothing: bool = False) -> None:
+        self._ledger[k] = NOTHING if nothing else DONE
 
     def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
         if _forked:
@@ -532,8 +565,10 @@ class _Port:
         for k, _ in pieces:
             self._ledger[k] = HANDED
 
-    def propose(self, form: Form) -> None:
+    def propose(self, form: Form, at_once: bool) -> None:
         self.send(SPEC, 0, 0, pack_result(tuple(form)))
+        if at_once:
+            self.release_spec()
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report an exception."""

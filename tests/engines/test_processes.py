@@ -70,6 +70,7 @@ class ProcessSuite(RangesSuite):
         assert pmap(made_just_now.func, [2]) == [42]
 
 
+@pytest.mark.warm
 class TestDefaultTeam(ProcessSuite):
     """The default team of processes."""
 

@@ -13,6 +13,8 @@ import shmmap
 from shmmap.testing import KillSelf
 from tests.helpers import assert_same
 
+pytestmark = pytest.mark.warm
+
 BASE = (4, 6, 5)
 
 VIEWS = {

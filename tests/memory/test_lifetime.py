@@ -14,6 +14,8 @@ from shmmap.testing import wait_until
 from tests import functions
 from tests.helpers import descriptor_count, run_python, shared_memory_in_use
 
+pytestmark = pytest.mark.warm
+
 SIZE = 384 << 20
 """Bytes; more than the library may keep for the next array, so that all must go back at once."""
 

@@ -16,6 +16,8 @@ from tests import functions
 from tests.conftest import ENGINES, open_engine
 from tests.helpers import assert_same
 
+pytestmark = pytest.mark.warm
+
 from .strategies import NUMERIC, PLAIN, arrays, arrays_and_axis, dtypes, fill, options, shapes
 
 NUMBERS = st.sampled_from(NUMERIC)

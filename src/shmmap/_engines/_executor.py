@@ -27,13 +27,14 @@ class _ValuePort:
         self.reports: list[Report] = []
         self.first_index = 0
 
-    def mark(self, k: int) -> None:
-        pass
+    def mark(self, k: int, nothing: bool = False) -> None:
+        if nothing:
+            self.pieces.append((k, (None, ())))
 
     def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
         self.pieces.extend(pieces)
 
-    def propose(self, form: Form) -> None:
+    def propose(self, form: Form, at_once: bool) -> None:
         pass
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
@@ -115,7 +116,8 @@ class _ExecutorWork:
                 raise CancelledError
             undone = [k for k in range(task.plan.chunks) if k not in self._done]
             todo = task.outcome.todo(undone) if undone else []
-        return task.outcome.finish([k for k in range(task.plan.chunks) if k not in self._done])
+        undone = [k for k in range(task.plan.chunks) if k not in self._done]
+        return task.outcome.finish(undone, self.marks())
 
     def _run_round(self, todo: list[int]) -> None:
         task = self._task

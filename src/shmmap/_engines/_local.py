@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from .._control import DONE, HANDED, count_done
+from .._control import DONE, HANDED, NOTHING, count_done
 from .._kernel import Form, make_kernel
 from . import Task
 
@@ -26,8 +26,8 @@ class _Port:
         self._work = work
         self._who = who
 
-    def mark(self, k: int) -> None:
-        self._work.ledger[k] = DONE
+    def mark(self, k: int, nothing: bool = False) -> None:
+        self._work.ledger[k] = NOTHING if nothing else DONE
 
     def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
         with self._work.lock:
@@ -35,7 +35,7 @@ class _Port:
         for k, _ in pieces:
             self._work.ledger[k] = HANDED
 
-    def propose(self, form: Form) -> None:
+    def propose(self, form: Form, at_once: bool) -> None:
         work = self._work
         with work.lock:
             work.output = work.task.collector.propose(form)
@@ -98,7 +98,7 @@ class _LocalWork:
                 self.stop_at = task.plan.chunks
         if task.tick is not None:
             task.tick(self.done)
-        return task.outcome.finish(undone)
+        return task.outcome.finish(undone, bytes(self.ledger))
 
     def _run_round(self, todo: list[int] | None) -> None:
         chunks = range(self.task.plan.chunks) if todo is None else todo

@@ -12,6 +12,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -177,17 +178,17 @@ class _ProcessWork(Run):
         )
         self._timed_out.clear()
         self._ranks = self._team.post_run(self, spec, workers)
-        if self._task.job.out is None and self._task.collector.columns is not None:
-            self._publish()
+        if self._task.job.out is None and self._task.collector.columns:
+            self._publish(self._ranks)
 
-    def _publish(self) -> None:
+    def _publish(self, ranks: Iterable[int]) -> None:
         collector, control = self._task.collector, self.control
         assert control is not None
         packed = pack_plain((collector.kind, collector.columns))
         payload, root = make_payload(packed.data)
         self._keep += (root,)
         message = dumps_message(Output(self.seq, payload))
-        self._team.publish_output(self, message, packed.segments | payload.segments())
+        self._team.publish_output(self, ranks, message, packed.segments | payload.segments())
         control.words[READY] = KNOWN
 
     # ------------------------------------------------ waiting
@@ -220,7 +221,7 @@ class _ProcessWork(Run):
         everybody_left = self._end_round()
         self._marks_at_end = self.marks()
         self._close(reusable=everybody_left)
-        return task.outcome.finish(undone)
+        return task.outcome.finish(undone, self._marks_at_end)
 
     def _check_cancelled(self) -> None:
         if self._cancelled.is_set():
@@ -243,7 +244,11 @@ class _ProcessWork(Run):
                 self._tick()
             else:
                 data = os.read(pipe, _READ_NBYTES)
-            for record in unpack_records(data):
+            records = list(unpack_records(data))
+            for record in records:
+                if record.seq == self.seq and record.kind == LEAVE:
+                    remaining.discard(record.rank)  # first: they need not be told of the output
+            for record in records:
                 if record.seq == self.seq:
                     self._take(record, remaining)
                 elif record.page:
@@ -269,9 +274,7 @@ class _ProcessWork(Run):
 
     def _take(self, record: Record, remaining: set[int]) -> None:
         team, collector = self._team, self._task.collector
-        if record.kind == LEAVE:
-            remaining.discard(record.rank)
-        elif record.kind == RESULTS:
+        if record.kind == RESULTS:
             collector.add(team.take_payload(record))
         elif record.kind == SPEC:
             form = team.take_payload(record)
@@ -283,7 +286,10 @@ class _ProcessWork(Run):
                     self._task.outcome.note_exception(0, exc, 0, 0, 1, "the calling process")
                     self.control.stop(self._task.plan.chunks, -1)
                     return
-            self._publish()
+            if not collector.columns:
+                self._let_hand_over()  # nothing is returned, so far as index 0 can tell
+            elif remaining:
+                self._publish(remaining)
         elif record.kind == ERROR:
             self._task.outcome.note_report(record.first, Report(*team.take_payload(record)))
             if record.first == 0:
@@ -296,7 +302,7 @@ class _ProcessWork(Run):
     def _let_hand_over(self) -> None:
         """Index 0 will not tell the output in this round: nobody is to wait for it."""
         control = self.control
-        if control is not None and self._task.collector.columns is None:
+        if control is not None and not self._task.collector.columns:
             control.words[READY] = UNTOLD
 
     def _keep_blocks(self, id: int) -> None:
