@@ -34,7 +34,9 @@ import shmmap
 COSTS_NS = tuple(10**k for k in range(10))
 ITEM_NBYTES = (8, 1 << 10, 64 << 10, 1 << 20, 8 << 20)
 MOST_NBYTES = 256 << 20
-MOST_ITEMS = 1_000_000
+MOST_ITEMS = {"item": 400_000, "chunk": 1 << 24}
+MOST_CHUNKS = 20_000
+"""More than this many chunks cannot be best, and take their time."""
 SERIAL_S = 0.4
 """Serial time of one map, where items are cheap enough to choose."""
 
@@ -48,7 +50,7 @@ def spin(cost_ns: float, until: Callable[[], int] = time.perf_counter_ns) -> Non
 
 def per_item(cost_ns: int, item: Any) -> float:
     """Read one item and spend its cost."""
-    value = float(np.max(item)) if item.ndim else float(item)
+    value = float(item.max())
     if cost_ns >= 100:  # below that, asking for the time costs more
         spin(cost_ns)
     return value
@@ -56,7 +58,7 @@ def per_item(cost_ns: int, item: Any) -> float:
 
 def per_chunk(cost_ns: int, chunk: Any) -> Any:
     """Read a chunk and spend the cost of its items."""
-    values = chunk.max(axis=1)
+    values = chunk.max(axis=1) if chunk.ndim > 1 else np.sqrt(chunk)
     spin(cost_ns * len(chunk))
     return values
 
@@ -74,15 +76,18 @@ class Cell:
         floor_ns = 300 if self.kind == "item" else 0
         by_time = int(SERIAL_S * 1e9 / max(self.cost_ns + floor_ns, 1))
         least = 4 * workers if self.cost_ns < 10**9 else 2 * workers
-        return max(least, min(by_time, MOST_NBYTES // self.item_nbytes, MOST_ITEMS))
+        most = MOST_ITEMS[self.kind]
+        return max(least, min(by_time, MOST_NBYTES // self.item_nbytes, most))
 
-    def call(self, x: Any) -> Callable[[int | str], Any]:
-        """The map, with its chunk size left open."""
+    def call(self, n: int) -> Callable[[int | str], Any]:
+        """The map, with its chunk size left open, over data and into an output placed once."""
+        x = shmmap.ones(n if self.item_nbytes == 8 else (n, self.item_nbytes // 8))
+        y = shmmap.ones(n)
         if self.kind == "item":
-            rows = x[:, 0] if self.item_nbytes == 8 else x
-            return lambda size: shmmap.pmap(partial(per_item, self.cost_ns), rows, chunksize=size)
+            func = partial(per_item, self.cost_ns)
+            return lambda size: shmmap.pmap(func, x, out=y, chunksize=size)
         func = partial(per_chunk, self.cost_ns)
-        return lambda size: shmmap.pmap_chunks(func, x, chunksize=size)
+        return lambda size: shmmap.pmap_chunks(func, x, out=y, chunksize=size)
 
 
 def ladder(n: int, workers: int) -> list[int]:
@@ -90,8 +95,7 @@ def ladder(n: int, workers: int) -> list[int]:
     sizes, size = [], 1
     share = -(-n // workers)
     while size < share:
-        # More than this many chunks cannot be best, and take their time.
-        if n // size <= 100_000:
+        if n // size <= MOST_CHUNKS:
             sizes.append(size)
         size *= 4
     return [*sizes, share]
@@ -100,9 +104,7 @@ def ladder(n: int, workers: int) -> list[int]:
 def measure(cell: Cell, workers: int, rounds: int) -> tuple[float, int, float, int]:
     """Return auto's seconds, the best fixed size, its seconds, and the number of items."""
     n = cell.n(workers)
-    x = shmmap.empty((n, cell.item_nbytes // 8))
-    x[...] = 1.0
-    call = cell.call(x)
+    call = cell.call(n)
     sizes: list[int | str] = ["auto", *ladder(n, workers)]
     times: dict[int | str, list[float]] = {size: [] for size in sizes}
     call("auto")

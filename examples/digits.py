@@ -40,7 +40,8 @@ def compare(title, serial, shared):
 def normalize(rows):
     """Every digit with mean 0 and length 1."""
     rows = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64)
-    return rows / np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
+    rows /= np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
+    return rows.astype(np.float32)
 
 
 def neighbours(row, rows, k=5):
@@ -83,7 +84,7 @@ nearest = compare(
 )
 
 # Index ranges: the function does as it likes with the shared arrays that it closes over.
-distances = shmmap.empty((len(unit), len(unit)))
+distances = shmmap.empty((len(unit), len(unit)), dtype=np.float32)
 
 
 def fill(start, stop, out):

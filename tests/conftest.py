@@ -12,8 +12,7 @@ import hypothesis
 import pytest
 
 import shmmap
-from shmmap.testing import leak_guard
-from tests import functions
+from shmmap.testing import leak_guard, wait_until
 
 ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")
 """Where a map may run; the last two are a `Team` and a `ThreadPoolExecutor` of the test's own."""
@@ -51,6 +50,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     return report
 
 
+def warm_up() -> None:
+    """Have the default team hold all it ever will: members, their outboxes, several open maps."""
+    met = shmmap.zeros(2, bool)
+
+    def meet(i: Any) -> int:
+        met[i] = True
+        wait_until(met.all)
+        return int(i)
+
+    maps = [shmmap.pmap(meet, range(2), workers=2, chunksize=1, wait=False) for _ in range(4)]
+    for each in maps:
+        each.result()
+
+
 @pytest.fixture(autouse=True)
 def _guard(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves something behind."""
@@ -58,7 +71,7 @@ def _guard(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     if request.node.get_closest_marker("warm"):
-        shmmap.pmap(functions.nothing, range(8), workers=2, chunksize=1)
+        warm_up()
     guard = contextlib.ExitStack()
     guard.enter_context(leak_guard())
     yield

@@ -62,6 +62,11 @@ def dies_at_7(row):
 def one_sum(chunk):
     return chunk.sum()
 
+def needs_five(chunk):
+    if len(chunk) != 5:
+        raise ValueError(f"{len(chunk)} rows")
+    return chunk - chunk.mean(axis=0)
+
 def waits(row):
     if row[0] > 0:  # not where the shape is found
         Path("running").touch()
@@ -170,6 +175,12 @@ class TestMap:
         args = "--by", "chunk", "--axis", axis, "--chunksize", chunksize
         out = folder.map("numpy.sqrt", "in.npy", "out.npy", *args)
         np.testing.assert_array_equal(out, np.sqrt(folder.rows))
+
+    def test_the_first_chunk_has_the_size_asked_for(self, folder):
+        args = "--by", "chunk", "--chunksize", 5
+        out = folder.map("work:needs_five", "in.npy", "out.npy", *args)
+        chunks = [chunk - chunk.mean(axis=0) for chunk in np.split(folder.rows, 4)]
+        np.testing.assert_array_equal(out, np.concatenate(chunks))
 
     @pytest.mark.parametrize("engine", ["processes", "fork", "threads", "serial"])
     @pytest.mark.parametrize("workers", [1, 3])

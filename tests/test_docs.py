@@ -183,6 +183,13 @@ def test_files_named_in_the_source_exist() -> None:
     assert not wrong
 
 
+def test_the_design_names_every_file() -> None:
+    source = ROOT / "src/shmmap"
+    files = (ROOT / "docs/design/files.md").read_text()
+    listed = re.findall(r"^\| `(\S+\.py)` \|", files, re.MULTILINE)
+    assert sorted(listed) == sorted(str(p.relative_to(source)) for p in source.rglob("*.py"))
+
+
 def test_the_reference_names_everything_public() -> None:
     reference = "\n".join(p.read_text() for p in (ROOT / "docs/reference").glob("*.md"))
     listed = set(

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import shmmap
@@ -48,15 +49,15 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     },
 }
 
-OPTIONS = {
-    "workers": None,
-    "engine": None,
-    "chunksize": "auto",
-    "schedule": "dynamic",
-    "progress": False,
-    "wait": True,
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "workers": (None, -1, 1),
+    "engine": (None, "serial", "threads"),
+    "chunksize": ("auto", 3, "8MiB"),
+    "schedule": ("dynamic", "static"),
+    "progress": (False, lambda done, total: None),
+    "wait": (True,),
 }
-"""Options that all four verbs take."""
+"""Options that all four verbs take, with some of the values each takes."""
 
 HEAVY = {
     *("asyncio", "cloudpickle", "concurrent.futures.process", "hypothesis", "matplotlib"),
@@ -96,13 +97,24 @@ def test_signatures_are_those_documented(name: str) -> None:
             assert parameters[parameter].default == default, parameter
 
 
-@pytest.mark.parametrize("name", ["pmap", "pmap_chunks", "pmap_ranges", "preduce"])
-def test_verbs_take_the_same_options(name: str) -> None:
-    parameters = inspect.signature(getattr(shmmap, name)).parameters
-    for option, default in OPTIONS.items():
-        assert parameters[option].kind is inspect.Parameter.KEYWORD_ONLY, option
-        assert parameters[option].default == default, option
-    assert next(iter(parameters)) == "func"
+@pytest.mark.parametrize("option", sorted(OPTIONS))
+@pytest.mark.parametrize(
+    ("name", "func", "largest"),
+    [
+        ("pmap", np.abs, 9),
+        ("pmap_chunks", np.abs, 9),
+        ("pmap_ranges", max, 10),
+        ("preduce", np.sum, 45),
+    ],
+)
+def test_verbs_take_the_same_options(name: str, func: Any, largest: int, option: str) -> None:
+    verb = getattr(shmmap, name)
+    assert next(iter(inspect.signature(verb).parameters)) == "func"
+    data = 10 if name == "pmap_ranges" else np.arange(10)
+    for value in OPTIONS[option]:
+        assert np.max(verb(func, data, **{option: value})) == largest
+    with pytest.raises(TypeError, match=f"{option}_"):
+        verb(func, data, **{f"{option}_": 1})
 
 
 def test_likes_take_what_numpys_do() -> None:

@@ -22,6 +22,7 @@ import importlib.metadata
 import os
 import platform
 import secrets
+import shlex
 import signal
 import stat
 import sys
@@ -180,7 +181,7 @@ def run_map(args: argparse.Namespace) -> None:
         dtype = None if args.dtype is None else parse_dtype(args.dtype)
         verb = shmmap.pmap if args.by == "item" else shmmap.pmap_chunks
 
-        shape, found = probe(verb, func, source, axis, dtype)
+        shape, found = probe(verb, func, source, axis, dtype, args.chunksize)
         if dtype is None:
             func = Lossless(func, found)
         out = output.allocate(shape, found)
@@ -281,15 +282,18 @@ def probe(
     source: np.ndarray[Any, Any],
     axis: int,
     dtype: np.dtype[Any] | None,
+    chunksize: int | str,
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Learn shape and dtype of OUT: map the first piece of IN, by the same verb, serially, here."""
     length = source.shape[axis]
     piece = 1
     if verb is shmmap.pmap_chunks:
         item_nbytes = max(1, source.nbytes // max(1, length))
-        piece = min(PROBE_LEN, max(1, PROBE_NBYTES // item_nbytes), length)
-    first = source[(slice(None),) * axis + (slice(0, piece),)]
-    result = verb(func, first, axis=axis, dtype=dtype, engine="serial", progress=False)
+        piece = min(PROBE_LEN, max(1, PROBE_NBYTES // item_nbytes), max(1, length))
+        if isinstance(chunksize, int):
+            piece = chunksize
+    first = source[(slice(None),) * axis + (slice(0, max(0, piece)),)]
+    result = verb(func, first, axis=axis, dtype=dtype, chunksize=piece, engine="serial")
     if not isinstance(result, np.ndarray):
         what = f"a tuple of {len(result)}" if isinstance(result, tuple) else "None"
         raise Refused(f"FUNC returns {what}, but OUT holds one array: let it return one")
@@ -315,7 +319,8 @@ class Lossless:
             way_out = ""
             if not dtype.hasobject:
                 with suppress(TypeError):  # no dtype holds both
-                    way_out = f": pass --dtype {np.result_type(dtype, self.dtype)}"
+                    wider = str(np.result_type(dtype, self.dtype))
+                way_out = f": pass --dtype {shlex.quote(wider)}"
             what = type(result).__name__ if dtype.hasobject else dtype
             raise TypeError(f"a result is {what}, but the first one was {self.dtype}{way_out}")
         return result

@@ -34,15 +34,12 @@ class Collector:
         plan: Plan,
         *,
         shape: Callable[[Any], Any],
-        shared: bool,
         none_as_list: bool,
     ) -> None:
         self.job = job
         self.plan = plan
         self._shape_result = shape
         """From what was collected to what the verb returns."""
-        self._shared = shared
-        """Whether inferred outputs lie in shared memory."""
         self._none_as_list = none_as_list
         self.pieces: dict[int, Any] = {}
         self._nothing: list[int] = []
@@ -65,7 +62,7 @@ class Collector:
         """
         if self.kind == "unknown":
             kind, columns = form
-            dtypes = [dtype for _, dtype in columns]
+            dtypes = [np.result_type(dtype) for _, dtype in columns]
             if self.job.dtypes is not None and columns:
                 declared = self.job.dtypes
                 if len(declared) == 1:
@@ -83,7 +80,7 @@ class Collector:
                         )
                 dtypes = list(declared)
             self.columns = tuple(
-                self._allocate(item_shape, np.result_type(dtype))
+                self._allocate(item_shape, dtype)
                 for (item_shape, _), dtype in zip(columns, dtypes, strict=True)
             )
             self.kind = kind
@@ -97,7 +94,7 @@ class Collector:
         else:
             axis %= len(item_shape) + 1
             shape = (*item_shape[:axis], n, *item_shape[axis:])
-        new = _array.empty(shape, dtype) if self._shared else np.empty(shape, dtype)
+        new = _array.empty(shape, dtype)
         return new if self.job.verb == "items" or axis == 0 else np.moveaxis(new, axis, 0)
 
     def add(self, pieces: list[tuple[int, Any]]) -> None:
@@ -118,12 +115,12 @@ class Collector:
             if piece is not _MISSING:
                 return (piece,)
             nothing = [None] * (stop - start) if self.job.verb == "items" else None
-            return (nothing,) if mark == DONE or (over and mark) else None
+            return (nothing,) if mark == DONE or (over and mark & 1) else None
         if mark == NOTHING:
             return (None,)
         if piece is not _MISSING:
             kind, parts = piece
-        elif self.columns is not None and (mark == DONE or (over and mark)):
+        elif self.columns is not None and (mark == DONE or (over and mark & 1)):
             kind, parts = self.kind, tuple(column[start:stop] for column in self.columns)
         else:
             return None

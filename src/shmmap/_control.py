@@ -24,7 +24,7 @@ offset field     written by     meaning
 0      STOP_AT   anyone, downwards  chunks above this number are not to be started
 8      READY     caller         KNOWN once the message that tells the output is sent;
                                 UNTOLD if index 0 failed or was lost
-64     ledger    worker         a byte per chunk: PENDING, DONE, FAILED, HANDED, NOTHING
+64     ledger    worker         a byte per chunk: PENDING, DONE, FAILED, HANDED, LOST, NOTHING
 ====== ========= ============== ======================================================
 
 *Requires*: a control block is used again only after every worker has left its map, so that nobody draws
@@ -59,7 +59,8 @@ STOP_AT, READY = 0, 1
 UNKNOWN, KNOWN, UNTOLD = 0, 1, 2
 _LEDGER = 64
 # Done means odd: DONE is in place, HANDED was given to the caller in a page, for NOTHING None was returned.
-PENDING, DONE, FAILED, HANDED, NOTHING = 0, 1, 2, 3, 5
+# LOST: begun by a worker that died.
+PENDING, DONE, FAILED, HANDED, LOST, NOTHING = range(6)
 
 # Kinds of record.
 LEAVE, RESULTS, SPEC, ERROR, KEPT, DIED, RELAY = range(7)

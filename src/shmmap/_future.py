@@ -129,3 +129,4 @@ class MapFuture(Future[Any]):
                 return
             if not found:
                 time.sleep(_LOOK_S)
+        self.result()  # what failed only at the end, results that do not fit together, is told too

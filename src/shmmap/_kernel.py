@@ -431,15 +431,15 @@ class FillKernel(_Kernel):
                 form = Form(kind, tuple((c.shape, c.dtype) for c in columns))
                 self.port.propose(form, left > PROPOSE_S)
             if kind is None:
+                i += 1
                 for result in results:
-                    i += 1
                     if result is not None and result is not FAILED_ITEM:
                         check_kind(split_result(result)[0], 1, None, 1)
-                if i + 1 < stop:
                     i += 1
+                if i < stop:
                     raise _stop_iteration()
                 return None, ()
-            is_number = np.ndim(first) == 0 and not isinstance(first, (np.ndarray, tuple))
+            is_number = not isinstance(first, (np.ndarray, tuple)) and np.ndim(first) == 0
             if is_number and not self.job.keep_going:
                 values.append(first)
                 values.extend(results)
@@ -502,27 +502,23 @@ class FillKernel(_Kernel):
                 targets.append(np.empty((stop - start, *a.shape), np.result_type(a.dtype)))
             targets[j][at - start] = a
         width = len(targets)
-        i = at - start
+        i = at - start + 1
+        position.index = start + i  # of the item asked for next, should it fail
         for result in results:
-            i += 1
-            position.index = start + i
-            if result is FAILED_ITEM:
-                continue
-            if kind == "array":
-                a = result
+            if kind == "array" and type(result) is np.ndarray:
                 target = targets[0]
-                if (
-                    type(a) is np.ndarray
-                    and a.dtype == target.dtype
-                    and a.shape == target.shape[1:]
-                ):
-                    target[i] = a
+                if result.dtype == target.dtype and result.shape == target.shape[1:]:
+                    target[i] = result
+                    i += 1
+                    position.index += 1
                     continue
-            its_kind, its_cells = split_result(result)
-            check_kind(its_kind, len(its_cells), kind, width)
-            for j, cell in enumerate(its_cells):
-                self._store(targets, j, i, as_column(cell))
-        position.index = start + i + 1
+            if result is not FAILED_ITEM:
+                its_kind, its_cells = split_result(result)
+                check_kind(its_kind, len(its_cells), kind, width)
+                for j, cell in enumerate(its_cells):
+                    self._store(targets, j, i, as_column(cell))
+            i += 1
+            position.index += 1
         if position.index < stop:
             raise _stop_iteration()
         position.index = -1

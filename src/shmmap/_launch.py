@@ -15,7 +15,7 @@ import sys
 import warnings
 from typing import NamedTuple, Protocol
 
-from ._template import FORKED, REPLY
+from ._template import FORKED, REPLY, blas_variables, single_threaded
 from ._worker import Descriptors, run_worker
 
 __all__ = ["ForkLauncher", "Forked", "Launcher", "Lost", "Reaped", "TemplateLauncher"]
@@ -74,7 +74,8 @@ class TemplateLauncher:
             path = [entry for entry in sys.path if isinstance(entry, str)]
             code = (
                 f"import sys; sys.path[:] = {path!r}; "
-                f"from shmmap._template import main; main({theirs.fileno()}, {blas_threads})"
+                "from shmmap._template import main; "
+                f"main({theirs.fileno()}, {blas_threads}, {blas_variables(os.environ)!r})"
             )
             import multiprocessing.spawn
 
@@ -89,7 +90,7 @@ class TemplateLauncher:
             self._pid = os.posix_spawn(
                 executable,
                 [executable, *_interpreter_flags(), "-c", code],
-                os.environ,
+                single_threaded(os.environ),
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, number, number),  # onto itself: inherited

@@ -337,7 +337,6 @@ def _run(
         job,
         plan,
         shape=shape_result,
-        shared=engine.shares_memory,
         none_as_list=none_as_list,
     )
     outcome = Outcome(
@@ -399,7 +398,7 @@ def _finish_empty(
         return result
     plan = Plan(0, 1)
     job = Job(verb, gather, 0, 1, (), 0, None, None, None, None, False, 0)
-    collector = Collector(job, plan, shape=lambda r: r, shared=False, none_as_list=True)
+    collector = Collector(job, plan, shape=lambda r: r, none_as_list=True)
     return MapFuture(_NoWork(), lambda: result, collector)
 
 

@@ -357,6 +357,10 @@ def describe_exception(exc: BaseException) -> tuple[str, str]:
     return name, text[:ERROR_NBYTES]
 
 
+def _is_ours(frames: Any) -> bool:
+    return str(frames.tb_frame.f_globals.get("__name__")).startswith(f"{__package__}._")
+
+
 def report_exception(
     exc: BaseException, index: int, start: int, stop: int, rank: int, pid: int
 ) -> Report:
@@ -365,7 +369,7 @@ def report_exception(
     try:
         # Without the library's own frames, which precede the function's.
         frames = exc.__traceback__
-        while frames is not None and frames.tb_frame.f_globals.get("__package__") == __package__:
+        while frames is not None and _is_ours(frames):
             frames = frames.tb_next
         lines = traceback.format_exception(type(exc), exc, frames)
         trace = "".join(lines)[:ERROR_NBYTES]

@@ -98,6 +98,11 @@ def _check(options: Options) -> None:
         raise TypeError("retries must be an int")
     if options.retries < 0:
         raise ValueError("retries must not be negative")
+    progress = options.progress
+    if not (isinstance(progress, (bool, str)) or callable(progress)):
+        raise TypeError(
+            f"progress must be True, False, a description, or a function (done, total), not {progress!r}"
+        )
     if options.timeout is not None and not options.timeout > 0:
         raise ValueError("timeout must be positive seconds, or None")
 

@@ -27,6 +27,10 @@ LOST_MAX = 1
 """How often a chunk is run again after it was lost with its worker, without being asked to."""
 
 
+DEATHS_MAX = 64
+"""Deaths in one map after which it is given up, whatever the workers were at."""
+
+
 class Failure(NamedTuple):
     """One failed call of the function."""
 
@@ -63,6 +67,7 @@ class Outcome:
         self._losses: dict[int, int] = {}
         """How often a chunk was lost, or stuck."""
         self._causes: list[str] = []
+        """One per death."""
 
     # ------------------------------------------------ reports
 
@@ -141,7 +146,7 @@ class Outcome:
 
     def todo(self, undone: list[int]) -> list[int]:
         """Which chunks are to be run (again) in another round."""
-        if self._fatal is not None:
+        if self._fatal is not None or len(self._causes) > DEATHS_MAX:
             return []
         again = [chunk for chunk in undone if self._again(chunk)]
         if not self._job.keep_going and len(again) < len(undone):

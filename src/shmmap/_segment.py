@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._errors import SharedMemoryError
+from ._interrupts import Uninterrupted
 from ._memory import available
 
 __all__ = ["Block", "Segment", "allocate", "attach", "find_block", "get_segment", "root_array"]
@@ -212,12 +213,13 @@ def _open_posix(nbytes: int) -> int:
         _sweep()
     pid = os.getpid()
     name = f"{_PREFIX}{pid}-{_start_time(pid)}-{os.urandom(8).hex()}"
-    shm = shared_memory.SharedMemory(name, create=True, size=nbytes, **options)
-    try:
-        return os.open(os.path.join(_SHM_FOLDER, name), os.O_RDWR | os.O_CLOEXEC)
-    finally:
-        shm.unlink()
-        shm.close()
+    with Uninterrupted():  # or a Ctrl-C would leave the name
+        shm = shared_memory.SharedMemory(name, create=True, size=nbytes, **options)
+        try:
+            return os.open(os.path.join(_SHM_FOLDER, name), os.O_RDWR | os.O_CLOEXEC)
+        finally:
+            shm.unlink()
+            shm.close()
 
 
 def _open_memfd(nbytes: int) -> int:

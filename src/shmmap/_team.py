@@ -30,6 +30,8 @@ from ._control import (
     FIRST,
     LEAVE,
     LEFT,
+    LOST,
+    PENDING,
     RANKS_MAX,
     RELAYED,
     RESULTS,
@@ -43,6 +45,7 @@ from ._control import (
     unpack_records,
 )
 from ._errors import WorkerDied
+from ._interrupts import Uninterrupted
 from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from ._member import Member
 from ._memory import usable_cores
@@ -356,7 +359,7 @@ class Team(Executor):
 
     # ------------------------------------------------ runs (caller's threads)
 
-    def open_run(self, run: Run, workers: int, chunks: int) -> bool:
+    def open_run(self, run: Run, chunks: int) -> bool:
         """Register a run; False if it has to wait for `run.admitted`, too many being open."""
         with self._lock:
             self._check_usable()
@@ -600,7 +603,7 @@ class Team(Executor):
         except Exception as exc:
             future.set_exception(_cannot_pickle(fn, exc))
             return future
-        with self._lock:
+        with Uninterrupted(), self._lock:
             self._check_usable()
             self._ensure(self._size)
             self._tasks.append(_Task(future, packed, name_of(fn)))
@@ -707,7 +710,8 @@ class Team(Executor):
             self._closed = True
             attendant = self._attendant
             if attendant is None:
-                self._go_home()
+                with Uninterrupted():
+                    self._go_home()
                 return
             self._wake()
         if wait and attendant is not threading.current_thread():
@@ -953,6 +957,7 @@ class Team(Executor):
         slot = self._slots.slot(rank)
         self._roster.left(rank, slot[LEFT])
         running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
+        self._mark_lost(running, claim, chunk)
         departure: Departure = self._roster.died(rank)
         deaths = {}
         for seq in (*departure.again, *departure.lost):
@@ -1000,6 +1005,15 @@ class Team(Executor):
             self._fail_tasks(lambda: WorkerDied("the workers died while they started"))
         for seq in deaths:
             self._runs[seq].ring()
+
+    def _mark_lost(self, seq: int, claim: tuple[int, int], chunk: int) -> None:
+        """Static schedule: keep the successor from what the dead worker had begun."""
+        run = self._runs.get(seq)
+        if run is None or run.spec is None or run.spec.shares is None or run.control is None:
+            return
+        for k in range(claim[0], min(chunk + 1, claim[1])):
+            if run.control.ledger[k] == PENDING:
+                run.control.ledger[k] = LOST
 
     def _go_home(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""

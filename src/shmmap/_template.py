@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 import struct
-import sys
+from collections.abc import Mapping
 
 __all__ = ["FORKED", "REAPED", "REPLY", "main"]
 
@@ -43,31 +43,38 @@ def _close_others(keep: int) -> None:
                 pass
 
 
-def _import_numpy(blas_threads: int) -> None:
-    before = {name: os.environ.get(name) for name in _BLAS_VARIABLES}
+def single_threaded(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment to start a template in: no thread pool there, or forking would break it."""
+    return {**environment, **dict.fromkeys(_BLAS_VARIABLES, "1")}
+
+
+def _restore(environment: Mapping[str, str], blas_threads: int) -> None:
+    """Make the BLAS variables the caller's again, now that NumPy is loaded."""
     for name in _BLAS_VARIABLES:
-        os.environ[name] = "1"  # no thread pool here, or forking would break it
-    import cloudpickle  # noqa: F401
-    import numpy  # noqa: F401
-
-    from . import _worker  # noqa: F401
-
-    for name, value in before.items():
-        if value is not None:
-            os.environ[name] = value
+        if name in environment:
+            os.environ[name] = environment[name]
         else:
             del os.environ[name]
             # Seen by libraries that a function loads later, not by code that reads os.environ.
             os.putenv(name, str(blas_threads))
 
 
-def main(fd: int, blas_threads: int) -> None:
+def blas_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those of the caller's variables that `single_threaded` replaces."""
+    return {name: environment[name] for name in _BLAS_VARIABLES if name in environment}
+
+
+def main(fd: int, blas_threads: int, environment: Mapping[str, str]) -> None:
     """Fork workers on request until the caller closes the socket. Never returns."""
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _close_others(fd)
     sock = socket.socket(fileno=fd)
-    _import_numpy(blas_threads)
+    import cloudpickle  # noqa: F401
+
+    from . import _worker  # noqa: F401
+
+    _restore(environment, blas_threads)
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     has_pidfd = hasattr(os, "pidfd_open")
@@ -122,7 +129,3 @@ def main(fd: int, blas_threads: int) -> None:
                 sock.send(reply)
         except OSError:
             os._exit(0)  # the caller has gone; the workers' lifelines see to them
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))

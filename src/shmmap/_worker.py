@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _array, _segment
+from ._blas import limit
 from ._control import (
     CHUNK,
     DONE,
@@ -41,6 +42,7 @@ from ._control import (
     LEAVE,
     LEFT,
     NOTHING,
+    PENDING,
     READY,
     RESULTS,
     RUNNING,
@@ -79,6 +81,8 @@ __all__ = ["Descriptors", "Start", "run_worker"]
 # A draw should take about this long: tickets cost about 1 us, so less than 1 % of it; and what a draw
 # holds is what waits for the slowest worker at the end, or is done again after a death.
 DRAW_S = 5e-4
+# Freed memory a worker's malloc may keep. Less: page faults at every call; more: memory nobody uses.
+MALLOC_NBYTES = 1 << 25
 # Functions pickled by reference that are kept loaded.
 CACHED_FUNCTIONS = 64
 # Descriptors move up here, out of the way of user code that closes low ones.
@@ -169,6 +173,7 @@ def _prepare(clean: bool) -> None:
             file.write("1000")  # else the OOM killer takes the caller, which owns the pages
     except OSError:
         pass
+    _keep_freed_memory()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -178,6 +183,24 @@ def _prepare(clean: bool) -> None:
         sys.argv = [""]
     random.seed()
     np.random.seed()
+
+
+def _keep_freed_memory() -> None:
+    """Have malloc keep what a function frees, instead of faulting it in again at the next call.
+
+    In a process as small as a worker the top of the heap is free after every call, and glibc gives it
+    back at once: a function with temporaries of 500 kB took twice its time.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return  # the user has decided
+    try:
+        import ctypes
+
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, MALLOC_NBYTES // 2)  # M_MMAP_THRESHOLD
+        mallopt(-1, MALLOC_NBYTES)  # M_TRIM_THRESHOLD
+    except (AttributeError, OSError, ImportError):
+        pass  # not glibc
 
 
 def _limit_memory(nbytes: int) -> None:
@@ -335,9 +358,7 @@ class _Worker:
     def _limit_blas(self) -> None:
         """Bound BLAS and OpenMP threads of libraries loaded since this was done last."""
         if len(sys.modules) != self._modules:
-            from threadpoolctl import threadpool_limits
-
-            threadpool_limits(self._blas_threads)
+            limit(self._blas_threads)
             self._modules = len(sys.modules)
 
     def _function(self, call: Call) -> Any:
@@ -382,7 +403,7 @@ class _Worker:
         clock = self.slot if job.timeout is not None else None
         kernel = make_kernel(job, func, port, clock)
         tickets = -(-job.n // job.chunksize) if chunks is None else len(chunks)
-        words, slot = control.words, self.slot
+        words, ledger, slot = control.words, control.ledger, self.slot
         now = time.perf_counter
         k, share = 1, call.share
         position = kernel.position
@@ -417,6 +438,8 @@ class _Worker:
                 chunk = ticket if chunks is None else chunks[ticket]
                 if chunk > words[STOP_AT]:
                     break
+                if share is not None and ledger[chunk] != PENDING:
+                    continue  # a predecessor on this seat has done or begun it
                 slot[CHUNK] = chunk + 1
                 try:
                     kernel.run(chunk)
@@ -425,12 +448,12 @@ class _Worker:
                     del exc
                 if _forked:
                     os._exit(0)
-            slot[CHUNK] = 0
             try:
                 kernel.flush()
             except BaseException as exc:
                 fail(exc)
                 del exc
+            slot[CHUNK] = 0
             took = now() - began
             # More tickets at once the cheaper they are, but few near the end, where they are shared.
             k = int(min(4 * k, k * DRAW_S / took if took > 0 else 4 * k, 1 << 16))

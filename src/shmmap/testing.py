@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import faulthandler
 import gc
 import os
 import secrets
@@ -304,7 +305,8 @@ class KillSelf(Fault):
     signal: int = signals.SIGKILL
 
     def strike(self) -> None:
-        """Send the signal to the own process."""
+        """Send the signal to the own process, without a dump if `faulthandler` is on."""
+        faulthandler.disable()
         os.kill(os.getpid(), self.signal)
 
 

@@ -21,6 +21,7 @@ class TestThreadPoolExecutor(EngineSuite):
 
     name = "executor"
     shares_memory = False
+    pickles = True
     runs_ranges = False
 
     def test_ranges_are_refused(self, engine: Any) -> None:

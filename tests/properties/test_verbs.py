@@ -16,9 +16,9 @@ from tests import functions
 from tests.conftest import ENGINES, open_engine
 from tests.helpers import assert_same
 
-pytestmark = pytest.mark.warm
-
 from .strategies import NUMERIC, PLAIN, arrays, arrays_and_axis, dtypes, fill, options, shapes
+
+pytestmark = pytest.mark.warm
 
 NUMBERS = st.sampled_from(NUMERIC)
 EXACT = st.sampled_from([dtype for dtype in NUMERIC if dtype.kind in "iu"])
@@ -159,7 +159,9 @@ def calls(verb: str, a: Any, axis: int) -> Callable[..., Any]:
                 shmmap.pmap, lambda item: np.divide(item, 3).sum(), a, axis=axis
             )
         case "pmap_chunks":
-            return functools.partial(shmmap.pmap_chunks, fraction, a, axis=axis)
+            return functools.partial(
+                shmmap.pmap_chunks, lambda block: np.divide(block, len(block)), a, axis=axis
+            )
         case "pmap_ranges":
             return functools.partial(
                 shmmap.pmap_ranges, lambda start, stop: (stop - start) / 3, a.shape[axis]

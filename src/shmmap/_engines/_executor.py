@@ -116,6 +116,8 @@ class _ExecutorWork:
                 raise CancelledError
             undone = [k for k in range(task.plan.chunks) if k not in self._done]
             todo = task.outcome.todo(undone) if undone else []
+        if task.tick is not None:
+            task.tick(self.done)
         undone = [k for k in range(task.plan.chunks) if k not in self._done]
         return task.outcome.finish(undone, self.marks())
 

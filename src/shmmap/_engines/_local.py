@@ -10,8 +10,7 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
+from .._blas import limited
 from .._control import DONE, HANDED, NOTHING, count_done
 from .._kernel import Form, make_kernel
 from . import Task
@@ -86,7 +85,7 @@ class _LocalWork:
         task = self.task
         todo: list[int] | None = None
         with ExitStack() as stack:
-            stack.enter_context(threadpool_limits(task.blas_threads))
+            stack.enter_context(limited(task.blas_threads))
             while True:
                 self._run_round(todo)
                 if self._cancelled:

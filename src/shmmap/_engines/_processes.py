@@ -39,6 +39,7 @@ from .._control import (
     unpack_records,
 )
 from .._errors import WorkerDied
+from .._interrupts import Uninterrupted
 from .._kernel import Form
 from .._messages import (
     Output,
@@ -131,10 +132,11 @@ class _ProcessWork(Run):
             self._keep = (task,)
         self._surroundings = snapshot()
         try:
-            if team.open_run(self, self._workers, task.plan.chunks):
-                self._post(None)
+            with Uninterrupted():
+                if team.open_run(self, task.plan.chunks):
+                    self._post(None)
         except BaseException:
-            self._close(reusable=False)
+            self._abandon()
             raise
 
     # ------------------------------------------------ starting
@@ -200,7 +202,8 @@ class _ProcessWork(Run):
             if self.control is None:
                 while not self.admitted.wait(0.1):
                     self._check_cancelled()
-                self._post(None)
+                with Uninterrupted():
+                    self._post(None)
             while True:
                 self._wait_round()
                 self._check_cancelled()
@@ -212,7 +215,8 @@ class _ProcessWork(Run):
                 todo = task.outcome.todo(undone) if undone else []
                 if not todo:
                     break
-                self._post(todo)
+                with Uninterrupted():
+                    self._post(todo)
             if task.tick is not None:
                 task.tick(self.done)
         except BaseException:
@@ -437,12 +441,13 @@ class _ProcessWork(Run):
                 self._team.skip_payload(record)
 
     def _close(self, reusable: bool) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        if reusable and self.control is not None:
-            self._drain()
-        self._team.end_run(self, reusable)
+        with Uninterrupted():
+            if self._ended:
+                return
+            self._ended = True
+            if reusable and self.control is not None:
+                self._drain()
+            self._team.end_run(self, reusable)
         if self._inherited is not None:
             _worker.inherited.pop(self._inherited, None)
         if self._own_team:

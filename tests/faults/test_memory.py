@@ -1,0 +1,363 @@
+"""Faults 18 to 25: memory and descriptors run out, and everything is given back."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shmmap
+from tests import functions
+from tests.helpers import assert_same, descriptor_count, shared_memory_in_use
+
+from .common import IN_CGROUP, memory_cgroup, run_program, run_with_small_shm
+
+
+@pytest.mark.privileged
+class Test18And20SmallShm:
+    """``/dev/shm`` is smaller than a segment, or filled by others in the middle of a map."""
+
+    def test_memfd_takes_over(self, tmp_path: Path) -> None:
+        """64 MiB, as in a container: a larger array lies elsewhere, and works all the same."""
+        printed = run_with_small_shm(
+            tmp_path,
+            64 << 20,
+            """
+            a = shmmap.full(200 << 20, 3, np.uint8)
+            b = shmmap.pmap_chunks(np.negative, a, workers=2)
+            assert (b == 253).all() and shmmap.is_shared(b)
+            print(os.statvfs("/dev/shm").f_blocks * 4096 >> 20)
+            works()
+            """,
+        )
+        assert printed == "64\n"
+
+    def test_filled_by_others_in_the_middle_of_a_map(self, tmp_path: Path) -> None:
+        """What is reserved stays ours: no bus error, and the result is right."""
+        printed = run_with_small_shm(
+            tmp_path,
+            64 << 20,
+            """
+            a = shmmap.full(16 << 20, 3, np.uint8)
+            out = shmmap.empty(16 << 20, np.uint8)
+            filled = shmmap.zeros(1, bool)
+
+            def func(chunk):
+                if not filled[0]:
+                    filled[0] = True
+                    with open("/dev/shm/filler", "wb", buffering=0) as file:
+                        try:
+                            while file.write(bytes(1 << 20)):
+                                pass
+                        except OSError as error:
+                            assert error.errno == 28, error
+                return chunk + 1
+
+            for start in ("clean", "fork"):
+                filled[0] = False
+                with shmmap.Team(2, start=start) as team:
+                    shmmap.pmap_chunks(func, a, out=out, engine=team, chunksize=1 << 20)
+                    assert (out == 4).all()
+                    assert os.statvfs("/dev/shm").f_bavail == 0
+                    results = shmmap.pmap_chunks(func, a, engine=team, chunksize=1 << 20)
+                    assert (results == 4).all()
+                    works(engine=team)
+                os.unlink("/dev/shm/filler")
+            print("right")
+            """,
+        )
+        assert printed == "right\n"
+
+    def test_results_that_do_not_fit_in_it(self, tmp_path: Path) -> None:
+        """Large objects come back though the worker's pages find no room in ``/dev/shm``."""
+        printed = run_with_small_shm(
+            tmp_path,
+            8 << 20,
+            """
+            for engine in ("processes", "fork"):
+                got = shmmap.pmap(lambda i: bytes(8 << 20), range(6), workers=2, chunksize=1,
+                                  engine=engine)
+                assert [len(each) for each in got] == [8 << 20] * 6
+            works()
+            print("right")
+            """,
+        )
+        assert printed == "right\n"
+
+
+@pytest.mark.privileged
+class Test18And19Limited:
+    """A memory cgroup: refused before anybody is killed, with bytes wanted and available."""
+
+    LIMIT = 256 << 20
+
+    def test_refused(self, tmp_path: Path) -> None:
+        with memory_cgroup(self.LIMIT) as group:
+            printed = run_program(
+                tmp_path,
+                IN_CGROUP
+                + """
+x = np.ones(1000)
+for make in (lambda: shmmap.zeros(400 << 20, np.uint8),
+             lambda: shmmap.pmap(lambda i: i, np.broadcast_to(np.int8(1), (400 << 20,))),
+             lambda: shmmap.pmap_chunks(lambda c: np.zeros((len(c), 1 << 16)), x, chunksize=10)):
+    try:
+        make()
+    except shmmap.SharedMemoryError as error:
+        print(error.wanted >= 400 << 20, 0 < error.available <= 256 << 20, error.where, error)
+works()
+assert (shmmap.full(64 << 20, 7, np.uint8) == 7).all()
+""",
+                group,
+            )
+        lines = printed.splitlines()
+        assert len(lines) == 3, printed
+        for line in lines:
+            assert line.startswith("True True the memory cgroup")
+            assert "wanted" in line and "available" in line
+
+    def test_nothing_is_kept_of_what_was_refused(self, tmp_path: Path) -> None:
+        with memory_cgroup(self.LIMIT) as group:
+            printed = run_program(
+                tmp_path,
+                IN_CGROUP
+                + """
+works()
+shmmap.zeros(1)
+before = len(os.listdir("/proc/self/fd"))
+for _ in range(20):
+    try:
+        shmmap.zeros(400 << 20, np.uint8)
+    except MemoryError:
+        pass
+print(len(os.listdir("/proc/self/fd")) - before)
+""",
+                group,
+            )
+        assert printed == "0\n"
+
+
+class TestFileSize:
+    """18: not even a memfd may be that large; unprivileged, by a limit on the size of files."""
+
+    def test_error_names_the_bytes(self, tmp_path: Path) -> None:
+        printed = run_program(
+            tmp_path,
+            """
+            import resource
+            works()
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 20,) * 2)
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(3):
+                try:
+                    shmmap.zeros(64 << 20, np.uint8)
+                except shmmap.SharedMemoryError as error:
+                    print(error.wanted)
+            assert len(os.listdir("/proc/self/fd")) == before
+            works()
+            """,
+        )
+        assert printed == f"{64 << 20}\n" * 3
+
+
+class Test24NoDescriptors:
+    """EMFILE at each descriptor acquired: rolled back, and explained."""
+
+    @staticmethod
+    def climb(action: Any, most: int) -> list[BaseException]:
+        """Run an action with room for 0, 1, 2, ... further descriptors until it works."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        errors: list[BaseException] = []
+        for extra in range(most):
+            gc.collect()
+            open_now = {int(name) for name in os.listdir("/proc/self/fd")}
+            fill = []  # the numbers below the highest one in use, so that the limit counts exactly
+            while (fd := os.dup(0)) < max(open_now):
+                fill.append(fd)
+            os.close(fd)
+            before = descriptor_count()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_now) + 1 + extra, hard))
+            try:
+                action()
+                return errors
+            except Exception as error:
+                error.__traceback__ = None
+                errors.append(error)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                gc.collect()
+                after = descriptor_count()
+                for each in fill:
+                    os.close(each)
+                assert after <= before, f"{after - before} descriptors lost with room for {extra}"
+        raise AssertionError(f"it did not work with room for {most} descriptors: {errors[-1]!r}")
+
+    @staticmethod
+    def check(errors: list[BaseException]) -> None:
+        """All of them must say that there were no descriptors."""
+        assert errors
+        for error in errors:
+            assert isinstance(error, OSError) and error.errno == errno.EMFILE, repr(error)
+            assert "descriptor" in str(error) or "files" in str(error)
+
+    def test_array(self) -> None:
+        self.check(self.climb(lambda: shmmap.zeros(1 << 20), 30))
+
+    def test_many_small_arrays(self) -> None:
+        """They share segments, hence descriptors."""
+
+        def action() -> None:
+            held = [shmmap.zeros(100) for _ in range(2000)]
+            assert len(held) == 2000
+
+        self.climb(action, 30)
+
+    @pytest.mark.parametrize("start", ["clean", "fork"])
+    def test_team(self, start: str) -> None:
+        """A team that finds no descriptors while it starts goes, and takes everything with it."""
+
+        def action() -> None:
+            with shmmap.Team(workers=2, start=start) as team:
+                result = shmmap.pmap(functions.double, np.arange(10), engine=team, chunksize=1)
+                assert_same(result, np.arange(10) * 2)
+
+        shmmap.zeros(1)
+        self.check(self.climb(action, 100))
+
+    @pytest.mark.parametrize("start", ["clean", "fork"])
+    def test_map_on_a_running_team(self, start: str) -> None:
+        """The map is refused; the team and the next map are none the worse."""
+        with shmmap.Team(workers=2, start=start) as team:
+            shmmap.pmap(functions.double, np.arange(10), engine=team, chunksize=1)
+            x = np.arange(1 << 18)
+
+            def action() -> None:
+                result = shmmap.pmap_chunks(functions.double, x, engine=team)
+                assert_same(result, x * 2)
+
+            self.check(self.climb(action, 60))
+            action()
+
+
+class Test25Flat:
+    """Many arrays and many maps: descriptors, shared memory and RSS stay where they were.
+
+    Scaled down; ``python -m shmmap.testing soak`` goes on for as long as it is asked to.
+    """
+
+    @staticmethod
+    def usage() -> tuple[int, int, int]:
+        """Descriptors, shared memory, RSS."""
+        gc.collect()
+        text = Path("/proc/self/status").read_text()
+        rss = next(int(line.split()[1]) for line in text.splitlines() if "VmRSS" in line) << 10
+        return descriptor_count(), shared_memory_in_use(), rss
+
+    def check(self, cycle: Any, n: int, rss_slack: int = 8 << 20) -> None:
+        """Compare after some cycles with after `n` more."""
+        for _ in range(n // 4):
+            cycle()
+        before = self.usage()
+        for _ in range(n):
+            cycle()
+        after = self.usage()
+        assert after[0] <= before[0]
+        assert after[1] <= before[1] + (4 << 20)
+        assert after[2] <= before[2] + rss_slack
+
+    def test_arrays(self) -> None:
+        sizes = iter(range(10**9))
+
+        def cycle() -> None:
+            n = next(sizes)
+            a = shmmap.zeros(1 + n * 7919 % 400_000)
+            a[-1] = 1
+            b = a[::2]
+            del a
+            assert b.size
+
+        self.check(cycle, 1000)
+
+    def test_maps(self, team: Any) -> None:
+        x = shmmap.asshared(np.arange(1000))
+
+        def cycle() -> None:
+            result = shmmap.pmap_chunks(functions.double, x, engine=team, chunksize=300)
+            assert result[-1] == 1998
+            big = shmmap.pmap(functions.double, np.arange(200_000).reshape(10, -1), engine=team)
+            assert big[-1, -1] == 399_998
+            shmmap.pmap(lambda i: str(i), range(20), engine=team)
+
+        self.check(cycle, 150)
+
+    def test_failures(self, team: Any) -> None:
+        def fail(i: Any) -> None:
+            raise ValueError("on purpose")
+
+        def cycle() -> None:
+            with pytest.raises(ValueError):
+                shmmap.pmap(fail, np.arange(50), engine=team, chunksize=1)
+
+        self.check(cycle, 60)
+
+    @pytest.mark.slow
+    def test_teams(self) -> None:
+        def cycle() -> None:
+            with shmmap.Team(workers=2) as team:
+                shmmap.pmap(functions.double, np.arange(10), engine=team)
+
+        self.check(cycle, 20)
+
+    @pytest.mark.slow
+    def test_deaths(self, team: Any) -> None:
+        def cycle() -> None:
+            with pytest.raises(shmmap.WorkerDied):
+                shmmap.pmap(_die, np.arange(10), engine=team, chunksize=1)
+
+        self.check(cycle, 20)
+
+
+def _die(i: Any) -> None:
+    os.kill(os.getpid(), 9)
+
+
+@pytest.mark.big
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["clean", "fork"])
+def test_21_more_than_2_to_the_31_bytes(start: str) -> None:
+    nbytes = (1 << 31) + 4097
+    if _free() < 3 * nbytes:
+        pytest.skip("needs 6 GiB of free memory")
+    a = shmmap.zeros(nbytes, np.uint8)
+    a[-1] = 5
+    with shmmap.Team(workers=2, start=start) as team:
+        shmmap.pmap_chunks(lambda c: c + 1, a, out=a, engine=team)
+        assert a[-1] == 6 and a[0] == 1 and a[1 << 31] == 1
+        assert shmmap.preduce(lambda c: int(c.sum(dtype=np.int64)), a, engine=team) == nbytes + 5
+
+
+def _free() -> int:
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) << 10
+
+
+def test_23_write_to_a_read_only_input_is_reported(engine: Any) -> None:
+    """`ValueError` where it was tried, and nothing is changed."""
+    a = shmmap.asshared(np.arange(10.0))
+    a.flags.writeable = False
+
+    def func(chunk: Any) -> Any:
+        chunk[0] = -1
+        return chunk
+
+    with pytest.raises(ValueError, match="read-only") as caught:
+        shmmap.pmap_chunks(func, a, engine=engine, chunksize=5)
+    assert "[0, 5)" in "\n".join(caught.value.__notes__)
+    assert a.tolist() == list(range(10))
