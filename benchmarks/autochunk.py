@@ -6,9 +6,8 @@
 The function costs a set time per item, from 1 ns to 1 s; items have 8 B to 8 MB; it is called per
 item (`pmap`) or per chunk (`pmap_chunks`). Each cell of the sweep times ``"auto"`` and a ladder of
 fixed chunk sizes, interleaved, on the same array, and reports auto / best (medians; below 1, auto
-was the fastest). A cost is what is spent *beyond* reading the item, and it is spent by the clock,
-so that a busy machine does not turn costs into noise; a cost below what Python takes for a call is
-raised to that by necessity.
+was the fastest). A cost is what is spent *beyond* reading the item, in a loop whose steps were timed
+beforehand; a cost below what Python takes for a call is raised to that by necessity.
 """
 
 from __future__ import annotations
@@ -41,26 +40,38 @@ SERIAL_S = 0.4
 """Serial time of one map, where items are cheap enough to choose."""
 
 
-def spin(cost_ns: float, until: Callable[[], int] = time.perf_counter_ns) -> None:
-    """Spend time by the clock."""
-    end = until() + cost_ns
-    while until() < end:
+def step_ns() -> float:
+    """What one step of `spin` takes here, at its quickest."""
+    steps = 100_000
+    taken = []
+    for _ in range(20):
+        start = time.perf_counter_ns()
+        spin(steps)
+        taken.append(time.perf_counter_ns() - start)
+    return min(taken) / steps
+
+
+def spin(steps: int) -> None:
+    """Spend time by working, not by the clock, which also runs while others have the core."""
+    for _ in range(steps):
         pass
 
 
-def per_item(cost_ns: int, item: Any) -> float:
+def per_item(steps: float, item: Any) -> float:
     """Read one item and spend its cost."""
     value = float(item.max())
-    if cost_ns >= 100:  # below that, asking for the time costs more
-        spin(cost_ns)
+    spin(int(steps))
     return value
 
 
-def per_chunk(cost_ns: int, chunk: Any) -> Any:
+def per_chunk(steps: float, chunk: Any) -> Any:
     """Read a chunk and spend the cost of its items."""
     values = chunk.max(axis=1) if chunk.ndim > 1 else np.sqrt(chunk)
-    spin(cost_ns * len(chunk))
+    spin(int(steps * len(chunk)))
     return values
+
+
+STEP_NS = step_ns()
 
 
 @dataclass(frozen=True)
@@ -83,10 +94,11 @@ class Cell:
         """The map, with its chunk size left open, over data and into an output placed once."""
         x = shmmap.ones(n if self.item_nbytes == 8 else (n, self.item_nbytes // 8))
         y = shmmap.ones(n)
+        steps = self.cost_ns / STEP_NS
         if self.kind == "item":
-            func = partial(per_item, self.cost_ns)
+            func = partial(per_item, steps)
             return lambda size: shmmap.pmap(func, x, out=y, chunksize=size)
-        func = partial(per_chunk, self.cost_ns)
+        func = partial(per_chunk, steps)
         return lambda size: shmmap.pmap_chunks(func, x, out=y, chunksize=size)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import _array
 from ._control import DONE, NOTHING
-from ._kernel import Form, Job, check_kind
+from ._kernel import Form, Job, check_kind, split_result
 from ._plan import Plan
 
 __all__ = ["Collector"]
@@ -231,7 +231,12 @@ class Collector:
                 items = self.pieces.setdefault(k, [None] * (last - first))
                 for i in range(max(start, first), min(stop, last)):
                     items[i - first] = value
-        elif self.columns is not None:
+            return
+        if self.columns is None:  # nothing but stand-ins so far: they tell the form
+            kind, cells = split_result(value)
+            arrays = [np.asarray(cell) for cell in cells]
+            self.propose(Form(kind, tuple((a.shape, a.dtype) for a in arrays)))
+        if self.columns:
             cells = value if isinstance(value, tuple) else (value,) * len(self.columns)
             for column, cell in zip(self.columns, cells, strict=True):
                 column[start:stop] = cell

@@ -106,7 +106,15 @@ class MapFuture(Future[Any]):
         """Yield ``start, stop, value`` of every chunk in index order, each as soon as possible."""
         return self._chunks(in_order=True)
 
-    def _chunks(self, in_order: bool) -> Iterator[tuple[int, int, Any]]:
+    def iterate_items(self, timeout: float | None) -> Iterator[Any]:
+        """The results one by one, in order, for at most `timeout` seconds (``Executor.map``)."""
+        for _, _, values in self._chunks(in_order=True, timeout=timeout):
+            yield from values
+
+    def _chunks(
+        self, in_order: bool, timeout: float | None = None
+    ) -> Iterator[tuple[int, int, Any]]:
+        deadline = None if timeout is None else time.monotonic() + timeout
         plan = self._collector.plan
         left: deque[int] = deque(range(plan.chunks))
         while left:
@@ -127,6 +135,8 @@ class MapFuture(Future[Any]):
             if over and not found:
                 self.result()  # raises what ended the map
                 return
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError
             if not found:
                 time.sleep(_LOOK_S)
         self.result()  # what failed only at the end, results that do not fit together, is told too

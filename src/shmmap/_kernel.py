@@ -319,6 +319,8 @@ class GatherKernel(_Kernel):
         self._held.clear()
 
 
+_NUMBERS = frozenset((bool, int, float, complex, np.float64, np.float32, np.int64, np.bool_))
+
 _NO_RESULT: Any = object()
 
 
@@ -389,6 +391,8 @@ class FillKernel(_Kernel):
         if job.out is not None:
             self._kind = "array" if len(job.out) == 1 else tuple
             self._out = job.out
+        self._in_place: Any = None
+        """The part of the output that `_rows` has just filled."""
         self._held: list[tuple[int, Any]] = []
         self._held_nbytes = 0
         self._held_since = 0.0
@@ -439,7 +443,9 @@ class FillKernel(_Kernel):
                 if i < stop:
                     raise _stop_iteration()
                 return None, ()
-            is_number = not isinstance(first, (np.ndarray, tuple)) and np.ndim(first) == 0
+            is_number = type(first) in _NUMBERS or (
+                not isinstance(first, (np.ndarray, tuple)) and np.ndim(first) == 0
+            )
             if is_number and not self.job.keep_going:
                 values.append(first)
                 values.extend(results)
@@ -458,6 +464,8 @@ class FillKernel(_Kernel):
         """A column of numbers or strings, with the dtype that stacking them one by one gives."""
         kind = type(values[0])
         if len(set(map(type, values))) == 1:
+            if kind is float or kind is np.float64:
+                return np.array(values)
             try:
                 column = np.asarray(values)
             except (ValueError, OverflowError):
@@ -522,6 +530,7 @@ class FillKernel(_Kernel):
         if position.index < stop:
             raise _stop_iteration()
         position.index = -1
+        self._in_place = targets[0] if targets and targets[0].base is not None else None
         return tuple(targets)
 
     def _store(self, targets: list[Array], j: int, i: int, a: Array) -> None:
@@ -599,6 +608,13 @@ class FillKernel(_Kernel):
         if kind is FAILED_ITEM:
             self.port.mark(k)
             return
+        if kind == "array" and self._kind == "array" and self._out is not None:
+            column, target = columns[0], self._out[0]  # by far the most frequent case
+            if column.dtype == target.dtype and column.shape[1:] == target.shape[1:]:
+                if column is not self._in_place:
+                    target[start:stop] = column
+                self.port.mark(k)
+                return
         if self._kind == "unknown":
             self._learn_output()
         if self._kind == "unknown" and kind is None:

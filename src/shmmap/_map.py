@@ -693,7 +693,7 @@ def map_iterables(
 
     def results() -> Iterator[Any]:
         try:
-            yield from future.result(timeout)
+            yield from future.iterate_items(timeout)
         finally:
             future.cancel()
 

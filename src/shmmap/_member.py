@@ -33,6 +33,8 @@ class Member:
         self.pidfd = -1
         self.status: int | None = None
         """Wait status, once known."""
+        self.failed = False
+        """It said that it cannot start."""
         self.gone = False
         """Its process has ended."""
         self.attached: set[int] = set()

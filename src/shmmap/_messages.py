@@ -197,8 +197,8 @@ def _make_pickler() -> type:
                 if kind is not np.ndarray:
                     return NotImplemented
                 if a.nbytes < INLINE_NBYTES:
-                    reduced = a.__reduce_ex__(5)
-                    return _frozen_copy, (reduced[0], reduced[1])
+                    order: Any = "F" if a.flags.fnc else "C"
+                    return _frozen_array, (a.tobytes(order), a.dtype, a.shape, order)
                 copy = _array.asshared(a)
                 copy.flags.writeable = False
                 self.keep.append(copy)
@@ -211,8 +211,11 @@ def _make_pickler() -> type:
     return CallPickler
 
 
-def _frozen_copy(rebuild: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    return _frozen(rebuild(*args).copy())
+def _frozen_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> Any:
+    """A small private array, read-only because it lies in the bytes it came in."""
+    if not data:
+        return _frozen(np.empty(shape, dtype, order))
+    return np.ndarray(shape, dtype, data, order=order)
 
 
 def pack(obj: Any) -> Packed:

@@ -12,7 +12,7 @@ run again in any case.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ._collect import Collector
@@ -29,6 +29,9 @@ LOST_MAX = 1
 
 DEATHS_MAX = 64
 """Deaths in one map after which it is given up, whatever the workers were at."""
+
+EARLY_DEATHS_MAX = 3
+"""The same for deaths in a row before any chunk was begun."""
 
 
 class Failure(NamedTuple):
@@ -66,6 +69,8 @@ class Outcome:
         """Raised before any chunk: the function did not unpickle, say."""
         self._losses: dict[int, int] = {}
         """How often a chunk was lost, or stuck."""
+        self._early_deaths = 0
+        """Deaths in a row that cost no chunk: loading the function may be what kills."""
         self._causes: list[str] = []
         """One per death."""
 
@@ -111,8 +116,9 @@ class Outcome:
         exc.add_note(f"raised by {self._name} {self.describe(index, start, stop)}, in {who}")
         self._failures[start] = Failure(start, stop, exc)
 
-    def note_death(self, cause: str, current: int, lost: Iterable[int]) -> None:
+    def note_death(self, cause: str, current: int, lost: Sequence[int]) -> None:
         """A worker died in chunk `current`; of the chunks it had begun, `lost` are not done."""
+        self._early_deaths = 0 if lost else self._early_deaths + 1
         where = (
             "" if current < 0 else f" in indices {describe_ranges([self._plan.limits(current)])}"
         )
@@ -132,6 +138,10 @@ class Outcome:
             and (self._job.gather or self._collector.kind is not None)
         )
 
+    def is_given_up(self) -> bool:
+        """Whether too many workers have died to go on."""
+        return self._early_deaths > EARLY_DEATHS_MAX or len(self._causes) > DEATHS_MAX
+
     def gives_up_on(self, lost: Iterable[int]) -> bool:
         """Whether losing these chunks ends the map."""
         return not self._job.keep_going and any(not self._again(chunk) for chunk in lost)
@@ -146,7 +156,7 @@ class Outcome:
 
     def todo(self, undone: list[int]) -> list[int]:
         """Which chunks are to be run (again) in another round."""
-        if self._fatal is not None or len(self._causes) > DEATHS_MAX:
+        if self._fatal is not None or self.is_given_up():
             return []
         again = [chunk for chunk in undone if self._again(chunk)]
         if not self._job.keep_going and len(again) < len(undone):

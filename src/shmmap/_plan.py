@@ -17,7 +17,7 @@ __all__ = ["Plan", "auto_chunksize", "merge_ranges", "parse_chunksize"]
 
 # A vectorised function works through its chunk several times (inputs, temporaries, result), so the
 # chunk should stay within the L2 cache. Larger: it spills to memory; smaller: the calls show.
-CHUNK_NBYTES = 1 << 19
+CHUNK_NBYTES = 1 << 20
 # A map of few bytes can still be dear per item. More chunks balance better and cost about 2 us each.
 CHUNKS_MIN = 32
 # Per-item functions: enough chunks that a worker with dear items does not finish long after the

@@ -5,8 +5,9 @@ calls; the decision made here, and only here, is whether the seat is filled agai
 replacement gets. It gets every call that others are still in, with nothing but the chance to draw: what
 the dead worker had drawn is in the ledger, and the map decides about it.
 
-What must always hold: a seat that died before it was ready is never filled again for the same calls (a
-broken start would repeat for ever), and a call causes a bounded number of replacements.
+What must always hold: a seat whose worker said that it cannot start, or that died twice before it was
+ready, is not filled again for the same calls (a broken start would repeat for ever), and a call causes a
+bounded number of replacements.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 __all__ = ["Departure", "Roster", "Seat"]
+
+# A worker may be killed from outside while it starts; one that dies twice cannot start at all.
+FALSE_STARTS_MAX = 1
 
 EMPTY, STARTING, READY = "empty", "starting", "ready"
 
@@ -24,6 +28,8 @@ class Seat:
 
     rank: int
     state: str = EMPTY
+    false_starts: int = 0
+    """Workers in a row that died before they were ready."""
     calls: dict[int, bool] = field(default_factory=dict)
     """Calls not left yet, in order; whether a replacement is to get the call again."""
 
@@ -33,8 +39,8 @@ class Departure:
     """What a worker's death means."""
 
     rank: int
-    was_ready: bool
-    """It had started properly."""
+    is_broken_start: bool
+    """It cannot start: its initializer failed, or it died while starting for the second time."""
     again: tuple[int, ...]
     """Calls that its replacement gets; empty if there is none."""
     lost: tuple[int, ...]
@@ -64,6 +70,7 @@ class Roster:
     def ready(self, rank: int) -> None:
         """A worker says it has started."""
         self.seats[rank].state = READY
+        self.seats[rank].false_starts = 0
 
     def assign(self, rank: int, seq: int, again: bool) -> None:
         """A worker is given a call."""
@@ -81,12 +88,14 @@ class Roster:
         for seat in self.seats.values():
             seat.calls.pop(seq, None)
 
-    def died(self, rank: int) -> Departure:
-        """A worker has died."""
+    def died(self, rank: int, failed: bool = False) -> Departure:
+        """A worker has died; `failed` if it said that it could not start."""
         seat = self.seats[rank]
-        was_ready = seat.state == READY
+        if seat.state != READY:
+            seat.false_starts += 1
+        broken = failed or seat.false_starts > FALSE_STARTS_MAX
         again: list[int] = []
-        if was_ready:
+        if not broken:
             for seq, wanted in seat.calls.items():
                 replaced = self._replaced.get(seq, 0)
                 if wanted and replaced < self._limit * len(self.seats):
@@ -95,7 +104,9 @@ class Roster:
         lost = tuple(seq for seq in seat.calls if seq not in again)
         seat.calls = dict.fromkeys(again, True)
         seat.state = STARTING if again else EMPTY
-        return Departure(rank, was_ready, tuple(again), lost, bool(again))
+        if broken:
+            seat.false_starts = 0
+        return Departure(rank, broken, tuple(again), lost, bool(again))
 
     def busy(self, rank: int) -> int:
         """Number of calls a worker holds."""

@@ -100,7 +100,7 @@ class Death(NamedTuple):
     """Tickets it held."""
     chunk: int
     """The chunk it was in, -1 if it was in none."""
-    was_ready: bool
+    is_broken_start: bool
     replaced: bool
 
     def cause(self) -> str:
@@ -859,6 +859,7 @@ class Team(Executor):
             if isinstance(message, Ready):
                 self._roster.ready(member.rank)
             elif isinstance(message, Failed):
+                member.failed = True
                 report = Report(*unpack(message.error))
                 for seq in list(self._roster.seats[member.rank].calls):
                     if seq in self._runs:
@@ -958,7 +959,7 @@ class Team(Executor):
         self._roster.left(rank, slot[LEFT])
         running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
         self._mark_lost(running, claim, chunk)
-        departure: Departure = self._roster.died(rank)
+        departure: Departure = self._roster.died(rank, member.failed)
         deaths = {}
         for seq in (*departure.again, *departure.lost):
             death = Death(
@@ -968,7 +969,7 @@ class Team(Executor):
                 running,
                 claim if running == seq else (0, 0),
                 chunk if running == seq else -1,
-                departure.was_ready,
+                departure.is_broken_start,
                 seq in departure.again,
             )
             if seq in self._runs:
@@ -976,7 +977,7 @@ class Team(Executor):
                 deaths[seq] = death
             elif seq in self._submitted:
                 task, _, _ = self._submitted[seq]
-                if running == seq or not departure.was_ready:
+                if running == seq or departure.is_broken_start:
                     self._resolve(
                         seq,
                         None,
@@ -998,7 +999,7 @@ class Team(Executor):
                 if run.output is not None:
                     successor.attach(run.output[1])
                     successor.post(run.output[0])
-        elif self._tasks and departure.was_ready:
+        elif self._tasks and not departure.is_broken_start:
             for each in self._roster.fill(self._size):
                 self._spawn(each)
         elif self._tasks and not self._members:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import shmmap
+from shmmap.testing import KillSelf
 from tests import functions
 from tests.helpers import assert_same, descriptor_count, shared_memory_in_use
 
@@ -177,18 +178,19 @@ class Test24NoDescriptors:
         errors: list[BaseException] = []
         for extra in range(most):
             gc.collect()
-            open_now = {int(name) for name in os.listdir("/proc/self/fd")}
-            fill = []  # the numbers below the highest one in use, so that the limit counts exactly
-            while (fd := os.dup(0)) < max(open_now):
+            top = max(int(name) for name in os.listdir("/proc/self/fd"))
+            fill = []  # every number up to the highest in use, so that the limit counts exactly
+            while (fd := os.dup(0)) <= top:
                 fill.append(fd)
             os.close(fd)
             before = descriptor_count()
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_now) + 1 + extra, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1 + extra, hard))
             try:
                 action()
                 return errors
             except Exception as error:
-                error.__traceback__ = None
+                # A traceback, also that of the context, keeps frames and what they refer to.
+                error.__traceback__ = error.__context__ = error.__cause__ = None
                 errors.append(error)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -268,8 +270,9 @@ class Test25Flat:
         for _ in range(n):
             cycle()
         after = self.usage()
-        assert after[0] <= before[0]
-        assert after[1] <= before[1] + (4 << 20)
+        # Slabs and pages come and go, a few of two descriptors each; a leak would be one per cycle.
+        assert after[0] <= before[0] + min(8, n // 3)
+        assert after[1] <= before[1] + (12 << 20)
         assert after[2] <= before[2] + rss_slack
 
     def test_arrays(self) -> None:
@@ -308,6 +311,7 @@ class Test25Flat:
         self.check(cycle, 60)
 
     @pytest.mark.slow
+    @pytest.mark.timeout(300)
     def test_teams(self) -> None:
         def cycle() -> None:
             with shmmap.Team(workers=2) as team:
@@ -316,16 +320,13 @@ class Test25Flat:
         self.check(cycle, 20)
 
     @pytest.mark.slow
+    @pytest.mark.timeout(300)
     def test_deaths(self, team: Any) -> None:
         def cycle() -> None:
             with pytest.raises(shmmap.WorkerDied):
-                shmmap.pmap(_die, np.arange(10), engine=team, chunksize=1)
+                shmmap.pmap(KillSelf(at=3), np.arange(10), engine=team, chunksize=1)
 
         self.check(cycle, 20)
-
-
-def _die(i: Any) -> None:
-    os.kill(os.getpid(), 9)
 
 
 @pytest.mark.big

@@ -46,12 +46,21 @@ def test_an_idle_worker_is_not_replaced_until_it_is_needed():
     assert roster.fill(2) == [1]
 
 
-def test_a_broken_start_is_not_repeated():
+def test_a_worker_killed_while_it_starts_is_replaced_once():
     roster = Roster()
     roster.fill(1)
     roster.assign(0, 1, again=True)
+    assert roster.died(0).again == (1,)
     departure = roster.died(0)
-    assert not departure.was_ready and not departure.replace and departure.lost == (1,)
+    assert departure.is_broken_start and not departure.replace and departure.lost == (1,)
+
+
+def test_a_start_that_failed_is_not_repeated():
+    roster = Roster()
+    roster.fill(1)
+    roster.assign(0, 1, again=True)
+    departure = roster.died(0, failed=True)
+    assert departure.is_broken_start and not departure.replace and departure.lost == (1,)
 
 
 def test_a_call_that_is_over_causes_no_replacement():
@@ -72,7 +81,9 @@ def test_replacements_are_bounded():
     assert deaths == 3
 
 
-@given(st.lists(st.tuples(st.sampled_from("aldr"), st.integers(0, 3), st.integers(1, 9)), max_size=60))
+@given(
+    st.lists(st.tuples(st.sampled_from("aldr"), st.integers(0, 3), st.integers(1, 9)), max_size=60)
+)
 def test_every_call_of_the_dead_is_either_passed_on_or_lost(events):
     roster = make(4)
     for kind, rank, seq in events:

@@ -324,7 +324,7 @@ class _ProcessWork(Run):
     def _note_death(self, death: Death) -> None:
         task, control = self._task, self.control
         assert control is not None
-        if not death.was_ready:
+        if death.is_broken_start:
             if self.failed_start is not None:
                 exc: Exception = restore_exception(
                     self.failed_start, "the initializer", "as a worker started"
@@ -351,6 +351,9 @@ class _ProcessWork(Run):
         if 0 in lost:
             self._let_hand_over()
         task.outcome.note_death(death.cause(), death.chunk, lost)
+        if task.outcome.is_given_up():
+            self._team.disown(self)
+            control.stop(task.plan.chunks, -1)
         if task.outcome.gives_up_on(lost):
             control.stop(task.plan.chunks, min(lost))
 

@@ -1,0 +1,277 @@
+"""Faults 35 to 38: nobody else reads, writes, squats or speaks."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shmmap
+from shmmap import _array, _segment
+from tests import functions
+from tests.helpers import process_tree
+
+from .common import as_nobody, assert_next_map_works, run_program
+
+
+def shared_descriptors(pid: int) -> list[str]:
+    """Paths under ``/proc`` of the shared memory that a process holds open."""
+    folder = f"/proc/{pid}/fd"
+    found = []
+    for number in os.listdir(folder):
+        target = os.readlink(f"{folder}/{number}") if os.path.lexists(f"{folder}/{number}") else ""
+        if target.startswith(("/dev/shm/", "/memfd:")):
+            found.append(f"{folder}/{number}")
+    return found
+
+
+class Test35OtherUsers:
+    """Another uid can open nothing: not by name, not through ``/proc``."""
+
+    @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+    @pytest.mark.parametrize("opener", ["posix", "memfd", "file"])
+    def test_mode_is_0600_whatever_the_umask(self, umask: int, opener: str) -> None:
+        before = os.umask(umask)
+        try:
+            fd = getattr(_segment, f"_open_{opener}")(4096)
+        finally:
+            os.umask(before)
+        try:
+            assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o600
+            assert os.fstat(fd).st_nlink == 0, "it has no name"
+        finally:
+            os.close(fd)
+
+    @pytest.mark.privileged
+    def test_nobody_opens_nothing(self, team: Any) -> None:
+        a = shmmap.full(1 << 20, 7, np.uint8)
+        shmmap.pmap_chunks(np.negative, a, engine=team)
+        tree = process_tree(os.getpid())
+        paths = [path for pid in tree for path in shared_descriptors(pid)]
+        paths += [f"/proc/{pid}/mem" for pid in tree]
+        assert len(paths) > len(tree)
+        done = as_nobody(
+            sys.executable,
+            "-c",
+            "import os, sys\n"
+            "for path in sys.argv[1:]:\n"
+            "    try: os.close(os.open(path, os.O_RDONLY)); print('opened', path)\n"
+            "    except PermissionError: print('refused')\n",
+            *paths,
+        )
+        if done.returncode:
+            pytest.skip(f"another user cannot run this Python: {done.stderr}")
+        assert done.stdout.splitlines() == ["refused"] * len(paths)
+
+    def test_no_names_at_rest(self, team: Any) -> None:
+        held = [shmmap.zeros(size) for size in (10, 1 << 18)]
+        shmmap.pmap(lambda i: bytes(1 << 20), range(4), engine=team)
+        pids = process_tree(os.getpid())
+        for name in os.listdir("/dev/shm"):
+            assert not any(name.startswith(f"shmmap-{pid}-") for pid in pids)
+        assert len(held) == 2
+
+    def test_names_while_they_exist(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Random, and made with ``O_EXCL``: 64 bits that nobody can guess in some microseconds."""
+        import _posixshmem
+
+        seen: list[tuple[str, int, int]] = []
+        real = _posixshmem.shm_open
+
+        def shm_open(name: str, flags: int, mode: int = 0o777) -> int:
+            seen.append((name, flags, mode))
+            return real(name, flags, mode=mode)
+
+        monkeypatch.setattr(_posixshmem, "shm_open", shm_open)
+        for _ in range(3):
+            os.close(_segment._open_posix(4096))
+        names = [name for name, _, _ in seen]
+        assert len(set(names)) == 3
+        for name, flags, mode in seen:
+            assert flags & os.O_EXCL and flags & os.O_CREAT
+            assert mode == 0o600
+            assert len(name.rpartition("-")[2]) >= 16
+
+
+class Test36Squatters:
+    """A name or link created beforehand by somebody else is never adopted."""
+
+    @pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
+    def test_name_that_is_taken(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        """Even one that was guessed: the segment lies elsewhere, and the squatter gets nothing."""
+        guessed = bytes(8)
+        monkeypatch.setattr(_segment.os, "urandom", lambda n: guessed[:n])
+        start = _segment._start_time(os.getpid())
+        squatter = Path(f"/dev/shm/shmmap-{os.getpid()}-{start}-{guessed.hex()}")
+        target = tmp_path / "target"
+        if kind == "file":
+            squatter.write_bytes(b"squat" * 1000)
+        else:
+            if kind == "link":
+                target.write_bytes(b"squat" * 1000)
+            squatter.symlink_to(target)
+        try:
+            fd = _segment.open_nameless(1 << 16)
+            try:
+                os.pwrite(fd, b"secret", 0)
+                found = squatter if kind == "file" else target
+                assert squatter.is_symlink() or squatter.exists(), "it is not ours to remove"
+                if kind == "dangling link":
+                    assert not target.exists()
+                else:
+                    assert found.read_bytes() == b"squat" * 1000
+            finally:
+                os.close(fd)
+        finally:
+            squatter.unlink(missing_ok=True)
+
+    def test_names_of_other_users_are_not_swept(self, tmp_path: Path) -> None:
+        if os.geteuid():
+            pytest.skip("needs root")
+        name = Path("/dev/shm/shmmap-999999998-1-abc")
+        name.touch()
+        os.chown(name, 65534, 65534)
+        try:
+            run_program(tmp_path, "shmmap.zeros(1)")
+            assert name.exists()
+        finally:
+            name.unlink(missing_ok=True)
+
+
+class Test37Channels:
+    """No listening socket; what comes over the inherited sockets is all that is unpickled."""
+
+    def test_nobody_listens(self, team: Any) -> None:
+        shmmap.pmap(functions.double, np.arange(10), engine=team)
+        inodes = set()
+        for pid in process_tree(os.getpid()):
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                try:
+                    target = os.readlink(f"/proc/{pid}/fd/{number}")
+                except OSError:
+                    continue
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
+        assert inodes
+        listening = set()
+        for table in ("tcp", "tcp6", "udp", "udp6"):
+            path = Path(f"/proc/net/{table}")
+            for line in path.read_text().splitlines()[1:] if path.exists() else ():
+                listening.add(line.split()[9])
+        for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+            fields = line.split()
+            if int(fields[3], 16) & 0x10000 or len(fields) > 7:  # it accepts, or has an address
+                listening.add(fields[6])
+        assert not inodes & listening
+
+    def test_stray_bytes_are_never_unpickled(self, tmp_path: Path) -> None:
+        """What a function writes to every descriptor it finds is not taken for a pickle."""
+        printed = run_program(
+            tmp_path,
+            """
+            import pickle
+            class Bomb:
+                def __reduce__(self):
+                    return os.open, (sys.argv[1], os.O_CREAT)
+            bomb = pickle.dumps(Bomb())
+            def func(i):
+                if i == 5:
+                    for fd in range(3, 1024):
+                        try:
+                            kind = os.readlink(f"/proc/self/fd/{fd}")
+                            if kind.startswith(("pipe", "socket")):
+                                os.set_blocking(fd, False)
+                                os.write(fd, bomb)
+                        except OSError:
+                            pass
+                return i
+            with shmmap.Team(workers=2) as team:
+                started = time.monotonic()
+                try:
+                    shmmap.pmap(func, np.arange(10), engine=team, chunksize=1)
+                except Exception as error:
+                    print(type(error).__name__, file=sys.stdout)
+                print(time.monotonic() - started < 5)
+            print(os.path.exists(sys.argv[1]))
+            works()
+            """,
+            str(tmp_path / "exploded"),
+            timeout_s=30,
+        )
+        assert printed.splitlines()[-2:] == ["True", "False"]
+
+
+class Test38Handles:
+    """A handle with a wrong size, offset or dtype, or of another array: refused, never mapped."""
+
+    def handle(self, a: Any) -> Any:
+        handle = _array.handle_of(a)
+        assert isinstance(handle, _array.SegmentHandle)
+        return handle
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"offset": -8},
+            {"offset": 1 << 40},
+            {"shape": (1 << 40,)},
+            {"shape": (-1,)},
+            {"strides": (1 << 30,)},
+            {"strides": (-(1 << 30),)},
+            {"dtype": "V1099511627776"},
+            {"dtype": "O"},
+            {"segment": 12345},
+            {"shape": (5, 5)},
+        ],
+        ids=repr,
+    )
+    def test_wrong_handle_is_refused(self, change: dict[str, Any]) -> None:
+        a = shmmap.asshared(np.arange(1 << 18, dtype="i8"))
+        with pytest.raises((ValueError, KeyError, TypeError, OverflowError)):
+            _array.from_handle(self.handle(a)._replace(**change))
+
+    def test_right_handle_gives_the_array(self) -> None:
+        a = shmmap.asshared(np.arange(1 << 18, dtype="i8"))
+        b = _array.from_handle(self.handle(a[::-2]))
+        assert np.shares_memory(a, b)
+        assert b.tolist() == a[::-2].tolist()
+
+    def test_segment_smaller_than_it_says_is_refused_before_it_is_mapped(self) -> None:
+        fd = _segment.open_nameless(4096)
+        number = os.dup(fd)
+        os.close(fd)
+        with pytest.raises(ValueError, match="4096"):
+            _segment.attach(_segment.new_id(), number, 1 << 20)
+        with pytest.raises(OSError):
+            os.fstat(number)
+
+    def test_file_that_was_replaced_is_refused(self, tmp_path: Path, team: Any) -> None:
+        """By path, but device and inode must agree: another file in its place is another array."""
+        path = tmp_path / "a.npy"
+        np.save(path, np.zeros(1000))
+        a = shmmap.load(path, "r+")
+        os.unlink(path)
+        np.save(path, np.ones(1000))
+        with pytest.raises(Exception, match="file"):
+            shmmap.pmap_chunks(np.sum, a, out=list, engine=team)
+        assert_next_map_works(team)
+
+    def test_file_that_was_cut_short_is_no_bus_error(self, tmp_path: Path, team: Any) -> None:
+        path = tmp_path / "a.npy"
+        np.save(path, np.zeros(1 << 16))
+        a = shmmap.load(path, "r")
+        with open(path, "r+b") as file:
+            file.truncate(1000)
+        with pytest.raises(Exception) as caught:
+            shmmap.pmap_chunks(np.sum, a, out=list, engine=team)
+        assert "short" in str(caught.value) or "bytes" in str(caught.value), repr(caught.value)
+        assert_next_map_works(team)
+        with open(path, "r+b") as file:
+            file.truncate(1 << 20)  # so that nothing of it can be touched where there is no file
