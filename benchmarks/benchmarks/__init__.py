@@ -8,11 +8,16 @@ ratio, not in gigabytes.
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import shmmap
+
+# asv imports this package by a finder of its own; workers import it as everybody does, by sys.path.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 WORKERS = min(4, len(os.sched_getaffinity(0)))
 

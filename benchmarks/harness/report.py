@@ -11,6 +11,9 @@ from typing import Any
 from harness.figures import UNITS, Figure, Result
 from harness.peers import ENTRIES
 
+LOAD = "load before the run"
+BUSY = 0.5
+"""Load per core, before a run, above which the tables carry a warning."""
 BEGIN, END = "<!-- against:begin -->", "<!-- against:end -->"
 
 
@@ -35,14 +38,17 @@ def save(
 
 
 def load(path: Path) -> tuple[dict[str, Result], dict[str, int], dict[str, str]]:
-    """Return all results in the file, rounds, and the machine of the latest."""
+    """Return all results in the file, rounds, and the machine of the latest at its busiest."""
     results, rounds = {}, {}
     machine: dict[str, str] = {}
+    loads = []
     for name, stored in json.loads(path.read_text())["figures"].items():
         results[name] = Result(stored["samples"], stored["notes"], stored["seen"])
         rounds[name] = stored["rounds"]
         if stored["machine"]["date"] >= machine.get("date", ""):
-            machine = stored["machine"]
+            machine = dict(stored["machine"])
+        loads.append(float(stored["machine"][LOAD]))
+    machine[LOAD] = str(max(loads))
     return results, rounds, machine
 
 
@@ -130,8 +136,15 @@ def machine_lines(machine: dict[str, str], rounds: dict[str, int]) -> str:
     counts = sorted(set(rounds.values()))
     span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     facts = ", ".join(f"{key}: {value}" for key, value in machine.items())
+    warning = ""
+    if float(machine[LOAD]) > BUSY * int(machine["cores"]):
+        warning = (
+            "**The machine was busy with other work: workers had to share its cores, so speed-ups are"
+            " not to be read off this table, and times even less.** "
+        )
     return (
-        f"Medians of {span} interleaved rounds ± half the distance between the quartiles; ratios"
+        warning
+        + f"Medians of {span} interleaved rounds ± half the distance between the quartiles; ratios"
         f" are medians of the ratios within a round. Measured on {facts}.\n"
     )
 

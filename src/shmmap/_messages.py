@@ -86,6 +86,8 @@ class Call(NamedTuple):
     """Pickled by value: then only the one loaded last may be used again."""
     chunks: Payload | None
     """Tickets are positions in this list of chunk numbers. None: tickets are chunk numbers."""
+    redo: Payload | None
+    """Chunks its predecessor on this rank had begun or drawn, to be done first."""
     share: tuple[int, int] | None
     """Static schedule: this worker's own tickets. None: draw."""
     team: int

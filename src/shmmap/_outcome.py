@@ -158,9 +158,13 @@ class Outcome:
         """Which chunks are to be run (again) in another round."""
         if self._fatal is not None or self.is_given_up():
             return []
-        again = [chunk for chunk in undone if self._again(chunk)]
-        if not self._job.keep_going and len(again) < len(undone):
+        if not self._job.keep_going and not all(map(self._again, undone)):
             return []  # something has failed or is lost for good: no use in going on
+        return self.select(undone)
+
+    def select(self, undone: list[int]) -> list[int]:
+        """Those of the chunks that are to be run (again), whose failures are forgiven."""
+        again = [chunk for chunk in undone if self._again(chunk)]
         for chunk in again:
             start, stop = self._plan.limits(chunk)
             for index in range(start, stop) if self._failures else ():

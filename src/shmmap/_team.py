@@ -61,6 +61,7 @@ from ._messages import (
     dumps_message,
     make_payload,
     pack,
+    pack_plain,
     restore_exception,
     unpack,
 )
@@ -136,7 +137,6 @@ class CallSpec(NamedTuple):
     segments: frozenset[int]
     """Segments that job, function and list of chunks need, those of their payloads included."""
     surroundings: Surroundings
-    keep: tuple[Any, ...]
 
 
 class Run:
@@ -147,14 +147,21 @@ class Run:
         self.spec: CallSpec | None = None
         self.control: ControlBlock | None = None
         self.doorbell = -1
-        self.deaths: deque[Death] = deque()
+        self.vacated: deque[int] = deque()
+        """Ranks whose worker died and is not replaced."""
         self.failed_start: Report | None = None
         self.broken = False
         """The attendant failed: nobody would tell of deaths any more."""
         self.relayed: deque[tuple[bytes, bytes, Any]] = deque()
+        self.keep: list[Any] = []
+        """What messages refer to, and must stay in place until the run is over."""
         self.output: tuple[bytes, frozenset[int]] | None = None
         """The message that tells where results go, once known; replacements get it too."""
         self.admitted = threading.Event()
+
+    def note_death(self, death: Death) -> list[int]:
+        """Take note of a death, in the attendant's thread; chunks the successor is to do first."""
+        raise NotImplementedError
 
     def ring(self) -> None:
         """Wake the thread that waits for this run."""
@@ -406,8 +413,10 @@ class Team(Executor):
                     self._send_call(self._members[rank], spec)
             return ranks
 
-    def _send_call(self, member: Member, spec: CallSpec) -> None:
-        member.attach(spec.segments)
+    def _send_call(
+        self, member: Member, spec: CallSpec, redo: tuple[Payload, Any] | None = None
+    ) -> None:
+        member.attach(spec.segments if redo is None else spec.segments | redo[0].segments())
         if spec.control is not None:
             member.open(spec.control)
         func = spec.func
@@ -426,6 +435,7 @@ class Team(Executor):
             spec.digest,
             spec.by_value,
             spec.chunks,
+            None if redo is None else redo[0],
             None if spec.shares is None else spec.shares.get(member.rank, (0, 0)),
             spec.team,
             surroundings,
@@ -662,7 +672,7 @@ class Team(Executor):
             payload, root = make_payload(task.packed.data)
             segments = task.packed.segments | payload.segments()
             spec = CallSpec(
-                self._seq, None, payload, None, b"", True, None, None, 1, segments, snapshot(), ()
+                self._seq, None, payload, None, b"", True, None, None, 1, segments, snapshot()
             )
             self._submitted[self._seq] = (task, member.rank, (root,))
             member.submitted += 1
@@ -960,7 +970,8 @@ class Team(Executor):
         running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
         self._mark_lost(running, claim, chunk)
         departure: Departure = self._roster.died(rank, member.failed)
-        deaths = {}
+        redo: dict[int, tuple[Payload, Any]] = {}
+        concerned = []
         for seq in (*departure.again, *departure.lost):
             death = Death(
                 rank,
@@ -973,8 +984,14 @@ class Team(Executor):
                 seq in departure.again,
             )
             if seq in self._runs:
-                self._runs[seq].deaths.append(death)
-                deaths[seq] = death
+                run = self._runs[seq]
+                concerned.append(run)
+                chunks = run.note_death(death)
+                if not death.replaced:
+                    run.vacated.append(rank)
+                elif chunks:
+                    redo[seq] = make_payload(pack_plain(chunks).data)
+                    run.keep.append(redo[seq][1])
             elif seq in self._submitted:
                 task, _, _ = self._submitted[seq]
                 if running == seq or departure.is_broken_start:
@@ -992,20 +1009,20 @@ class Team(Executor):
             self._spawn(rank)
             successor = self._members[rank]
             for seq in departure.again:
-                run = self._runs.get(seq)
-                if run is None or run.spec is None:
+                its_run = self._runs.get(seq)
+                if its_run is None or its_run.spec is None:
                     continue
-                self._send_call(successor, run.spec)
-                if run.output is not None:
-                    successor.attach(run.output[1])
-                    successor.post(run.output[0])
+                self._send_call(successor, its_run.spec, redo.get(seq))
+                if its_run.output is not None:
+                    successor.attach(its_run.output[1])
+                    successor.post(its_run.output[0])
         elif self._tasks and not departure.is_broken_start:
             for each in self._roster.fill(self._size):
                 self._spawn(each)
         elif self._tasks and not self._members:
             self._fail_tasks(lambda: WorkerDied("the workers died while they started"))
-        for seq in deaths:
-            self._runs[seq].ring()
+        for run in concerned:
+            run.ring()
 
     def _mark_lost(self, seq: int, claim: tuple[int, int], chunk: int) -> None:
         """Static schedule: keep the successor from what the dead worker had begun."""

@@ -56,7 +56,7 @@ from ._control import (
     Outbox,
     Record,
 )
-from ._kernel import Form, Job, make_kernel
+from ._kernel import Form, Job, Kernel, make_kernel
 from ._messages import (
     Attach,
     Call,
@@ -419,6 +419,8 @@ class _Worker:
             if not job.keep_going:
                 control.stop(tickets, chunk)
 
+        if call.redo is not None:
+            self._redo(unpack(read_payload(call.redo)), control, kernel, fail)
         while True:
             if share is None:
                 first = control.draw(k)
@@ -465,6 +467,28 @@ class _Worker:
             fail(exc)
             del exc
         self._relay.flush()
+
+    def _redo(
+        self,
+        chunks: list[int],
+        control: ControlBlock,
+        kernel: Kernel,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        """Do what a predecessor left undone; no claim, as the caller knows the list."""
+        for chunk in chunks:
+            if chunk > control.words[STOP_AT]:
+                return
+            self.slot[CHUNK] = chunk + 1
+            try:
+                kernel.run(chunk)
+                kernel.flush()
+            except BaseException as exc:
+                fail(exc)
+                del exc
+            if _forked:
+                os._exit(0)
+            self.slot[CHUNK] = 0
 
     # ------------------------------------------------ what results refer to
 

@@ -504,3 +504,19 @@ class KillWhenUnpickled:
 
 def _kill_self() -> None:
     os.kill(os.getpid(), signals.SIGKILL)
+
+
+def _main() -> int:
+    """Run ``python -m shmmap.testing``, whose one command is ``soak``."""
+    import sys
+
+    if sys.argv[1:2] != ["soak"]:
+        print("usage: python -m shmmap.testing soak [--minutes N] [--seed S]", file=sys.stderr)
+        return 2
+    from shmmap._soak import main
+
+    return main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(_main())

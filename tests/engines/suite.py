@@ -151,7 +151,7 @@ class EngineSuite:
             ["abcdef", "a", ""],
             [np.int8(1), np.uint8(200), np.int16(3)],
             [np.float32(1), np.int64(2), np.float16(3)],
-            [np.datetime64("2020", "D"), np.datetime64(5, "ns"), np.datetime64("NaT")],
+            [np.datetime64("2020", "D"), np.datetime64(5, "ns"), np.datetime64("NaT", "s")],
             [b"ab", b"abc", b"a"],
         ],
         ids=str,

@@ -182,7 +182,7 @@ class Test28Interrupted:
                 elif sys.argv[1] == "map":
                     shmmap.pmap(np.negative, np.arange(10), engine=team)
                     print("go", flush=True)
-                    for _ in range(1000):
+                    for _ in range(100):
                         shmmap.pmap_chunks(np.negative, x, engine=team, chunksize=100)
                 elif sys.argv[1] == "clean-up":
                     team = shmmap.Team(workers=2)

@@ -59,10 +59,6 @@ class Test16Surroundings:
             assert_same(result, np.arange(N))
         assert_next_map_works(team)
 
-    def test_directory_is_set_back(self, team: Any) -> None:
-        shmmap.pmap(ChangeDirectory("/"), np.arange(N), engine=team, chunksize=1)
-        assert {*shmmap.pmap(lambda i: os.getcwd(), range(N), engine=team)} == {os.getcwd()}
-
     def test_forked_child_never_draws(self, team: Any) -> None:
         calls = shmmap.zeros(200, int)
         fork = ForkAndReturn(at=5)

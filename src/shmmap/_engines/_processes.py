@@ -110,6 +110,9 @@ class _ProcessWork(Run):
         """Chunks of this round; None: all."""
         self._cancelled = threading.Event()
         self._timed_out: dict[int, int] = {}
+        self._redo: dict[int, list[int]] = {}
+        """What the worker on a rank was given of its predecessor's."""
+        self._fatal: Exception | None = None
         self._ranks: list[int] = []
         self._ended = False
         self._marks_at_end = bytes(task.plan.chunks)
@@ -124,12 +127,12 @@ class _ProcessWork(Run):
             self._segments = (
                 job.segments | func.segments | self._job.segments() | self._func.segments()
             ).union(*(entry.segments for entry in inputs))
-            self._keep: tuple[Any, ...] = (job_root, func_root, job.keep, func.keep, task)
+            self.keep += [job_root, func_root, job.keep, func.keep, task]
         else:
             self._digest, self._by_value = inherited, False
             self._job, self._func = make_payload(b"")[0], None  # type: ignore[assignment]
             self._segments = frozenset()
-            self._keep = (task,)
+            self.keep.append(task)
         self._surroundings = snapshot()
         try:
             with Uninterrupted():
@@ -176,9 +179,10 @@ class _ProcessWork(Run):
             workers,
             segments,
             self._surroundings,
-            (self._keep, root),
         )
+        self.keep.append(root)
         self._timed_out.clear()
+        self._redo.clear()
         self._ranks = self._team.post_run(self, spec, workers)
         if self._task.job.out is None and self._task.collector.columns:
             self._publish(self._ranks)
@@ -188,7 +192,7 @@ class _ProcessWork(Run):
         assert control is not None
         packed = pack_plain((collector.kind, collector.columns))
         payload, root = make_payload(packed.data)
-        self._keep += (root,)
+        self.keep.append(root)
         message = dumps_message(Output(self.seq, payload))
         self._team.publish_output(self, ranks, message, packed.segments | payload.segments())
         control.words[READY] = KNOWN
@@ -257,11 +261,10 @@ class _ProcessWork(Run):
                     self._take(record, remaining)
                 elif record.page:
                     self._team.skip_payload(record)
-            while self.deaths:
-                death = self.deaths.popleft()
-                self._note_death(death)
-                if not death.replaced:
-                    remaining.discard(death.rank)
+            while self.vacated:
+                remaining.discard(self.vacated.popleft())
+            if self._fatal is not None:
+                raise self._fatal
             while self.relayed:
                 emit(*self.relayed.popleft())
             if self.broken:
@@ -321,23 +324,35 @@ class _ProcessWork(Run):
         arrays = [entry.data for entry in job.inputs if hasattr(entry.data, "__array_interface__")]
         return [*arrays, *(columns or ())]
 
-    def _note_death(self, death: Death) -> None:
+    def note_death(self, death: Death) -> list[int]:
+        """See `Run`: decide what becomes of what a dead worker held."""
         task, control = self._task, self.control
-        assert control is not None
+        if control is None:
+            return []
         if death.is_broken_start:
             if self.failed_start is not None:
-                exc: Exception = restore_exception(
+                self._fatal = restore_exception(
                     self.failed_start, "the initializer", "as a worker started"
                 )
             else:
-                exc = WorkerDied(f"{death.cause()}, while it started", ((0, task.plan.n),))
-            raise exc
+                everything = ((0, task.plan.n),)
+                self._fatal = WorkerDied(f"{death.cause()}, while it started", everything)
+            return []
         first, stop = death.claim
         tickets = range(first, min(stop, task.plan.chunks))
-        chunks = tickets if self._todo is None else [self._todo[t] for t in tickets]
+        claim = list(tickets) if self._todo is None else [self._todo[t] for t in tickets]
         # What it had begun: up to the chunk it was in. The rest of its claim is as good as not drawn.
-        begun = chunks[: chunks.index(death.chunk) + 1] if death.chunk in chunks else []
+        begun = claim[: claim.index(death.chunk) + 1] if death.chunk in claim else []
+        held = claim
+        if self._todo is None and task.plan.schedule == "static":
+            held = begun  # its successor gets the same share, and does the rest
+        left = self._redo.pop(death.rank, [])
+        if death.chunk in left:
+            begun = [*begun, death.chunk]
+        undone = [k for k in dict.fromkeys([*left, *held]) if not control.ledger[k] & 1]
         lost = [k for k in begun if not control.ledger[k] & 1]
+        if 0 in lost:
+            self._let_hand_over()
         if death.rank in self._timed_out:
             index = self._timed_out.pop(death.rank)
             chunk = index // task.plan.chunksize
@@ -345,17 +360,20 @@ class _ProcessWork(Run):
             error = TimeoutError(f"one call of {name_of(task.func)} took longer than {seconds} s")
             shown = index if task.job.verb == "items" else -1
             task.outcome.note_stuck(chunk, shown, error, f"worker {death.rank} (pid {death.pid})")
-            if task.outcome.gives_up_on([chunk]):
-                control.stop(task.plan.chunks, chunk)
-            return
-        if 0 in lost:
-            self._let_hand_over()
-        task.outcome.note_death(death.cause(), death.chunk, lost)
+            lost = [chunk]
+        else:
+            task.outcome.note_death(death.cause(), death.chunk, lost)
         if task.outcome.is_given_up():
             self._team.disown(self)
             control.stop(task.plan.chunks, -1)
+            return []
         if task.outcome.gives_up_on(lost):
             control.stop(task.plan.chunks, min(lost))
+            return []
+        redo = task.outcome.select(undone) if death.replaced else []
+        if redo:
+            self._redo[death.rank] = redo
+        return redo
 
     def _tick(self) -> None:
         task = self._task
