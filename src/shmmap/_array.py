@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -129,7 +130,9 @@ def handle_of(a: Array) -> Handle | None:
     if root is None or root.mode == "c" or root.filename is None:
         return None
     path = os.fspath(root.filename)
-    stat = os.stat(path)
+    stat = os.stat(path) if _is_still_there(root, path) else None
+    if stat is None:
+        return None  # the file was replaced or removed: what is mapped can be had here only
     position = root.offset + address - root.__array_interface__["data"][0]
     return FileHandle(
         path,
@@ -168,10 +171,50 @@ def from_handle(handle: Handle) -> Array:
             raise ValueError("the array was dropped while a view of it was under way")
     elif segment.fd >= 0:
         root = _segment.own(segment)  # made by a worker, owned by whoever gets the result
-    a: Array = np.ndarray(handle.shape, np.dtype(handle.dtype), root, offset, handle.strides)
+    dtype = np.dtype(handle.dtype)
+    if dtype.hasobject:
+        raise ValueError("a handle of Python objects: their addresses mean nothing here")
+    a: Array = np.ndarray(handle.shape, dtype, root, offset, handle.strides)
     if not handle.writeable:
         a.flags.writeable = False
     return a
+
+
+_there: dict[int, tuple[weakref.ref[Any], bool]] = {}
+
+
+def _is_still_there(root: np.memmap[Any, Any], path: str) -> bool:
+    """Whether the file a memory-mapped array maps is still the one its path names.
+
+    Asked of the kernel, whose list of mappings follows renamed and removed files. Once per mapping and
+    file: an answer stands as long as the file under that path stays the same.
+    """
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return False
+    key = hash((id(root), stat.st_dev, stat.st_ino))
+    known = _there.get(key)
+    if known is not None and known[0]() is root:
+        return known[1]
+    answer = True
+    try:
+        address = root.__array_interface__["data"][0]
+        with open("/proc/self/maps") as file:
+            for line in file:
+                limits, _, _, _, inode, *name = line.split(maxsplit=5)
+                low, high = (int(limit, 16) for limit in limits.split("-"))
+                if low <= address < high:
+                    mapped = name[0].rstrip("\n") if name else ""
+                    is_same = mapped == os.path.realpath(path) or int(inode) == stat.st_ino
+                    answer = is_same and not mapped.endswith(" (deleted)")
+                    break
+    except OSError:
+        pass  # no /proc: taken on trust
+    for old in [old for old, (ref, _) in _there.items() if ref() is None]:
+        del _there[old]
+    _there[key] = (weakref.ref(root), answer)
+    return answer
 
 
 touched: set[int] = set()

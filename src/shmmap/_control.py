@@ -79,7 +79,11 @@ class ClaimSlots:
     def __init__(self, fd: int | None = None) -> None:
         nbytes = RANKS_MAX * SLOT_WORDS * 8
         self.fd = _segment.open_nameless(nbytes) if fd is None else fd
-        self._map = _segment.map_fd(self.fd, nbytes)
+        try:
+            self._map = _segment.map_fd(self.fd, nbytes)
+        except BaseException:
+            os.close(self.fd)
+            raise
         self.words = memoryview(self._map).cast("q")
 
     def slot(self, rank: int) -> memoryview:
@@ -87,9 +91,8 @@ class ClaimSlots:
         return self.words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS]
 
     def close(self) -> None:
-        """Let go of memory and descriptor."""
-        self.words.release()
-        self._map.close()
+        """Let go of memory and descriptor; a view somebody still has keeps the mapping until it goes."""
+        del self.words, self._map
         os.close(self.fd)
 
 
@@ -101,15 +104,19 @@ class ControlBlock:
         self.capacity = capacity
         """Most chunks the ledger can hold."""
         nbytes = _LEDGER + capacity
-        if fds is None:
-            self.fd = _segment.open_nameless(nbytes)
-            self.pipe_read, self.pipe_write = os.pipe2(os.O_CLOEXEC)
-            self.doorbell = self._make_doorbell()
-            """A write end of its own description, non-blocking, for the caller's own use."""
-        else:
-            self.fd, self.pipe_write = fds
-            self.pipe_read = self.doorbell = -1
-        self._map: mmap.mmap = _segment.map_fd(self.fd, nbytes)
+        self.fd = self.pipe_read = self.pipe_write = self.doorbell = -1
+        try:
+            if fds is None:
+                self.fd = _segment.open_nameless(nbytes)
+                self.pipe_read, self.pipe_write = os.pipe2(os.O_CLOEXEC)
+                self.doorbell = self._make_doorbell()
+                """A write end of its own description, non-blocking, for the caller's own use."""
+            else:
+                self.fd, self.pipe_write = fds
+            self._map: mmap.mmap = _segment.map_fd(self.fd, nbytes)
+        except BaseException:
+            self._close_fds()
+            raise
         self.words = memoryview(self._map)[:_LEDGER].cast("q")
         self.ledger = memoryview(self._map)[_LEDGER:]
         self.identity = self._identity()
@@ -153,10 +160,11 @@ class ControlBlock:
         return fcntl.fcntl(self.pipe_write, fcntl.F_DUPFD_CLOEXEC, 0)
 
     def close(self) -> None:
-        """Let go of memory and descriptors."""
-        self.words.release()
-        self.ledger.release()
-        self._map.close()
+        """Let go of memory and descriptors; see `ClaimSlots.close`."""
+        del self.words, self.ledger, self._map
+        self._close_fds()
+
+    def _close_fds(self) -> None:
         for fd in (self.fd, self.pipe_read, self.pipe_write, self.doorbell):
             if fd >= 0:
                 os.close(fd)
@@ -184,7 +192,15 @@ class Record(NamedTuple):
 
 
 def unpack_records(data: bytes) -> Iterator[Record]:
-    """The records in what was read from a pipe; whole ones, as each is written atomically."""
+    """The records in what was read from a pipe; whole ones, as each is written atomically.
+
+    Raises
+    ------
+    ValueError
+        If something else was written there.
+    """
+    if len(data) % _RECORD.size:
+        raise ValueError("a function wrote to file descriptors that are not its own")
     for seq, who, first, stop, page, offset, nbytes in _RECORD.iter_unpack(data):
         yield Record(seq, who >> 8, who & 255, first, stop, page, offset, nbytes)
 
@@ -206,9 +222,8 @@ class Page:
         return self.counts[0] == self.counts[1]
 
     def close(self) -> None:
-        """Let go of the memory."""
-        self.counts.release()
-        self.bytes.release()
+        """Let go of the memory; see `ClaimSlots.close`."""
+        del self.counts, self.bytes
 
     def take(self) -> None:
         """Count a record as taken; the caller's only write here."""

@@ -233,7 +233,9 @@ class ForkLauncher:
     def close(self) -> None:
         for pid in list(self._pids):
             try:
-                os.waitpid(pid, 0)
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    os.kill(pid, signal.SIGKILL)  # it had its time to end by itself
+                    os.waitpid(pid, 0)
             except OSError:
                 pass
         self._pids.clear()

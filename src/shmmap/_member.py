@@ -50,6 +50,7 @@ class Member:
         self.submitted = 0
         """Submitted functions it holds."""
         self._backlog: deque[tuple[bytes, list[int]]] = deque()
+        # Sockets first: they close themselves, should a descriptor be wanting.
         self.line, line = _pair()
         self.aside, aside = _pair()
         self.relay, relay = _pair()
@@ -58,9 +59,15 @@ class Member:
 
     def hand_over(self, slots: int, doorbell: int) -> Descriptors:
         """The worker's ends, with copies of what is the team's; whoever gets them closes them."""
-        theirs, self._theirs = self._theirs, ()
-        line, aside, relay, lifeline = theirs
-        return Descriptors(line, aside, relay, lifeline, os.dup(slots), os.dup(doorbell))
+        slots = os.dup(slots)
+        try:
+            doorbell = os.dup(doorbell)
+        except OSError:
+            os.close(slots)
+            raise
+        line, aside, relay, lifeline = self._theirs
+        self._theirs = ()
+        return Descriptors(line, aside, relay, lifeline, slots, doorbell)
 
     # ------------------------------------------------ sending
 

@@ -208,6 +208,8 @@ def _make_pickler() -> type:
                 assert handle is not None
             if isinstance(handle, _array.SegmentHandle):
                 self.segments.add(handle.segment)
+                # Nobody else may hold it while a worker writes there.
+                self.keep.append(a)
             return _rebuild, (tuple(handle), kind)
 
     return CallPickler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +20,16 @@ class Progress:
         if callable(progress):
             self._call = progress
             return
-        from tqdm.std import tqdm as terminal_bar
+        import tqdm.std
 
-        bar: Any = terminal_bar
+        bar: Any
+        terminal_bar = bar = _quiet(tqdm.std.tqdm)
         if _is_notebook():
             try:
                 import ipywidgets  # noqa: F401
-                from tqdm.notebook import tqdm as notebook_bar
+                import tqdm.notebook
 
-                bar = notebook_bar
+                bar = _quiet(tqdm.notebook.tqdm)
             except ImportError:
                 pass
         name = progress if isinstance(progress, str) else None
@@ -50,6 +52,11 @@ class Progress:
         """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _quiet(bar: Any) -> Any:
+    """A bar without tqdm's monitor thread, and with a lock that is no named semaphore."""
+    return type("Bar", (bar,), {"_lock": threading.RLock(), "monitor_interval": 0})
 
 
 def _is_notebook() -> bool:

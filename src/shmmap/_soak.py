@@ -278,7 +278,8 @@ class Map:
         pause_s = min(0.01, 1.0 / trial.n) if busy else 0.0
         args = (trial.fault, trial.at, trial.once, shmmap.zeros(1, int), pause_s)
         if trial.verb == "ranges":
-            func: Work = PerRange(self.x, self.out, *args)
+            assert self.out is not None
+            func: Any = PerRange(self.x, self.out, *args)
         elif trial.verb == "reduce":
             func = PerChunkSum(*args)
         else:
@@ -414,7 +415,8 @@ class Map:
     def _compare(self, result: Any, failed: Any) -> None:
         """Compare with NumPy's result where nothing failed."""
         if self.trial.verb == "list":
-            wrong = [i for i in np.flatnonzero(~failed) if not self._is_item(result[i], i)]
+            left = np.flatnonzero(~failed).tolist()
+            wrong = [i for i in left if not self._is_item(result[i], i)]
         else:
             require(result.shape == self.expected.shape, f"shape {result.shape}")
             require(result.dtype == self.expected.dtype, f"dtype {result.dtype}")
@@ -514,10 +516,12 @@ class Usage:
             ctypes.CDLL(None).malloc_trim(0)  # what glibc keeps for later is no leak
         ours = [os.getpid(), *descendants(os.getpid())]
         memory = {entry[:2]: entry[2] for pid in ours for entry in testing._memory(str(pid))}
-        fields = {}
+        fields: dict[str, str] = {}
         for path in ("/proc/self/status", "/proc/meminfo"):
             with open(path) as file:
-                fields.update(line.split(":", 1) for line in file if ":" in line)
+                for line in file:
+                    name, _, value = line.partition(":")
+                    fields[name] = value
         return cls(
             len(os.listdir("/proc/self/fd")),
             len(ours) - 1,

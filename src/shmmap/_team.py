@@ -266,8 +266,8 @@ class Team(Executor):
         self._open_controls = 0
         self._next_control = 0
         self._waiting: deque[tuple[Run, int]] = deque()
-        self._lingering: list[Run] = []
-        """Abandoned maps that some worker has not come to yet."""
+        self._lingering: list[tuple[Run, list[Member]]] = []
+        """Abandoned maps, and the workers that may still touch what they refer to."""
         self._pages: dict[int, Page] = {}
         self._dropped: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
@@ -310,10 +310,16 @@ class Team(Executor):
         if self._slots is None:
             self._open()
         ranks = self._roster.fill(size)
-        for rank in ranks:
-            self._spawn(rank)
-        if self._start == "fork" and ranks:
-            self._wake()
+        try:
+            for rank in ranks:
+                self._spawn(rank)
+        except BaseException:
+            for rank in ranks:
+                if rank not in self._members:
+                    self._roster.seats.pop(rank)
+            if not self._members:
+                self._go_home()
+            raise
         if self._attendant is None:
             self._attendant = threading.Thread(
                 target=self._attend, name="shmmap-attendant", daemon=True
@@ -321,10 +327,21 @@ class Team(Executor):
             self._attendant.start()
 
     def _open(self) -> None:
-        self._slots = ClaimSlots()
-        self._submit_pipe = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._submit_pipe[0], False)
-        self._wake_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        """Acquire what the team needs before its first worker, all of it or nothing."""
+        slots = ClaimSlots()
+        pipes: list[int] = []
+        try:
+            pipes += os.pipe2(os.O_CLOEXEC)
+            pipes += os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            os.set_blocking(pipes[0], False)
+        except BaseException:
+            slots.close()
+            for fd in pipes:
+                os.close(fd)
+            raise
+        self._slots = slots
+        self._submit_pipe = (pipes[0], pipes[1])
+        self._wake_pipe = (pipes[2], pipes[3])
         _segment.on_drop(self._note_drop)
 
     def _spawn(self, rank: int) -> None:
@@ -336,14 +353,25 @@ class Team(Executor):
         slot = self._slots.slot(rank)
         for word in range(SLOT_WORDS):
             slot[word] = 0
-        member = Member(rank)
-        self._members[rank] = member
+        # In the table before it is forked: the child closes what it finds there, or it would hold its own
+        # lifeline.
+        member = self._members[rank] = Member(rank)
+        try:
+            self._start_member(member)
+        except BaseException:
+            del self._members[rank]
+            member.close()
+            raise
+        self._wake()
+
+    def _start_member(self, member: Member) -> None:
+        assert self._slots is not None and self._launcher is not None
         initializer = self._initializer_payload
         if self._initializer is not None and initializer is not None:
             member.attach(self._initializer.segments | initializer.segments())
         member.surroundings = snapshot()
         start = Start(
-            rank,
+            member.rank,
             initializer,
             self.blas_threads,
             self._memory_limit,
@@ -353,11 +381,10 @@ class Team(Executor):
         # Copies, none of them in the tables here: a forked child closes what is in those.
         fds = member.hand_over(self._slots.fd, self._submit_pipe[1])
         try:
-            self._launcher.spawn(rank, fds)
+            self._launcher.spawn(member.rank, fds)
         finally:
             for fd in fds:
                 os.close(fd)
-        self._wake()
 
     def _pack_surroundings(self, now: Surroundings) -> bytes:
         if self._surroundings is None or self._surroundings[0] != now:
@@ -377,7 +404,6 @@ class Team(Executor):
             return True
 
     def _admit(self, run: Run, chunks: int) -> None:
-        self._open_controls += 1
         for control in self._controls:
             if control.capacity >= chunks:
                 self._controls.remove(control)
@@ -386,6 +412,7 @@ class Team(Executor):
             self._next_control += 1
             capacity = 1 << max(12, (chunks - 1).bit_length())
             control = ControlBlock(self._next_control, capacity)
+        self._open_controls += 1
         run.control = control
         run.doorbell = control.doorbell
         run.admitted.set()
@@ -539,8 +566,9 @@ class Team(Executor):
                     self._controls.append(control)
                 else:
                     self._discard(control)
-                    # Somebody may still have to read the call; until then it must stay in place.
-                    self._lingering.append(run)
+                    # Some worker may still come to it, or be in it: what it refers to has to stay.
+                    inside = [m for m in self._members.values() if not self._has_left(m, run.seq)]
+                    self._lingering.append((run, inside))
             else:
                 self._waiting = deque(item for item in self._waiting if item[0] is not run)
             for rank in self._roster.occupied():
@@ -550,9 +578,9 @@ class Team(Executor):
             while self._waiting and self._open_controls < OPEN_MAX:
                 self._admit(*self._waiting.popleft())
             self._lingering = [
-                each
-                for each in self._lingering
-                if any(not self.has_begun(rank, each.seq) for rank in self._roster.occupied())
+                (each, inside)
+                for each, inside in self._lingering
+                if any(not self._has_left(member, each.seq) for member in inside)
             ]
             self._idle_since = time.monotonic()
             self._purge_pages()
@@ -568,13 +596,12 @@ class Team(Executor):
                 member.post(message)
         control.close()
 
-    def has_begun(self, rank: int, seq: int) -> bool:
-        """Whether the worker on a rank has read call `seq`."""
+    def _has_left(self, member: Member, seq: int) -> bool:
+        """Whether a worker will not touch anything of call `seq` any more."""
         slots = self._slots
-        if slots is None:
+        if slots is None or member.gone or self._members.get(member.rank) is not member:
             return True
-        slot = slots.words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS]
-        return bool(slot[LEFT] >= seq or slot[RUNNING] >= seq)
+        return bool(slots.words[member.rank * SLOT_WORDS + LEFT] >= seq)
 
     def _purge_pages(self) -> None:
         alive = {id for member in self._members.values() for id in member.attached}
@@ -907,7 +934,13 @@ class Team(Executor):
                 data = os.read(self._submit_pipe[0], 56 * 1024)
             except BlockingIOError:
                 return
-            for record in unpack_records(data):
+            try:
+                records = list(unpack_records(data))
+            except ValueError as exc:
+                for seq in list(self._submitted):
+                    self._resolve(seq, None, RuntimeError(str(exc)))
+                return
+            for record in records:
                 member = self._members.get(record.rank)
                 if record.kind in (RESULTS, ERROR):
                     if record.seq in self._submitted:

@@ -508,14 +508,15 @@ def _kill_self() -> None:
 
 def _main() -> int:
     """Run ``python -m shmmap.testing``, whose one command is ``soak``."""
+    import importlib
     import sys
 
     if sys.argv[1:2] != ["soak"]:
         print("usage: python -m shmmap.testing soak [--minutes N] [--seed S]", file=sys.stderr)
         return 2
-    from shmmap._soak import main
-
-    return main(sys.argv[2:])
+    # The soak stands on this module, so it is looked up only when it is run.
+    status: int = importlib.import_module("shmmap._soak").main(sys.argv[2:])
+    return status
 
 
 if __name__ == "__main__":

@@ -116,7 +116,18 @@ def run_with_small_shm(folder: Path, nbytes: int, source: str) -> str:
     # Every mount of the tree is made private first, so that nothing is seen outside.
     shell = f'mount -t tmpfs -o size={nbytes} none /dev/shm && exec "$@"'
     done = subprocess.run(
-        ["unshare", "-m", "--propagation", "private", "sh", "-c", shell, "sh", sys.executable, path],
+        [
+            "unshare",
+            "-m",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            shell,
+            "sh",
+            sys.executable,
+            path,
+        ],
         capture_output=True,
         text=True,
         timeout=60,

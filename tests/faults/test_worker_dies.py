@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import random
 import signal
@@ -60,7 +61,7 @@ works(engine=sys.argv[2])
         )
     text, failed, soon = printed.splitlines()
     assert "SIGKILL" in text and "memory" in text and "pid" in text
-    assert "(5, 6)" in failed
+    assert any(start <= 5 < stop for start, stop in ast.literal_eval(failed))
     assert soon == "True"
 
 
@@ -144,9 +145,7 @@ class TestFinishedWork:
 
     @pytest.mark.parametrize("schedule", ["dynamic", "static"])
     @pytest.mark.parametrize("workers", [1, 2])
-    def test_in_place_every_chunk_runs_once(
-        self, engine: Any, schedule: str, workers: int
-    ) -> None:
+    def test_in_place_every_chunk_runs_once(self, engine: Any, schedule: str, workers: int) -> None:
         """A function that is applied twice would show: there is no way back in place."""
         x = shmmap.asshared(np.arange(40))
         kills = {7, 23}

@@ -458,7 +458,8 @@ class _ProcessWork(Run):
         control = self.control
         assert control is not None
         while select.select([control.pipe_read], [], [], 0)[0]:
-            for record in unpack_records(os.read(control.pipe_read, _READ_NBYTES)):
+            data = os.read(control.pipe_read, _READ_NBYTES)
+            for record in unpack_records(data[: len(data) // 56 * 56]):
                 self._team.skip_payload(record)
 
     def _close(self, reusable: bool) -> None:
