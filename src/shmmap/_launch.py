@@ -231,6 +231,10 @@ class ForkLauncher:
         return events
 
     def close(self) -> None:
+        for event in self._events:
+            if isinstance(event, Forked) and event.pidfd >= 0:
+                os.close(event.pidfd)  # nobody has taken it yet
+        self._events.clear()
         for pid in list(self._pids):
             try:
                 if os.waitpid(pid, os.WNOHANG)[0] == 0:

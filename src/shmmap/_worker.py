@@ -599,6 +599,8 @@ class _Port:
             pass  # the caller has abandoned this map
 
     def mark(self, k: int, nothing: bool = False) -> None:
+        if _forked:
+            os._exit(0)
         self._ledger[k] = NOTHING if nothing else DONE
 
     def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
@@ -624,6 +626,8 @@ class _Port:
 
     def poll_output(self) -> Any:
         assert self._control is not None
+        if _forked:
+            os._exit(0)  # or this child would take the worker's message
         if self._control.words[READY] != KNOWN:
             return None
         return self._receive_output()

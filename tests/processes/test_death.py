@@ -317,8 +317,8 @@ class TestWhatSurvives:
         done = shmmap.zeros(N, bool)
 
         def func(i: Any) -> Any:
-            if i == 3:
-                wait_until(lambda: done.sum() >= N - 2)
+            if i == 0:  # the first ticket is drawn alone; later draws may hold several
+                wait_until(lambda: done.sum() >= N - 1)
                 os.kill(os.getpid(), signal.SIGKILL)
             done[i] = True
             return i * 10
@@ -328,7 +328,7 @@ class TestWhatSurvives:
         failed = np.zeros(N, bool)
         for start, stop in caught.value.failed:
             failed[start:stop] = True
-        assert failed[3]
+        assert failed[0]
         if caught.value.result is not None:
             result = np.asarray(caught.value.result)
             assert (result[~failed] == 10 * np.flatnonzero(~failed)).all()

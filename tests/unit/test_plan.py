@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_ranges_of_chunks_name_exactly_their_indices(chunks, size):
     assert sum(stop - start for start, stop in ranges) == sum(
         plan.limits(k)[1] - plan.limits(k)[0] for k in chunks
     )
-    assert all(a[1] < b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in pairwise(ranges))
 
 
 def test_neighbouring_ranges_merge():
