@@ -127,6 +127,8 @@ def test_notebook_kernel() -> None:
     finally:
         client.stop_channels()
         kernel.shutdown_kernel()
+        # The client's blocking calls run on an event loop of their own, which nobody closes.
+        pytest.importorskip("jupyter_core.utils").ensure_event_loop().close()
 
 
 def test_functions_of_main_share_one_namespace(tmp_path: Path) -> None:
