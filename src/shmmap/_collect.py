@@ -195,12 +195,15 @@ class Collector:
                 raise
         if self.job.dtypes is None and self.job.out is None:
             wider = []
+            placed = self.plan.ranges(k for k in range(self.plan.chunks) if k not in self.pieces)
             for j, target in enumerate(self.columns):
                 dtypes = {columns[j].dtype for _, columns in self.pieces.values()}
                 dtype = np.result_type(target.dtype, *sorted(dtypes, key=str))
                 if dtype != target.dtype:
                     new = self._allocate(target.shape[1:], dtype)
-                    _array.copy_into(new, target)
+                    # Only what is in place: elsewhere there is nothing that could be cast.
+                    for start, stop in placed:
+                        _array.copy_into(new[start:stop], target[start:stop])
                     target = new
                 wider.append(target)
             self.columns = tuple(wider)
