@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
     {"shmmap"},
     # Verbs.
     {"_map"},
+    {"_bind"},
     {"_future", "_options", "_progress"},
     # Engines.
     {"_engines._executor", "_engines._local", "_engines._processes"},

@@ -4,7 +4,7 @@ A call of ``pmap(func, x)`` on a team, in six hops::
 
     caller                                        | each worker
     ----------------------------------------------+-------------------------------------------------
-    1 verb: check options, bind inputs (_bind)    |
+    1 verb: check options, bind arguments (_bind) |
     2 Plan: chunk limits, frozen (_plan)          |
     3 engine: open a control block, post the call |   parked in recvmsg on its line (_worker)
       to the workers' lines (_engines, _team)     |
@@ -23,21 +23,20 @@ failures; `_team` owns the processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
-from itertools import accumulate
 from typing import Any, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _array
+from ._bind import bind_inputs, check_out, check_overlap, declared_dtypes, hand_over, outputs_of
 from ._collect import Collector
-from ._engines import Engine, Task
+from ._engines import Task
 from ._freeze import frozen
 from ._future import MapFuture
 from ._kernel import Input, Job
-from ._messages import pack
 from ._options import Keywords, Options, make_key, make_options, resolve_engine
 from ._outcome import Outcome
 from ._plan import Plan, parse_chunksize
@@ -50,213 +49,9 @@ Array = NDArray[Any]
 T = TypeVar("T")
 
 _MISSING: Any = object()
-# Effort to find out whether two arrays share a byte; beyond it they are taken to.
-_SHARES_WORK: Any = 100_000
-# What a list's item is taken to weigh, where chunk sizes in bytes are concerned.
-_OBJECT_NBYTES = 64
-
-
-# ---------------------------------------------------------------- binding inputs
-
-
-def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
-    """Kind and data of one input, see `Input`."""
-    _array.refuse_masked(value)
-    if (
-        not isinstance(value, np.ndarray)
-        and hasattr(value, "__array__")
-        and hasattr(value, "dtype")
-    ):
-        value = np.asarray(value)
-    if isinstance(value, np.ndarray):
-        _array.check_dtype(value.dtype, f"input {position}")
-        if axis is None:
-            return "whole", value
-        if value.ndim == 0:
-            raise ValueError(
-                f"input {position} is a 0-dimensional array, which has no axis to map over; give None "
-                "for it in axis= to pass it whole"
-            )
-        if not -value.ndim <= axis < value.ndim:
-            raise np.exceptions.AxisError(axis, value.ndim)
-        return "array", value
-    if axis is None:
-        return "whole", value
-    if axis != 0:
-        raise ValueError(f"input {position} is a {type(value).__name__}, whose only axis is 0")
-    if isinstance(value, (range, list, tuple)):
-        return "sequence", value
-    try:
-        return "sequence", list(value)
-    except TypeError:
-        raise TypeError(
-            f"input {position} is a {type(value).__name__}, which cannot be iterated over; give None for "
-            "it in axis= to pass it whole, or bind it with functools.partial"
-        ) from None
-
-
-def _bind(
-    inputs: tuple[Any, ...], axis: int | tuple[int | None, ...]
-) -> tuple[list[Input], int, int, int]:
-    """``inputs, n, bytes per item, axis of the first mapped input``."""
-    if not inputs:
-        raise TypeError("nothing to map over: give at least one input")
-    if isinstance(axis, tuple):
-        if len(axis) != len(inputs):
-            raise ValueError(f"axis has {len(axis)} entries for {len(inputs)} inputs")
-        axes: tuple[int | None, ...] = axis
-    else:
-        axes = (axis,) * len(inputs)
-    bound: list[Input] = []
-    lengths: list[int] = []
-    nbytes = 0
-    for position, (value, its_axis) in enumerate(zip(inputs, axes, strict=True)):
-        if its_axis is not None and (
-            isinstance(its_axis, bool) or not hasattr(its_axis, "__index__")
-        ):
-            raise TypeError(f"axis must be an int, None, or a tuple of them, not {its_axis!r}")
-        kind, data = _as_input(value, its_axis, position)
-        if kind == "array":
-            assert its_axis is not None
-            its_axis = its_axis.__index__() % data.ndim
-            lengths.append(data.shape[its_axis])
-            nbytes += data.itemsize * int(
-                np.prod(data.shape[:its_axis] + data.shape[its_axis + 1 :])
-            )
-        elif kind == "sequence":
-            lengths.append(len(data))
-            nbytes += _OBJECT_NBYTES
-        bound.append(Input(kind, data, its_axis or 0))
-    if not lengths:
-        raise ValueError("axis is None for every input: there is nothing to map over")
-    if len(set(lengths)) > 1:
-        raise ValueError(
-            f"inputs have different lengths: {', '.join(map(str, lengths))}; inputs are zipped, so they "
-            "must agree (axis=None passes one whole)"
-        )
-    first = next(a for a in axes if a is not None)
-    return bound, lengths[0], nbytes, first
-
-
-def _hand_over(bound: list[Input], plan: Plan, engine: Engine) -> tuple[list[Input], list[Any]]:
-    """Inputs in the form the engine's workers get them, private arrays read-only; what to keep alive."""
-    handed, keep = [], []
-    for entry in bound:
-        data = entry.data
-        if isinstance(data, np.ndarray):
-            if _array.handle_of(data) is None:
-                if not engine.sees_caller:
-                    data = _array.asshared(data)
-                    keep.append(data)
-                data = data.view()
-                data.flags.writeable = False
-        elif entry.kind == "sequence" and not engine.sees_caller and not isinstance(data, range):
-            packed = [pack(data[slice(*plan.limits(k))]) for k in range(plan.chunks)]
-            offsets = [0, *accumulate(len(each.data) for each in packed)]
-            blob = _array.empty(offsets[-1], np.uint8)
-            for at, each in zip(offsets, packed, strict=False):
-                blob[at : at + len(each.data)] = np.frombuffer(each.data, np.uint8)
-                keep.extend(each.keep)
-            keep.append(blob)
-            segments = frozenset().union(*(each.segments for each in packed))
-            entry = Input("items", blob, 0, offsets, segments)
-            data = blob
-        handed.append(entry._replace(data=data))
-    return handed, keep
-
-
-# ---------------------------------------------------------------- binding outputs
-
-
-def _check_out(out: Array, n: int, axis: int, position: str) -> None:
-    """Refuse what cannot be filled."""
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"{position} must be an array, not {type(out).__name__}")
-    _array.refuse_masked(out)
-    _array.check_dtype(out.dtype, position)
-    if not out.flags.writeable:
-        raise ValueError(f"{position} is read-only")
-    if out.ndim == 0 or not -out.ndim <= axis < out.ndim or out.shape[axis] != n:
-        raise ValueError(
-            f"{position} has shape {out.shape}, but length {n} along axis {axis} is needed: one entry "
-            "per index"
-        )
-    if _overlaps_itself(out):
-        raise ValueError(f"{position} overlaps itself (a broadcast or sliding-window view)")
-
-
-def _overlaps_itself(a: Array) -> bool:
-    if a.size < 2:
-        return False
-    extent = a.itemsize
-    for stride, length in sorted(
-        (abs(stride), length)
-        for stride, length in zip(a.strides, a.shape, strict=True)
-        if length > 1
-    ):
-        if stride < extent:
-            return True
-        extent += stride * (length - 1)
-    return False
-
-
-def _shares(one: Array, other: Array) -> bool:
-    if not np.may_share_memory(one, other):
-        return False
-    try:
-        return bool(np.shares_memory(one, other, max_work=_SHARES_WORK))
-    except np.exceptions.TooHardError:
-        return True
-
-
-def _is_same_index(out: Array, source: Array) -> bool:
-    """Whether two arrays, axis first, overlap at equal indices only."""
-    if (
-        out.__array_interface__["data"] == source.__array_interface__["data"]
-        and out.strides == source.strides
-        and out.shape == source.shape
-        and out.itemsize == source.itemsize
-    ):
-        return True
-    if len(out) < 2:
-        return True
-    if out.strides[0] != source.strides[0]:
-        return False
-    bounds = [_array.byte_bounds(a[0:1]) for a in (out, source)]
-    extent = max(high for _, high in bounds) - min(low for low, _ in bounds)
-    return extent <= abs(out.strides[0])
-
-
-def _check_overlap(outs: Sequence[Array], axis: int, bound: list[Input]) -> bool:
-    """Whether an output is an input (at the same indices; anything else is refused)."""
-    in_place = False
-    for j, out in enumerate(outs):
-        for other in outs[:j]:
-            if _shares(out, other):
-                raise ValueError("two outputs overlap each other")
-        for position, entry in enumerate(bound):
-            if not isinstance(entry.data, np.ndarray) or not _shares(out, entry.data):
-                continue
-            moved = np.moveaxis(entry.data, entry.axis, 0)
-            if entry.kind == "whole" or not _is_same_index(np.moveaxis(out, axis, 0), moved):
-                raise ValueError(
-                    f"out overlaps input {position} at other indices: a result would be overwritten "
-                    "input that another call still reads; write into a different array"
-                )
-            in_place = True
-    return in_place
 
 
 # ---------------------------------------------------------------- the run
-
-
-def _declared_dtypes(dtype: Any) -> tuple[Any, ...] | None:
-    if dtype is None:
-        return None
-    dtypes = tuple(map(np.dtype, dtype)) if isinstance(dtype, tuple) else (np.dtype(dtype),)
-    for each in dtypes:
-        _array.check_dtype(each, "dtype=")
-    return dtypes
 
 
 def _run(
@@ -279,15 +74,15 @@ def _run(
         raise TypeError(
             f"the first argument is the function, and {type(func).__name__!r} is not callable"
         )
-    outs = _outputs(out)
+    outs = outputs_of(out)
     if outs and dtype is not None:
         raise TypeError("give out= or dtype=, not both: the output's dtype is that of out")
     if gather and dtype is not None:
         raise TypeError("dtype= is for arrays of results; these results are a list")
     result_axis = axis if verb == "chunks" else 0
     for j, each in enumerate(outs):
-        _check_out(each, n, result_axis, "out" if len(outs) == 1 else f"out[{j}]")
-    in_place = _check_overlap(outs, result_axis, bound)
+        check_out(each, n, result_axis, "out" if len(outs) == 1 else f"out[{j}]")
+    in_place = check_overlap(outs, result_axis, bound)
     if in_place and options.retries:
         raise ValueError(
             "retries= needs an out that is not an input: a range begun twice would differ"
@@ -295,7 +90,7 @@ def _run(
     out_nbytes = sum(each.nbytes // max(1, n) for each in outs)
     size = parse_chunksize(options.chunksize, n, nbytes + out_nbytes, verb != "items")
     plan = Plan(n, size, options.schedule)
-    dtypes = _declared_dtypes(dtype)
+    dtypes = declared_dtypes(dtype)
     if n == 0:
         return _finish_empty(verb, outs, out, dtypes, gather, none_as_list, finish, options)
     engine, workers, blas_threads = resolve_engine(options)
@@ -304,7 +99,7 @@ def _run(
     if not engine.shares_memory and (verb == "ranges" or in_place):
         what = "pmap_ranges" if verb == "ranges" else "an out that is an input"
         raise ValueError(f"{what} needs shared memory, which an Executor's workers do not have")
-    handed, keep = _hand_over(bound, plan, engine)
+    handed, keep = hand_over(bound, plan, engine)
     private = [
         j
         for j, each in enumerate(outs)
@@ -365,12 +160,6 @@ def _run(
             return work.wait()
 
     return MapFuture(work, wait, collector)
-
-
-def _outputs(out: Any) -> tuple[Any, ...]:
-    if out is None or out is list or out is np.ndarray:
-        return ()
-    return out if isinstance(out, tuple) else (out,)
 
 
 def _finish_empty(
@@ -485,7 +274,7 @@ def pmap(
     ['A', 'B']
     """
     opts = make_options(dict(options))
-    bound, n, nbytes, first_axis = _bind(inputs, axis)
+    bound, n, nbytes, first_axis = bind_inputs(inputs, axis)
     has_array = any(entry.kind == "array" for entry in bound)
     gather = out is list or (out is None and not has_array)
     return _run(
@@ -534,7 +323,7 @@ def pmap_chunks(
     array([1., 2., 3.])
     """
     opts = make_options(dict(options))
-    bound, n, nbytes, first_axis = _bind(inputs, axis)
+    bound, n, nbytes, first_axis = bind_inputs(inputs, axis)
     has_array = any(entry.kind == "array" for entry in bound)
     gather = out is list or (out is None and not has_array)
     return _run(
@@ -641,7 +430,7 @@ def preduce(
     opts = make_options(dict(options))
     if not callable(combine):
         raise TypeError("combine must be callable")
-    bound, n, nbytes, first_axis = _bind(inputs, axis)
+    bound, n, nbytes, first_axis = bind_inputs(inputs, axis)
     if n == 0 and initial is _MISSING:
         raise ValueError("an empty input has no reduction; give initial=")
 

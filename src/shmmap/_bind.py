@@ -1,0 +1,242 @@
+"""What a verb was given: arguments checked and bound, inputs and outputs, before anything runs.
+
+Called by `_map` alone. What is refused is refused here, with an error that names the argument, so that no
+engine ever sees what cannot work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _array
+from ._engines import Engine
+from ._kernel import Input
+from ._messages import pack
+from ._plan import Plan
+
+__all__ = [
+    "bind_inputs",
+    "check_out",
+    "check_overlap",
+    "declared_dtypes",
+    "hand_over",
+    "outputs_of",
+]
+
+Array = NDArray[Any]
+
+# Effort to find out whether two arrays share a byte; beyond it they are taken to.
+_SHARES_WORK: Any = 100_000
+# What a list's item is taken to weigh, where chunk sizes in bytes are concerned.
+_OBJECT_NBYTES = 64
+
+
+# ---------------------------------------------------------------- binding inputs
+
+
+def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
+    """Kind and data of one input, see `Input`."""
+    _array.refuse_masked(value)
+    if (
+        not isinstance(value, np.ndarray)
+        and hasattr(value, "__array__")
+        and hasattr(value, "dtype")
+    ):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray):
+        _array.check_dtype(value.dtype, f"input {position}")
+        if axis is None:
+            return "whole", value
+        if value.ndim == 0:
+            raise ValueError(
+                f"input {position} is a 0-dimensional array, which has no axis to map over; give None "
+                "for it in axis= to pass it whole"
+            )
+        if not -value.ndim <= axis < value.ndim:
+            raise np.exceptions.AxisError(axis, value.ndim)
+        return "array", value
+    if axis is None:
+        return "whole", value
+    if axis != 0:
+        raise ValueError(f"input {position} is a {type(value).__name__}, whose only axis is 0")
+    if isinstance(value, (range, list, tuple)):
+        return "sequence", value
+    try:
+        return "sequence", list(value)
+    except TypeError:
+        raise TypeError(
+            f"input {position} is a {type(value).__name__}, which cannot be iterated over; give None for "
+            "it in axis= to pass it whole, or bind it with functools.partial"
+        ) from None
+
+
+def bind_inputs(
+    inputs: tuple[Any, ...], axis: int | tuple[int | None, ...]
+) -> tuple[list[Input], int, int, int]:
+    """``inputs, n, bytes per item, axis of the first mapped input``."""
+    if not inputs:
+        raise TypeError("nothing to map over: give at least one input")
+    if isinstance(axis, tuple):
+        if len(axis) != len(inputs):
+            raise ValueError(f"axis has {len(axis)} entries for {len(inputs)} inputs")
+        axes: tuple[int | None, ...] = axis
+    else:
+        axes = (axis,) * len(inputs)
+    bound: list[Input] = []
+    lengths: list[int] = []
+    nbytes = 0
+    for position, (value, its_axis) in enumerate(zip(inputs, axes, strict=True)):
+        if its_axis is not None and (
+            isinstance(its_axis, bool) or not hasattr(its_axis, "__index__")
+        ):
+            raise TypeError(f"axis must be an int, None, or a tuple of them, not {its_axis!r}")
+        kind, data = _as_input(value, its_axis, position)
+        if kind == "array":
+            assert its_axis is not None
+            its_axis = its_axis.__index__() % data.ndim
+            lengths.append(data.shape[its_axis])
+            nbytes += data.itemsize * int(
+                np.prod(data.shape[:its_axis] + data.shape[its_axis + 1 :])
+            )
+        elif kind == "sequence":
+            lengths.append(len(data))
+            nbytes += _OBJECT_NBYTES
+        bound.append(Input(kind, data, its_axis or 0))
+    if not lengths:
+        raise ValueError("axis is None for every input: there is nothing to map over")
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"inputs have different lengths: {', '.join(map(str, lengths))}; inputs are zipped, so they "
+            "must agree (axis=None passes one whole)"
+        )
+    first = next(a for a in axes if a is not None)
+    return bound, lengths[0], nbytes, first
+
+
+def hand_over(bound: list[Input], plan: Plan, engine: Engine) -> tuple[list[Input], list[Any]]:
+    """Inputs in the form the engine's workers get them, private arrays read-only; what to keep alive."""
+    handed, keep = [], []
+    for entry in bound:
+        data = entry.data
+        if isinstance(data, np.ndarray):
+            if _array.handle_of(data) is None:
+                if not engine.sees_caller:
+                    data = _array.asshared(data)
+                    keep.append(data)
+                data = data.view()
+                data.flags.writeable = False
+        elif entry.kind == "sequence" and not engine.sees_caller and not isinstance(data, range):
+            packed = [pack(data[slice(*plan.limits(k))]) for k in range(plan.chunks)]
+            offsets = [0, *accumulate(len(each.data) for each in packed)]
+            blob = _array.empty(offsets[-1], np.uint8)
+            for at, each in zip(offsets, packed, strict=False):
+                blob[at : at + len(each.data)] = np.frombuffer(each.data, np.uint8)
+                keep.extend(each.keep)
+            keep.append(blob)
+            segments = frozenset().union(*(each.segments for each in packed))
+            entry = Input("items", blob, 0, offsets, segments)
+            data = blob
+        handed.append(entry._replace(data=data))
+    return handed, keep
+
+
+# ---------------------------------------------------------------- binding outputs
+
+
+def check_out(out: Array, n: int, axis: int, position: str) -> None:
+    """Refuse what cannot be filled."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{position} must be an array, not {type(out).__name__}")
+    _array.refuse_masked(out)
+    _array.check_dtype(out.dtype, position)
+    if not out.flags.writeable:
+        raise ValueError(f"{position} is read-only")
+    if out.ndim == 0 or not -out.ndim <= axis < out.ndim or out.shape[axis] != n:
+        raise ValueError(
+            f"{position} has shape {out.shape}, but length {n} along axis {axis} is needed: one entry "
+            "per index"
+        )
+    if _overlaps_itself(out):
+        raise ValueError(f"{position} overlaps itself (a broadcast or sliding-window view)")
+
+
+def _overlaps_itself(a: Array) -> bool:
+    if a.size < 2:
+        return False
+    extent = a.itemsize
+    for stride, length in sorted(
+        (abs(stride), length)
+        for stride, length in zip(a.strides, a.shape, strict=True)
+        if length > 1
+    ):
+        if stride < extent:
+            return True
+        extent += stride * (length - 1)
+    return False
+
+
+def _shares(one: Array, other: Array) -> bool:
+    if not np.may_share_memory(one, other):
+        return False
+    try:
+        return bool(np.shares_memory(one, other, max_work=_SHARES_WORK))
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _is_same_index(out: Array, source: Array) -> bool:
+    """Whether two arrays, axis first, overlap at equal indices only."""
+    if (
+        out.__array_interface__["data"] == source.__array_interface__["data"]
+        and out.strides == source.strides
+        and out.shape == source.shape
+        and out.itemsize == source.itemsize
+    ):
+        return True
+    if len(out) < 2:
+        return True
+    if out.strides[0] != source.strides[0]:
+        return False
+    bounds = [_array.byte_bounds(a[0:1]) for a in (out, source)]
+    extent = max(high for _, high in bounds) - min(low for low, _ in bounds)
+    return extent <= abs(out.strides[0])
+
+
+def check_overlap(outs: Sequence[Array], axis: int, bound: list[Input]) -> bool:
+    """Whether an output is an input (at the same indices; anything else is refused)."""
+    in_place = False
+    for j, out in enumerate(outs):
+        for other in outs[:j]:
+            if _shares(out, other):
+                raise ValueError("two outputs overlap each other")
+        for position, entry in enumerate(bound):
+            if not isinstance(entry.data, np.ndarray) or not _shares(out, entry.data):
+                continue
+            moved = np.moveaxis(entry.data, entry.axis, 0)
+            if entry.kind == "whole" or not _is_same_index(np.moveaxis(out, axis, 0), moved):
+                raise ValueError(
+                    f"out overlaps input {position} at other indices: a result would be overwritten "
+                    "input that another call still reads; write into a different array"
+                )
+            in_place = True
+    return in_place
+
+
+def outputs_of(out: Any) -> tuple[Any, ...]:
+    if out is None or out is list or out is np.ndarray:
+        return ()
+    return out if isinstance(out, tuple) else (out,)
+
+
+def declared_dtypes(dtype: Any) -> tuple[Any, ...] | None:
+    if dtype is None:
+        return None
+    dtypes = tuple(map(np.dtype, dtype)) if isinstance(dtype, tuple) else (np.dtype(dtype),)
+    for each in dtypes:
+        _array.check_dtype(each, "dtype=")
+    return dtypes
