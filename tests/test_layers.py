@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
     {"shmmap"},
     # Verbs.
     {"_map"},
+    {"_recall"},
     {"_bind"},
     {"_future", "_options", "_progress"},
     # Engines.

@@ -159,7 +159,7 @@ def from_handle(handle: Handle) -> Array:
     if isinstance(handle, FileHandle):
         return _from_file(handle)
     segment = _segment.get_segment(handle.segment)
-    touched.add(handle.segment)
+    touched[handle.segment] = touched.get(handle.segment, 0) + 1
     root: Any = segment.root
     offset = handle.offset
     block = _segment.find_block(segment.address + offset)
@@ -217,8 +217,8 @@ def _is_still_there(root: np.memmap[Any, Any], path: str) -> bool:
     return answer
 
 
-touched: set[int] = set()
-"""Segments whose arrays were made from handles since a worker's call began; see `_worker`."""
+touched: dict[int, int] = {}
+"""Number of arrays made from handles in each segment since a worker's call began; see `_worker`."""
 
 _files: dict[tuple[str, int, int, bool], NDArray[np.uint8]] = {}
 

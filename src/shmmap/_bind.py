@@ -6,27 +6,21 @@ engine ever sees what cannot work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _array
-from ._engines import Engine
+from ._engines import Engine, Memo
 from ._kernel import Input
 from ._messages import pack
-from ._plan import Plan
+from ._options import Options
+from ._plan import Plan, parse_chunksize
 
-__all__ = [
-    "bind_inputs",
-    "check_out",
-    "check_overlap",
-    "declared_dtypes",
-    "hand_over",
-    "outputs_of",
-]
+__all__ = ["Bound", "Request", "bind", "hand_over"]
 
 Array = NDArray[Any]
 
@@ -34,6 +28,43 @@ Array = NDArray[Any]
 _SHARES_WORK: Any = 100_000
 # What a list's item is taken to weigh, where chunk sizes in bytes are concerned.
 _OBJECT_NBYTES = 64
+
+
+class Request(NamedTuple):
+    """What a verb was asked for."""
+
+    verb: str
+    """``"items"``, ``"chunks"`` or ``"ranges"``."""
+    func: Any
+    inputs: tuple[Any, ...]
+    n: int
+    """Number of indices, where there are no inputs that tell it."""
+    axis: Any
+    out: Any
+    dtype: Any
+    gather: bool | None
+    """Results are gathered as objects; None: unless an input is an array."""
+    none_as_list: bool
+    """A function that only ever returns None gives a list all the same."""
+    finish: Callable[[Any], Any]
+    """From what was collected to what the verb returns."""
+
+
+class Bound(NamedTuple):
+    """A request, checked and planned."""
+
+    n: int
+    axis: int
+    """Along which blocks of results are put together; 0 but for `chunks`."""
+    gather: bool
+    inputs: tuple[Input, ...]
+    outs: tuple[Any, ...]
+    dtypes: tuple[Any, ...] | None
+    plan: Plan
+    in_place: bool
+    """An output is an input."""
+    memo: Memo | None
+    """Only if everything it refers to lies in shared memory."""
 
 
 # ---------------------------------------------------------------- binding inputs
@@ -75,7 +106,7 @@ def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
         ) from None
 
 
-def bind_inputs(
+def _bind_inputs(
     inputs: tuple[Any, ...], axis: int | tuple[int | None, ...]
 ) -> tuple[list[Input], int, int, int]:
     """``inputs, n, bytes per item, axis of the first mapped input``."""
@@ -118,9 +149,12 @@ def bind_inputs(
     return bound, lengths[0], nbytes, first
 
 
-def hand_over(bound: list[Input], plan: Plan, engine: Engine) -> tuple[list[Input], list[Any]]:
+def hand_over(
+    bound: tuple[Input, ...], plan: Plan, engine: Engine
+) -> tuple[tuple[Input, ...], tuple[Any, ...]]:
     """Inputs in the form the engine's workers get them, private arrays read-only; what to keep alive."""
-    handed, keep = [], []
+    handed: list[Input] = []
+    keep: list[Any] = []
     for entry in bound:
         data = entry.data
         if isinstance(data, np.ndarray):
@@ -142,13 +176,13 @@ def hand_over(bound: list[Input], plan: Plan, engine: Engine) -> tuple[list[Inpu
             entry = Input("items", blob, 0, offsets, segments)
             data = blob
         handed.append(entry._replace(data=data))
-    return handed, keep
+    return tuple(handed), tuple(keep)
 
 
 # ---------------------------------------------------------------- binding outputs
 
 
-def check_out(out: Array, n: int, axis: int, position: str) -> None:
+def _check_out(out: Array, n: int, axis: int, position: str) -> None:
     """Refuse what cannot be filled."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{position} must be an array, not {type(out).__name__}")
@@ -207,7 +241,7 @@ def _is_same_index(out: Array, source: Array) -> bool:
     return extent <= abs(out.strides[0])
 
 
-def check_overlap(outs: Sequence[Array], axis: int, bound: list[Input]) -> bool:
+def _check_overlap(outs: Sequence[Array], axis: int, bound: list[Input]) -> bool:
     """Whether an output is an input (at the same indices; anything else is refused)."""
     in_place = False
     for j, out in enumerate(outs):
@@ -227,16 +261,57 @@ def check_overlap(outs: Sequence[Array], axis: int, bound: list[Input]) -> bool:
     return in_place
 
 
-def outputs_of(out: Any) -> tuple[Any, ...]:
+def _outputs_of(out: Any) -> tuple[Any, ...]:
     if out is None or out is list or out is np.ndarray:
         return ()
     return out if isinstance(out, tuple) else (out,)
 
 
-def declared_dtypes(dtype: Any) -> tuple[Any, ...] | None:
+def _declared_dtypes(dtype: Any) -> tuple[Any, ...] | None:
     if dtype is None:
         return None
     dtypes = tuple(map(np.dtype, dtype)) if isinstance(dtype, tuple) else (np.dtype(dtype),)
     for each in dtypes:
         _array.check_dtype(each, "dtype=")
     return dtypes
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def bind(request: Request, options: Options) -> Bound:
+    """Check a request and plan it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that make no sense.
+    """
+    verb, out, dtype = request.verb, request.out, request.dtype
+    if verb == "ranges":
+        inputs: list[Input] = []
+        n, nbytes, first_axis = request.n, 1, 0
+    else:
+        inputs, n, nbytes, first_axis = _bind_inputs(request.inputs, request.axis)
+    gather = request.gather
+    if gather is None:
+        gather = out is list or (out is None and not any(e.kind == "array" for e in inputs))
+    outs = _outputs_of(out)
+    if outs and dtype is not None:
+        raise TypeError("give out= or dtype=, not both: the output's dtype is that of out")
+    if gather and dtype is not None:
+        raise TypeError("dtype= is for arrays of results; these results are a list")
+    axis = first_axis if verb == "chunks" else 0
+    for j, each in enumerate(outs):
+        _check_out(each, n, axis, "out" if len(outs) == 1 else f"out[{j}]")
+    in_place = _check_overlap(outs, axis, inputs)
+    if in_place and options.retries:
+        raise ValueError(
+            "retries= needs an out that is not an input: a range begun twice would differ"
+        )
+    nbytes += sum(each.nbytes // max(1, n) for each in outs)
+    size = parse_chunksize(options.chunksize, n, nbytes, verb != "items")
+    plan = Plan(n, size, options.schedule)
+    return Bound(
+        n, axis, gather, tuple(inputs), outs, _declared_dtypes(dtype), plan, in_place, None
+    )

@@ -134,9 +134,11 @@ def _make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
         before = (slice(None),) * axis
         return lambda k, start, stop: data[(*before, slice(start, stop))]
     if entry.kind == "whole":
+        # A view of its own each time: one that the function keeps can then be told from the job's.
+        view = data.view if isinstance(data, np.ndarray) else lambda: data
         if verb == "items":
-            return lambda k, start, stop: repeat(data)
-        return lambda k, start, stop: data
+            return lambda k, start, stop: repeat(view())
+        return lambda k, start, stop: view()
     if entry.kind == "items":
         return _make_unpacker(memoryview(data), entry.offsets)
     return lambda k, start, stop: data[start:stop]
@@ -314,8 +316,8 @@ class GatherKernel(_Kernel):
 
     finish = flush
 
-    def abandon(self) -> None:
-        """Forget what is held."""
+    def reset(self) -> None:
+        """Make ready for another call of the same map."""
         self._held.clear()
 
 
@@ -687,9 +689,13 @@ class FillKernel(_Kernel):
             if self._held:
                 self._ship()
 
-    def abandon(self) -> None:
-        """Forget what is kept."""
+    def reset(self) -> None:
+        """Make ready for another call of the same map; only what was declared is known then."""
         self._held.clear()
+        self._held_nbytes = 0
+        self._in_place = None
+        if not self._declared:
+            self._kind, self._out = "unknown", None
 
 
 Kernel = GatherKernel | FillKernel

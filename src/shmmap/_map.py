@@ -24,23 +24,23 @@ failures; `_team` owns the processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _array
-from ._bind import bind_inputs, check_out, check_overlap, declared_dtypes, hand_over, outputs_of
+from ._bind import Bound, Request, bind, hand_over
 from ._collect import Collector
 from ._engines import Task
 from ._freeze import frozen
 from ._future import MapFuture
-from ._kernel import Input, Job
+from ._kernel import Job
 from ._options import Keywords, Options, make_key, make_options, resolve_engine
 from ._outcome import Outcome
-from ._plan import Plan, parse_chunksize
 from ._progress import Progress
+from ._recall import recall, remember
 from ._team import Team, name_of
 
 __all__ = ["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
@@ -54,102 +54,83 @@ _MISSING: Any = object()
 # ---------------------------------------------------------------- the run
 
 
-def _run(
-    verb: str,
-    func: Callable[..., Any],
-    bound: list[Input],
-    n: int,
-    nbytes: int,
-    axis: int,
-    out: Any,
-    dtype: Any,
-    options: Options,
-    finish: Callable[[Any], Any],
-    note_axis: Any,
-    gather: bool,
-    none_as_list: bool,
-) -> Any:
+def _run(request: Request, options: Options) -> Any:
     """Everything below the verbs: plan, allocate, hand to the engine, wait."""
+    func = request.func
     if not callable(func):
         raise TypeError(
             f"the first argument is the function, and {type(func).__name__!r} is not callable"
         )
-    outs = outputs_of(out)
-    if outs and dtype is not None:
-        raise TypeError("give out= or dtype=, not both: the output's dtype is that of out")
-    if gather and dtype is not None:
-        raise TypeError("dtype= is for arrays of results; these results are a list")
-    result_axis = axis if verb == "chunks" else 0
-    for j, each in enumerate(outs):
-        check_out(each, n, result_axis, "out" if len(outs) == 1 else f"out[{j}]")
-    in_place = check_overlap(outs, result_axis, bound)
-    if in_place and options.retries:
-        raise ValueError(
-            "retries= needs an out that is not an input: a range begun twice would differ"
-        )
-    out_nbytes = sum(each.nbytes // max(1, n) for each in outs)
-    size = parse_chunksize(options.chunksize, n, nbytes + out_nbytes, verb != "items")
-    plan = Plan(n, size, options.schedule)
-    dtypes = declared_dtypes(dtype)
-    if n == 0:
-        return _finish_empty(verb, outs, out, dtypes, gather, none_as_list, finish, options)
+    bound = recall(request, options)
+    if bound is None:
+        bound = remember(request, options, bind(request, options))
+    if bound.n == 0:
+        return _finish_empty(request, bound, options)
     engine, workers, blas_threads = resolve_engine(options)
     if options.timeout is not None and not engine.can_replace_workers:
         raise ValueError("timeout= needs workers that can be ended: use an engine with processes")
-    if not engine.shares_memory and (verb == "ranges" or in_place):
-        what = "pmap_ranges" if verb == "ranges" else "an out that is an input"
+    if not engine.shares_memory and (request.verb == "ranges" or bound.in_place):
+        what = "pmap_ranges" if request.verb == "ranges" else "an out that is an input"
         raise ValueError(f"{what} needs shared memory, which an Executor's workers do not have")
-    handed, keep = hand_over(bound, plan, engine)
-    private = [
-        j
-        for j, each in enumerate(outs)
-        if not engine.in_process and engine.shares_memory and _array.handle_of(each) is None
-    ]
-    targets = [_array.empty_like(each) if j in private else each for j, each in enumerate(outs)]
-    columns = tuple(np.moveaxis(each, result_axis, 0) for each in targets) if outs else None
+    inputs, targets, keep = bound.inputs, bound.outs, ()
+    if bound.memo is None:
+        inputs, keep = hand_over(inputs, bound.plan, engine)
+        if not engine.in_process and engine.shares_memory:
+            targets = tuple(
+                _array.empty_like(out) if _array.handle_of(out) is None else out for out in targets
+            )
     job = Job(
-        verb,
-        gather,
-        n,
-        size,
-        tuple(handed),
-        result_axis,
-        columns,
-        dtypes,
+        request.verb,
+        bound.gather,
+        bound.n,
+        bound.plan.chunksize,
+        inputs,
+        bound.axis,
+        _axis_first(targets, bound.axis) if targets else None,
+        bound.dtypes,
         make_key(options.rng),
         options.timeout,
         options.on_error != "raise",
         options.retries,
     )
 
-    def shape_result(result: Any) -> Any:
-        for j in private:
-            _array.copy_into(outs[j], targets[j])
-        return finish(out if outs else result)
+    def finish(result: Any) -> Any:
+        if not targets:
+            return request.finish(result)
+        for out, target in zip(bound.outs, targets, strict=True):
+            if target is not out:  # private: the workers have filled a shared one in its place
+                _array.copy_into(out, target)
+        return request.finish(request.out)
 
-    name = name_of(func)
-    collector = Collector(
-        job,
-        plan,
-        shape=shape_result,
-        none_as_list=none_as_list,
-    )
+    collector = Collector(job, bound.plan, shape=finish, none_as_list=request.none_as_list)
     outcome = Outcome(
         job,
-        plan,
+        bound.plan,
         collector,
-        name,
-        in_place=in_place,
+        name_of(func),
+        in_place=bound.in_place,
         on_error=options.on_error,
-        axis=note_axis,
+        axis=request.axis,
     )
     with ExitStack() as stack:
-        stack.enter_context(frozen(func) if engine.sees_caller else nullcontext())
+        if engine.sees_caller:
+            stack.enter_context(frozen(func))
         tick = None
         if options.progress is not False:
-            tick = Progress(options.progress, n)
+            tick = Progress(options.progress, bound.n)
             stack.callback(tick.close)
-        task = Task(job, func, plan, workers, collector, outcome, tick, blas_threads, tuple(keep))
+        task = Task(
+            job,
+            func,
+            bound.plan,
+            workers,
+            collector,
+            outcome,
+            tick,
+            blas_threads,
+            keep,
+            bound.memo,
+        )
         work = engine.start(task)
         if options.wait:
             return work.wait()
@@ -162,32 +143,27 @@ def _run(
     return MapFuture(work, wait, collector)
 
 
-def _finish_empty(
-    verb: str,
-    outs: tuple[Any, ...],
-    out: Any,
-    dtypes: tuple[Any, ...] | None,
-    gather: bool,
-    none_as_list: bool,
-    finish: Callable[[Any], Any],
-    options: Options,
-) -> Any:
+def _axis_first(arrays: tuple[Array, ...], axis: int) -> tuple[Array, ...]:
+    return arrays if axis == 0 else tuple(np.moveaxis(a, axis, 0) for a in arrays)
+
+
+def _finish_empty(request: Request, bound: Bound, options: Options) -> Any:
     """A map over nothing: the function is not called."""
     result: Any
-    if outs:
-        result = out
-    elif gather:
-        result = [] if none_as_list or verb != "ranges" else None
+    dtypes = bound.dtypes
+    if bound.outs:
+        result = request.out
+    elif bound.gather:
+        result = [] if request.none_as_list or request.verb != "ranges" else None
     elif dtypes is not None and len(dtypes) > 1:
         result = tuple(_array.empty(0, dtype) for dtype in dtypes)
     else:
         result = _array.empty(0, dtypes[0] if dtypes else np.float64)
-    result = finish(result)
+    result = request.finish(result)
     if options.wait:
         return result
-    plan = Plan(0, 1)
-    job = Job(verb, gather, 0, 1, (), 0, None, None, None, None, False, 0)
-    collector = Collector(job, plan, shape=lambda r: r, none_as_list=True)
+    job = Job(request.verb, bound.gather, 0, 1, (), 0, None, None, None, None, False, 0)
+    collector = Collector(job, bound.plan, shape=lambda r: r, none_as_list=True)
     return MapFuture(_NoWork(), lambda: result, collector)
 
 
@@ -273,13 +249,8 @@ def pmap(
     >>> shmmap.pmap(str.upper, ["a", "b"])
     ['A', 'B']
     """
-    opts = make_options(dict(options))
-    bound, n, nbytes, first_axis = bind_inputs(inputs, axis)
-    has_array = any(entry.kind == "array" for entry in bound)
-    gather = out is list or (out is None and not has_array)
-    return _run(
-        "items", func, bound, n, nbytes, first_axis, out, dtype, opts, _identity, axis, gather, True
-    )
+    request = Request("items", func, inputs, 0, axis, out, dtype, None, True, _identity)
+    return _run(request, make_options(options))
 
 
 def pmap_chunks(
@@ -322,25 +293,8 @@ def pmap_chunks(
     >>> x
     array([1., 2., 3.])
     """
-    opts = make_options(dict(options))
-    bound, n, nbytes, first_axis = bind_inputs(inputs, axis)
-    has_array = any(entry.kind == "array" for entry in bound)
-    gather = out is list or (out is None and not has_array)
-    return _run(
-        "chunks",
-        func,
-        bound,
-        n,
-        nbytes,
-        first_axis,
-        out,
-        dtype,
-        opts,
-        _identity,
-        axis,
-        gather,
-        True,
-    )
+    request = Request("chunks", func, inputs, 0, axis, out, dtype, None, True, _identity)
+    return _run(request, make_options(options))
 
 
 def pmap_ranges(func: Callable[[int, int], Any], n: int, **options: Unpack[Keywords]) -> Any:
@@ -375,13 +329,13 @@ def pmap_ranges(func: Callable[[int, int], Any], n: int, **options: Unpack[Keywo
     >>> x.sum()
     np.float64(45.0)
     """
-    opts = make_options(dict(options))
     if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"n must be an int, not {type(n).__name__}")
     n = n.__index__()
     if n < 0:
         raise ValueError(f"n={n}: a number of indices is not negative")
-    return _run("ranges", func, [], n, 1, 0, None, None, opts, _identity, None, True, False)
+    request = Request("ranges", func, (), n, None, None, None, True, False, _identity)
+    return _run(request, make_options(options))
 
 
 def preduce(
@@ -427,19 +381,14 @@ def preduce(
     >>> shmmap.preduce(lambda chunk: (chunk.sum(), len(chunk)), x)
     (np.int64(499500), np.int64(1000))
     """
-    opts = make_options(dict(options))
     if not callable(combine):
         raise TypeError("combine must be callable")
-    bound, n, nbytes, first_axis = bind_inputs(inputs, axis)
-    if n == 0 and initial is _MISSING:
-        raise ValueError("an empty input has no reduction; give initial=")
 
     def finish(partials: Any) -> Any:
         return _combine(partials or [], combine, initial)
 
-    return _run(
-        "chunks", func, bound, n, nbytes, first_axis, None, None, opts, finish, axis, True, True
-    )
+    request = Request("chunks", func, inputs, 0, axis, None, None, True, True, finish)
+    return _run(request, make_options(options))
 
 
 def _combine(partials: list[Any], combine: Callable[[Any, Any], Any], initial: Any) -> Any:
@@ -451,6 +400,8 @@ def _combine(partials: list[Any], combine: Callable[[Any, Any], Any], initial: A
             return tuple(joined) if type(left) is tuple else type(left)(*joined)
         return combine(left, right)
 
+    if not partials and initial is _MISSING:
+        raise ValueError("an empty input has no reduction; give initial=")
     while len(partials) > 1:
         joined = [join(a, b) for a, b in zip(partials[::2], partials[1::2], strict=False)]
         partials = joined + partials[len(joined) * 2 :]

@@ -22,6 +22,8 @@ __all__ = ["Member"]
 
 # The kernel takes at most 253 descriptors with one message.
 _FDS_MAX = 200
+# Jobs a worker keeps for calls to come: those of an inner loop, and of the loop around it.
+_JOBS_MAX = 16
 
 
 class Member:
@@ -43,6 +45,8 @@ class Member:
         """Digests of functions pickled by reference that it keeps, oldest first."""
         self.last_function = b""
         """Digest of the function pickled by value that it loaded last."""
+        self._jobs: dict[int, None] = {}
+        """Jobs it keeps, oldest first."""
         self.surroundings: Surroundings | None = None
         self.relayed = 0
         """Messages taken from its relay socket."""
@@ -144,6 +148,18 @@ class Member:
         while len(self.functions) > CACHED_FUNCTIONS:
             del self.functions[next(iter(self.functions))]
         return False
+
+    def remember_job(self, job_id: int) -> tuple[bool, tuple[int, ...]]:
+        """Whether it has this job, which it has from now on; and which ones it is to forget."""
+        if not job_id:
+            return False, ()
+        if job_id in self._jobs:
+            return True, ()
+        forget = tuple(self._jobs)[: max(0, len(self._jobs) + 1 - _JOBS_MAX)]
+        for each in forget:
+            del self._jobs[each]
+        self._jobs[job_id] = None
+        return False, forget
 
     # ------------------------------------------------ receiving
 

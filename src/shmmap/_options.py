@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -57,7 +57,14 @@ _BUILT_IN = Options()
 _defaults: ContextVar[Options] = ContextVar("shmmap-config", default=_BUILT_IN)
 
 
-def make_options(keywords: dict[str, Any]) -> Options:
+# Options of calls before, checked: most calls are written once and made often. Plain values only, so that
+# nothing is kept alive; their types belong to the key, because 1 and True are equal.
+_made: dict[Any, tuple[Options, Options]] = {}
+_MADE_MOST = 256
+_PLAIN = frozenset((int, float, str, bool, type(None)))
+
+
+def make_options(keywords: Mapping[str, Any]) -> Options:
     """Options for one call.
 
     Raises
@@ -65,10 +72,27 @@ def make_options(keywords: dict[str, Any]) -> Options:
     TypeError, ValueError
         For a name that is no option, or a value that makes no sense.
     """
+    defaults = _defaults.get()
+    if not keywords:
+        return defaults
+    types = tuple(map(type, keywords.values()))
+    if not _PLAIN.issuperset(types):
+        return _make_options(defaults, keywords)
+    key = (*keywords.items(), types)
+    made = _made.get(key)
+    if made is not None and made[0] is defaults:
+        return made[1]
+    options = _make_options(defaults, keywords)
+    if len(_made) < _MADE_MOST and defaults is _BUILT_IN:
+        _made[key] = defaults, options
+    return options
+
+
+def _make_options(defaults: Options, keywords: Mapping[str, Any]) -> Options:
     for name in keywords:
         if name not in _NAMES:
             raise TypeError(_explain_unknown(name))
-    options = replace(_defaults.get(), **keywords)
+    options = replace(defaults, **keywords)
     _check(options)
     return options
 

@@ -60,7 +60,7 @@ class Segment:
         self.nbytes = nbytes
         self.map = map
         self.root: NDArray[np.uint8] = np.frombuffer(map, np.uint8)
-        """All bytes. In a worker, every array of the segment refers to it (see `is_kept`)."""
+        """All bytes. In a worker, every array of the segment refers to it (see `references`)."""
         self.address: int = self.root.__array_interface__["data"][0]
         self.used = 0
         """Slabs only: number of blocks in use."""
@@ -551,10 +551,10 @@ def find_segment(address: int) -> Segment | None:
     return None
 
 
-def is_kept(segment: Segment) -> bool:
-    """Whether any array outside this module still refers to an attached segment's bytes."""
+def references(segment: Segment) -> int:
+    """Number of arrays outside this module that refer to an attached segment's bytes."""
     # The segment's attribute and the argument of getrefcount are the two that do not count.
-    return sys.getrefcount(segment.root) > 2
+    return sys.getrefcount(segment.root) - 2
 
 
 def become_worker() -> None:

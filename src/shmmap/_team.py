@@ -50,6 +50,7 @@ from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLaunc
 from ._member import Member
 from ._memory import usable_cores
 from ._messages import (
+    Again,
     Attach,
     Call,
     Close,
@@ -127,6 +128,8 @@ class CallSpec(NamedTuple):
 
     seq: int
     control: ControlBlock | None
+    job_id: int
+    """Under which workers keep the job for calls to come; 0: they don't."""
     job: Payload
     func: Payload | None
     digest: bytes
@@ -454,18 +457,31 @@ class Team(Executor):
             data = self._pack_surroundings(spec.surroundings)
             surroundings = Payload(data)
             member.surroundings = spec.surroundings
+        share = None if spec.shares is None else spec.shares.get(member.rank, (0, 0))
+        control_id = 0 if spec.control is None else spec.control.id
+        knows_job, forget = member.remember_job(spec.job_id)
+        if knows_job and func is None and surroundings is None and not (spec.chunks or redo):
+            again = Again(
+                spec.seq, control_id, spec.job_id, spec.digest, spec.by_value, share, spec.team
+            )
+            member.post(again.pack())
+            if member.has_backlog():
+                self._wake()
+            return
         call = Call(
             spec.seq,
-            0 if spec.control is None else spec.control.id,
-            spec.job,
+            control_id,
+            spec.job_id,
+            None if knows_job else spec.job,
             func,
             spec.digest,
             spec.by_value,
             spec.chunks,
             None if redo is None else redo[0],
-            None if spec.shares is None else spec.shares.get(member.rank, (0, 0)),
+            share,
             spec.team,
             surroundings,
+            forget,
         )
         member.post(dumps_message(call))
         if member.has_backlog():
@@ -699,7 +715,7 @@ class Team(Executor):
             payload, root = make_payload(task.packed.data)
             segments = task.packed.segments | payload.segments()
             spec = CallSpec(
-                self._seq, None, payload, None, b"", True, None, None, 1, segments, snapshot()
+                self._seq, None, 0, payload, None, b"", True, None, None, 1, segments, snapshot()
             )
             self._submitted[self._seq] = (task, member.rank, (root,))
             member.submitted += 1

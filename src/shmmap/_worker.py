@@ -58,6 +58,7 @@ from ._control import (
 )
 from ._kernel import Form, Job, Kernel, make_kernel
 from ._messages import (
+    AGAIN_MARK,
     Attach,
     Call,
     Close,
@@ -72,6 +73,7 @@ from ._messages import (
     read_payload,
     report_exception,
     unpack,
+    unpack_again,
 )
 from ._relay import Sender
 from ._surroundings import apply
@@ -224,6 +226,19 @@ def run_worker(fds: Descriptors, clean: bool) -> None:
         os._exit(status)
 
 
+class _KeptJob:
+    """A job that may come again, with the kernel that binds it to the function it came with."""
+
+    __slots__ = ("arrays", "func", "job", "kernel")
+
+    def __init__(self, job: Job, arrays: dict[int, int]) -> None:
+        self.job = job
+        self.arrays = arrays
+        """Number of arrays the job has in each segment; they are no views that a function kept."""
+        self.func: Any = None
+        self.kernel: Kernel | None = None
+
+
 class _Worker:
     def __init__(self, fds: Descriptors, clean: bool) -> None:
         global is_worker
@@ -245,7 +260,10 @@ class _Worker:
         self._controls: dict[int, ControlBlock] = {}
         self._functions: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
         self._last: tuple[bytes, Any] = (b"", None)
+        self._jobs: dict[int, _KeptJob] = {}
+        """The aside thread removes those that refer to what it unmaps."""
         self._kept: set[int] = set()
+        """Segments of which some function kept a view."""
         self._modules = 0
         start: Start = self.receive()
         self.rank = start.rank
@@ -253,6 +271,7 @@ class _Worker:
         self._relay = Sender(socket.socket(fileno=fds.relay), self.slot)
         self._relay.install()
         self._outbox = Outbox(self._announce)
+        self._port = _Port(self)
         self._blas_threads = start.blas_threads
         if clean and start.blas_threads == 1:
             self._modules = len(sys.modules)  # the template has seen to it, by the environment
@@ -266,6 +285,8 @@ class _Worker:
             nbytes, ancillary, _, _ = self._line.recvmsg_into([self._buffer], 4 * 256)
             if not nbytes:
                 return None
+            if self._buffer[0] == AGAIN_MARK:
+                return unpack_again(self._buffer)
             message = pickle.loads(self._buffer[:nbytes])
             if isinstance(message, Attach):
                 fds = _descriptors(ancillary)
@@ -295,7 +316,11 @@ class _Worker:
                 os._exit(0)
             message: Drop = unpack(data)
             for id in message.segments:
+                for job_id, kept in list(self._jobs.items()):
+                    if id in kept.arrays:
+                        self._jobs.pop(job_id, None)
                 _segment.detach(id)
+            del message
 
     # ------------------------------------------------ main loop
 
@@ -328,9 +353,8 @@ class _Worker:
         slot = self.slot
         slot[RUNNING] = call.seq
         control = self._controls.get(call.control)
-        pipe = self._doorbell if control is None else control.pipe_write
-        port = _Port(self, call, control, pipe)
-        _array.touched.clear()
+        port = self._port
+        port.begin(call.seq, control, self._doorbell if control is None else control.pipe_write)
         try:
             if call.surroundings is not None:
                 apply(unpack(read_payload(call.surroundings)))
@@ -379,7 +403,43 @@ class _Worker:
                 self._functions.popitem(last=False)
         return func
 
+    def _job(self, call: Call) -> _KeptJob:
+        """The job of a call, its arrays over this process's mappings."""
+        for id in call.forget:
+            self._jobs.pop(id, None)
+        if call.job is None:
+            kept = self._jobs[call.job_id]
+            for id in kept.arrays:
+                _array.touched.setdefault(id, 0)
+            return kept
+        if call.digest in inherited:
+            return _KeptJob(inherited[call.digest][1], {})
+        before = dict(_array.touched)
+        job: Job = unpack(read_payload(call.job))
+        made = {id: count - before.get(id, 0) for id, count in _array.touched.items()}
+        kept = _KeptJob(job, {id: count for id, count in made.items() if count})
+        if call.job_id:
+            self._jobs[call.job_id] = kept
+        return kept
+
+    @staticmethod
+    def _kernel(kept: _KeptJob, func: Any, port: _Port, clock: Any) -> Kernel:
+        """The kernel for a job and a function: as it was, or a new one."""
+        if kept.kernel is not None and kept.func is func:
+            kept.kernel.reset()
+            return kept.kernel
+        segments = {id: _segment.get_segment(id) for id in kept.arrays}
+        # What an earlier kernel had is counted down as what this one has is counted up.
+        before = {id: _segment.references(segment) for id, segment in segments.items()}
+        kept.func = kept.kernel = None
+        kept.kernel = make_kernel(kept.job, func, port, clock)
+        kept.func = func
+        for id, segment in segments.items():
+            kept.arrays[id] += _segment.references(segment) - before[id]
+        return kept.kernel
+
     def _run_submitted(self, call: Call, port: _Port) -> None:
+        assert call.job is not None
         func, args, kwargs = unpack(read_payload(call.job))
         try:
             result = func(*args, **kwargs)
@@ -394,14 +454,11 @@ class _Worker:
 
     def _run_map(self, call: Call, control: ControlBlock, port: _Port) -> None:
         func = self._function(call)
-        job: Job
-        if call.digest in inherited:
-            job = inherited[call.digest][1]
-        else:
-            job = unpack(read_payload(call.job))
+        kept = self._job(call)
+        job = kept.job
         chunks = None if call.chunks is None else unpack(read_payload(call.chunks))
         clock = self.slot if job.timeout is not None else None
-        kernel = make_kernel(job, func, port, clock)
+        kernel = self._kernel(kept, func, port, clock)
         tickets = -(-job.n // job.chunksize) if chunks is None else len(chunks)
         words, ledger, slot = control.words, control.ledger, self.slot
         now = time.perf_counter
@@ -466,7 +523,7 @@ class _Worker:
         except BaseException as exc:
             fail(exc)
             del exc
-        self._relay.flush()
+        kernel.reset()  # nothing of the output stays here: the caller may drop it
 
     def _redo(
         self,
@@ -515,17 +572,22 @@ class _Worker:
                 segment = _segment.get_segment(id)
             except KeyError:
                 continue  # dropped during the call
-            if id in self._kept or not _segment.is_kept(segment):
+            if id in self._kept or not self._is_kept(segment):
                 continue
             if not collected:
                 collected = True
                 gc.collect()
-                if not _segment.is_kept(segment):
+                if not self._is_kept(segment):
                     continue
             self._kept.add(id)
             records += Record(seq, self.rank, KEPT, id, 0, 0, 0, 0).pack()
         _array.touched.clear()
         return records
+
+    def _is_kept(self, segment: _segment.Segment) -> bool:
+        """Whether anything but the jobs kept here still refers to a segment's bytes."""
+        expected = sum(kept.arrays.get(segment.id, 0) for kept in list(self._jobs.values()))
+        return _segment.references(segment) > expected
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
@@ -548,17 +610,23 @@ def _high(fd: int) -> int:
 class _Port:
     """A kernel's way to the collector from within a worker process; see `_kernel.Port`."""
 
-    def __init__(
-        self, worker: _Worker, call: Call, control: ControlBlock | None, pipe: int
-    ) -> None:
+    def __init__(self, worker: _Worker) -> None:
         self._worker = worker
-        self._call = call
-        self._control = control
-        self._pipe = pipe
+        self._seq = 0
+        self._control: ControlBlock | None = None
+        self._pipe = -1
         self.tail = b""
         """Records that go out together with the one that says the worker has left."""
         self._spec = b""
         """Index 0's form, on its way: a map that is over at once has no need of it earlier."""
+        self._closing = False
+
+    def begin(self, seq: int, control: ControlBlock | None, pipe: int) -> None:
+        """Serve call `seq` from now on."""
+        self._seq = seq
+        self._control = control
+        self._pipe = pipe
+        self.tail = self._spec = b""
         self._closing = False
         if control is not None:
             self._ledger = control.ledger
@@ -568,7 +636,7 @@ class _Port:
         if _forked:
             os._exit(0)
         where = self._worker._outbox.put(payload)
-        record = Record(self._call.seq, self._worker.rank, kind, first, stop, *where)
+        record = Record(self._seq, self._worker.rank, kind, first, stop, *where)
         if self._closing and len(self.tail) < TAIL_NBYTES:
             self.tail += record.pack()
         elif kind == SPEC:
@@ -645,7 +713,7 @@ class _Port:
     def _receive_output(self) -> Any:
         pending = self._worker._pending
         for i, message in enumerate(pending):
-            if isinstance(message, Output) and message.seq == self._call.seq:
+            if isinstance(message, Output) and message.seq == self._seq:
                 del pending[i]
                 return unpack(read_payload(message.payload))
         while True:
@@ -653,7 +721,7 @@ class _Port:
             if message is None:
                 os._exit(0)
             if isinstance(message, Output):
-                if message.seq == self._call.seq:
+                if message.seq == self._seq:
                     return unpack(read_payload(message.payload))
             else:
                 pending.append(message)

@@ -13,7 +13,17 @@ from .._kernel import Job
 from .._outcome import Outcome
 from .._plan import Plan
 
-__all__ = ["Engine", "Task", "Work"]
+__all__ = ["Engine", "Memo", "Task", "Work"]
+
+
+class Memo:
+    """What an engine remembers of a map that may come again; see `shmmap._recall`."""
+
+    __slots__ = ("job_id", "packed")
+
+    def __init__(self, job_id: int) -> None:
+        self.job_id = job_id
+        self.packed: Any = None
 
 
 class Task(NamedTuple):
@@ -30,6 +40,8 @@ class Task(NamedTuple):
     blas_threads: int
     keep: tuple[Any, ...]
     """What must live as long as the map runs."""
+    memo: Memo | None
+    """Where an engine may keep what it prepared for the next map alike."""
 
 
 class Work(Protocol):

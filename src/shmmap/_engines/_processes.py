@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from typing import Any
 
+import numpy as np
+
 from .. import _segment, _worker
 from .._array import byte_bounds
 from .._control import (
@@ -44,6 +46,7 @@ from .._kernel import Form
 from .._messages import (
     Output,
     Packed,
+    Payload,
     Report,
     dumps_message,
     make_payload,
@@ -117,20 +120,18 @@ class _ProcessWork(Run):
         self._ended = False
         self._marks_at_end = bytes(task.plan.chunks)
         self._inherited = inherited
+        self._func: Payload | None = None
         if inherited is None:
             func, self._digest, self._by_value = _pack_function(task.func)
-            inputs = task.job.inputs
-            is_plain = all(e.kind in ("array", "items") or type(e.data) is range for e in inputs)
-            job = (pack_plain if is_plain else pack)(task.job)
-            self._job, job_root = make_payload(job.data)
-            self._func, func_root = make_payload(func.data)
-            self._segments = (
-                job.segments | func.segments | self._job.segments() | self._func.segments()
-            ).union(*(entry.segments for entry in inputs))
-            self.keep += [job_root, func_root, job.keep, func.keep, task]
+            payload, func_root = make_payload(func.data)
+            self._func = payload
+            self._job_id, self._job, self._segments, keep = self._pack_job(task)
+            if func.segments or func_root is not None:
+                self._segments |= func.segments | payload.segments()
+            self.keep += [func_root, func.keep, keep, task]
         else:
             self._digest, self._by_value = inherited, False
-            self._job, self._func = make_payload(b"")[0], None  # type: ignore[assignment]
+            self._job_id, self._job = 0, Payload(b"")
             self._segments = frozenset()
             self.keep.append(task)
         self._surroundings = snapshot()
@@ -143,6 +144,26 @@ class _ProcessWork(Run):
             raise
 
     # ------------------------------------------------ starting
+
+    @staticmethod
+    def _pack_job(task: Task) -> tuple[int, Payload, frozenset[int], Any]:
+        """Job id, job, the segments it needs, what to keep; as they were, if it has come before."""
+        memo = task.memo
+        if memo is not None and memo.packed is not None:
+            return memo.job_id, *memo.packed, None
+        inputs = task.job.inputs
+        is_plain = all(
+            entry.kind in ("array", "items") or type(entry.data) in (range, np.ndarray)
+            for entry in inputs
+        )
+        packed = (pack_plain if is_plain else pack)(task.job)
+        payload, root = make_payload(packed.data)
+        segments = packed.segments | payload.segments()
+        segments = segments.union(*(entry.segments for entry in inputs))
+        if memo is not None and root is None:
+            memo.packed = payload, segments
+            return memo.job_id, payload, segments, None
+        return 0, payload, segments, (root, packed.keep)
 
     def _post(self, todo: list[int] | None) -> None:
         """Begin a round: all chunks, or those that are to be run again."""
@@ -170,6 +191,7 @@ class _ProcessWork(Run):
         spec = CallSpec(
             seq,
             control,
+            self._job_id,
             self._job,
             self._func,
             self._digest,

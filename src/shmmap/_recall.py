@@ -1,0 +1,124 @@
+"""Calls seen before: what was checked, planned and packed for them is used again.
+
+A loop that maps over the same shared arrays pays for that once. What must hold: nothing here keeps an array
+alive, and a call is recalled only for the very same arrays, unchanged in shape, strides, dtype and
+writeability; they lie in segments, which never move. The function is no part of it: it is looked at anew
+for every call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import _array
+from ._bind import Bound, Request
+from ._engines import Memo
+from ._kernel import Input
+from ._options import Options
+
+__all__ = ["recall", "remember"]
+
+# Calls remembered: those of an inner loop, and of the loop around it.
+_MOST = 32
+
+
+class _Seen(NamedTuple):
+    """An array, as it was."""
+
+    ref: weakref.ref[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+    writeable: bool
+
+
+class _Entry(NamedTuple):
+    bound: Bound
+    """Without its arrays."""
+    kinds: tuple[tuple[str, int], ...]
+    """Kind and axis of each input."""
+    seen: tuple[_Seen, ...]
+
+
+_entries: dict[Any, _Entry] = {}
+_job_ids = itertools.count(1)
+
+
+def _arrays(request: Request) -> tuple[Any, ...]:
+    out = request.out
+    if out is None or out is list or out is np.ndarray:
+        return request.inputs
+    return request.inputs + (out if type(out) is tuple else (out,))
+
+
+def _key(request: Request, options: Options, arrays: tuple[Any, ...]) -> Any:
+    """What two calls alike have in common; 1 and True are not alike."""
+    axis, chunksize = request.axis, options.chunksize
+    return (
+        request.verb,
+        request.n,
+        len(request.inputs),
+        *map(id, arrays),
+        axis,
+        type(axis) if type(axis) is not tuple else tuple(map(type, axis)),
+        request.gather,
+        request.out is list,
+        request.out is np.ndarray,
+        request.dtype,
+        chunksize,
+        type(chunksize),
+        options.schedule,
+        options.retries,
+        options.timeout,
+        options.on_error == "raise",
+    )
+
+
+def recall(request: Request, options: Options) -> Bound | None:
+    """What `bind` gave for the same call before; None if it has to be done."""
+    arrays = _arrays(request)
+    try:
+        entry = _entries.get(_key(request, options, arrays))
+    except TypeError:  # a dtype= that is no key
+        return None
+    if entry is None:
+        return None
+    for a, (ref, shape, strides, dtype, writeable) in zip(arrays, entry.seen, strict=True):
+        if (
+            ref() is not a
+            or a is None
+            or a.shape != shape
+            or a.strides != strides
+            or a.dtype is not dtype
+            or a.flags.writeable is not writeable
+        ):
+            return None
+    bound, kinds = entry.bound, entry.kinds
+    inputs = tuple([Input(kind, a, axis) for (kind, axis), a in zip(kinds, arrays, strict=False)])
+    n, axis, gather, _, _, dtypes, plan, in_place, memo = bound
+    return Bound(n, axis, gather, inputs, arrays[len(kinds) :], dtypes, plan, in_place, memo)
+
+
+def remember(request: Request, options: Options, bound: Bound) -> Bound:
+    """Take note of a call, if everything it refers to lies in shared memory."""
+    arrays = _arrays(request)
+    if options.rng is not None or not all(isinstance(a, np.ndarray) for a in arrays):
+        return bound
+    if not all(isinstance(_array.handle_of(a), _array.SegmentHandle) for a in arrays):
+        return bound
+    try:
+        key = _key(request, options, arrays)
+        hash(key)
+    except TypeError:
+        return bound
+    bound = bound._replace(memo=Memo(next(_job_ids)))
+    seen = [_Seen(weakref.ref(a), a.shape, a.strides, a.dtype, a.flags.writeable) for a in arrays]
+    kinds = tuple((entry.kind, entry.axis) for entry in bound.inputs)
+    while len(_entries) >= _MOST:
+        _entries.pop(next(iter(_entries)), None)
+    _entries[key] = _Entry(bound._replace(inputs=(), outs=()), kinds, tuple(seen))
+    return bound
