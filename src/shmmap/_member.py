@@ -161,6 +161,13 @@ class Member:
         self._jobs[job_id] = None
         return False, forget
 
+    def distrust(self) -> None:
+        """Forget what it is known to have: it is sent everything anew."""
+        self.functions.clear()
+        self.last_function = b""
+        self._jobs.clear()
+        self.surroundings = None
+
     # ------------------------------------------------ receiving
 
     def receive(self) -> list[Any]:

@@ -83,7 +83,7 @@ def make_options(keywords: Mapping[str, Any]) -> Options:
     if made is not None and made[0] is defaults:
         return made[1]
     options = _make_options(defaults, keywords)
-    if len(_made) < _MADE_MOST and defaults is _BUILT_IN:
+    if len(_made) < _MADE_MOST and type(defaults.engine) in _PLAIN:
         _made[key] = defaults, options
     return options
 
@@ -166,6 +166,10 @@ def resolve_engine(options: Options) -> tuple[Engine, int, int]:
     from . import _worker
 
     engine = options.engine
+    if engine is None and not _worker.is_worker:
+        engine = entered_team()
+        if engine is None:  # most calls
+            return _on_default_team(resolve_workers(options.workers))
     workers = 0 if isinstance(engine, Team) else resolve_workers(options.workers)
     if isinstance(engine, str) and engine not in ("serial", "threads", "processes", "fork"):
         raise ValueError(
@@ -195,15 +199,20 @@ def resolve_engine(options: Options) -> tuple[Engine, int, int]:
             f"engine must be a name, a Team or a concurrent.futures.Executor, not "
             f"{type(engine).__name__}"
         )
+    if not isinstance(engine, Team):
+        return _on_default_team(workers)
     from ._engines._processes import ProcessEngine
 
-    team = engine if isinstance(engine, Team) else entered_team() if engine is None else None
-    if team is None:
-        return ProcessEngine(default_team(workers)), workers, 1
-    workers = team.size
+    workers = engine.size
     if options.workers is not None and options.workers != -1:
-        workers = min(resolve_workers(options.workers), team.size)
-    return ProcessEngine(team), workers, team.blas_threads
+        workers = min(resolve_workers(options.workers), engine.size)
+    return ProcessEngine(engine), workers, engine.blas_threads
+
+
+def _on_default_team(workers: int) -> tuple[Engine, int, int]:
+    from ._engines._processes import ProcessEngine
+
+    return ProcessEngine(default_team(workers)), workers, 1
 
 
 def make_key(rng: Any) -> tuple[int, int] | None:

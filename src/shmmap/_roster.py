@@ -67,6 +67,11 @@ class Roster:
                 started.append(rank)
         return started
 
+    def is_filled(self, size: int) -> bool:
+        """Whether `fill` would start nobody."""
+        seats = self.seats
+        return all(rank in seats and seats[rank].state != EMPTY for rank in range(size))
+
     def ready(self, rank: int) -> None:
         """A worker says it has started."""
         self.seats[rank].state = READY
@@ -112,9 +117,9 @@ class Roster:
         """Number of calls a worker holds."""
         return len(self.seats[rank].calls)
 
-    def occupied(self) -> list[int]:
-        """Ranks on which somebody sits or is about to."""
-        return [rank for rank, seat in self.seats.items() if seat.state != EMPTY]
+    def waiting(self) -> list[int]:
+        """Ranks that hold calls."""
+        return [rank for rank, seat in self.seats.items() if seat.calls]
 
     def vacate(self) -> None:
         """The team went home."""

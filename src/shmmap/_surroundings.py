@@ -29,6 +29,7 @@ class Surroundings(NamedTuple):
     levels: tuple[tuple[str, int], ...]
 
 
+_last: Surroundings | None = None
 _environment_version = 0
 _hooked = False
 
@@ -41,7 +42,7 @@ def _count_changes(event: str, args: tuple[Any, ...]) -> None:
 
 def snapshot() -> Surroundings:
     """The caller's surroundings now."""
-    global _hooked
+    global _hooked, _last
     if not _hooked:
         # Comparing os.environ costs 20 us; being told of changes costs nothing.
         _hooked = True
@@ -56,7 +57,7 @@ def snapshot() -> Surroundings:
         level = getattr(logger, "level", 0)
         if level:
             levels.append((name, level))
-    return Surroundings(
+    now = Surroundings(
         tuple(sys.path),
         cwd,
         _environment_version,
@@ -64,6 +65,9 @@ def snapshot() -> Surroundings:
         tuple(warnings.filters),
         tuple(levels),
     )
+    if now != _last:  # else the same object, which is quickly compared
+        _last = now
+    return _last
 
 
 def pack_surroundings(surroundings: Surroundings) -> tuple[Any, ...]:

@@ -160,7 +160,8 @@ class Run:
         """What messages refer to, and must stay in place until the run is over."""
         self.output: tuple[bytes, frozenset[int]] | None = None
         """The message that tells where results go, once known; replacements get it too."""
-        self.admitted = threading.Event()
+        self.admitted: threading.Event | None = None
+        """Only if it has to wait until fewer maps are open."""
 
     def note_death(self, death: Death) -> list[int]:
         """Take note of a death, in the attendant's thread; chunks the successor is to do first."""
@@ -266,7 +267,10 @@ class Team(Executor):
         self._seq = 0
         self._runs: dict[int, Run] = {}
         self._controls: list[ControlBlock] = []
-        self._open_controls = 0
+        self._open: set[Run] = set()
+        """Runs that have a control block, or are about to."""
+        self._has_orphans = False
+        """There may be pages of workers that are gone."""
         self._next_control = 0
         self._waiting: deque[tuple[Run, int]] = deque()
         self._lingering: list[tuple[Run, list[Member]]] = []
@@ -310,8 +314,14 @@ class Team(Executor):
 
     def _ensure(self, size: int) -> None:
         """Start what is missing of the first `size` workers. The lock is held."""
+        if self._attendant is not None and self._roster.is_filled(size):
+            return
+        with Uninterrupted():
+            self._start_missing(size)
+
+    def _start_missing(self, size: int) -> None:
         if self._slots is None:
-            self._open()
+            self._open_pipes()
         ranks = self._roster.fill(size)
         try:
             for rank in ranks:
@@ -329,7 +339,7 @@ class Team(Executor):
             )
             self._attendant.start()
 
-    def _open(self) -> None:
+    def _open_pipes(self) -> None:
         """Acquire what the team needs before its first worker, all of it or nothing."""
         slots = ClaimSlots()
         pipes: list[int] = []
@@ -400,25 +410,29 @@ class Team(Executor):
         """Register a run; False if it has to wait for `run.admitted`, too many being open."""
         with self._lock:
             self._check_usable()
-            if self._open_controls >= OPEN_MAX:
+            if len(self._open) >= OPEN_MAX:
+                run.admitted = threading.Event()
                 self._waiting.append((run, chunks))
                 return False
             self._admit(run, chunks)
             return True
 
     def _admit(self, run: Run, chunks: int) -> None:
+        # A Ctrl-C may come between any two of these lines: `end_run` undoes whatever was done.
+        self._open.add(run)
         for control in self._controls:
             if control.capacity >= chunks:
+                run.control = control
                 self._controls.remove(control)
                 break
         else:
-            self._next_control += 1
-            capacity = 1 << max(12, (chunks - 1).bit_length())
-            control = ControlBlock(self._next_control, capacity)
-        self._open_controls += 1
-        run.control = control
-        run.doorbell = control.doorbell
-        run.admitted.set()
+            with Uninterrupted():
+                self._next_control += 1
+                capacity = 1 << max(12, (chunks - 1).bit_length())
+                run.control = ControlBlock(self._next_control, capacity)
+        run.doorbell = run.control.doorbell
+        if run.admitted is not None:
+            run.admitted.set()
 
     def next_seq(self, run: Run) -> int:
         """A new sequence number for (the next round of) a run, which is then told of deaths."""
@@ -429,19 +443,22 @@ class Team(Executor):
             self._runs[run.seq] = run
             return run.seq
 
-    def post_run(self, run: Run, spec: CallSpec, workers: int) -> list[int]:
-        """Send a run's call to the first `workers` members; their ranks are returned."""
+    def post_run(self, run: Run, spec: CallSpec, workers: int) -> None:
+        """Send a run's call to the first `workers` members."""
         with self._lock:
             self._check_usable()
             self._ensure(workers)
             run.spec = spec
-            ranks = list(range(workers))
-            for rank in ranks:
+            for rank in range(workers):
                 self._roster.assign(rank, spec.seq, again=True)
-            for rank in ranks:
-                if rank in self._members:
-                    self._send_call(self._members[rank], spec)
-            return ranks
+            for rank in range(workers):
+                member = self._members.get(rank)
+                if member is not None:
+                    try:
+                        self._send_call(member, spec)
+                    except BaseException:  # a Ctrl-C, say: who knows what was sent
+                        member.distrust()
+                        raise
 
     def _send_call(
         self, member: Member, spec: CallSpec, redo: tuple[Payload, Any] | None = None
@@ -573,34 +590,37 @@ class Team(Executor):
         """Forget a run; its control block serves another if everybody has left."""
         with self._lock:
             self._runs.pop(run.seq, None)
+            self._open.discard(run)
             self._roster.end(run.seq)
             run.doorbell = -1
-            control, run.control = run.control, None
-            if control is not None:
-                self._open_controls -= 1
-                if reusable:
-                    self._controls.append(control)
-                else:
-                    self._discard(control)
-                    # Some worker may still come to it, or be in it: what it refers to has to stay.
-                    inside = [m for m in self._members.values() if not self._has_left(m, run.seq)]
-                    self._lingering.append((run, inside))
-            else:
+            control = run.control
+            if control is not None and not reusable:
+                # Some worker may still come to it, or be in it: what it refers to has to stay.
+                inside = [m for m in self._members.values() if not self._has_left(m, run.seq)]
+                self._lingering.append((run, inside))
+                run.control = None
+                self._discard(control)
+            elif control is not None and control not in self._controls:
+                run.control = None
+                self._controls.append(control)
+            elif self._waiting:
                 self._waiting = deque(item for item in self._waiting if item[0] is not run)
-            for rank in self._roster.occupied():
-                if self._slots is not None:
-                    left = self._slots.words[rank * SLOT_WORDS + LEFT]
-                    self._roster.left(rank, left)
-            while self._waiting and self._open_controls < OPEN_MAX:
+            if self._slots is not None:
+                for rank in self._roster.waiting():
+                    self._roster.left(rank, self._slots.words[rank * SLOT_WORDS + LEFT])
+            while self._waiting and len(self._open) < OPEN_MAX:
                 self._admit(*self._waiting.popleft())
-            self._lingering = [
-                (each, inside)
-                for each, inside in self._lingering
-                if any(not self._has_left(member, each.seq) for member in inside)
-            ]
+            if self._lingering:
+                self._lingering = [
+                    (each, inside)
+                    for each, inside in self._lingering
+                    if any(not self._has_left(member, each.seq) for member in inside)
+                ]
             self._idle_since = time.monotonic()
-            self._purge_pages()
-            self._dispatch()
+            if self._has_orphans:
+                self._purge_pages()
+            if self._tasks:
+                self._dispatch()
             if self._closed and self._is_idle():
                 self._wake()
 
@@ -621,9 +641,14 @@ class Team(Executor):
 
     def _purge_pages(self) -> None:
         alive = {id for member in self._members.values() for id in member.attached}
+        self._has_orphans = False
         for id, page in list(self._pages.items()):
-            if id not in alive and page.is_free():
+            if id in alive:
+                continue
+            if page.is_free():
                 self._forget_page(id)
+            else:
+                self._has_orphans = True
 
     def _forget_page(self, id: int) -> None:
         page = self._pages.pop(id, None)
@@ -1018,6 +1043,7 @@ class Team(Executor):
         self._roster.left(rank, slot[LEFT])
         running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
         self._mark_lost(running, claim, chunk)
+        self._has_orphans = True
         departure: Departure = self._roster.died(rank, member.failed)
         redo: dict[int, tuple[Payload, Any]] = {}
         concerned = []

@@ -295,7 +295,10 @@ class _Worker:
             elif isinstance(message, Open):
                 fds = _descriptors(ancillary)
                 control = ControlBlock(message.control, message.capacity, tuple(map(_high, fds)))
+                known = self._controls.get(message.control)
                 self._controls[message.control] = control
+                if known is not None:  # sent twice, as the caller was interrupted
+                    known.close()
             elif isinstance(message, Close):
                 self._controls.pop(message.control).close()
             else:

@@ -20,7 +20,7 @@ def test_filling_starts_only_what_is_missing():
     roster = make(2)
     assert roster.fill(2) == []
     assert roster.fill(4) == [2, 3]
-    assert roster.occupied() == [0, 1, 2, 3]
+    assert roster.is_filled(4)
 
 
 def test_a_replacement_gets_the_calls_that_are_not_over():
@@ -37,7 +37,7 @@ def test_a_submitted_function_is_lost_with_its_worker():
     roster.assign(0, 7, again=False)
     departure = roster.died(0)
     assert departure.lost == (7,) and not departure.replace
-    assert roster.occupied() == []
+    assert not roster.is_filled(1)
 
 
 def test_an_idle_worker_is_not_replaced_until_it_is_needed():

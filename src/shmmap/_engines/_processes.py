@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import select
-import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import CancelledError
@@ -111,7 +110,9 @@ class _ProcessWork(Run):
         self._workers = max(1, min(task.workers, task.plan.chunks))
         self._todo: list[int] | None = None
         """Chunks of this round; None: all."""
-        self._cancelled = threading.Event()
+        self._cancelled = False
+        self._is_drained = False
+        """Every worker has left, and everything it said has been taken."""
         self._timed_out: dict[int, int] = {}
         self._redo: dict[int, list[int]] = {}
         """What the worker on a rank was given of its predecessor's."""
@@ -136,9 +137,8 @@ class _ProcessWork(Run):
             self.keep.append(task)
         self._surroundings = snapshot()
         try:
-            with Uninterrupted():
-                if team.open_run(self, task.plan.chunks):
-                    self._post(None)
+            if team.open_run(self, task.plan.chunks):
+                self._post(None)
         except BaseException:
             self._abandon()
             raise
@@ -205,7 +205,9 @@ class _ProcessWork(Run):
         self.keep.append(root)
         self._timed_out.clear()
         self._redo.clear()
-        self._ranks = self._team.post_run(self, spec, workers)
+        # First: whatever becomes of sending it, these may have got it.
+        self._ranks = list(range(workers))
+        self._team.post_run(self, spec, workers)
         if self._task.job.out is None and self._task.collector.columns:
             self._publish(self._ranks)
 
@@ -225,11 +227,10 @@ class _ProcessWork(Run):
         """See `Work`."""
         task = self._task
         try:
-            if self.control is None:
+            if self.admitted is not None:
                 while not self.admitted.wait(0.1):
                     self._check_cancelled()
-                with Uninterrupted():
-                    self._post(None)
+                self._post(None)
             while True:
                 self._wait_round()
                 self._check_cancelled()
@@ -241,30 +242,31 @@ class _ProcessWork(Run):
                 todo = task.outcome.todo(undone) if undone else []
                 if not todo:
                     break
-                with Uninterrupted():
-                    self._post(todo)
+                self._post(todo)
             if task.tick is not None:
                 task.tick(self.done)
+            everybody_left = self._end_round()
+            self._marks_at_end = self.marks()
+            self._close(reusable=everybody_left)
         except BaseException:
             self._abandon()
             raise
-        everybody_left = self._end_round()
-        self._marks_at_end = self.marks()
-        self._close(reusable=everybody_left)
         return task.outcome.finish(undone, self._marks_at_end)
 
     def _check_cancelled(self) -> None:
-        if self._cancelled.is_set():
+        if self._cancelled:
             raise CancelledError
 
     def _wait_round(self) -> None:
         """Take records until every participant has left, or need not be waited for any more."""
         control, task = self.control, self._task
         assert control is not None
+        self._is_drained = False
         pipe = control.pipe_read
         remaining = set(self._ranks)
         ticking = task.tick is not None or task.job.timeout is not None
         deadline: float | None = None
+        drained = True
         while remaining:
             if ticking or deadline is not None:
                 if select.select([pipe], [], [], 0.05)[0]:
@@ -284,6 +286,7 @@ class _ProcessWork(Run):
                 elif record.page:
                     self._team.skip_payload(record)
             while self.vacated:
+                drained = False
                 remaining.discard(self.vacated.popleft())
             if self._fatal is not None:
                 raise self._fatal
@@ -296,6 +299,7 @@ class _ProcessWork(Run):
                 deadline = time.monotonic() + GRACE_S
             if deadline is not None and time.monotonic() > deadline:
                 return
+        self._is_drained = drained
         if self.relayed or self._ranks:
             self._team.wait_relayed(self._ranks)
             while self.relayed:
@@ -430,7 +434,7 @@ class _ProcessWork(Run):
 
     def cancel(self) -> None:
         """See `Work`."""
-        self._cancelled.set()
+        self._cancelled = True
         control = self.control
         if control is not None:
             control.stop(self._task.plan.chunks, -1)
@@ -461,7 +465,8 @@ class _ProcessWork(Run):
         """Any exception in the waiting thread: stop, wait a little, end those still inside."""
         control = self.control
         if control is None:
-            self._close(reusable=False)
+            with Uninterrupted():
+                self._close(reusable=False)
             return
         control.stop(self._task.plan.chunks, -1)
         deadline = time.monotonic() + GRACE_S
@@ -473,7 +478,8 @@ class _ProcessWork(Run):
             reusable = self._end_round()
             if reusable:
                 self._drain()
-            self._close(reusable)
+            with Uninterrupted():
+                self._close(reusable)
 
     def _drain(self) -> None:
         """Let go of what came and nobody will look at."""
@@ -485,13 +491,12 @@ class _ProcessWork(Run):
                 self._team.skip_payload(record)
 
     def _close(self, reusable: bool) -> None:
-        with Uninterrupted():
-            if self._ended:
-                return
-            self._ended = True
-            if reusable and self.control is not None:
-                self._drain()
-            self._team.end_run(self, reusable)
+        if self._ended:
+            return
+        if reusable and self.control is not None and not self._is_drained:
+            self._drain()
+        self._team.end_run(self, reusable)
+        self._ended = True
         if self._inherited is not None:
             _worker.inherited.pop(self._inherited, None)
         if self._own_team:
