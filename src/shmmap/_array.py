@@ -127,13 +127,16 @@ def handle_of(a: Array) -> Handle | None:
             a.flags.writeable,
         )
     root = find_memmap(a)
-    if root is None or root.mode == "c" or root.filename is None:
+    if root is None or root.filename is None:
         return None
     path = os.fspath(root.filename)
-    stat = os.stat(path) if _is_still_there(root, path) else None
-    if stat is None:
+    if not _is_still_there(root, path):
         return None  # the file was replaced or removed: what is mapped can be had here only
+    stat = os.stat(path)
     position = root.offset + address - root.__array_interface__["data"][0]
+    _check_length(a, path, position, stat.st_size)
+    if root.mode == "c":
+        return None
     return FileHandle(
         path,
         stat.st_dev,
@@ -178,6 +181,22 @@ def from_handle(handle: Handle) -> Array:
     if not handle.writeable:
         a.flags.writeable = False
     return a
+
+
+def _check_length(a: Array, path: str, position: int, size: int) -> None:
+    """Refuse an array that lies beyond the end of its file: reading there would be a bus error."""
+    stop = position + byte_bounds(a)[1] - a.__array_interface__["data"][0]
+    if a.size == 0 or stop <= size:
+        return
+    gone = ""
+    if a.ndim and a.strides[0] > 0:
+        row = stop - position - (a.shape[0] - 1) * a.strides[0]
+        first = max(0, (size - position - row) // a.strides[0] + 1)
+        gone = f": of indices [0, {a.shape[0]}) along axis 0, [{first}, {a.shape[0]}) are gone"
+    raise ValueError(
+        f"the file {path!r} was cut short after it was mapped; it holds {size:,} bytes, and the array "
+        f"ends at byte {stop:,}{gone}"
+    )
 
 
 _there: dict[int, tuple[weakref.ref[Any], bool]] = {}
@@ -232,18 +251,19 @@ def _from_file(handle: FileHandle) -> Array:
             stat = os.fstat(fd)
             if (stat.st_dev, stat.st_ino) != (handle.device, handle.inode):
                 raise ValueError(f"{handle.path} was replaced by another file during the map")
+            if stat.st_size == 0:
+                raise ValueError(f"the file {handle.path!r} was cut short after it was mapped")
             access = mmap.ACCESS_WRITE if handle.writeable else mmap.ACCESS_READ
             root = np.frombuffer(mmap.mmap(fd, stat.st_size, access=access), np.uint8)
         finally:
             os.close(fd)
         _files[key] = root
-    return np.ndarray(
-        handle.shape,
-        np.dtype(handle.dtype),
-        root,
-        handle.offset,
-        handle.strides,
-    )
+    try:
+        return np.ndarray(handle.shape, np.dtype(handle.dtype), root, handle.offset, handle.strides)
+    except (ValueError, TypeError) as exc:
+        raise ValueError(
+            f"the file {handle.path!r} was cut short after it was mapped; it holds {root.size:,} bytes"
+        ) from exc
 
 
 def forget_files() -> None:

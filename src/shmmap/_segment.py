@@ -215,8 +215,11 @@ def _open_posix(nbytes: int) -> int:
     name = f"{_PREFIX}{pid}-{_start_time(pid)}-{os.urandom(8).hex()}"
     with Uninterrupted():  # or a Ctrl-C would leave the name
         shm = shared_memory.SharedMemory(name, create=True, size=nbytes, **options)
+        path = os.path.join(_SHM_FOLDER, name)
         try:
-            return os.open(os.path.join(_SHM_FOLDER, name), os.O_RDWR | os.O_CLOEXEC)
+            # The umask may have taken bits that its owner needs to open it; it can only take.
+            os.chmod(path, 0o600)
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
         finally:
             shm.unlink()
             shm.close()
@@ -238,6 +241,7 @@ def _open_file(nbytes: int) -> int:
     import tempfile
 
     with tempfile.TemporaryFile() as file:
+        os.fchmod(file.fileno(), 0o600)
         os.ftruncate(file.fileno(), nbytes)
         return os.dup(file.fileno())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 import shmmap
 from shmmap import _array, _segment
 from tests import functions
-from tests.helpers import process_tree
+from shmmap.testing import wait_until
+from tests.helpers import assert_same, process_tree
 
 from .common import as_nobody, assert_next_map_works, run_program
 
@@ -32,7 +35,7 @@ def shared_descriptors(pid: int) -> list[str]:
 class Test35OtherUsers:
     """Another uid can open nothing: not by name, not through ``/proc``."""
 
-    @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+    @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277, 0o777])
     @pytest.mark.parametrize("opener", ["posix", "memfd", "file"])
     def test_mode_is_0600_whatever_the_umask(self, umask: int, opener: str) -> None:
         before = os.umask(umask)
@@ -45,6 +48,21 @@ class Test35OtherUsers:
             assert os.fstat(fd).st_nlink == 0, "it has no name"
         finally:
             os.close(fd)
+
+    @pytest.mark.privileged
+    @pytest.mark.parametrize("umask", ["0277", "0777"])
+    def test_umask_that_takes_everything(self, umask: str) -> None:
+        """Not even the owner may open what it makes then; root may, so another user tries."""
+        code = """
+import os, stat, sys
+os.umask(int(sys.argv[1], 8))
+from shmmap import _segment
+for size in (100, 1 << 21):
+    fd = _segment.open_nameless(size)
+    print(oct(stat.S_IMODE(os.fstat(fd).st_mode)), os.readlink(f"/proc/self/fd/{fd}")[:16])
+"""
+        done = as_nobody(sys.executable, "-c", code, umask)
+        assert (done.stdout, done.stderr) == ("0o600 /dev/shm/shmmap-\n" * 2, "")
 
     @pytest.mark.privileged
     def test_nobody_opens_nothing(self, team: Any) -> None:
@@ -263,6 +281,48 @@ class Test38Handles:
         a = shmmap.load(path, "r")
         with open(path, "r+b") as file:
             file.truncate(1000)
-        with pytest.raises(ValueError):
+        gone = r"a\.npy' was cut short .* 1,000 bytes, .* 524,416: .* \[109, 65536\) are gone"
+        with pytest.raises(ValueError, match=gone):
             shmmap.pmap_chunks(np.sum, a, out=list, engine=team)
+        assert_same(np.array(shmmap.pmap_chunks(np.negative, a[:109], engine=team)), -np.zeros(109))
+        assert_next_map_works(team)
+
+    @pytest.mark.parametrize("engine", ["serial", "threads", "processes", "fork"])
+    @pytest.mark.parametrize("mode", ["r", "c"])
+    def test_file_that_was_cut_short_on_every_engine(
+        self, tmp_path: Path, engine: str, mode: str
+    ) -> None:
+        """Refused where it is passed or copied: reading it would end the caller itself."""
+        np.save(tmp_path / "a.npy", np.zeros((1000, 100)))
+        a = np.load(tmp_path / "a.npy", mmap_mode=mode)
+        os.truncate(tmp_path / "a.npy", 4096 + 128)
+        for call in (
+            lambda: shmmap.pmap(np.sum, a, engine=engine),
+            lambda: shmmap.pmap(np.sum, a[::-1, 5], engine=engine),
+            lambda: shmmap.pmap(np.dot, np.ones(3), a, axis=(0, None), engine=engine),
+            lambda: shmmap.asshared(a),
+        ):
+            with pytest.raises(ValueError, match="was cut short"):
+                call()
+
+    def test_file_that_is_cut_short_during_the_map(self, tmp_path: Path, team: Any) -> None:
+        """The worker that reads there dies of it, not the caller, and the ranges are named."""
+        path = tmp_path / "a.npy"
+        np.save(path, np.zeros((4, 1 << 16)))
+        a = shmmap.load(path, "r")
+        met = shmmap.zeros(4, bool)
+
+        def func(row: Any) -> Any:
+            faulthandler.disable()  # a forked worker has that of pytest
+            if not met[0]:
+                met[0] = True
+                os.truncate(path, 128 + a[0].nbytes)
+            wait_until(lambda: met[0])
+            return row.sum()
+
+        with pytest.raises((shmmap.WorkerDied, ValueError)) as caught:
+            shmmap.pmap(func, a, engine=team, chunksize=1)
+        assert "cut short" in str(caught.value)
+        if isinstance(caught.value, shmmap.WorkerDied):
+            assert "SIGBUS" in str(caught.value) and caught.value.failed[-1][1] > 1
         assert_next_map_works(team)
