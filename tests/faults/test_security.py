@@ -14,8 +14,8 @@ import pytest
 
 import shmmap
 from shmmap import _array, _segment
-from tests import functions
 from shmmap.testing import wait_until
+from tests import functions
 from tests.helpers import assert_same, process_tree
 
 from .common import as_nobody, assert_next_map_works, run_program
