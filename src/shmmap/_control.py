@@ -164,6 +164,10 @@ class ControlBlock:
         del self.words, self.ledger, self._map
         self._close_fds()
 
+    def close_in_child(self) -> None:
+        """Let go of the descriptors in a forked child, where no frame is left that would use them."""
+        self._close_fds()
+
     def _close_fds(self) -> None:
         for fd in (self.fd, self.pipe_read, self.pipe_write, self.doorbell):
             if fd >= 0:
@@ -196,11 +200,11 @@ def unpack_records(data: bytes) -> Iterator[Record]:
 
     Raises
     ------
-    ValueError
+    RuntimeError
         If something else was written there.
     """
     if len(data) % _RECORD.size:
-        raise ValueError("a function wrote to file descriptors that are not its own")
+        raise RuntimeError("a function wrote to file descriptors that are not its own")
     for seq, who, first, stop, page, offset, nbytes in _RECORD.iter_unpack(data):
         yield Record(seq, who >> 8, who & 255, first, stop, page, offset, nbytes)
 

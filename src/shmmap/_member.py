@@ -13,7 +13,7 @@ from typing import Any
 
 from . import _segment
 from ._control import ControlBlock
-from ._messages import Attach, Drop, Open, dumps_message, unpack
+from ._messages import TOKEN_NBYTES, Attach, Drop, Open, dumps_message, unpack
 from ._relay import Decoders
 from ._surroundings import Surroundings
 from ._worker import CACHED_FUNCTIONS, MESSAGE_NBYTES, Descriptors
@@ -53,6 +53,8 @@ class Member:
         self.decoders = Decoders()
         self.submitted = 0
         """Submitted functions it holds."""
+        self.token = os.urandom(TOKEN_NBYTES)
+        """What its messages begin with; see `_messages`."""
         self._backlog: deque[tuple[bytes, list[int]]] = deque()
         # Sockets first: they close themselves, should a descriptor be wanting.
         self.line, line = _pair()
@@ -180,7 +182,11 @@ class Member:
                 return messages
             if not data:
                 return messages
-            message = unpack(data)
+            if not data.startswith(self.token):  # not the library's: never unpickled
+                for fd in fds:
+                    os.close(fd)
+                continue
+            message = unpack(data[TOKEN_NBYTES:])
             if isinstance(message, Attach):
                 for (id, nbytes), fd in zip(message.segments, fds, strict=True):
                     _segment.attach(id, fd, nbytes, keep_fd=True)
@@ -197,8 +203,10 @@ class Member:
                 return frames
             if not frame:
                 return frames
+            if not frame.startswith(self.token):
+                continue
             self.relayed += 1
-            frames.append(frame)
+            frames.append(frame[TOKEN_NBYTES:])
 
     def close(self) -> None:
         """Let go of everything; a worker still alive ends."""

@@ -33,6 +33,9 @@ INLINE_NBYTES = 1 << 14
 MESSAGE_NBYTES = 1 << 16
 # Exceptions and texts above this are cut: an error message is read by a person.
 ERROR_NBYTES = 1 << 20
+# What a worker sends begins with so many random bytes that only it and its caller know. A function can write
+# to its worker's sockets, by accident mostly: a number it closed once too often, a loop over all of them.
+TOKEN_NBYTES = 16
 
 
 # ---------------------------------------------------------------- messages, caller to worker

@@ -1,7 +1,7 @@
 """What workers print, log and warn, on its way to the caller.
 
-A message is one frame on the worker's relay socket, which keeps message limits: a byte for the kind, the
-call's sequence number, the payload. The worker counts its messages in its claim slot, so that the caller
+A message is one frame on the worker's relay socket, which keeps message limits: the worker's token, a byte
+for the kind, the call's sequence number, the payload. The worker counts its messages in its claim slot, so that the caller
 can tell that nothing is under way before a map returns.
 """
 
@@ -30,14 +30,15 @@ _PIECE = 1 << 15
 class Sender:
     """The worker's end. *Requires*: `slot` is this worker's claim slot."""
 
-    def __init__(self, sock: socket.socket, slot: memoryview) -> None:
+    def __init__(self, sock: socket.socket, slot: memoryview, token: bytes) -> None:
         self._sock = sock
+        self._token = token
         self._slot = slot
         self._lock = threading.Lock()
 
     def send(self, kind: bytes, payload: bytes) -> None:
         """Send one message; it waits if the caller is far behind."""
-        header = _HEADER.pack(kind, self._slot[RUNNING])
+        header = self._token + _HEADER.pack(kind, self._slot[RUNNING])
         with self._lock:
             for at in range(0, len(payload), _PIECE):
                 try:
@@ -130,7 +131,7 @@ class _Handler(logging.Handler):
 
 
 def parse(frame: bytes) -> tuple[bytes, int, bytes]:
-    """``kind, seq, payload`` of a frame."""
+    """``kind, seq, payload`` of a frame without its token."""
     kind, seq = _HEADER.unpack_from(frame)
     return kind, seq, frame[_HEADER.size :]
 

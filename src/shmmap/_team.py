@@ -389,6 +389,7 @@ class Team(Executor):
             self.blas_threads,
             self._memory_limit,
             self._pack_surroundings(member.surroundings),
+            member.token,
         )
         member.post(dumps_message(start))
         # Copies, none of them in the tables here: a forked child closes what is in those.
@@ -949,6 +950,12 @@ class Team(Executor):
             elif isinstance(message, Attach):
                 pass  # `receive` has attached them
 
+    def distrust_pipes(self) -> None:
+        """Strays were found: they may also lie in pipes that wait here for the next map."""
+        with self._lock:
+            while self._controls:
+                self._discard(self._controls.pop())
+
     def _fail_tasks(self, make_error: Callable[[], BaseException]) -> None:
         while self._tasks:
             task = self._tasks.popleft()
@@ -977,9 +984,12 @@ class Team(Executor):
                 return
             try:
                 records = list(unpack_records(data))
-            except ValueError as exc:
+            except RuntimeError as exc:
+                self.distrust_pipes()
                 for seq in list(self._submitted):
-                    self._resolve(seq, None, RuntimeError(str(exc)))
+                    self._resolve(seq, None, exc)
+                for member in self._members.values():
+                    member.submitted = 0  # who has left was among the records lost
                 return
             for record in records:
                 member = self._members.get(record.rank)
@@ -989,7 +999,7 @@ class Team(Executor):
                     else:
                         self.skip_payload(record)
                 elif record.kind == LEAVE and member is not None and record.seq:
-                    member.submitted -= 1
+                    member.submitted = max(0, member.submitted - 1)
                     self._roster.left(record.rank, record.seq)
                     self._idle_since = time.monotonic()
 
@@ -1176,6 +1186,12 @@ class Team(Executor):
             if fd >= 0:
                 os.close(fd)
         self._submit_pipe = self._wake_pipe = (-1, -1)
+        open_controls = [run.control for run in self._runs.values() if run.control is not None]
+        for control in (*self._controls, *open_controls):
+            control.close_in_child()
+        if self._slots is not None:
+            os.close(self._slots.fd)
+        self._controls, self._runs, self._slots = [], {}, None
         self._members = {}
         self._launcher = None
 

@@ -119,6 +119,8 @@ class Start(NamedTuple):
     blas_threads: int
     memory_limit: int | None
     surroundings: bytes
+    token: bytes
+    """What everything it sends on its sockets begins with."""
 
 
 is_worker = False
@@ -268,7 +270,7 @@ class _Worker:
         start: Start = self.receive()
         self.rank = start.rank
         self.slot = ClaimSlots(fds.slots).slot(start.rank)
-        self._relay = Sender(socket.socket(fileno=fds.relay), self.slot)
+        self._relay = Sender(socket.socket(fileno=fds.relay), self.slot, start.token)
         self._relay.install()
         self._outbox = Outbox(self._announce)
         self._port = _Port(self)
@@ -307,7 +309,11 @@ class _Worker:
     def _announce(self, segment: _segment.Segment) -> None:
         """Hand the caller a segment that was made here."""
         message = dumps_message(Attach(((segment.id, segment.nbytes),)))
-        socket.send_fds(self._line, [message], [segment.fd])
+        socket.send_fds(self._line, [self._start.token + message], [segment.fd])
+
+    def _tell(self, message: tuple[Any, ...]) -> None:
+        """Send the caller a message."""
+        self._line.send(self._start.token + dumps_message(message))
 
     def _serve_aside(self) -> None:
         while True:
@@ -342,9 +348,9 @@ class _Worker:
                 self._relay.flush()
             except BaseException as exc:
                 report = report_exception(exc, -1, 0, 0, self.rank, os.getpid())
-                self._line.send(dumps_message(Failed(pack_result(report))))
+                self._tell(Failed(pack_result(report)))
                 return 1
-        self._line.send(dumps_message(Ready(os.getpid())))
+        self._tell(Ready(os.getpid()))
         while True:
             message = self._pending.popleft() if self._pending else self.receive()
             if message is None:

@@ -276,7 +276,11 @@ class _ProcessWork(Run):
                 self._tick()
             else:
                 data = os.read(pipe, _READ_NBYTES)
-            records = list(unpack_records(data))
+            try:
+                records = list(unpack_records(data))
+            except RuntimeError:
+                self._team.distrust_pipes()
+                raise
             for record in records:
                 if record.seq == self.seq and record.kind == LEAVE:
                     remaining.discard(record.rank)  # first: they need not be told of the output
