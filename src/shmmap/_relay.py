@@ -1,8 +1,8 @@
 """What workers print, log and warn, on its way to the caller.
 
 A message is one frame on the worker's relay socket, which keeps message limits: the worker's token, a byte
-for the kind, the call's sequence number, the payload. The worker counts its messages in its claim slot, so that the caller
-can tell that nothing is under way before a map returns.
+for the kind, the call's sequence number, the payload. The worker counts its messages in its claim slot, so
+that the caller can tell that nothing is under way before a map returns.
 """
 
 from __future__ import annotations

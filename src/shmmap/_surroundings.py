@@ -2,19 +2,25 @@
 
 Module search path, working directory, environment, floating-point error handling, warning filters and
 log levels. Taking a snapshot is on the path of every call, so it has to be cheap (about 3 us).
+
+What a function changes of them in its worker, and of the umask and the signals there, ends with the call:
+see `Baseline`.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Surroundings", "apply", "snapshot"]
+__all__ = ["Baseline", "Surroundings", "apply", "snapshot"]
 
 
 class Surroundings(NamedTuple):
@@ -97,3 +103,51 @@ def apply(packed: tuple[Any, ...]) -> None:
     warnings.filters[:] = filters  # type: ignore[index]
     for name, level in levels:
         logging.getLogger(name or None).setLevel(level)
+
+
+class Baseline:
+    """What holds in a worker between calls, and is put back when a function has changed it.
+
+    *Requires*: used by the worker's main thread, between calls. *Guarantees*: after `restore`, the next
+    function finds what `note` found. Costs about 5 us where nothing has changed.
+    """
+
+    def __init__(self) -> None:
+        self._signals_changed = False
+        # Asking for every handler takes 60 us; being told of changes costs nothing.
+        for name in ("signal", "pthread_sigmask", "setitimer", "alarm"):
+            setattr(signal, name, self._watch(getattr(signal, name)))
+        self.note()
+
+    def _watch(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(func)
+        def watched(*args: Any) -> Any:
+            self._signals_changed = True
+            return func(*args)
+
+        return watched
+
+    def note(self) -> None:
+        """Take what is now for what is to be."""
+        self._surroundings = snapshot()
+        self._environment = dict(os.environ)
+        os.umask(umask := os.umask(0o077))
+        self._umask = umask
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        self._signals_changed = False
+
+    def restore(self) -> None:
+        """Put back what has changed."""
+        os.umask(self._umask)
+        if snapshot() != self._surroundings:
+            apply((*self._surroundings, self._environment))
+            self._surroundings = snapshot()
+        if self._signals_changed:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # it would go off in the next call
+            for number, handler in self._handlers.items():
+                # None: not Python's, and not to be had from here.
+                if handler is not None and signal.getsignal(number) != handler:
+                    signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            self._signals_changed = False

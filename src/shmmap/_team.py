@@ -988,8 +988,8 @@ class Team(Executor):
                 self.distrust_pipes()
                 for seq in list(self._submitted):
                     self._resolve(seq, None, exc)
-                for member in self._members.values():
-                    member.submitted = 0  # who has left was among the records lost
+                for each in self._members.values():
+                    each.submitted = 0  # who has left was among the records lost
                 return
             for record in records:
                 member = self._members.get(record.rank)

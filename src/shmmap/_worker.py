@@ -76,7 +76,7 @@ from ._messages import (
     unpack_again,
 )
 from ._relay import Sender
-from ._surroundings import apply
+from ._surroundings import Baseline, apply
 
 __all__ = ["Descriptors", "Start", "run_worker"]
 
@@ -350,6 +350,7 @@ class _Worker:
                 report = report_exception(exc, -1, 0, 0, self.rank, os.getpid())
                 self._tell(Failed(pack_result(report)))
                 return 1
+        self._baseline = Baseline()
         self._tell(Ready(os.getpid()))
         while True:
             message = self._pending.popleft() if self._pending else self.receive()
@@ -367,6 +368,7 @@ class _Worker:
         try:
             if call.surroundings is not None:
                 apply(unpack(read_payload(call.surroundings)))
+                self._baseline.note()
             self._limit_blas()
             if control is None:
                 self._run_submitted(call, port)
@@ -387,6 +389,7 @@ class _Worker:
         if control is not None and not control.is_intact():
             os._exit(EXIT_DESCRIPTORS)
         port.leave(Record(call.seq, self.rank, LEAVE, 0, 0, 0, 0, 0))
+        self._baseline.restore()
 
     def _limit_blas(self) -> None:
         """Bound BLAS and OpenMP threads of libraries loaded since this was done last."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,63 @@ def test_16_forks_in_every_call(team: Any) -> None:
         assert_same(shmmap.pmap(func, np.arange(60), engine=team, chunksize=1), np.arange(60))
     assert (calls == 1).all()
     assert_next_map_works(team)
+
+
+def test_16_what_it_changes_around_it_ends_with_the_call(team: Any) -> None:
+    """Working directory, umask, environment, NumPy's errors, search path, signals and timers."""
+
+    def look(_: Any = None) -> Any:
+        os.umask(umask := os.umask(0))
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)]
+        return (
+            os.getcwd(),
+            umask,
+            os.environ.get("SHMMAP_FAULT"),
+            os.environ["HOME"],
+            np.geterr(),
+            sys.path,
+            [getattr(handler, "__name__", handler) for handler in handlers],
+            signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        )
+
+    def change(i: Any) -> None:
+        os.chdir("/")
+        os.umask(0o777)
+        os.environ["SHMMAP_FAULT"] = "changed"
+        del os.environ["HOME"]
+        np.seterr(all="raise")
+        sys.path.append("/nowhere")
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    options: dict[str, Any] = {"engine": team, "chunksize": 1, "workers": 2, "schedule": "static"}
+    before = shmmap.pmap(look, range(2), **options)
+    assert before[0] == before[1]
+    for _ in range(2):
+        shmmap.pmap(change, range(2), **options)
+        assert shmmap.pmap(look, range(2), **options) == before
+        team.submit(change, 0).result()
+        assert [team.submit(look).result() for _ in range(4)] == before * 2
+    time.sleep(0.3)  # the timers would have gone off by now
+    assert shmmap.pmap(look, range(2), **options) == before
+
+
+def test_16_what_an_initializer_changes_stays(tmp_path: Path) -> None:
+    def look(_: Any) -> Any:
+        return os.getcwd(), os.environ.get("SHMMAP_FAULT"), np.geterr()["divide"]
+
+    def start() -> None:
+        os.chdir(tmp_path)
+        os.environ["SHMMAP_FAULT"] = "mine"
+        np.seterr(divide="raise")
+
+    with shmmap.Team(workers=2, initializer=start) as team:
+        expected = [(str(tmp_path), "mine", "raise")] * 4
+        assert shmmap.pmap(look, range(4), engine=team) == expected
+        shmmap.pmap(lambda i: os.chdir("/"), range(4), engine=team)
+        assert shmmap.pmap(look, range(4), engine=team) == expected
 
 
 def test_16_it_stops_the_signal_that_ends_it(team: Any) -> None:
