@@ -52,6 +52,7 @@ LAYERS: list[set[str]] = [
     {"_array", "_control"},
     # Storage, plan, errors, and what the operating system says.
     {"_segment"},
+    {"_spare"},
     {"_blas", "_errors", "_interrupts", "_memory", "_plan", "_surroundings"},
 ]
 

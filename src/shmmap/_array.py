@@ -266,6 +266,51 @@ def _from_file(handle: FileHandle) -> Array:
         ) from exc
 
 
+# From here on a result is written through a descriptor rather than stored, where its pages are fresh.
+POUR_NBYTES = 1 << 16
+
+
+class Pour(NamedTuple):
+    """A way into the fresh pages of an output: writing whole pages neither clears nor faults them in."""
+
+    fd: int
+    offset: int
+    """Position of the array in the file."""
+    stride: int
+    """Bytes from one index to the next."""
+    fresh: int
+    """Position from which on pages are fresh; before it, storing is quicker."""
+
+    def store(self, part: Array, start: int) -> bool:
+        """Write the part of the array that begins at index `start`, if that is worth it."""
+        at = self.offset + start * self.stride
+        nbytes = part.nbytes
+        if nbytes < POUR_NBYTES or at + nbytes <= self.fresh or not part.flags.c_contiguous:
+            return False
+        data = memoryview(_numpy.asarray(part.reshape(-1).view(np.uint8)))
+        done = 0
+        while done < nbytes:
+            done += os.pwrite(self.fd, data[done:], at + done)
+        return True
+
+
+def fresh_from(a: Array) -> int:
+    """Position in its segment from which on the pages under a new array are fresh; -1 if it has none."""
+    block = _segment.find_block(a.__array_interface__["data"][0])
+    if block is None or block.slab is not None or not a.flags.c_contiguous:
+        return -1
+    return block.segment.touched
+
+
+def make_pour(a: Array, fresh: int) -> Pour | None:
+    """The way into an output whose pages are fresh from a position on, in a worker."""
+    segment = _segment.find_segment(a.__array_interface__["data"][0])
+    if fresh < 0 or segment is None or segment.pour_fd < 0 or not a.flags.c_contiguous:
+        return None
+    offset = a.__array_interface__["data"][0] - segment.address
+    return Pour(segment.pour_fd, offset, a.strides[0], fresh)
+
+
 def forget_files() -> None:
     """Let go of the files mapped for the call that ends."""
     _files.clear()
@@ -347,7 +392,7 @@ def _allocate(shape: Any, dtype: DTypeLike, order: Order = "C", *, zero: bool = 
         nbytes *= length
     root = _segment.allocate(nbytes)
     if zero and not _segment.is_fresh(root):
-        root.fill(0)
+        _fill(root, 0)
     return cast(Array, _numpy.ndarray(dims, dt, root, order="F" if order == "F" else "C"))
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ._array import POUR_NBYTES, Pour
 from ._messages import unpack
 
 __all__ = ["FillKernel", "Form", "GatherKernel", "Input", "Job", "Port", "make_kernel"]
@@ -82,6 +83,10 @@ class Form(NamedTuple):
     """Item shape and dtype of each array."""
 
 
+Output = tuple[Any, tuple[Array, ...], tuple[Pour | None, ...]]
+"""Where results go: their kind, columns, and ways into those whose pages are fresh (or none at all)."""
+
+
 class Port(Protocol):
     """How a kernel reaches the collector."""
 
@@ -100,10 +105,10 @@ class Port(Protocol):
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report that the function failed, and that the map goes on."""
 
-    def poll_output(self) -> tuple[Any, tuple[Array, ...]] | None:
-        """The output, ``kind, columns``, if it is known by now."""
+    def poll_output(self) -> Output | None:
+        """The output, if it is known by now."""
 
-    def wait_output(self) -> tuple[Any, tuple[Array, ...]] | None:
+    def wait_output(self) -> Output | None:
         """Wait for the output; None if nobody is going to tell it: hand everything over."""
 
 
@@ -395,6 +400,8 @@ class FillKernel(_Kernel):
             self._out = job.out
         self._in_place: Any = None
         """The part of the output that `_rows` has just filled."""
+        self._pours: tuple[Pour | None, ...] = ()
+        """Ways into outputs whose pages are fresh, one for each; empty if there is none."""
         self._held: list[tuple[int, Any]] = []
         self._held_nbytes = 0
         self._held_since = 0.0
@@ -505,6 +512,8 @@ class FillKernel(_Kernel):
             target = None if self._out is None or j >= len(self._out) else self._out[j]
             if target is not None and a.shape == target.shape[1:] and fits(a.dtype, target.dtype):
                 targets.append(target[start:stop])
+                if a.dtype == target.dtype and self._pours and self._pour(j, a, at):
+                    continue
             elif target is not None and self._declared:
                 self._check_declared(a, target)
                 targets.append(target[start:stop])
@@ -512,13 +521,17 @@ class FillKernel(_Kernel):
                 targets.append(np.empty((stop - start, *a.shape), np.result_type(a.dtype)))
             targets[j][at - start] = a
         width = len(targets)
+        pour = self._pours[0] if self._pours and targets[0].base is not None else None
+        if pour is not None and pour.stride < POUR_NBYTES:
+            pour = None  # its items are too small, each by itself
         i = at - start + 1
         position.index = start + i  # of the item asked for next, should it fail
         for result in results:
             if kind == "array" and type(result) is np.ndarray:
                 target = targets[0]
                 if result.dtype == target.dtype and result.shape == target.shape[1:]:
-                    target[i] = result
+                    if pour is None or not pour.store(result, start + i):
+                        target[i] = result
                     i += 1
                     position.index += 1
                     continue
@@ -602,7 +615,7 @@ class FillKernel(_Kernel):
     def _learn_output(self) -> None:
         output = self.port.poll_output()
         if output is not None:
-            self._kind, self._out = output
+            self._kind, self._out, self._pours = output
             self._place_held()
 
     def _place(self, k: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]) -> None:
@@ -613,7 +626,9 @@ class FillKernel(_Kernel):
         if kind == "array" and self._kind == "array" and self._out is not None:
             column, target = columns[0], self._out[0]  # by far the most frequent case
             if column.dtype == target.dtype and column.shape[1:] == target.shape[1:]:
-                if column is not self._in_place:
+                if column is not self._in_place and not (
+                    self._pours and self._pour(0, column, start)
+                ):
                     target[start:stop] = column
                 self.port.mark(k)
                 return
@@ -652,6 +667,10 @@ class FillKernel(_Kernel):
                 np.copyto(part, column, casting="same_kind")
         self.port.mark(k)
 
+    def _pour(self, j: int, part: Array, start: int) -> bool:
+        pour = self._pours[j]
+        return pour is not None and pour.store(part, start)
+
     def _place_held(self) -> None:
         held, self._held, self._held_nbytes = self._held, [], 0
         position = self.position
@@ -665,7 +684,7 @@ class FillKernel(_Kernel):
     def _wait_output(self) -> None:
         output = self.port.wait_output()
         if output is not None:
-            self._kind, self._out = output
+            self._kind, self._out, self._pours = output
             self._place_held()
 
     def _ship(self) -> None:
@@ -695,7 +714,7 @@ class FillKernel(_Kernel):
         self._held_nbytes = 0
         self._in_place = None
         if not self._declared:
-            self._kind, self._out = "unknown", None
+            self._kind, self._out, self._pours = "unknown", None, ()
 
 
 Kernel = GatherKernel | FillKernel

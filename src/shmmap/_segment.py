@@ -11,8 +11,8 @@ What must always hold:
 - Reserved before use (``posix_fallocate``), so that writing can never die of SIGBUS.
 - Memory is never unmapped under an array: only references are dropped, and the mapping goes with the
   last of them. A block lives exactly as long as the ``memoryview`` at the root of its arrays.
-- A slab's slice is used again only if no worker kept a view of it (`Block.kept`) and nobody forked
-  while it was in use: a forked child or a kept view would read the next array's bytes.
+- A slab's slice, or a whole segment, is used again only if no worker kept a view of it (`Block.kept`)
+  and nobody forked while it was in use: a forked child or a kept view would read the next array's bytes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from ._errors import SharedMemoryError
 from ._interrupts import Uninterrupted
 from ._memory import available
+from ._spare import Spares
 
 __all__ = ["Block", "Segment", "allocate", "attach", "find_block", "get_segment", "root_array"]
 
@@ -52,7 +53,18 @@ _PREFIX = "shmmap-"
 class Segment:
     """Memory mapped by this process: mapping, descriptor (-1 where only mapped), identity."""
 
-    __slots__ = ("address", "fd", "id", "map", "nbytes", "root", "used")
+    __slots__ = (
+        "address",
+        "fd",
+        "id",
+        "is_own",
+        "map",
+        "nbytes",
+        "pour_fd",
+        "root",
+        "touched",
+        "used",
+    )
 
     def __init__(self, id: int, fd: int, nbytes: int, map: mmap.mmap) -> None:
         self.id = id
@@ -63,7 +75,14 @@ class Segment:
         """All bytes. In a worker, every array of the segment refers to it (see `references`)."""
         self.address: int = self.root.__array_interface__["data"][0]
         self.used = 0
-        """Slabs only: number of blocks in use."""
+        """Number of blocks in use."""
+        self.is_own = False
+        """Made here, for arrays of this process."""
+        self.touched = 0
+        """Bytes at its beginning that were used by an array before this one: they are not zero, and
+        quickly written to."""
+        self.pour_fd = -1
+        """In a worker: a descriptor to write results to fresh pages with."""
 
 
 class Block:
@@ -133,6 +152,9 @@ _slabs: list[Slab] = []
 # inside a section that holds the lock; so it only appends here, and whoever can takes the lock next.
 _released: deque[Block] = deque()
 _drop_listeners: list[Callable[[int], None]] = []
+_spares = Spares()
+_is_watched = False
+"""Whether a listener knows when the next spare segment expires."""
 _epoch = 0  # number of forks so far
 _swept = False
 _next_id = _random_id()
@@ -318,10 +340,31 @@ def map_fd(fd: int, nbytes: int) -> mmap.mmap:
 def _create(nbytes: int) -> Segment:
     fd = open_nameless(nbytes)
     try:
-        return Segment(new_id(), fd, nbytes, map_fd(fd, nbytes))
+        segment = Segment(new_id(), fd, nbytes, map_fd(fd, nbytes))
     except BaseException:
         os.close(fd)
         raise
+    segment.is_own = True
+    return segment
+
+
+def _reuse(nbytes: int) -> Segment | None:
+    """A segment just released that is large enough; all of it reserved again."""
+    with _lock:
+        segment = _spares.take(nbytes)
+    if segment is None or segment.touched == segment.nbytes:
+        return segment
+    missing = segment.nbytes - segment.touched
+    try:
+        if missing >= CHECK_NBYTES and available()[0] < missing:
+            raise MemoryError
+        os.posix_fallocate(segment.fd, 0, segment.nbytes)
+    except (OSError, MemoryError):
+        with _lock:
+            _forget(segment)
+        _tell_dropped([segment])
+        return None
+    return segment
 
 
 # ---------------------------------------------------------------- blocks
@@ -359,7 +402,14 @@ def allocate(nbytes: int) -> NDArray[np.uint8]:
         _reap()
     size = max(ALIGN, -(-nbytes // ALIGN) * ALIGN)
     if size >= SMALL_NBYTES:
-        segment = _create(nbytes)
+        segment = _reuse(nbytes)
+        if segment is None:
+            try:
+                segment = _create(nbytes)
+            except SharedMemoryError:
+                if not release_spare():
+                    raise
+                segment = _create(nbytes)
         with _lock:
             _segments[segment.id] = segment
             root = root_array(segment, 0, nbytes, None)
@@ -384,7 +434,8 @@ def allocate(nbytes: int) -> NDArray[np.uint8]:
 
 def is_fresh(root: NDArray[np.uint8]) -> bool:
     """Whether the bytes under a root just allocated are known to be zero."""
-    return root.nbytes >= SMALL_NBYTES
+    block = find_block(root.__array_interface__["data"][0])
+    return block is not None and block.slab is None and not block.segment.touched
 
 
 def _reap() -> None:
@@ -396,11 +447,19 @@ def _reap() -> None:
         try:
             while _released:
                 _take_back(_released.popleft(), dropped)
+            is_unwatched = not _is_watched and _spares.next_expiry() is not None
         finally:
             _lock.release()
-        for segment in dropped:
+        _tell_dropped(dropped)
+        if is_unwatched:
             for listener in list(_drop_listeners):
-                listener(segment.id)
+                listener(0)
+
+
+def _tell_dropped(segments: list[Segment]) -> None:
+    for segment in segments:
+        for listener in list(_drop_listeners):
+            listener(segment.id)
 
 
 def _take_back(block: Block, dropped: list[Segment]) -> None:
@@ -416,30 +475,71 @@ def _take_back(block: Block, dropped: list[Segment]) -> None:
         slab.give(block.offset, block.nbytes)
     # One empty slab stays for the next small array, unless part of it is lost to kept views.
     spare = slab is not None and [s for s in _slabs if not s.segment.used] == [slab]
-    if segment.used == 0 and not (spare and slab and slab.free == [(0, segment.nbytes)]):
+    if slab is None and _can_reuse(block):
+        for evicted in _spares.put(segment):
+            _forget(evicted)
+            dropped.append(evicted)
+    elif segment.used == 0 and not (spare and slab and slab.free == [(0, segment.nbytes)]):
         if slab in _slabs:
             _slabs.remove(slab)
         _forget(segment)
         dropped.append(segment)
 
 
+def _can_reuse(block: Block) -> bool:
+    """Whether a whole segment may serve another array. Only with a team: its attendant ends the waiting."""
+    segment = block.segment
+    return bool(
+        segment.is_own
+        and not segment.used
+        and not block.kept
+        and block.epoch == _epoch
+        and _drop_listeners
+        and segment.nbytes >= SMALL_NBYTES
+    )
+
+
 def _forget(segment: Segment) -> None:
     _segments.pop(segment.id, None)
-    if segment.fd >= 0:
-        os.close(segment.fd)
-        segment.fd = -1
+    for fd in (segment.fd, segment.pour_fd):
+        if fd >= 0:
+            os.close(fd)
+    segment.fd = segment.pour_fd = -1
 
 
-def release_spare() -> None:
-    """Give back the empty slab that is kept for the next small array."""
+def release_spare() -> int:
+    """Give back what is kept for the next array; the number of bytes is returned."""
     with _lock:
         empty = [slab for slab in _slabs if not slab.segment.used]
         for slab in empty:
             _slabs.remove(slab)
-            _forget(slab.segment)
-    for slab in empty:
-        for listener in list(_drop_listeners):
-            listener(slab.segment.id)
+        nbytes = SLAB_NBYTES * len(empty) + _spares.nbytes
+        segments = [*(slab.segment for slab in empty), *_spares.clear()]
+        for segment in segments:
+            _forget(segment)
+    _tell_dropped(segments)
+    return nbytes
+
+
+def expire_spare() -> float | None:
+    """Give back what has been kept for long enough; when to call again, None if not before a drop."""
+    global _is_watched
+    with _lock:
+        expired = _spares.expire()
+        for segment in expired:
+            _forget(segment)
+        expiry = _spares.next_expiry()
+        _is_watched = expiry is not None
+    _tell_dropped(expired)
+    return expiry
+
+
+def mark_kept(id: int) -> None:
+    """A worker's function kept a view of a segment: what lies there now must not be used again."""
+    with _lock:
+        for block in _blocks:
+            if block.segment.id == id:
+                block.kept = True
 
 
 def find_block(address: int) -> Block | None:
@@ -467,7 +567,10 @@ def _bisect_address(address: int) -> int:
 
 
 def on_drop(listener: Callable[[int], None]) -> None:
-    """Have `listener` told the id of every segment this process lets go; it must not block."""
+    """Have `listener` told the id of every segment this process lets go; it must not block.
+
+    The id 0 stands for none: it says that `expire_spare` is to be called.
+    """
     _drop_listeners.append(listener)
 
 
@@ -475,12 +578,14 @@ def off_drop(listener: Callable[[int], None]) -> None:
     """Undo `on_drop`."""
     if listener in _drop_listeners:
         _drop_listeners.remove(listener)
+    if not _drop_listeners:
+        release_spare()
 
 
 # ---------------------------------------------------------------- attaching (the other side)
 
 
-def attach(id: int, fd: int, nbytes: int, *, keep_fd: bool = False) -> Segment:
+def attach(id: int, fd: int, nbytes: int, *, keep_fd: bool = False, pour: bool = False) -> Segment:
     """Map a segment of another process from a descriptor, which this takes over.
 
     Raises
@@ -501,7 +606,9 @@ def attach(id: int, fd: int, nbytes: int, *, keep_fd: bool = False) -> Segment:
     except BaseException:
         os.close(fd)
         raise
-    if not keep_fd:
+    if pour:
+        segment.pour_fd = fd
+    elif not keep_fd:
         os.close(fd)
     with _lock:
         _segments[id] = segment
@@ -563,6 +670,7 @@ def references(segment: Segment) -> int:
 
 def become_worker() -> None:
     """Start with an empty table: arrays inherited from the caller are not this process's to manage."""
+    _spares.clear()
     _blocks.clear()
     _slabs.clear()
     _released.clear()
@@ -583,6 +691,7 @@ def _after_fork_in_child() -> None:
     global _lock, _next_id
     _lock = threading.Lock()
     _slabs.clear()
+    _spares.clear()
     _drop_listeners.clear()
     _next_id = _random_id()
 

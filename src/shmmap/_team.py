@@ -10,6 +10,7 @@ every worker's death. All state is under one lock; nobody holds it while waiting
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import select
 import signal
@@ -28,6 +29,7 @@ from ._control import (
     CHUNK,
     ERROR,
     FIRST,
+    KEPT,
     LEAVE,
     LEFT,
     LOST,
@@ -279,6 +281,8 @@ class Team(Executor):
         self._dropped: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
         self._submitted: dict[int, tuple[_Task, int, tuple[Any, ...]]] = {}
+        self._leaving: dict[int, tuple[int, Packed, tuple[Any, ...]]] = {}
+        """What finished functions were given, until their workers have said whether they kept it."""
         self._strays: deque[tuple[bytes, bytes, Any]] = deque()
         self._surroundings: tuple[Surroundings, bytes] | None = None
         self._relay_arrived = threading.Condition(self._lock)
@@ -751,7 +755,8 @@ class Team(Executor):
             self._send_call(member, spec)
 
     def _resolve(self, seq: int, record: Record | None, error: BaseException | None) -> None:
-        task, _, _ = self._submitted.pop(seq)
+        task, rank, roots = self._submitted.pop(seq)
+        self._leaving[seq] = rank, task.packed, roots
         if error is not None:
             task.future.set_exception(error)
             return
@@ -871,13 +876,17 @@ class Team(Executor):
         return True
 
     def _timeout_ms(self) -> int | None:
+        expiry = _segment.expire_spare()
         if self._dying:
             return 5
-        if self._idle_timeout is None:
+        at = math.inf if expiry is None else expiry
+        if self._idle_timeout is not None:
+            # Nobody wakes the attendant at the end of a run, so it looks again after this long at most.
+            since = self._idle_since if self._is_idle() else time.monotonic()
+            at = min(at, since + self._idle_timeout)
+        if at == math.inf:
             return None
-        # Nobody wakes the attendant at the end of a run, so it looks again after this long at most.
-        since = self._idle_since if self._is_idle() else time.monotonic()
-        return max(0, min(int((since + self._idle_timeout - time.monotonic()) * 1000), 1 << 30)) + 1
+        return max(0, min(int((at - time.monotonic()) * 1000), 1 << 30)) + 1
 
     def _is_idle(self) -> bool:
         return not (self._runs or self._waiting or self._tasks or self._submitted)
@@ -998,8 +1007,11 @@ class Team(Executor):
                         self._resolve(record.seq, record, None)
                     else:
                         self.skip_payload(record)
+                elif record.kind == KEPT:
+                    _segment.mark_kept(record.first)
                 elif record.kind == LEAVE and member is not None and record.seq:
                     member.submitted = max(0, member.submitted - 1)
+                    self._leaving.pop(record.seq, None)
                     self._roster.left(record.rank, record.seq)
                     self._idle_since = time.monotonic()
 
@@ -1051,6 +1063,8 @@ class Team(Executor):
         rank = member.rank
         slot = self._slots.slot(rank)
         self._roster.left(rank, slot[LEFT])
+        for seq in [seq for seq, (its, *_) in self._leaving.items() if its == rank]:
+            del self._leaving[seq]
         running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
         self._mark_lost(running, claim, chunk)
         self._has_orphans = True
@@ -1135,6 +1149,7 @@ class Team(Executor):
             self._launcher = None
         self._members.clear()
         self._dying.clear()
+        self._leaving.clear()
         self._roster.vacate()
         for control in self._controls:
             control.close()

@@ -89,6 +89,10 @@ MALLOC_NBYTES = 1 << 25
 CACHED_FUNCTIONS = 64
 # Descriptors move up here, out of the way of user code that closes low ones.
 HIGH_FD = 200
+# Segments from here on keep their descriptor, so that results can be written through it.
+POUR_SEGMENT_NBYTES = 1 << 24
+# With more workers, writing through a descriptor is slower than storing: the file's lock lets in one.
+POUR_TEAM = 4
 EXIT_DESCRIPTORS = 87
 """Exit status of a worker whose descriptors were closed by the function it ran."""
 
@@ -293,7 +297,8 @@ class _Worker:
             if isinstance(message, Attach):
                 fds = _descriptors(ancillary)
                 for (id, nbytes), fd in zip(message.segments, fds, strict=True):
-                    _segment.attach(id, fd, nbytes)
+                    pour = nbytes >= POUR_SEGMENT_NBYTES
+                    _segment.attach(id, _high(fd) if pour else fd, nbytes, pour=pour)
             elif isinstance(message, Open):
                 fds = _descriptors(ancillary)
                 control = ControlBlock(message.control, message.capacity, tuple(map(_high, fds)))
@@ -364,7 +369,7 @@ class _Worker:
         slot[RUNNING] = call.seq
         control = self._controls.get(call.control)
         port = self._port
-        port.begin(call.seq, control, self._doorbell if control is None else control.pipe_write)
+        port.begin(call, control, self._doorbell if control is None else control.pipe_write)
         try:
             if call.surroundings is not None:
                 apply(unpack(read_payload(call.surroundings)))
@@ -435,8 +440,10 @@ class _Worker:
         return kept
 
     @staticmethod
-    def _kernel(kept: _KeptJob, func: Any, port: _Port, clock: Any) -> Kernel:
-        """The kernel for a job and a function: as it was, or a new one."""
+    def _kernel(kept: _KeptJob, func: Any, port: _Port, clock: Any, keeps: bool) -> Kernel:
+        """The kernel for a job and a function: as it was, or a new one; kept for the next call or not."""
+        if not keeps:
+            return make_kernel(kept.job, func, port, clock)
         if kept.kernel is not None and kept.func is func:
             kept.kernel.reset()
             return kept.kernel
@@ -470,7 +477,8 @@ class _Worker:
         job = kept.job
         chunks = None if call.chunks is None else unpack(read_payload(call.chunks))
         clock = self.slot if job.timeout is not None else None
-        kernel = self._kernel(kept, func, port, clock)
+        # Not a function that refers to arrays: it is loaded anew each time, and they are to go with it.
+        kernel = self._kernel(kept, func, port, clock, bool(call.job_id and call.digest))
         tickets = -(-job.n // job.chunksize) if chunks is None else len(chunks)
         words, ledger, slot = control.words, control.ledger, self.slot
         now = time.perf_counter
@@ -633,9 +641,10 @@ class _Port:
         """Index 0's form, on its way: a map that is over at once has no need of it earlier."""
         self._closing = False
 
-    def begin(self, seq: int, control: ControlBlock | None, pipe: int) -> None:
-        """Serve call `seq` from now on."""
-        self._seq = seq
+    def begin(self, call: Call, control: ControlBlock | None, pipe: int) -> None:
+        """Serve a call from now on."""
+        self._seq = call.seq
+        self._team = call.team
         self._control = control
         self._pipe = pipe
         self.tail = self._spec = b""
@@ -727,13 +736,19 @@ class _Port:
         for i, message in enumerate(pending):
             if isinstance(message, Output) and message.seq == self._seq:
                 del pending[i]
-                return unpack(read_payload(message.payload))
+                return self._make_output(message)
         while True:
             message = self._worker.receive()
             if message is None:
                 os._exit(0)
-            if isinstance(message, Output):
-                if message.seq == self._seq:
-                    return unpack(read_payload(message.payload))
-            else:
-                pending.append(message)
+            if isinstance(message, Output) and message.seq == self._seq:
+                return self._make_output(message)
+            # Another call, or where the results of one go that waits here: other workers are in it.
+            pending.append(message)
+
+    def _make_output(self, message: Output) -> Any:
+        kind, columns, fresh = unpack(read_payload(message.payload))
+        pours: tuple[Any, ...] = ()
+        if self._team <= POUR_TEAM:
+            pours = tuple(map(_array.make_pour, columns, fresh))
+        return kind, columns, pours if any(pours) else ()

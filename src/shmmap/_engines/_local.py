@@ -37,7 +37,7 @@ class _Port:
     def propose(self, form: Form, at_once: bool) -> None:
         work = self._work
         with work.lock:
-            work.output = work.task.collector.propose(form)
+            work.output = (*work.task.collector.propose(form), ())
         work.output_known.set()
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:

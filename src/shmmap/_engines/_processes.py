@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _segment, _worker
-from .._array import byte_bounds
+from .. import _array, _segment, _worker
 from .._control import (
     ERROR,
     INDEX,
@@ -214,7 +213,8 @@ class _ProcessWork(Run):
     def _publish(self, ranks: Iterable[int]) -> None:
         collector, control = self._task.collector, self.control
         assert control is not None
-        packed = pack_plain((collector.kind, collector.columns))
+        fresh = tuple(map(_array.fresh_from, collector.columns or ()))
+        packed = pack_plain((collector.kind, collector.columns, fresh))
         payload, root = make_payload(packed.data)
         self.keep.append(root)
         message = dumps_message(Output(self.seq, payload))
@@ -334,25 +334,13 @@ class _ProcessWork(Run):
             if record.first < 0 and self.control is not None:
                 self.control.stop(self._task.plan.chunks, -1)
         elif record.kind == KEPT:
-            self._keep_blocks(record.first)
+            _segment.mark_kept(record.first)
 
     def _let_hand_over(self) -> None:
         """Index 0 will not tell the output in this round: nobody is to wait for it."""
         control = self.control
         if control is not None and not self._task.collector.columns:
             control.words[READY] = UNTOLD
-
-    def _keep_blocks(self, id: int) -> None:
-        """A function kept a view: the slices this map used of that segment must not be used again."""
-        for a in self._arrays():
-            block = _segment.find_block(byte_bounds(a)[0])
-            if block is not None and block.segment.id == id:
-                block.kept = True
-
-    def _arrays(self) -> list[Any]:
-        job, columns = self._task.job, self._task.collector.columns
-        arrays = [entry.data for entry in job.inputs if hasattr(entry.data, "__array_interface__")]
-        return [*arrays, *(columns or ())]
 
     def note_death(self, death: Death) -> list[int]:
         """See `Run`: decide what becomes of what a dead worker held."""
