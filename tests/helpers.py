@@ -208,11 +208,22 @@ def tree_pss(pid: int) -> int:
 
 
 def shared_memory_in_use() -> int:
-    """Bytes of shared memory that this process and its descendants have mapped or hold open."""
+    """Bytes of shared memory that this process and its descendants have mapped or hold open.
+
+    Of what one of them holds open, only what has pages; of what is mapped and no more, all.
+    """
     sizes: dict[tuple[str, int], int] = {}
-    for pid in process_tree(os.getpid()):
+    pids = process_tree(os.getpid())
+    for pid in pids:
         for device, inode, nbytes in testing._memory(str(pid)):
             sizes[device, inode] = max(nbytes, sizes.get((device, inode), 0))
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                status = descriptor.stat()
+                device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+                if (device, status.st_ino) in sizes:
+                    sizes[device, status.st_ino] = status.st_blocks * 512
     return sum(sizes.values())
 
 

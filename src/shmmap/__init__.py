@@ -11,6 +11,9 @@ Where things are, in the order a newcomer should read: `_map` (the verbs and the
 `_collect` and `_outcome` (results and failures), `_messages` (what crosses), `_engines` (who runs it).
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._array import (
     adopt,
     asshared,
@@ -26,10 +29,12 @@ from ._array import (
     zeros_like,
 )
 from ._errors import MapError, RemoteError, SharedMemoryError, WorkerDied
-from ._future import MapFuture
-from ._map import pmap, pmap_chunks, pmap_ranges, preduce
-from ._options import config
-from ._team import Team, shutdown
+
+if TYPE_CHECKING:
+    from ._future import MapFuture
+    from ._map import pmap, pmap_chunks, pmap_ranges, preduce
+    from ._options import config
+    from ._team import Team, shutdown
 
 __version__ = "0.1.0"
 
@@ -59,3 +64,28 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+# Everything about processes is imported when it is first asked for: importing the library is then as quick
+# as importing what its arrays need.
+_HOMES = {
+    "MapFuture": "_future",
+    "Team": "_team",
+    "config": "_options",
+    "pmap": "_map",
+    "pmap_chunks": "_map",
+    "pmap_ranges": "_map",
+    "preduce": "_map",
+    "shutdown": "_team",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -328,13 +328,15 @@ class _Worker:
                 data = b""
             if not data:
                 os._exit(0)
-            message: Drop = unpack(data)
-            for id in message.segments:
-                for job_id, kept in list(self._jobs.items()):
-                    if id in kept.arrays:
-                        self._jobs.pop(job_id, None)
-                _segment.detach(id)
-            del message
+            self._drop(unpack(data))
+
+    def _drop(self, message: Drop) -> None:
+        """Unmap segments, and forget the jobs that refer to them."""
+        dropped = set(message.segments)
+        for job_id in [id for id, kept in list(self._jobs.items()) if dropped & kept.arrays.keys()]:
+            self._jobs.pop(job_id, None)
+        for id in dropped:
+            _segment.detach(id)
 
     # ------------------------------------------------ main loop
 

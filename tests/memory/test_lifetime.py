@@ -16,8 +16,8 @@ from tests.helpers import descriptor_count, run_python, shared_memory_in_use
 
 pytestmark = pytest.mark.warm
 
-SIZE = 384 << 20
-"""Bytes; more than the library may keep for the next array, so that all must go back at once."""
+SIZE = 1 << 30
+"""Bytes; more than twice what the library may keep for the next array, so that most must go back at once."""
 
 
 def released(before: int) -> Callable[[], bool]:
