@@ -4,7 +4,8 @@ Two kinds of thread meet here. A *caller's thread* opens a run, posts its call t
 the run's completion pipe, with nothing in between. The *attendant*, one daemon thread per team, waits for
 everything else: workers starting and dying, their output, segments they announce, drops, submitted
 functions. It wakes a waiting run by a record on that run's pipe, so every wait of a run is also a wait for
-every worker's death. All state is under one lock; nobody holds it while waiting.
+every worker's death. All state is under one lock; nobody holds it while waiting. While it waits, the
+attendant holds its team weakly: a team that nobody else has is handed to it, and ended once it is idle.
 """
 
 from __future__ import annotations
@@ -265,7 +266,10 @@ class Team(Executor):
         self._slots: ClaimSlots | None = None
         self._submit_pipe = (-1, -1)
         self._wake_pipe = (-1, -1)
+        self._listener: Callable[[int], None] = lambda segment: None
         self._attendant: threading.Thread | None = None
+        self._orphaned: list[Team] = []
+        """The team itself, once nobody but its attendant has it."""
         self._seq = 0
         self._runs: dict[int, Run] = {}
         self._controls: list[ControlBlock] = []
@@ -339,7 +343,10 @@ class Team(Executor):
             raise
         if self._attendant is None:
             self._attendant = threading.Thread(
-                target=self._attend, name="shmmap-attendant", daemon=True
+                target=_attend,
+                args=(weakref.ref(self), self._orphaned),
+                name="shmmap-attendant",
+                daemon=True,
             )
             self._attendant.start()
 
@@ -359,7 +366,8 @@ class Team(Executor):
         self._slots = slots
         self._submit_pipe = (pipes[0], pipes[1])
         self._wake_pipe = (pipes[2], pipes[3])
-        _segment.on_drop(self._note_drop)
+        self._listener = _make_listener(weakref.ref(self))
+        _segment.on_drop(self._listener)
 
     def _spawn(self, rank: int) -> None:
         assert self._slots is not None
@@ -811,6 +819,13 @@ class Team(Executor):
             _entered.reset(self._tokens.pop())
         self.shutdown(wait=True, cancel_futures=exc_info[0] is not None)
 
+    def __del__(self) -> None:
+        """Let the attendant end a team that nobody has any more; it is idle, or has tasks submitted."""
+        attendant = getattr(self, "_attendant", None)
+        if attendant is not None and self._pid == os.getpid() and attendant.is_alive():
+            self._orphaned.append(self)
+            self._wake()
+
     # ------------------------------------------------ the attendant
 
     def _wake(self) -> None:
@@ -826,26 +841,23 @@ class Team(Executor):
         self._dropped.append(segment)
         self._wake()
 
-    def _attend(self) -> None:
-        try:
-            while self._attend_once():
-                pass
-        except BaseException:
-            with self._lock:
-                self._closed = True
-                for run in self._runs.values():
-                    run.broken = True
-                    run.ring()
-            raise
+    def _give_up(self) -> None:
+        """The attendant has failed: nobody would tell of deaths any more."""
+        with self._lock:
+            self._closed = True
+            for run in self._runs.values():
+                run.broken = True
+                run.ring()
 
-    def _attend_once(self) -> bool:
+    def _watch(self) -> _Watch | None:
+        """What the attendant waits for; None if all have gone home."""
         poll = select.poll()
         with self._lock:
             if self._ending:
                 self._break_off()
             if self._ending or self._is_finished():
                 self._go_home()
-                return False
+                return None
             poll.register(self._wake_pipe[0], select.POLLIN)
             poll.register(self._submit_pipe[0], select.POLLIN)
             launcher = self._launcher
@@ -864,8 +876,10 @@ class Team(Executor):
                     poll.register(member.line.fileno(), select.POLLIN | events)
                 watched[member.relay.fileno()] = member
                 poll.register(member.relay.fileno(), select.POLLIN)
-            timeout = self._timeout_ms()
-        ready = poll.poll(timeout)
+            return _Watch(poll, watched, launcher, self._timeout_ms())
+
+    def _attend_to(self, ready: list[tuple[int, int]], watched: dict[int, Member]) -> None:
+        """Deal with what the attendant has waited for."""
         strays: list[tuple[bytes, bytes, Any]] = []
         with self._lock:
             self._handle(ready, watched)
@@ -873,7 +887,6 @@ class Team(Executor):
                 strays.append(self._strays.popleft())
         for stray in strays:
             emit(*stray)
-        return True
 
     def _timeout_ms(self) -> int | None:
         expiry = _segment.expire_spare()
@@ -1157,7 +1170,7 @@ class Team(Executor):
         for id in list(self._pages):
             self._forget_page(id)
         if self._slots is not None:
-            _segment.off_drop(self._note_drop)
+            _segment.off_drop(self._listener)
             self._slots.close()
             self._slots = None
             for fd in (*self._submit_pipe, *self._wake_pipe):
@@ -1209,6 +1222,55 @@ class Team(Executor):
         self._controls, self._runs, self._slots = [], {}, None
         self._members = {}
         self._launcher = None
+
+
+class _Watch(NamedTuple):
+    """What an attendant waits for; it holds all sockets, or the collector would close those of a dropped team."""
+
+    poll: select.poll
+    watched: dict[int, Member]
+    """By descriptor."""
+    launcher: Launcher | None
+    timeout_ms: int | None
+
+
+def _attend(ref: weakref.ref[Team], orphaned: list[Team]) -> None:
+    """The attendant's thread. While it waits it holds the team weakly, or no team could be dropped."""
+    heir: Team | None = None
+    while True:
+        if orphaned:
+            heir = orphaned.pop()
+            _teams.add(heir)
+            heir._closed = True
+        team = heir or ref()
+        if team is None:
+            time.sleep(0.001)  # the garbage collector is about to hand it over
+            continue
+        try:
+            watch = team._watch()
+            if watch is None:
+                return
+            team = None
+            ready = watch.poll.poll(watch.timeout_ms)
+            team = heir or ref()
+            if team is not None:
+                team._attend_to(ready, watch.watched)
+        except BaseException:
+            if team is not None:
+                team._give_up()
+            raise
+        del team, watch
+
+
+def _make_listener(ref: weakref.ref[Team]) -> Callable[[int], None]:
+    """Tell a team, if it is still there, of segments that are dropped."""
+
+    def note_drop(segment: int) -> None:
+        team = ref()
+        if team is not None:
+            team._note_drop(segment)
+
+    return note_drop
 
 
 class _StartError:
