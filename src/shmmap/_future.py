@@ -14,6 +14,24 @@ from ._engines import Work
 
 __all__ = ["MapFuture"]
 
+
+class _Over:
+    """What is left of a map's work when it is over: its inputs, function and messages are let go."""
+
+    def __init__(self, work: Work) -> None:
+        self._marks = work.marks()
+        self._done = work.done()
+
+    def marks(self) -> bytes:
+        return self._marks
+
+    def done(self) -> int:
+        return self._done
+
+    def cancel(self) -> None:
+        pass
+
+
 # How often an iterator over completed chunks looks at the ledger; later: it lags, sooner: it costs.
 _LOOK_S = 0.002
 
@@ -33,16 +51,20 @@ class MapFuture(Future[Any]):
 
     def __init__(self, work: Work, wait: Callable[[], Any], collector: Collector) -> None:
         super().__init__()
-        self._work = work
+        self._work: Work | _Over = work
         self._collector = collector
-        self._thread = threading.Thread(
-            target=self._wait, args=(wait,), name="shmmap-map", daemon=True
+        thread = threading.Thread(
+            target=self._wait, args=(work, wait), name="shmmap-map", daemon=True
         )
-        self._thread.start()
+        thread.start()
 
-    def _wait(self, wait: Callable[[], Any]) -> None:
+    def _wait(self, work: Work, wait: Callable[[], Any]) -> None:
         try:
-            result = wait()
+            try:
+                result = wait()
+            finally:
+                self._work = _Over(work)
+                self._collector.release()
         except CancelledError:
             super().cancel()
             self.set_running_or_notify_cancel()

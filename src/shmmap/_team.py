@@ -611,11 +611,13 @@ class Team(Executor):
                 # Some worker may still come to it, or be in it: what it refers to has to stay.
                 inside = [m for m in self._members.values() if not self._has_left(m, run.seq)]
                 self._lingering.append((run, inside))
+                self._wake()
                 run.control = None
                 self._discard(control)
             elif control is not None and control not in self._controls:
                 run.control = None
                 self._controls.append(control)
+                run.keep.clear()
             elif self._waiting:
                 self._waiting = deque(item for item in self._waiting if item[0] is not run)
             if self._slots is not None:
@@ -624,11 +626,7 @@ class Team(Executor):
             while self._waiting and len(self._open) < OPEN_MAX:
                 self._admit(*self._waiting.popleft())
             if self._lingering:
-                self._lingering = [
-                    (each, inside)
-                    for each, inside in self._lingering
-                    if any(not self._has_left(member, each.seq) for member in inside)
-                ]
+                self._let_go()
             self._idle_since = time.monotonic()
             if self._has_orphans:
                 self._purge_pages()
@@ -636,6 +634,14 @@ class Team(Executor):
                 self._dispatch()
             if self._closed and self._is_idle():
                 self._wake()
+
+    def _let_go(self) -> None:
+        """Release what abandoned maps refer to, once the last worker has left them."""
+        for item in list(self._lingering):
+            run, inside = item
+            if all(self._has_left(member, run.seq) for member in inside):
+                self._lingering.remove(item)
+                run.keep.clear()
 
     def _discard(self, control: ControlBlock) -> None:
         message = dumps_message(Close(control.id))
@@ -858,6 +864,7 @@ class Team(Executor):
             if self._ending or self._is_finished():
                 self._go_home()
                 return None
+            self._let_go()
             poll.register(self._wake_pipe[0], select.POLLIN)
             poll.register(self._submit_pipe[0], select.POLLIN)
             launcher = self._launcher
@@ -892,6 +899,8 @@ class Team(Executor):
         expiry = _segment.expire_spare()
         if self._dying:
             return 5
+        if self._lingering:
+            return 20  # nobody tells when the last worker leaves a map that is over
         at = math.inf if expiry is None else expiry
         if self._idle_timeout is not None:
             # Nobody wakes the attendant at the end of a run, so it looks again after this long at most.
@@ -1225,7 +1234,10 @@ class Team(Executor):
 
 
 class _Watch(NamedTuple):
-    """What an attendant waits for; it holds all sockets, or the collector would close those of a dropped team."""
+    """What an attendant waits for.
+
+    It holds all sockets: the garbage collector would close those of a dropped team before its attendant.
+    """
 
     poll: select.poll
     watched: dict[int, Member]
