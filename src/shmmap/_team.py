@@ -33,8 +33,6 @@ from ._control import (
     KEPT,
     LEAVE,
     LEFT,
-    LOST,
-    PENDING,
     RANKS_MAX,
     RELAYED,
     RESULTS,
@@ -1088,7 +1086,6 @@ class Team(Executor):
         for seq in [seq for seq, (its, *_) in self._leaving.items() if its == rank]:
             del self._leaving[seq]
         running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
-        self._mark_lost(running, claim, chunk)
         self._has_orphans = True
         departure: Departure = self._roster.died(rank, member.failed)
         redo: dict[int, tuple[Payload, Any]] = {}
@@ -1144,15 +1141,6 @@ class Team(Executor):
             self._fail_tasks(lambda: WorkerDied("the workers died while they started"))
         for run in concerned:
             run.ring()
-
-    def _mark_lost(self, seq: int, claim: tuple[int, int], chunk: int) -> None:
-        """Static schedule: keep the successor from what the dead worker had begun."""
-        run = self._runs.get(seq)
-        if run is None or run.spec is None or run.spec.shares is None or run.control is None:
-            return
-        for k in range(claim[0], min(chunk + 1, claim[1])):
-            if run.control.ledger[k] == PENDING:
-                run.control.ledger[k] = LOST
 
     def _go_home(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""
