@@ -68,16 +68,17 @@ class MapFuture(Future[Any]):
         except CancelledError:
             super().cancel()
             self.set_running_or_notify_cancel()
-            return
         except BaseException as raised:
-            error = raised
-            self._settle(lambda: self.set_exception(error))
-            return
-        self._settle(lambda: self.set_result(result))
+            self._settle(self.set_exception, raised)
+        else:
+            self._settle(self.set_result, result)
+        finally:
+            # The exception refers to this frame by its traceback, and the future to the exception.
+            del self, work
 
-    def _settle(self, set_outcome: Callable[[], None]) -> None:
+    def _settle(self, set_outcome: Callable[[Any], None], outcome: Any) -> None:
         try:
-            set_outcome()
+            set_outcome(outcome)
         except InvalidStateError:
             pass  # cancelled at the last moment
 

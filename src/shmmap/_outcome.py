@@ -213,12 +213,25 @@ class Outcome:
             The function's own; `WorkerDied`; `MapError`.
         """
         with self._door:
-            if self._fatal is not None:
-                raise self._fatal
+            error = self._fatal
             failures = [self._failures[start] for start in sorted(self._failures)]
-        self._collector.note_nothing(marks)
-        if not undone and not failures:
-            return self._collector.finish()
+        try:
+            if error is None:
+                self._collector.note_nothing(marks)
+                if not undone and not failures:
+                    return self._collector.finish()
+                if callable(self._on_error):
+                    return self._substitute(undone, failures, self._on_error)
+                error = self._make_error(undone, failures)
+            raise error
+        finally:
+            # The traceback refers to this frame and those above: nothing in them may refer to the exception,
+            # or all that they refer to would wait for the garbage collector.
+            self._fatal = error = None
+            self._failures.clear()
+            failures.clear()
+
+    def _make_error(self, undone: list[int], failures: list[Failure]) -> Exception:
         lost = [chunk for chunk in undone if self._plan.limits(chunk)[0] not in self._failures]
         if not self._job.keep_going:
             ranges = self._plan.ranges(undone)
@@ -226,26 +239,37 @@ class Outcome:
                 first = failures[0].exception
                 if len(failures) > 1:
                     first.add_note(f"{len(failures) - 1} other chunks failed as well")
-                raise first
-            raise self._make_death(lost, self._try_finish(ranges))
-        for start, stop in self._plan.ranges(lost):
-            failures.append(Failure(start, stop, self._make_death(lost, None)))
-        failures.sort(key=lambda failure: failure.start)
-        if callable(self._on_error):
-            on_error = self._on_error
-            values = [(each, on_error(each.exception, each.start, each.stop)) for each in failures]
-            if not self._job.gather:
-                self._collector.settle()
-            for each, value in values:
-                self._collector.substitute(each.start, each.stop, value)
-            return self._collector.finish()
+                return first
+            return self._make_death(lost, self._try_finish(ranges))
+        self._add_losses(lost, failures)
         failed = merge_ranges((failure.start, failure.stop) for failure in failures)
-        raise MapError(
+        return MapError(
             f"{self._name} failed for {describe_ranges(failed)}",
             [failure.exception for failure in failures],
             failed,
             self._try_finish(failed),
         )
+
+    def _substitute(
+        self,
+        undone: list[int],
+        failures: list[Failure],
+        on_error: Callable[[Exception, int, int], Any],
+    ) -> Any:
+        """The result, with what `on_error` returns in the place of what failed."""
+        lost = [chunk for chunk in undone if self._plan.limits(chunk)[0] not in self._failures]
+        self._add_losses(lost, failures)
+        values = [(each, on_error(each.exception, each.start, each.stop)) for each in failures]
+        if not self._job.gather:
+            self._collector.settle()
+        for each, value in values:
+            self._collector.substitute(each.start, each.stop, value)
+        return self._collector.finish()
+
+    def _add_losses(self, lost: list[int], failures: list[Failure]) -> None:
+        for start, stop in self._plan.ranges(lost):
+            failures.append(Failure(start, stop, self._make_death(lost, None)))
+        failures.sort(key=lambda failure: failure.start)
 
     def _try_finish(self, failed: tuple[tuple[int, int], ...]) -> Any:
         try:

@@ -55,11 +55,13 @@ from ._messages import (
     Attach,
     Call,
     Close,
+    Drop,
     Failed,
     Packed,
     Payload,
     Ready,
     Report,
+    Trim,
     dumps_message,
     make_payload,
     pack,
@@ -280,6 +282,8 @@ class Team(Executor):
         self._lingering: list[tuple[Run, list[Member]]] = []
         """Abandoned maps, and the workers that may still touch what they refer to."""
         self._pages: dict[int, Page] = {}
+        self._announced: dict[int, int] = {}
+        """Segments that workers made for results, and the calls that these belong to."""
         self._dropped: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
         self._submitted: dict[int, tuple[_Task, int, tuple[Any, ...]]] = {}
@@ -449,6 +453,8 @@ class Team(Executor):
         """A new sequence number for (the next round of) a run, which is then told of deaths."""
         with self._lock:
             self._runs.pop(run.seq, None)
+            if self._announced:
+                self._purge_announced(run.seq)
             self._seq += 1
             run.seq = self._seq
             self._runs[run.seq] = run
@@ -543,14 +549,27 @@ class Team(Executor):
                 except KeyError:
                     raise RuntimeError(f"worker {record.rank} named an unknown page") from None
                 self._pages[record.page] = page
+                if page.segment.nbytes > Page.KEPT_NBYTES:
+                    self._wake()  # the attendant sees to it that it does not stay
             return page
 
     def take_payload(self, record: Record) -> Any:
         """Unpickle what a record carries."""
         page = self.page(record)
+        data = page.bytes[record.offset : record.offset + record.nbytes]
         try:
-            return unpack(page.bytes[record.offset : record.offset + record.nbytes])
+            try:
+                return unpack(data)
+            except KeyError:
+                # It refers to a segment that was announced before, on the line, which is read by the
+                # attendant: that may not have come to it yet.
+                with self._lock:
+                    member = self._members.get(record.rank)
+                    if member is not None:
+                        self._take_messages(member)
+                return unpack(data)
         finally:
+            del data
             page.take()
 
     def skip_payload(self, record: Record) -> None:
@@ -626,6 +645,8 @@ class Team(Executor):
             if self._lingering:
                 self._let_go()
             self._idle_since = time.monotonic()
+            if self._announced:
+                self._purge_announced(run.seq)
             if self._has_orphans:
                 self._purge_pages()
             if self._tasks:
@@ -655,6 +676,24 @@ class Team(Executor):
         if slots is None or member.gone or self._members.get(member.rank) is not member:
             return True
         return bool(slots.words[member.rank * SLOT_WORDS + LEFT] >= seq)
+
+    def _purge_announced(self, seq: int) -> None:
+        """A call is over: what its workers made for results that nobody took goes."""
+        for id in [id for id, its_seq in self._announced.items() if its_seq == seq]:
+            del self._announced[id]
+            if _segment.discard(id):
+                for member in self._members.values():
+                    member.attached.discard(id)
+
+    def _trim_pages(self) -> None:
+        """Ask for large pages that have not been used for a while."""
+        now = time.monotonic()
+        for id, page in self._pages.items():
+            if page.is_to_go() and page.is_idle(now):
+                for member in self._members.values():
+                    if id in member.attached:
+                        page.is_asked_for = True
+                        member.post(dumps_message(Trim((id,))))
 
     def _purge_pages(self) -> None:
         alive = {id for member in self._members.values() for id in member.attached}
@@ -770,6 +809,7 @@ class Team(Executor):
         task, rank, roots = self._submitted.pop(seq)
         self._leaving[seq] = rank, task.packed, roots
         if error is not None:
+            self._purge_announced(seq)
             task.future.set_exception(error)
             return
         assert record is not None
@@ -783,6 +823,7 @@ class Team(Executor):
                 task.future.set_result(value)
         except Exception as exc:  # it does not unpickle here
             task.future.set_exception(exc)
+        self._purge_announced(seq)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the team; see :meth:`concurrent.futures.Executor.shutdown`.
@@ -863,6 +904,7 @@ class Team(Executor):
                 self._go_home()
                 return None
             self._let_go()
+            self._trim_pages()
             poll.register(self._wake_pipe[0], select.POLLIN)
             poll.register(self._submit_pipe[0], select.POLLIN)
             launcher = self._launcher
@@ -900,6 +942,8 @@ class Team(Executor):
         if self._lingering:
             return 20  # nobody tells when the last worker leaves a map that is over
         at = math.inf if expiry is None else expiry
+        if any(page.is_to_go() for page in self._pages.values()):
+            at = min(at, time.monotonic() + Page.KEPT_S / 2)
         if self._idle_timeout is not None:
             # Nobody wakes the attendant at the end of a run, so it looks again after this long at most.
             since = self._idle_since if self._is_idle() else time.monotonic()
@@ -976,8 +1020,15 @@ class Team(Executor):
                         error = restore_exception(report, "the initializer", "as a worker started")
                         self._resolve(seq, None, error)
                 self._fail_tasks(_StartError(report))
-            elif isinstance(message, Attach):
-                pass  # `receive` has attached them
+            elif isinstance(message, Attach):  # `receive` has attached them
+                if message.seq:
+                    self._announced.update((id, message.seq) for id, _ in message.segments)
+                    if message.seq not in self._runs and message.seq not in self._submitted:
+                        self._purge_announced(message.seq)
+            elif isinstance(message, Drop):
+                for id in message.segments:
+                    self._forget_page(id)
+                    member.attached.discard(id)
 
     def distrust_pipes(self) -> None:
         """Strays were found: they may also lie in pipes that wait here for the next map."""

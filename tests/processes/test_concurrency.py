@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gc
 import textwrap
 import threading
@@ -249,3 +250,33 @@ class TestInputsAreReleased:
         del func
         wait_until(lambda: gc.collect() >= 0 and ref() is None)
         assert future.cancelled()
+
+    @pytest.mark.parametrize("engine", ["serial", "threads", "processes"])
+    @pytest.mark.parametrize("wait", [True, False])
+    @pytest.mark.parametrize("on_error", ["raise", "continue"])
+    def test_when_the_error_goes(self, engine: str, wait: bool, on_error: str) -> None:
+        """At once, without the garbage collector: no exception refers to itself by its traceback."""
+
+        def fail(i: Any) -> None:
+            raise KeyError("on purpose")
+
+        x = shmmap.asshared(np.arange(10))
+        ref = weakref.ref(x)
+        gc.collect()
+        gc.disable()
+        try:
+            with contextlib.suppress(KeyError, shmmap.MapError):
+                result = shmmap.pmap(
+                    fail,
+                    x,
+                    engine=engine,
+                    workers=2,
+                    on_error=on_error,
+                    wait=wait,
+                )
+                result.result()
+            result = None
+            del x
+            wait_until(lambda: ref() is None)
+        finally:
+            gc.enable()
