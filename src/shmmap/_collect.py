@@ -136,6 +136,11 @@ class Collector:
             return columns[0]
         return columns if kind is tuple else kind(*columns)
 
+    def release(self) -> None:
+        """The map is over: what it read is no business of its results."""
+        self.job = self.job._replace(inputs=())
+        self._shape_result = lambda result: result
+
     # ------------------------------------------------ at the end
 
     def finish(self, failed: Sequence[tuple[int, int]] = ()) -> Any:

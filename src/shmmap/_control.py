@@ -43,6 +43,7 @@ import fcntl
 import mmap
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -214,12 +215,27 @@ class Page:
 
     HEADER = 16
     LEAST_NBYTES = 1 << 16
+    # Larger pages go when nothing has come in them for a while. Less memory kept, more of it touched anew.
+    KEPT_NBYTES = 1 << 20
+    KEPT_S = 2.0
 
     def __init__(self, segment: _segment.Segment) -> None:
         self.segment = segment
         self.bytes = memoryview(segment.map)
         self.counts = self.bytes[: self.HEADER].cast("q")
         self.filled = self.HEADER
+        self.taken_at = 0.0
+        """When the caller took a record last."""
+        self.is_asked_for = False
+        """The worker was told to let go of it, and nothing has come in it since."""
+
+    def is_to_go(self) -> bool:
+        """Whether it is larger than what is kept, and the worker is to be told so."""
+        return self.segment.nbytes > self.KEPT_NBYTES and not self.is_asked_for
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing has come in it for a while."""
+        return now - self.taken_at > self.KEPT_S and self.is_free()
 
     def is_free(self) -> bool:
         """Whether everything put was taken."""
@@ -232,6 +248,8 @@ class Page:
     def take(self) -> None:
         """Count a record as taken; the caller's only write here."""
         self.counts[1] += 1
+        self.taken_at = time.monotonic()
+        self.is_asked_for = False
 
 
 class Outbox:
@@ -243,6 +261,15 @@ class Outbox:
     def __init__(self, announce: Callable[[_segment.Segment], None]) -> None:
         self._announce = announce
         self._pages: list[Page] = []
+
+    def trim(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Let go of those of these pages that are still free; their ids."""
+        gone = [page for page in self._pages if page.segment.id in ids and page.is_free()]
+        for page in gone:
+            self._pages.remove(page)
+            page.close()
+            _segment.detach(page.segment.id)
+        return tuple(page.segment.id for page in gone)
 
     def put(self, payload: bytes) -> tuple[int, int, int]:
         """Put a payload in place: ``page id, offset, nbytes`` for its record."""

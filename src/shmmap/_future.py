@@ -14,6 +14,24 @@ from ._engines import Work
 
 __all__ = ["MapFuture"]
 
+
+class _Over:
+    """What is left of a map's work when it is over: its inputs, function and messages are let go."""
+
+    def __init__(self, work: Work) -> None:
+        self._marks = work.marks()
+        self._done = work.done()
+
+    def marks(self) -> bytes:
+        return self._marks
+
+    def done(self) -> int:
+        return self._done
+
+    def cancel(self) -> None:
+        pass
+
+
 # How often an iterator over completed chunks looks at the ledger; later: it lags, sooner: it costs.
 _LOOK_S = 0.002
 
@@ -33,29 +51,34 @@ class MapFuture(Future[Any]):
 
     def __init__(self, work: Work, wait: Callable[[], Any], collector: Collector) -> None:
         super().__init__()
-        self._work = work
+        self._work: Work | _Over = work
         self._collector = collector
-        self._thread = threading.Thread(
-            target=self._wait, args=(wait,), name="shmmap-map", daemon=True
+        thread = threading.Thread(
+            target=self._wait, args=(work, wait), name="shmmap-map", daemon=True
         )
-        self._thread.start()
+        thread.start()
 
-    def _wait(self, wait: Callable[[], Any]) -> None:
+    def _wait(self, work: Work, wait: Callable[[], Any]) -> None:
         try:
-            result = wait()
+            try:
+                result = wait()
+            finally:
+                self._work = _Over(work)
+                self._collector.release()
         except CancelledError:
             super().cancel()
             self.set_running_or_notify_cancel()
-            return
         except BaseException as raised:
-            error = raised
-            self._settle(lambda: self.set_exception(error))
-            return
-        self._settle(lambda: self.set_result(result))
+            self._settle(self.set_exception, raised)
+        else:
+            self._settle(self.set_result, result)
+        finally:
+            # The exception refers to this frame by its traceback, and the future to the exception.
+            del self, work
 
-    def _settle(self, set_outcome: Callable[[], None]) -> None:
+    def _settle(self, set_outcome: Callable[[Any], None], outcome: Any) -> None:
         try:
-            set_outcome()
+            set_outcome(outcome)
         except InvalidStateError:
             pass  # cancelled at the last moment
 

@@ -25,7 +25,18 @@ import numpy as np
 from . import _array, _segment
 from ._errors import RemoteError
 
-__all__ = ["Attach", "Call", "Close", "Drop", "Failed", "Open", "Output", "Payload", "Ready"]
+__all__ = [
+    "Attach",
+    "Call",
+    "Close",
+    "Drop",
+    "Failed",
+    "Open",
+    "Output",
+    "Payload",
+    "Ready",
+    "Trim",
+]
 
 # A private array smaller than this travels inside the pickle; larger ones through shared memory.
 INLINE_NBYTES = 1 << 14
@@ -46,6 +57,8 @@ class Attach(NamedTuple):
 
     segments: tuple[tuple[int, int], ...]
     """Identity and size in bytes of each."""
+    seq: int = 0
+    """From a worker: the call whose result they are; 0 for pages, which outlive calls."""
 
 
 class Open(NamedTuple):
@@ -171,9 +184,15 @@ class Output(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """Unmap these segments: the caller has let go of the last view."""
+    """Unmap these segments: the sender has let go of them."""
 
     segments: tuple[int, ...]
+
+
+class Trim(NamedTuple):
+    """Let go of these pages, if nothing has been put there since: they are large, and long unused."""
+
+    pages: tuple[int, ...]
 
 
 # ---------------------------------------------------------------- messages, worker to caller

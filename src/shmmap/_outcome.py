@@ -8,11 +8,15 @@ that is one of its inputs, and its function returns something, which is taken to
 by writing into shared arrays (`Outcome.is_safe`, the one place that decides it). At most `LOST_MAX` times:
 a chunk that kills every worker it meets must not kill them all. Chunks that were drawn and not begun are
 run again in any case.
+
+Two threads come here: the one that waits for the map, and the attendant, which hears of deaths. All state is
+behind one door, a lock that each public method takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ._collect import Collector
@@ -21,7 +25,7 @@ from ._kernel import Job
 from ._messages import Report, describe_exception, restore_exception
 from ._plan import Plan, merge_ranges
 
-__all__ = ["LOST_MAX", "Failure", "Outcome"]
+__all__ = ["LOST_MAX", "Failure", "Outcome", "Verdict"]
 
 LOST_MAX = 1
 """How often a chunk is run again after it was lost with its worker, without being asked to."""
@@ -40,6 +44,15 @@ class Failure(NamedTuple):
     start: int
     stop: int
     exception: Exception
+
+
+class Verdict(NamedTuple):
+    """What follows from a worker's end."""
+
+    stop_at: int | None
+    """No chunk above this one is to be started any more; -1: the map is given up. None: it goes on."""
+    again: list[int]
+    """Chunks that the successor is to do first."""
 
 
 class Outcome:
@@ -63,6 +76,7 @@ class Outcome:
         self._in_place = in_place
         self._on_error = on_error
         self._axis = axis
+        self._door = threading.RLock()
         self._failures: dict[int, Failure] = {}
         """By first index; one per range."""
         self._fatal: Exception | None = None
@@ -87,7 +101,8 @@ class Outcome:
     def note_report(self, chunk: int, report: Report) -> None:
         """A worker process reports an exception; chunk -1 means before any chunk."""
         if chunk < 0:
-            self._fatal = restore_exception(report, self._name, "before its first chunk")
+            with self._door:
+                self._fatal = restore_exception(report, self._name, "before its first chunk")
             return
         where = self.describe(report.position, report.start, report.stop)
         exc = restore_exception(report, self._name, where)
@@ -107,26 +122,38 @@ class Outcome:
         start, stop = self._plan.limits(chunk)
         if self._job.keep_going and index >= 0 and self._job.verb == "items":
             start, stop = index, index + 1  # the rest of the chunk is done all the same
-        self._failures[start] = Failure(start, stop, exc)
+        with self._door:
+            self._failures[start] = Failure(start, stop, exc)
 
-    def note_stuck(self, chunk: int, index: int, exc: Exception, who: str) -> None:
-        """A call took too long, and its worker was ended."""
-        self._losses[chunk] = self._losses.get(chunk, 0) + 1
+    def note_stuck(
+        self, chunk: int, index: int, exc: Exception, who: str, undone: list[int]
+    ) -> Verdict:
+        """A call took too long, and its worker was ended; it leaves `undone`."""
         start, stop = self._plan.limits(chunk)
         exc.add_note(f"raised by {self._name} {self.describe(index, start, stop)}, in {who}")
-        self._failures[start] = Failure(start, stop, exc)
+        with self._door:
+            self._losses[chunk] = self._losses.get(chunk, 0) + 1
+            self._failures[start] = Failure(start, stop, exc)
+            return self._judge([chunk], undone)
 
-    def note_death(self, cause: str, current: int, lost: Sequence[int]) -> None:
-        """A worker died in chunk `current`; of the chunks it had begun, `lost` are not done."""
-        self._early_deaths = 0 if lost else self._early_deaths + 1
+    def note_death(
+        self, cause: str, current: int, lost: Sequence[int], undone: list[int]
+    ) -> Verdict:
+        """A worker died in chunk `current`; of the chunks it had begun, `lost` are not done.
+
+        `undone`: what it leaves in all.
+        """
         where = (
             "" if current < 0 else f" in indices {describe_ranges([self._plan.limits(current)])}"
         )
-        self._causes.append(cause + where)
-        for chunk in lost:
-            # The others had run well, and only their results are gone: no fault of theirs.
-            if chunk == current or not self.is_safe():
-                self._losses[chunk] = self._losses.get(chunk, 0) + 1
+        with self._door:
+            self._early_deaths = 0 if lost else self._early_deaths + 1
+            self._causes.append(cause + where)
+            for chunk in lost:
+                # The others had run well, and only their results are gone: no fault of theirs.
+                if chunk == current or not self.is_safe():
+                    self._losses[chunk] = self._losses.get(chunk, 0) + 1
+            return self._judge(lost, undone)
 
     # ------------------------------------------------ decisions
 
@@ -138,13 +165,16 @@ class Outcome:
             and (self._job.gather or self._collector.kind is not None)
         )
 
-    def is_given_up(self) -> bool:
+    def _judge(self, lost: Sequence[int], undone: list[int]) -> Verdict:
+        if self._is_given_up():
+            return Verdict(-1, [])
+        if not self._job.keep_going and any(not self._again(chunk) for chunk in lost):
+            return Verdict(min(lost), [])
+        return Verdict(None, self._select(undone))
+
+    def _is_given_up(self) -> bool:
         """Whether too many workers have died to go on."""
         return self._early_deaths > EARLY_DEATHS_MAX or len(self._causes) > DEATHS_MAX
-
-    def gives_up_on(self, lost: Iterable[int]) -> bool:
-        """Whether losing these chunks ends the map."""
-        return not self._job.keep_going and any(not self._again(chunk) for chunk in lost)
 
     def _again(self, chunk: int) -> bool:
         losses = self._losses.get(chunk, 0)
@@ -156,13 +186,14 @@ class Outcome:
 
     def todo(self, undone: list[int]) -> list[int]:
         """Which chunks are to be run (again) in another round."""
-        if self._fatal is not None or self.is_given_up():
-            return []
-        if not self._job.keep_going and not all(map(self._again, undone)):
-            return []  # something has failed or is lost for good: no use in going on
-        return self.select(undone)
+        with self._door:
+            if self._fatal is not None or self._is_given_up():
+                return []
+            if not self._job.keep_going and not all(map(self._again, undone)):
+                return []  # something has failed or is lost for good: no use in going on
+            return self._select(undone)
 
-    def select(self, undone: list[int]) -> list[int]:
+    def _select(self, undone: list[int]) -> list[int]:
         """Those of the chunks that are to be run (again), whose failures are forgiven."""
         again = [chunk for chunk in undone if self._again(chunk)]
         for chunk in again:
@@ -181,12 +212,26 @@ class Outcome:
         Exception
             The function's own; `WorkerDied`; `MapError`.
         """
-        if self._fatal is not None:
-            raise self._fatal
-        self._collector.note_nothing(marks)
-        failures = [self._failures[start] for start in sorted(self._failures)]
-        if not undone and not failures:
-            return self._collector.finish()
+        with self._door:
+            error = self._fatal
+            failures = [self._failures[start] for start in sorted(self._failures)]
+        try:
+            if error is None:
+                self._collector.note_nothing(marks)
+                if not undone and not failures:
+                    return self._collector.finish()
+                if callable(self._on_error):
+                    return self._substitute(undone, failures, self._on_error)
+                error = self._make_error(undone, failures)
+            raise error
+        finally:
+            # The traceback refers to this frame and those above: nothing in them may refer to the exception,
+            # or all that they refer to would wait for the garbage collector.
+            self._fatal = error = None
+            self._failures.clear()
+            failures.clear()
+
+    def _make_error(self, undone: list[int], failures: list[Failure]) -> Exception:
         lost = [chunk for chunk in undone if self._plan.limits(chunk)[0] not in self._failures]
         if not self._job.keep_going:
             ranges = self._plan.ranges(undone)
@@ -194,26 +239,37 @@ class Outcome:
                 first = failures[0].exception
                 if len(failures) > 1:
                     first.add_note(f"{len(failures) - 1} other chunks failed as well")
-                raise first
-            raise self._make_death(lost, self._try_finish(ranges))
-        for start, stop in self._plan.ranges(lost):
-            failures.append(Failure(start, stop, self._make_death(lost, None)))
-        failures.sort(key=lambda failure: failure.start)
-        if callable(self._on_error):
-            on_error = self._on_error
-            values = [(each, on_error(each.exception, each.start, each.stop)) for each in failures]
-            if not self._job.gather:
-                self._collector.settle()
-            for each, value in values:
-                self._collector.substitute(each.start, each.stop, value)
-            return self._collector.finish()
+                return first
+            return self._make_death(lost, self._try_finish(ranges))
+        self._add_losses(lost, failures)
         failed = merge_ranges((failure.start, failure.stop) for failure in failures)
-        raise MapError(
+        return MapError(
             f"{self._name} failed for {describe_ranges(failed)}",
             [failure.exception for failure in failures],
             failed,
             self._try_finish(failed),
         )
+
+    def _substitute(
+        self,
+        undone: list[int],
+        failures: list[Failure],
+        on_error: Callable[[Exception, int, int], Any],
+    ) -> Any:
+        """The result, with what `on_error` returns in the place of what failed."""
+        lost = [chunk for chunk in undone if self._plan.limits(chunk)[0] not in self._failures]
+        self._add_losses(lost, failures)
+        values = [(each, on_error(each.exception, each.start, each.stop)) for each in failures]
+        if not self._job.gather:
+            self._collector.settle()
+        for each, value in values:
+            self._collector.substitute(each.start, each.stop, value)
+        return self._collector.finish()
+
+    def _add_losses(self, lost: list[int], failures: list[Failure]) -> None:
+        for start, stop in self._plan.ranges(lost):
+            failures.append(Failure(start, stop, self._make_death(lost, None)))
+        failures.sort(key=lambda failure: failure.start)
 
     def _try_finish(self, failed: tuple[tuple[int, int], ...]) -> Any:
         try:

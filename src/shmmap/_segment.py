@@ -634,12 +634,13 @@ def detach(id: int) -> None:
             _forget(segment)
 
 
-def discard(id: int) -> None:
-    """Forget an attached segment unless arrays live in it."""
+def discard(id: int) -> bool:
+    """Forget an attached segment unless arrays live in it; whether it is gone now."""
     with _lock:
         segment = _segments.get(id)
         if segment is not None and not segment.used:
             _forget(segment)
+        return segment is None or not segment.used
 
 
 def get_segment(id: int) -> Segment:

@@ -4,7 +4,8 @@ Two kinds of thread meet here. A *caller's thread* opens a run, posts its call t
 the run's completion pipe, with nothing in between. The *attendant*, one daemon thread per team, waits for
 everything else: workers starting and dying, their output, segments they announce, drops, submitted
 functions. It wakes a waiting run by a record on that run's pipe, so every wait of a run is also a wait for
-every worker's death. All state is under one lock; nobody holds it while waiting.
+every worker's death. All state is under one lock; nobody holds it while waiting. While it waits, the
+attendant holds its team weakly: a team that nobody else has is handed to it, and ended once it is idle.
 """
 
 from __future__ import annotations
@@ -32,8 +33,6 @@ from ._control import (
     KEPT,
     LEAVE,
     LEFT,
-    LOST,
-    PENDING,
     RANKS_MAX,
     RELAYED,
     RESULTS,
@@ -56,11 +55,13 @@ from ._messages import (
     Attach,
     Call,
     Close,
+    Drop,
     Failed,
     Packed,
     Payload,
     Ready,
     Report,
+    Trim,
     dumps_message,
     make_payload,
     pack,
@@ -265,7 +266,10 @@ class Team(Executor):
         self._slots: ClaimSlots | None = None
         self._submit_pipe = (-1, -1)
         self._wake_pipe = (-1, -1)
+        self._listener: Callable[[int], None] = lambda segment: None
         self._attendant: threading.Thread | None = None
+        self._orphaned: list[Team] = []
+        """The team itself, once nobody but its attendant has it."""
         self._seq = 0
         self._runs: dict[int, Run] = {}
         self._controls: list[ControlBlock] = []
@@ -278,6 +282,8 @@ class Team(Executor):
         self._lingering: list[tuple[Run, list[Member]]] = []
         """Abandoned maps, and the workers that may still touch what they refer to."""
         self._pages: dict[int, Page] = {}
+        self._announced: dict[int, int] = {}
+        """Segments that workers made for results, and the calls that these belong to."""
         self._dropped: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
         self._submitted: dict[int, tuple[_Task, int, tuple[Any, ...]]] = {}
@@ -339,7 +345,10 @@ class Team(Executor):
             raise
         if self._attendant is None:
             self._attendant = threading.Thread(
-                target=self._attend, name="shmmap-attendant", daemon=True
+                target=_attend,
+                args=(weakref.ref(self), self._orphaned),
+                name="shmmap-attendant",
+                daemon=True,
             )
             self._attendant.start()
 
@@ -359,7 +368,8 @@ class Team(Executor):
         self._slots = slots
         self._submit_pipe = (pipes[0], pipes[1])
         self._wake_pipe = (pipes[2], pipes[3])
-        _segment.on_drop(self._note_drop)
+        self._listener = _make_listener(weakref.ref(self))
+        _segment.on_drop(self._listener)
 
     def _spawn(self, rank: int) -> None:
         assert self._slots is not None
@@ -443,6 +453,8 @@ class Team(Executor):
         """A new sequence number for (the next round of) a run, which is then told of deaths."""
         with self._lock:
             self._runs.pop(run.seq, None)
+            if self._announced:
+                self._purge_announced(run.seq)
             self._seq += 1
             run.seq = self._seq
             self._runs[run.seq] = run
@@ -537,14 +549,27 @@ class Team(Executor):
                 except KeyError:
                     raise RuntimeError(f"worker {record.rank} named an unknown page") from None
                 self._pages[record.page] = page
+                if page.segment.nbytes > Page.KEPT_NBYTES:
+                    self._wake()  # the attendant sees to it that it does not stay
             return page
 
     def take_payload(self, record: Record) -> Any:
         """Unpickle what a record carries."""
         page = self.page(record)
+        data = page.bytes[record.offset : record.offset + record.nbytes]
         try:
-            return unpack(page.bytes[record.offset : record.offset + record.nbytes])
+            try:
+                return unpack(data)
+            except KeyError:
+                # It refers to a segment that was announced before, on the line, which is read by the
+                # attendant: that may not have come to it yet.
+                with self._lock:
+                    member = self._members.get(record.rank)
+                    if member is not None:
+                        self._take_messages(member)
+                return unpack(data)
         finally:
+            del data
             page.take()
 
     def skip_payload(self, record: Record) -> None:
@@ -603,11 +628,13 @@ class Team(Executor):
                 # Some worker may still come to it, or be in it: what it refers to has to stay.
                 inside = [m for m in self._members.values() if not self._has_left(m, run.seq)]
                 self._lingering.append((run, inside))
+                self._wake()
                 run.control = None
                 self._discard(control)
             elif control is not None and control not in self._controls:
                 run.control = None
                 self._controls.append(control)
+                run.keep.clear()
             elif self._waiting:
                 self._waiting = deque(item for item in self._waiting if item[0] is not run)
             if self._slots is not None:
@@ -616,18 +643,24 @@ class Team(Executor):
             while self._waiting and len(self._open) < OPEN_MAX:
                 self._admit(*self._waiting.popleft())
             if self._lingering:
-                self._lingering = [
-                    (each, inside)
-                    for each, inside in self._lingering
-                    if any(not self._has_left(member, each.seq) for member in inside)
-                ]
+                self._let_go()
             self._idle_since = time.monotonic()
+            if self._announced:
+                self._purge_announced(run.seq)
             if self._has_orphans:
                 self._purge_pages()
             if self._tasks:
                 self._dispatch()
             if self._closed and self._is_idle():
                 self._wake()
+
+    def _let_go(self) -> None:
+        """Release what abandoned maps refer to, once the last worker has left them."""
+        for item in list(self._lingering):
+            run, inside = item
+            if all(self._has_left(member, run.seq) for member in inside):
+                self._lingering.remove(item)
+                run.keep.clear()
 
     def _discard(self, control: ControlBlock) -> None:
         message = dumps_message(Close(control.id))
@@ -643,6 +676,24 @@ class Team(Executor):
         if slots is None or member.gone or self._members.get(member.rank) is not member:
             return True
         return bool(slots.words[member.rank * SLOT_WORDS + LEFT] >= seq)
+
+    def _purge_announced(self, seq: int) -> None:
+        """A call is over: what its workers made for results that nobody took goes."""
+        for id in [id for id, its_seq in self._announced.items() if its_seq == seq]:
+            del self._announced[id]
+            if _segment.discard(id):
+                for member in self._members.values():
+                    member.attached.discard(id)
+
+    def _trim_pages(self) -> None:
+        """Ask for large pages that have not been used for a while."""
+        now = time.monotonic()
+        for id, page in self._pages.items():
+            if page.is_to_go() and page.is_idle(now):
+                for member in self._members.values():
+                    if id in member.attached:
+                        page.is_asked_for = True
+                        member.post(dumps_message(Trim((id,))))
 
     def _purge_pages(self) -> None:
         alive = {id for member in self._members.values() for id in member.attached}
@@ -758,6 +809,7 @@ class Team(Executor):
         task, rank, roots = self._submitted.pop(seq)
         self._leaving[seq] = rank, task.packed, roots
         if error is not None:
+            self._purge_announced(seq)
             task.future.set_exception(error)
             return
         assert record is not None
@@ -771,6 +823,7 @@ class Team(Executor):
                 task.future.set_result(value)
         except Exception as exc:  # it does not unpickle here
             task.future.set_exception(exc)
+        self._purge_announced(seq)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the team; see :meth:`concurrent.futures.Executor.shutdown`.
@@ -811,6 +864,13 @@ class Team(Executor):
             _entered.reset(self._tokens.pop())
         self.shutdown(wait=True, cancel_futures=exc_info[0] is not None)
 
+    def __del__(self) -> None:
+        """Let the attendant end a team that nobody has any more; it is idle, or has tasks submitted."""
+        attendant = getattr(self, "_attendant", None)
+        if attendant is not None and self._pid == os.getpid() and attendant.is_alive():
+            self._orphaned.append(self)
+            self._wake()
+
     # ------------------------------------------------ the attendant
 
     def _wake(self) -> None:
@@ -826,26 +886,25 @@ class Team(Executor):
         self._dropped.append(segment)
         self._wake()
 
-    def _attend(self) -> None:
-        try:
-            while self._attend_once():
-                pass
-        except BaseException:
-            with self._lock:
-                self._closed = True
-                for run in self._runs.values():
-                    run.broken = True
-                    run.ring()
-            raise
+    def _give_up(self) -> None:
+        """The attendant has failed: nobody would tell of deaths any more."""
+        with self._lock:
+            self._closed = True
+            for run in self._runs.values():
+                run.broken = True
+                run.ring()
 
-    def _attend_once(self) -> bool:
+    def _watch(self) -> _Watch | None:
+        """What the attendant waits for; None if all have gone home."""
         poll = select.poll()
         with self._lock:
             if self._ending:
                 self._break_off()
             if self._ending or self._is_finished():
                 self._go_home()
-                return False
+                return None
+            self._let_go()
+            self._trim_pages()
             poll.register(self._wake_pipe[0], select.POLLIN)
             poll.register(self._submit_pipe[0], select.POLLIN)
             launcher = self._launcher
@@ -864,8 +923,10 @@ class Team(Executor):
                     poll.register(member.line.fileno(), select.POLLIN | events)
                 watched[member.relay.fileno()] = member
                 poll.register(member.relay.fileno(), select.POLLIN)
-            timeout = self._timeout_ms()
-        ready = poll.poll(timeout)
+            return _Watch(poll, watched, launcher, self._timeout_ms())
+
+    def _attend_to(self, ready: list[tuple[int, int]], watched: dict[int, Member]) -> None:
+        """Deal with what the attendant has waited for."""
         strays: list[tuple[bytes, bytes, Any]] = []
         with self._lock:
             self._handle(ready, watched)
@@ -873,13 +934,16 @@ class Team(Executor):
                 strays.append(self._strays.popleft())
         for stray in strays:
             emit(*stray)
-        return True
 
     def _timeout_ms(self) -> int | None:
         expiry = _segment.expire_spare()
         if self._dying:
             return 5
+        if self._lingering:
+            return 20  # nobody tells when the last worker leaves a map that is over
         at = math.inf if expiry is None else expiry
+        if any(page.is_to_go() for page in self._pages.values()):
+            at = min(at, time.monotonic() + Page.KEPT_S / 2)
         if self._idle_timeout is not None:
             # Nobody wakes the attendant at the end of a run, so it looks again after this long at most.
             since = self._idle_since if self._is_idle() else time.monotonic()
@@ -956,8 +1020,15 @@ class Team(Executor):
                         error = restore_exception(report, "the initializer", "as a worker started")
                         self._resolve(seq, None, error)
                 self._fail_tasks(_StartError(report))
-            elif isinstance(message, Attach):
-                pass  # `receive` has attached them
+            elif isinstance(message, Attach):  # `receive` has attached them
+                if message.seq:
+                    self._announced.update((id, message.seq) for id, _ in message.segments)
+                    if message.seq not in self._runs and message.seq not in self._submitted:
+                        self._purge_announced(message.seq)
+            elif isinstance(message, Drop):
+                for id in message.segments:
+                    self._forget_page(id)
+                    member.attached.discard(id)
 
     def distrust_pipes(self) -> None:
         """Strays were found: they may also lie in pipes that wait here for the next map."""
@@ -1066,7 +1137,6 @@ class Team(Executor):
         for seq in [seq for seq, (its, *_) in self._leaving.items() if its == rank]:
             del self._leaving[seq]
         running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
-        self._mark_lost(running, claim, chunk)
         self._has_orphans = True
         departure: Departure = self._roster.died(rank, member.failed)
         redo: dict[int, tuple[Payload, Any]] = {}
@@ -1123,15 +1193,6 @@ class Team(Executor):
         for run in concerned:
             run.ring()
 
-    def _mark_lost(self, seq: int, claim: tuple[int, int], chunk: int) -> None:
-        """Static schedule: keep the successor from what the dead worker had begun."""
-        run = self._runs.get(seq)
-        if run is None or run.spec is None or run.spec.shares is None or run.control is None:
-            return
-        for k in range(claim[0], min(chunk + 1, claim[1])):
-            if run.control.ledger[k] == PENDING:
-                run.control.ledger[k] = LOST
-
     def _go_home(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""
         for member in self._members.values():
@@ -1157,7 +1218,7 @@ class Team(Executor):
         for id in list(self._pages):
             self._forget_page(id)
         if self._slots is not None:
-            _segment.off_drop(self._note_drop)
+            _segment.off_drop(self._listener)
             self._slots.close()
             self._slots = None
             for fd in (*self._submit_pipe, *self._wake_pipe):
@@ -1209,6 +1270,58 @@ class Team(Executor):
         self._controls, self._runs, self._slots = [], {}, None
         self._members = {}
         self._launcher = None
+
+
+class _Watch(NamedTuple):
+    """What an attendant waits for.
+
+    It holds all sockets: the garbage collector would close those of a dropped team before its attendant.
+    """
+
+    poll: select.poll
+    watched: dict[int, Member]
+    """By descriptor."""
+    launcher: Launcher | None
+    timeout_ms: int | None
+
+
+def _attend(ref: weakref.ref[Team], orphaned: list[Team]) -> None:
+    """The attendant's thread. While it waits it holds the team weakly, or no team could be dropped."""
+    heir: Team | None = None
+    while True:
+        if orphaned:
+            heir = orphaned.pop()
+            _teams.add(heir)
+            heir._closed = True
+        team = heir or ref()
+        if team is None:
+            time.sleep(0.001)  # the garbage collector is about to hand it over
+            continue
+        try:
+            watch = team._watch()
+            if watch is None:
+                return
+            team = None
+            ready = watch.poll.poll(watch.timeout_ms)
+            team = heir or ref()
+            if team is not None:
+                team._attend_to(ready, watch.watched)
+        except BaseException:
+            if team is not None:
+                team._give_up()
+            raise
+        del team, watch
+
+
+def _make_listener(ref: weakref.ref[Team]) -> Callable[[int], None]:
+    """Tell a team, if it is still there, of segments that are dropped."""
+
+    def note_drop(segment: int) -> None:
+        team = ref()
+        if team is not None:
+            team._note_drop(segment)
+
+    return note_drop
 
 
 class _StartError:

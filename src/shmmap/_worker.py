@@ -68,6 +68,7 @@ from ._messages import (
     Output,
     Payload,
     Ready,
+    Trim,
     dumps_message,
     pack_result,
     read_payload,
@@ -308,12 +309,14 @@ class _Worker:
                     known.close()
             elif isinstance(message, Close):
                 self._controls.pop(message.control).close()
+            elif isinstance(message, Trim):
+                self._tell(Drop(self._outbox.trim(message.pages)))
             else:
                 return message
 
-    def _announce(self, segment: _segment.Segment) -> None:
-        """Hand the caller a segment that was made here."""
-        message = dumps_message(Attach(((segment.id, segment.nbytes),)))
+    def _announce(self, segment: _segment.Segment, seq: int = 0) -> None:
+        """Hand the caller a segment that was made here, as part of the result of call `seq`."""
+        message = dumps_message(Attach(((segment.id, segment.nbytes),), seq))
         socket.send_fds(self._line, [self._start.token + message], [segment.fd])
 
     def _tell(self, message: tuple[Any, ...]) -> None:
@@ -582,7 +585,7 @@ class _Worker:
             return handle  # the caller's own
         if block.slab is not None:
             return None  # part of it will be used for other arrays here
-        self._announce(block.segment)
+        self._announce(block.segment, self.slot[RUNNING])
         return handle
 
     def _kept_records(self, seq: int) -> bytes:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import shmmap
+from shmmap.testing import wait_until
 from tests import functions
-from tests.helpers import run_script, tree_pss
+from tests.helpers import run_script, shared_memory_in_use, tree_pss
 
 GIB = 1 << 30
 
@@ -61,3 +62,61 @@ def test_map_takes_no_memory_beyond_input_and_output() -> None:
     shmmap.pmap_chunks(np.negative, a, out=b, workers=2)
     # The pages of both arrays are written or read for the first time here; nothing else is.
     assert tree_pss(os.getpid()) < before + a.nbytes + b.nbytes + (32 << 20)
+
+
+def test_large_pages_go_when_they_are_not_used(team: shmmap.Team) -> None:
+    """Objects come back in pages of their worker, of which no more than 2 MiB each stay."""
+    shmmap.pmap(functions.pid, range(8), engine=team)
+    before = shared_memory_in_use()
+    for _ in range(2):
+        got = shmmap.pmap(lambda i: bytes(6 << 20), range(8), engine=team, chunksize=1)
+        assert [len(each) for each in got] == [6 << 20] * 8
+        assert shared_memory_in_use() > before + (6 << 20)
+        wait_until(lambda: shared_memory_in_use() <= before + (4 << 20), 8, interval_s=0.1)
+
+
+class TestResultsNobodyTakes:
+    """Arrays that a worker made in shared memory, for a map that then came to nothing."""
+
+    @staticmethod
+    def make(i: int) -> object:
+        return shmmap.full(1 << 20, i)
+
+    def test_map_that_fails(self, team: shmmap.Team) -> None:
+        def func(i: int) -> object:
+            if i == 7:
+                wait_until(lambda: done.sum() >= 7)
+                raise KeyError("seven")
+            done[i] = True
+            return self.make(i)
+
+        done = shmmap.zeros(8, bool)
+        shmmap.pmap(functions.pid, range(8), engine=team)
+        before = shared_memory_in_use()
+        for _ in range(3):
+            done[:] = False
+            with pytest.raises(KeyError):
+                shmmap.pmap(func, range(8), engine=team, chunksize=1)
+        wait_until(lambda: shared_memory_in_use() <= before + (4 << 20))
+
+    def test_map_that_is_cancelled(self, team: shmmap.Team) -> None:
+        def func(i: int) -> object:
+            made[i] = True
+            wait_until(made.all)
+            return self.make(i)
+
+        made = shmmap.zeros(2, bool)
+        shmmap.pmap(functions.pid, range(8), engine=team)
+        before = shared_memory_in_use()
+        for _ in range(3):
+            made[:] = False
+            future = shmmap.pmap(func, range(2), engine=team, chunksize=1, wait=False)
+            wait_until(lambda: made[0])
+            future.cancel()
+        wait_until(lambda: shared_memory_in_use() <= before + (4 << 20))
+
+    def test_results_that_are_taken_stay(self, team: shmmap.Team) -> None:
+        arrays = shmmap.pmap(self.make, range(8), engine=team, chunksize=1, out=list)
+        more = [team.submit(self.make, i).result() for i in range(8)]
+        assert [int(a[-1]) for a in [*arrays, *more]] == [*range(8), *range(8)]
+        assert all(map(shmmap.is_shared, [*arrays, *more]))

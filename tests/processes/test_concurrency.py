@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import gc
 import textwrap
 import threading
+import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +217,66 @@ class Test29And39Forks:
             )
             == "done\n"
         )
+
+
+class TestInputsAreReleased:
+    """A future that is kept does not keep what its map has read, nor the function."""
+
+    @pytest.mark.parametrize("engine", ["serial", "threads", "processes", "fork"])
+    def test_when_the_map_is_over(self, engine: str) -> None:
+        x, held = shmmap.asshared(np.arange(1 << 18)), shmmap.zeros(1 << 18)
+        refs = [weakref.ref(x), weakref.ref(held)]
+        future = shmmap.pmap_chunks(lambda c, held=held: c + held[0], x, engine=engine, wait=False)
+        assert future.result(10)[-1] == len(x) - 1
+        del x, held
+        wait_until(lambda: gc.collect() >= 0 and not any(ref() is not None for ref in refs))
+        assert future.progress() == (1 << 18, 1 << 18)
+        assert sum(stop - start for start, stop, _ in future.as_completed()) == 1 << 18
+
+    def test_when_the_last_worker_has_left(self, team: Any) -> None:
+        """A worker that sleeps through the end of a cancelled map is ended; then nobody has them."""
+        entered = shmmap.zeros(2, bool)
+        x = shmmap.asshared(np.arange(2))
+
+        def func(i: Any) -> None:
+            entered[i] = True
+            time.sleep(20)
+
+        future = shmmap.pmap(func, x, engine=team, chunksize=1, wait=False)
+        wait_until(entered.all)
+        future.cancel()
+        ref = weakref.ref(x)
+        del x
+        del func
+        wait_until(lambda: gc.collect() >= 0 and ref() is None)
+        assert future.cancelled()
+
+    @pytest.mark.parametrize("engine", ["serial", "threads", "processes"])
+    @pytest.mark.parametrize("wait", [True, False])
+    @pytest.mark.parametrize("on_error", ["raise", "continue"])
+    def test_when_the_error_goes(self, engine: str, wait: bool, on_error: str) -> None:
+        """At once, without the garbage collector: no exception refers to itself by its traceback."""
+
+        def fail(i: Any) -> None:
+            raise KeyError("on purpose")
+
+        x = shmmap.asshared(np.arange(10))
+        ref = weakref.ref(x)
+        gc.collect()
+        gc.disable()
+        try:
+            with contextlib.suppress(KeyError, shmmap.MapError):
+                result = shmmap.pmap(
+                    fail,
+                    x,
+                    engine=engine,
+                    workers=2,
+                    on_error=on_error,
+                    wait=wait,
+                )
+                result.result()
+            result = None
+            del x
+            wait_until(lambda: ref() is None)
+        finally:
+            gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import os
 import pickle
 import signal
@@ -352,3 +353,50 @@ def test_teams_side_by_side() -> None:
         assert first.result(timeout=20) == [False]
         assert shmmap.pmap(lambda i: float(a[i]), range(10), engine=two) == [1.0] * 10
         assert not {*pids(one)} & {*pids(two)}
+
+
+class TestDropped:
+    """A team that nobody has any more ends by itself, and harms nothing that runs."""
+
+    @pytest.mark.parametrize("start", ["clean", "fork"])
+    def test_its_processes_end(self, start: str) -> None:
+        team = shmmap.Team(workers=2, start=start)
+        pids = set(shmmap.pmap(functions.pid, range(20), engine=team, chunksize=1))
+        del team
+        gc.collect()
+        wait_dead(*pids)
+
+    @pytest.mark.parametrize("start", ["clean", "fork"])
+    def test_a_map_that_runs_keeps_it(self, start: str) -> None:
+        go = shmmap.zeros(1, bool)
+
+        def func(i: Any) -> int:
+            wait_until(lambda: go[0])
+            return os.getpid()
+
+        future = shmmap.pmap(
+            func, range(2), engine=shmmap.Team(2, start=start), chunksize=1, wait=False
+        )
+        gc.collect()
+        go[0] = True
+        pids = set(future.result(5))
+        del future
+        gc.collect()
+        wait_dead(*pids)
+
+    def test_what_was_submitted_is_done(self) -> None:
+        team = shmmap.Team(workers=2)
+        futures = [team.submit(functions.double, i) for i in range(20)]
+        pid = team.submit(os.getpid)
+        del team
+        gc.collect()
+        assert [future.result(5) for future in futures] == [2 * i for i in range(20)]
+        wait_dead(pid.result(5))
+
+    def test_in_a_cycle(self) -> None:
+        team: Any = shmmap.Team(workers=1)
+        team.itself = team
+        pid = team.submit(os.getpid).result()
+        del team
+        # Its attendant may have it for a moment, after which only a further collection finds it.
+        wait_until(lambda: gc.collect() >= 0 and not is_alive(pid))

@@ -25,6 +25,8 @@ from .._control import (
     KNOWN,
     LEAVE,
     LEFT,
+    LOST,
+    PENDING,
     READY,
     RESULTS,
     RUNNING,
@@ -364,6 +366,9 @@ class _ProcessWork(Run):
         held = claim
         if self._todo is None and task.plan.schedule == "static":
             held = begun  # its successor gets the same share, and does the rest
+            for k in begun:
+                if control.ledger[k] == PENDING:
+                    control.ledger[k] = LOST  # it is not to begin these once more
         left = self._redo.pop(death.rank, [])
         if death.chunk in left:
             begun = [*begun, death.chunk]
@@ -371,27 +376,24 @@ class _ProcessWork(Run):
         lost = [k for k in begun if not control.ledger[k] & 1]
         if 0 in lost:
             self._let_hand_over()
+        left_to_successor = undone if death.replaced else []
         if death.rank in self._timed_out:
             index = self._timed_out.pop(death.rank)
             chunk = index // task.plan.chunksize
             seconds = task.job.timeout
             error = TimeoutError(f"one call of {name_of(task.func)} took longer than {seconds} s")
             shown = index if task.job.verb == "items" else -1
-            task.outcome.note_stuck(chunk, shown, error, f"worker {death.rank} (pid {death.pid})")
-            lost = [chunk]
+            who = f"worker {death.rank} (pid {death.pid})"
+            verdict = task.outcome.note_stuck(chunk, shown, error, who, left_to_successor)
         else:
-            task.outcome.note_death(death.cause(), death.chunk, lost)
-        if task.outcome.is_given_up():
-            self._team.disown(self)
-            control.stop(task.plan.chunks, -1)
-            return []
-        if task.outcome.gives_up_on(lost):
-            control.stop(task.plan.chunks, min(lost))
-            return []
-        redo = task.outcome.select(undone) if death.replaced else []
-        if redo:
-            self._redo[death.rank] = redo
-        return redo
+            verdict = task.outcome.note_death(death.cause(), death.chunk, lost, left_to_successor)
+        if verdict.stop_at is not None:
+            if verdict.stop_at < 0:
+                self._team.disown(self)
+            control.stop(task.plan.chunks, verdict.stop_at)
+        if verdict.again:
+            self._redo[death.rank] = verdict.again
+        return verdict.again
 
     def _tick(self) -> None:
         task = self._task
