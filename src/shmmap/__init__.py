@@ -25,10 +25,11 @@ from ._array import (
     zeros,
     zeros_like,
 )
-from ._errors import MapError, RemoteError, SharedMemoryError, WorkerDied
+from ._errors import MapError, PerformanceWarning, RemoteError, SharedMemoryError, WorkerDied
 from ._future import MapFuture
 from ._map import pmap, pmap_chunks, pmap_ranges, preduce
 from ._options import config
+from ._share import share
 from ._team import Team, shutdown
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MapError",
     "MapFuture",
+    "PerformanceWarning",
     "RemoteError",
     "SharedMemoryError",
     "Team",
@@ -55,6 +57,7 @@ __all__ = [
     "pmap_chunks",
     "pmap_ranges",
     "preduce",
+    "share",
     "shutdown",
     "zeros",
     "zeros_like",

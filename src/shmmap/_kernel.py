@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ._array import POUR_NBYTES, Pour
 from ._messages import unpack
+from ._rows import take_rows
 
 __all__ = ["FillKernel", "Form", "GatherKernel", "Input", "Job", "Port", "make_kernel"]
 
@@ -40,7 +41,8 @@ class Input(NamedTuple):
 
     kind: str
     """``"array"``: sliced along `axis`; ``"whole"``: passed whole; ``"items"``: a pickled sequence;
-    ``"sequence"``: a sequence that is sliced as it is (range, or any in the caller's process)."""
+    ``"sequence"``: a sequence that is sliced as it is (range, or any in the caller's process);
+    ``"rows"``: a frame or sparse matrix, see `_rows`."""
     data: Any
     axis: int = 0
     offsets: Any = None
@@ -146,6 +148,8 @@ def _make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
         return lambda k, start, stop: view()
     if entry.kind == "items":
         return _make_unpacker(memoryview(data), entry.offsets)
+    if entry.kind == "rows":
+        return lambda k, start, stop: take_rows(data, start, stop)
     return lambda k, start, stop: data[start:stop]
 
 
