@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["is_plain", "read_only", "reduce_kin"]
+__all__ = ["is_plain", "read_only", "reduce_kin", "view_of"]
 
 # What a class defines if it says itself how it is pickled.
 _PICKLING = ("__reduce__", "__reduce_ex__", "__setstate__")
@@ -102,14 +102,20 @@ def restore_instance(kind: type, attributes: dict[str, Any]) -> Any:
     return restored
 
 
+def view_of(a: Any) -> Any:
+    """A view of an array, of its own class and with its attributes."""
+    view = a.view()
+    if type(a) is not np.ndarray:
+        vars(view).update(vars(a))
+    return view
+
+
 def read_only(a: Any) -> Any:
     """A view of an array, of its own class, through which nothing can be written."""
     if type(a) is np.ma.MaskedArray:
         data, mask, *rest = _take_apart(a)
         return restore_masked(read_only(data), mask if mask is None else read_only(mask), *rest)
-    view = a.view()
-    if type(a) is not np.ndarray:
-        vars(view).update(vars(a))
+    view = view_of(a)
     view.flags.writeable = False
     return view
 
