@@ -48,11 +48,11 @@ LAYERS: list[set[str]] = [
     {"_outcome"},
     {"_collect"},
     {"_freeze", "_kernel", "_relay"},
-    {"_messages"},
-    {"_array", "_control"},
+    {"_messages", "_share"},
+    {"_array", "_control", "_reduction", "_rows"},
     # Storage, plan, errors, and what the operating system says.
     {"_segment"},
-    {"_spare"},
+    {"_hints", "_spare"},
     {"_blas", "_errors", "_interrupts", "_memory", "_plan", "_surroundings"},
 ]
 

@@ -28,12 +28,13 @@ from ._array import (
     zeros,
     zeros_like,
 )
-from ._errors import MapError, RemoteError, SharedMemoryError, WorkerDied
+from ._errors import MapError, PerformanceWarning, RemoteError, SharedMemoryError, WorkerDied
 
 if TYPE_CHECKING:
     from ._future import MapFuture
     from ._map import pmap, pmap_chunks, pmap_ranges, preduce
     from ._options import config
+    from ._share import share
     from ._team import Team, shutdown
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MapError",
     "MapFuture",
+    "PerformanceWarning",
     "RemoteError",
     "SharedMemoryError",
     "Team",
@@ -60,6 +62,7 @@ __all__ = [
     "pmap_chunks",
     "pmap_ranges",
     "preduce",
+    "share",
     "shutdown",
     "zeros",
     "zeros_like",
@@ -75,6 +78,7 @@ _HOMES = {
     "pmap_chunks": "_map",
     "pmap_ranges": "_map",
     "preduce": "_map",
+    "share": "_share",
     "shutdown": "_team",
 }
 

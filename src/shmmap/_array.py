@@ -595,15 +595,18 @@ def is_shared(a: object) -> bool:
     >>> shmmap.is_shared(a[::2].T), shmmap.is_shared(a.copy()), shmmap.is_shared(np.asarray(a))
     (True, False, True)
     """
-    return isinstance(a, np.ndarray) and handle_of(a) is not None
+    if not isinstance(a, np.ndarray) or handle_of(a) is None:
+        return False
+    mask: Any = np.ma.getmask(a)
+    return mask is np.ma.nomask or handle_of(mask) is not None
 
 
 def refuse_masked(a: object) -> None:
     """A masked array as a plain one would silently lose its mask."""
     if isinstance(a, np.ma.MaskedArray):
         raise TypeError(
-            "a masked array would lose its mask; pass a.filled(value), or a.data and a.mask as two "
-            "inputs"
+            "a plain array would lose the mask of a masked one; shmmap.share keeps it, and "
+            "a.filled(value) has none"
         )
 
 
@@ -668,7 +671,8 @@ def _write_into(target: Array, source: Array) -> bool:
     block = _segment.find_block(target.__array_interface__["data"][0])
     if block is None or block.segment.fd < 0:
         return False
-    fd, base = block.segment.fd, block.offset
+    fd = block.segment.fd
+    base = target.__array_interface__["data"][0] - block.segment.address
     data = memoryview(_numpy.asarray(source.reshape(-1, order="A").view(np.uint8)))
 
     def write(start: int, stop: int) -> None:
@@ -677,6 +681,51 @@ def _write_into(target: Array, source: Array) -> bool:
 
     _in_parallel(write, target.nbytes, target.nbytes)
     return True
+
+
+def packed_nbytes(a: Array) -> int:
+    """Bytes that `pack_into` needs: less than ``a.nbytes`` where an array overlaps itself."""
+    low, high = byte_bounds(a)
+    return min(a.nbytes, high - low)
+
+
+def pack_into(root: NDArray[np.uint8], offset: int, a: Array) -> Array:
+    """Copy a plain array into part of a block, densely and in its order.
+
+    One that overlaps itself (a broadcast, a sliding window) keeps its strides over a copy of the bytes it
+    covers, and so takes no more memory than it did.
+    """
+    low, high = byte_bounds(a)
+    if high - low < a.nbytes:
+        np.copyto(root[offset : offset + high - low], np.asarray(_Covered(a, low, high)))
+        offset += a.__array_interface__["data"][0] - low
+        return cast(Array, _numpy.ndarray(a.shape, a.dtype, root, offset, a.strides))
+    axes = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
+    dims = [a.shape[axis] for axis in axes]
+    target = _numpy.ndarray(dims, a.dtype, root, offset).transpose(np.argsort(axes))
+    if not _write_into(target, a):
+        copy_into(target, a)
+    return cast(Array, target)
+
+
+class _Covered:
+    """Lends `numpy.asarray` the bytes an array covers, and keeps that array."""
+
+    def __init__(self, a: Array, low: int, high: int) -> None:
+        self.a = a
+        self.__array_interface__ = {
+            "data": (low, True),
+            "shape": (high - low,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+
+def place(a: Array) -> Array:
+    """A read-only copy of a private plain array in shared memory, for one call."""
+    placed = pack_into(_segment.allocate(packed_nbytes(a)), 0, a)
+    placed.flags.writeable = False
+    return placed
 
 
 def load(path: StrPath, mmap_mode: str | None = None) -> Array:

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from . import _array
 from ._engines import Engine, Memo
 from ._kernel import Input
-from ._messages import pack
+from ._messages import Copies, pack
 from ._options import Options
 from ._plan import Plan, parse_chunksize
+from ._reduction import is_plain, read_only
+from ._rows import count_rows, describe_items, has_rows
+from ._share import share
 
 __all__ = ["Bound", "Request", "bind", "hand_over"]
 
@@ -72,13 +75,15 @@ class Bound(NamedTuple):
 
 def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
     """Kind and data of one input, see `Input`."""
-    _array.refuse_masked(value)
     if (
-        not isinstance(value, np.ndarray)
+        axis is not None
+        and not isinstance(value, np.ndarray)
         and hasattr(value, "__array__")
         and hasattr(value, "dtype")
     ):
-        value = np.asarray(value)
+        values = np.asarray(value)
+        # A column of strings, say: its values are as good, one by one, as those of any sequence.
+        value = list(value) if values.dtype.hasobject and values.ndim == 1 else values
     if isinstance(value, np.ndarray):
         _array.check_dtype(value.dtype, f"input {position}")
         if axis is None:
@@ -95,6 +100,8 @@ def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
         return "whole", value
     if axis != 0:
         raise ValueError(f"input {position} is a {type(value).__name__}, whose only axis is 0")
+    if has_rows(value):
+        return "rows", value
     if isinstance(value, (range, list, tuple)):
         return "sequence", value
     try:
@@ -137,6 +144,10 @@ def _bind_inputs(
         elif kind == "sequence":
             lengths.append(len(data))
             nbytes += _OBJECT_NBYTES
+        elif kind == "rows":
+            length, in_all = count_rows(data)
+            lengths.append(length)
+            nbytes += -(-in_all // max(1, length))
         bound.append(Input(kind, data, its_axis or 0))
     if not lengths:
         raise ValueError("axis is None for every input: there is nothing to map over")
@@ -155,17 +166,18 @@ def hand_over(
     """Inputs in the form the engine's workers get them, private arrays read-only; what to keep alive."""
     handed: list[Input] = []
     keep: list[Any] = []
+    copies: Copies = {}
     for entry in bound:
         data = entry.data
         if isinstance(data, np.ndarray):
-            if _array.handle_of(data) is None:
-                if not engine.sees_caller:
-                    data = _array.asshared(data)
+            if not _array.is_shared(data):
+                if engine.sees_caller:
+                    data = read_only(data)
+                else:
+                    data = _array.place(data) if is_plain(data) else share(data)
                     keep.append(data)
-                data = data.view()
-                data.flags.writeable = False
         elif entry.kind == "sequence" and not engine.sees_caller and not isinstance(data, range):
-            packed = [pack(data[slice(*plan.limits(k))]) for k in range(plan.chunks)]
+            packed = [pack(data[slice(*plan.limits(k))], copies) for k in range(plan.chunks)]
             offsets = [0, *accumulate(len(each.data) for each in packed)]
             blob = _array.empty(offsets[-1], np.uint8)
             for at, each in zip(offsets, packed, strict=False):
@@ -293,6 +305,9 @@ def bind(request: Request, options: Options) -> Bound:
         n, nbytes, first_axis = request.n, 1, 0
     else:
         inputs, n, nbytes, first_axis = _bind_inputs(request.inputs, request.axis)
+    for entry in inputs if verb == "items" else ():
+        if entry.kind == "rows" and (reason := describe_items(entry.data)) is not None:
+            raise TypeError(reason)
     gather = request.gather
     if gather is None:
         gather = out is list or (out is None and not any(e.kind == "array" for e in inputs))

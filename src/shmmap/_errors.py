@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["MapError", "RemoteError", "SharedMemoryError", "WorkerDied", "describe_ranges"]
+__all__ = [
+    "MapError",
+    "PerformanceWarning",
+    "RemoteError",
+    "SharedMemoryError",
+    "WorkerDied",
+    "describe_ranges",
+]
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -20,6 +27,10 @@ def describe_ranges(ranges: Sequence[tuple[int, int]], most: int = 6) -> str:
     shown = ", ".join(f"[{start}, {stop})" for start, stop in ranges[:most])
     left = len(ranges) - most
     return shown + (f" and {left} more" if left > 0 else "")
+
+
+class PerformanceWarning(UserWarning):
+    """Something works, and would be faster, or take less memory, if it were written another way."""
 
 
 class SharedMemoryError(MemoryError):

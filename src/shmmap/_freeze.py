@@ -8,6 +8,7 @@ a serial, threaded or forked map: then a write raises everywhere instead of depe
 from __future__ import annotations
 
 import functools
+import gc
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ def _captured(func: Any) -> Iterator[Any]:
         seen.add(id(obj))
         if isinstance(obj, np.ndarray):
             yield obj
+            if np.ma.getmask(obj) is not np.ma.nomask:
+                yield np.ma.getmask(obj)
         elif isinstance(obj, functools.partial):
             stack += [obj.func, *obj.args, *obj.keywords.values()]
         elif isinstance(obj, types.MethodType):
@@ -52,8 +55,9 @@ def _captured(func: Any) -> Iterator[Any]:
             stack += obj
         elif isinstance(obj, dict):
             stack += obj.values()
-        elif hasattr(obj, "__dict__") and not isinstance(obj, (type, types.ModuleType)):
-            stack += vars(obj).values()
+        elif not isinstance(obj, (type, types.ModuleType)):
+            # Attributes, slots, and what an object written in C holds, as a data frame its columns.
+            stack += gc.get_referents(obj)
 
 
 def _globals(code: types.CodeType, names: dict[str, Any]) -> list[Any]:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from ._array import POUR_NBYTES, Pour
 from ._messages import unpack
+from ._reduction import view_of
+from ._rows import take_rows
 
 __all__ = ["FillKernel", "Form", "GatherKernel", "Input", "Job", "Port", "make_kernel"]
 
@@ -40,7 +42,8 @@ class Input(NamedTuple):
 
     kind: str
     """``"array"``: sliced along `axis`; ``"whole"``: passed whole; ``"items"``: a pickled sequence;
-    ``"sequence"``: a sequence that is sliced as it is (range, or any in the caller's process)."""
+    ``"sequence"``: a sequence that is sliced as it is (range, or any in the caller's process);
+    ``"rows"``: a frame or sparse matrix, see `_rows`."""
     data: Any
     axis: int = 0
     offsets: Any = None
@@ -129,6 +132,10 @@ def _make_unpacker(data: memoryview, offsets: Any) -> Callable[[int, int, int], 
     return lambda k, start, stop: unpack(data[offsets[k] : offsets[k + 1]])
 
 
+def _itself(data: Any) -> Any:
+    return data
+
+
 def _make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
     """A function ``(k, start, stop) -> what chunk k gets of this input``."""
     data, axis = entry.data, entry.axis
@@ -140,12 +147,14 @@ def _make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
         return lambda k, start, stop: data[(*before, slice(start, stop))]
     if entry.kind == "whole":
         # A view of its own each time: one that the function keeps can then be told from the job's.
-        view = data.view if isinstance(data, np.ndarray) else lambda: data
+        view = view_of if isinstance(data, np.ndarray) else _itself
         if verb == "items":
-            return lambda k, start, stop: repeat(view())
-        return lambda k, start, stop: view()
+            return lambda k, start, stop: repeat(view(data))
+        return lambda k, start, stop: view(data)
     if entry.kind == "items":
         return _make_unpacker(memoryview(data), entry.offsets)
+    if entry.kind == "rows":
+        return lambda k, start, stop: take_rows(data, start, stop)
     return lambda k, start, stop: data[start:stop]
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from . import _array, _segment
 from ._errors import RemoteError
+from ._reduction import is_plain, reduce_kin
 
 __all__ = [
     "Attach",
@@ -226,6 +227,12 @@ class Packed(NamedTuple):
     """Segments that must be attached where it is unpickled."""
     keep: tuple[Any, ...]
     """What must stay alive until it was used: shared copies made for it."""
+    placed: int = 0
+    """Bytes of private arrays that were copied into shared memory for it."""
+
+
+Copies = dict[Any, tuple[Any, Any]]
+"""Private arrays that were placed for one call, and the shared copies, by address and layout."""
 
 
 def _frozen(a: Any) -> Any:
@@ -233,13 +240,18 @@ def _frozen(a: Any) -> Any:
     return a
 
 
-def _rebuild(handle: tuple[Any, ...], kind: type) -> Any:
+def _from_handle(handle: tuple[Any, ...]) -> Any:
     handle_type = _array.SegmentHandle if len(handle) == 6 else _array.FileHandle
-    a = _array.from_handle(handle_type(*handle))
+    return _array.from_handle(handle_type(*handle))
+
+
+def _rebuild(handle: tuple[Any, ...], kind: type) -> Any:
+    a = _from_handle(handle)
     return a if kind is np.ndarray else a.view(kind)
 
 
 _MAIN = "__main__"
+_PickleBuffer = pickle.PickleBuffer  # looked up for every object that is pickled
 _pickler_class: type | None = None
 
 
@@ -252,10 +264,12 @@ def _make_pickler() -> type:
     class CallPickler(base):  # type: ignore[misc]
         """cloudpickle, with arrays as handles and one namespace for ``__main__``."""
 
-        def __init__(self, file: io.BytesIO) -> None:
+        def __init__(self, file: io.BytesIO, copies: Copies | None) -> None:
             super().__init__(file, protocol=5)
+            self._copies = copies
             self.segments: set[int] = set()
             self.keep: list[Any] = []
+            self.placed = 0
             self.by_value = False
             main = sys.modules.get(_MAIN)
             # cloudpickle puts functions that share globals into one dict; ours stands for __main__'s.
@@ -263,40 +277,53 @@ def _make_pickler() -> type:
             if main is not None:
                 self.globals_ref[id(main.__dict__)] = self._main_globals
 
-        def persistent_id(self, obj: Any) -> str | None:
+        def persistent_id(self, obj: Any) -> Any:
             if obj is self._main_globals:
                 self.by_value = True
                 return _MAIN
+            if type(obj) is _PickleBuffer:
+                return self._reduce_buffer(np.frombuffer(obj.raw(), np.uint8))
             return None
 
         def reducer_override(self, obj: Any) -> Any:
-            if isinstance(obj, np.ndarray):
+            if isinstance(obj, np.ndarray) and is_plain(obj):
                 return self._reduce_array(obj)
-            return super().reducer_override(obj)
+            reduced = reduce_kin(obj)
+            return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
         def _reduce_array(self, a: Any) -> Any:
-            kind = type(a)
-            if a.dtype.hasobject or a.dtype.kind == "T" or isinstance(a, np.ma.MaskedArray):
-                return NotImplemented
-            if kind is np.memmap:
-                kind = np.ndarray
+            handle = self._handle_of(a)
+            if handle is not None:
+                return _rebuild, (tuple(handle), np.ndarray)
+            order: Any = "F" if a.flags.fnc else "C"
+            return _frozen_array, (a.tobytes(order), a.dtype, a.shape, order)
+
+        def _reduce_buffer(self, a: Any) -> Any:
+            """What stands for a buffer that is pickled out of band."""
+            handle = self._handle_of(a)
+            return a.tobytes() if handle is None else tuple(handle)
+
+        def _handle_of(self, a: Any) -> _array.Handle | None:
+            """The handle of an array, or of a shared copy of it; None if its bytes are to travel."""
+            if self._copies is None:
+                return None
             handle = _array.handle_of(a)
             if handle is None:
-                if kind is not np.ndarray:
-                    return NotImplemented
                 if a.nbytes < INLINE_NBYTES:
-                    order: Any = "F" if a.flags.fnc else "C"
-                    return _frozen_array, (a.tobytes(order), a.dtype, a.shape, order)
-                copy = _array.asshared(a)
-                copy.flags.writeable = False
-                self.keep.append(copy)
-                handle = _array.handle_of(copy)
+                    return None
+                # By address: many views of one array, and one array in many pickles, are one copy.
+                key = (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype)
+                if key not in self._copies:
+                    self._copies[key] = a, _array.place(a)
+                    self.placed += a.nbytes
+                a = self._copies[key][1]
+                handle = _array.handle_of(a)
                 assert handle is not None
             if isinstance(handle, _array.SegmentHandle):
                 self.segments.add(handle.segment)
                 # Nobody else may hold it while a worker writes there.
                 self.keep.append(a)
-            return _rebuild, (tuple(handle), kind)
+            return handle
 
     return CallPickler
 
@@ -308,15 +335,27 @@ def _frozen_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], ord
     return np.ndarray(shape, dtype, data, order=order)
 
 
-def pack(obj: Any) -> Packed:
-    """Pickle anything of the caller's for its workers."""
+def pack(obj: Any, copies: Copies | None = None) -> Packed:
+    """Pickle anything of the caller's for its workers.
+
+    Several pickles of one call take one `copies`, so that what they have in common is copied once.
+    """
+    return _pack(obj, {} if copies is None else copies)
+
+
+def pack_by_value(obj: Any) -> bytes:
+    """Pickle anything of the caller's for a process that may have none of its memory."""
+    return _pack(obj, None).data
+
+
+def _pack(obj: Any, copies: Copies | None) -> Packed:
     global _pickler_class
     if _pickler_class is None:
         _pickler_class = _make_pickler()
     file = io.BytesIO()
-    pickler = _pickler_class(file)
+    pickler = _pickler_class(file, copies)
     pickler.dump(obj)
-    return Packed(file.getvalue(), frozenset(pickler.segments), tuple(pickler.keep))
+    return Packed(file.getvalue(), frozenset(pickler.segments), tuple(pickler.keep), pickler.placed)
 
 
 class _JobPickler(pickle.Pickler):
@@ -333,7 +372,7 @@ class _JobPickler(pickle.Pickler):
                 if isinstance(handle, _array.SegmentHandle):
                     self.segments.add(handle.segment)
                 return _rebuild, (tuple(handle), np.ndarray)
-        return NotImplemented
+        return reduce_kin(obj)
 
 
 def pack_plain(obj: Any) -> Packed:
@@ -348,6 +387,10 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         if pid == _MAIN:
             return sys.modules[_MAIN].__dict__
+        if isinstance(pid, bytes):
+            return pid
+        if isinstance(pid, tuple):
+            return memoryview(_from_handle(pid))
         raise pickle.UnpicklingError(f"unknown persistent id {pid!r}")
 
 

@@ -106,7 +106,7 @@ def recall(request: Request, options: Options) -> Bound | None:
 def remember(request: Request, options: Options, bound: Bound) -> Bound:
     """Take note of a call, if everything it refers to lies in shared memory."""
     arrays = _arrays(request)
-    if options.rng is not None or not all(isinstance(a, np.ndarray) for a in arrays):
+    if options.rng is not None or not all(type(a) is np.ndarray for a in arrays):
         return bound
     if not all(isinstance(_array.handle_of(a), _array.SegmentHandle) for a in arrays):
         return bound

@@ -10,7 +10,9 @@ import numpy as np
 
 from .._control import HANDED, PENDING
 from .._kernel import Form, Input, Job, make_kernel
-from .._messages import Report, pack, report_exception, unpack
+from .._messages import Report, pack_by_value, report_exception, unpack
+from .._reduction import read_only
+from .._rows import take_rows
 from . import Task
 
 __all__ = ["ExecutorEngine"]
@@ -68,18 +70,15 @@ def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], li
 
 
 def _read_only(entry: Input) -> Input:
-    if isinstance(entry.data, np.ndarray):
-        view = entry.data.view()
-        view.flags.writeable = False
-        return entry._replace(data=view)
-    return entry
+    is_array = isinstance(entry.data, np.ndarray)
+    return entry._replace(data=read_only(entry.data)) if is_array else entry
 
 
 class _ExecutorWork:
     def __init__(self, executor: Executor, task: Task) -> None:
         self._executor = executor
         self._task = task
-        self._func = pack(task.func).data
+        self._func = pack_by_value(task.func)
         self._done: set[int] = set()
         self._cancelled = False
 
@@ -103,6 +102,8 @@ class _ExecutorWork:
                 data = data[(slice(None),) * entry.axis + (slice(start, stop),)]
             elif entry.kind == "sequence":
                 data = data[start:stop]
+            elif entry.kind == "rows":
+                data = take_rows(data, start, stop)
             inputs.append(entry._replace(data=data))
         part = job._replace(n=stop - start, chunksize=stop - start, inputs=tuple(inputs), out=None)
         return self._executor.submit(run_chunk, self._func, part, k, start)

@@ -41,6 +41,7 @@ from .._control import (
     unpack_records,
 )
 from .._errors import WorkerDied
+from .._hints import hint_at_copies
 from .._interrupts import Uninterrupted
 from .._kernel import Form
 from .._messages import (
@@ -80,6 +81,7 @@ def _pack_function(func: Any) -> tuple[Packed, bytes, bool]:
         from .._team import _cannot_pickle
 
         raise _cannot_pickle(func, exc) from None
+    hint_at_copies(name_of(func), packed.placed)
     if packed.segments or packed.keep:
         return packed, b"", True  # it refers to arrays, which must not be kept alive by a cache
     digest = hashlib.blake2b(packed.data, digest_size=16).digest()
