@@ -25,6 +25,7 @@ from ._array import (
     zeros,
     zeros_like,
 )
+from ._current import Context, current
 from ._errors import MapError, RemoteError, SharedMemoryError, WorkerDied
 from ._future import MapFuture
 from ._map import pmap, pmap_chunks, pmap_ranges, preduce
@@ -34,6 +35,7 @@ from ._team import Team, shutdown
 __version__ = "0.1.0"
 
 __all__ = [
+    "Context",
     "MapError",
     "MapFuture",
     "RemoteError",
@@ -43,6 +45,7 @@ __all__ = [
     "adopt",
     "asshared",
     "config",
+    "current",
     "empty",
     "empty_like",
     "full",

@@ -69,6 +69,8 @@ class Outcome:
         """Raised before any chunk: the function did not unpickle, say."""
         self._losses: dict[int, int] = {}
         """How often a chunk was lost, or stuck."""
+        self._begun: dict[int, int] = {}
+        """How often a chunk was begun by a worker that did not live to hand it over."""
         self._early_deaths = 0
         """Deaths in a row that cost no chunk: loading the function may be what kills."""
         self._causes: list[str] = []
@@ -112,6 +114,7 @@ class Outcome:
     def note_stuck(self, chunk: int, index: int, exc: Exception, who: str) -> None:
         """A call took too long, and its worker was ended."""
         self._losses[chunk] = self._losses.get(chunk, 0) + 1
+        self._begun[chunk] = self._begun.get(chunk, 0) + 1
         start, stop = self._plan.limits(chunk)
         exc.add_note(f"raised by {self._name} {self.describe(index, start, stop)}, in {who}")
         self._failures[start] = Failure(start, stop, exc)
@@ -124,6 +127,7 @@ class Outcome:
         )
         self._causes.append(cause + where)
         for chunk in lost:
+            self._begun[chunk] = self._begun.get(chunk, 0) + 1
             # The others had run well, and only their results are gone: no fault of theirs.
             if chunk == current or not self.is_safe():
                 self._losses[chunk] = self._losses.get(chunk, 0) + 1
@@ -170,6 +174,10 @@ class Outcome:
             for index in range(start, stop) if self._failures else ():
                 self._failures.pop(index, None)
         return again
+
+    def attempts(self, chunks: Iterable[int]) -> dict[int, int]:
+        """How often each of these chunks was begun before."""
+        return {chunk: self._begun.get(chunk, 0) for chunk in chunks}
 
     # ------------------------------------------------ the end
 

@@ -153,7 +153,7 @@ class _ProcessWork(Run):
             return memo.job_id, *memo.packed, None
         inputs = task.job.inputs
         is_plain = all(
-            entry.kind in ("array", "items") or type(entry.data) in (range, np.ndarray)
+            entry.kind in ("array", "stored", "items") or type(entry.data) in (range, np.ndarray)
             for entry in inputs
         )
         packed = (pack_plain if is_plain else pack)(task.job)
@@ -181,7 +181,7 @@ class _ProcessWork(Run):
         workers = self._workers if todo is None else min(self._workers, len(todo))
         chunks, root, segments = None, None, self._segments
         if todo is not None:
-            chunks, root = make_payload(pack_plain(todo).data)
+            chunks, root = make_payload(pack_plain(self._task.outcome.attempts(todo)).data)
             segments |= chunks.segments()
         shares = None
         if plan.schedule == "static" and todo is None:
@@ -351,14 +351,14 @@ class _ProcessWork(Run):
 
     def _arrays(self) -> list[Any]:
         job, columns = self._task.job, self._task.collector.columns
-        arrays = [entry.data for entry in job.inputs if hasattr(entry.data, "__array_interface__")]
-        return [*arrays, *(columns or ())]
+        arrays = [*(entry.data for entry in job.inputs), *(columns or ())]
+        return [a for a in arrays if hasattr(a, "__array_interface__")]
 
-    def note_death(self, death: Death) -> list[int]:
+    def note_death(self, death: Death) -> dict[int, int]:
         """See `Run`: decide what becomes of what a dead worker held."""
         task, control = self._task, self.control
         if control is None:
-            return []
+            return {}
         if death.is_broken_start:
             if self.failed_start is not None:
                 self._fatal = restore_exception(
@@ -367,7 +367,7 @@ class _ProcessWork(Run):
             else:
                 everything = ((0, task.plan.n),)
                 self._fatal = WorkerDied(f"{death.cause()}, while it started", everything)
-            return []
+            return {}
         first, stop = death.claim
         tickets = range(first, min(stop, task.plan.chunks))
         claim = list(tickets) if self._todo is None else [self._todo[t] for t in tickets]
@@ -396,14 +396,14 @@ class _ProcessWork(Run):
         if task.outcome.is_given_up():
             self._team.disown(self)
             control.stop(task.plan.chunks, -1)
-            return []
+            return {}
         if task.outcome.gives_up_on(lost):
             control.stop(task.plan.chunks, min(lost))
-            return []
+            return {}
         redo = task.outcome.select(undone) if death.replaced else []
         if redo:
             self._redo[death.rank] = redo
-        return redo
+        return task.outcome.attempts(redo)
 
     def _tick(self) -> None:
         task = self._task
