@@ -28,6 +28,7 @@ from ._array import (
     zeros,
     zeros_like,
 )
+from ._current import Context, current
 from ._errors import MapError, PerformanceWarning, RemoteError, SharedMemoryError, WorkerDied
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Context",
     "MapError",
     "MapFuture",
     "PerformanceWarning",
@@ -50,6 +52,7 @@ __all__ = [
     "adopt",
     "asshared",
     "config",
+    "current",
     "empty",
     "empty_like",
     "full",

@@ -13,17 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _array
+from . import _array, _stored
 from ._engines import Engine, Memo
+from ._files import on_one_mapping, reserve_file
 from ._kernel import Input
 from ._messages import Copies, pack
 from ._options import Options
-from ._plan import Plan, parse_chunksize
+from ._plan import Plan, align_chunksize, parse_chunksize
 from ._reduction import is_plain, read_only
 from ._rows import count_rows, describe_items, has_rows
 from ._share import share
+from ._stencil import Trim, choose_trim, make_stencils
+from ._stored import Stored, find_stored
 
-__all__ = ["Bound", "Request", "bind", "hand_over"]
+__all__ = ["Bound", "Request", "bind", "hand_over", "hand_over_outputs"]
 
 Array = NDArray[Any]
 
@@ -51,6 +54,8 @@ class Request(NamedTuple):
     """A function that only ever returns None gives a list all the same."""
     finish: Callable[[Any], Any]
     """From what was collected to what the verb returns."""
+    depth: Any = 0
+    boundary: Any = None
 
 
 class Bound(NamedTuple):
@@ -68,6 +73,8 @@ class Bound(NamedTuple):
     """An output is an input."""
     memo: Memo | None
     """Only if everything it refers to lies in shared memory."""
+    trim: Trim | None
+    """What takes the neighbours off the results."""
 
 
 # ---------------------------------------------------------------- binding inputs
@@ -75,7 +82,10 @@ class Bound(NamedTuple):
 
 def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
     """Kind and data of one input, see `Input`."""
-    if (
+    stored = find_stored(value)
+    if stored is not None:
+        value = stored if axis is not None else stored[...]
+    elif (
         axis is not None
         and not isinstance(value, np.ndarray)
         and hasattr(value, "__array__")
@@ -84,7 +94,7 @@ def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
         values = np.asarray(value)
         # A column of strings, say: its values are as good, one by one, as those of any sequence.
         value = list(value) if values.dtype.hasobject and values.ndim == 1 else values
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, Stored)):
         _array.check_dtype(value.dtype, f"input {position}")
         if axis is None:
             return "whole", value
@@ -95,7 +105,7 @@ def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
             )
         if not -value.ndim <= axis < value.ndim:
             raise np.exceptions.AxisError(axis, value.ndim)
-        return "array", value
+        return "array" if isinstance(value, np.ndarray) else "stored", value
     if axis is None:
         return "whole", value
     if axis != 0:
@@ -134,7 +144,7 @@ def _bind_inputs(
         ):
             raise TypeError(f"axis must be an int, None, or a tuple of them, not {its_axis!r}")
         kind, data = _as_input(value, its_axis, position)
-        if kind == "array":
+        if kind in ("array", "stored"):
             assert its_axis is not None
             its_axis = its_axis.__index__() % data.ndim
             lengths.append(data.shape[its_axis])
@@ -160,6 +170,25 @@ def _bind_inputs(
     return bound, lengths[0], nbytes, first
 
 
+def _add_stencils(bound: list[Input], depth: Any, boundary: Any) -> list[Input]:
+    """Inputs that know which neighbours their chunks get."""
+    if type(depth) is int and depth == 0:
+        return bound
+    if not isinstance(depth, list) and any(entry.kind == "sequence" for entry in bound):
+        raise TypeError(
+            "depth= gives chunks of arrays their neighbours; for a list or range among the inputs, "
+            "give a list of depths, one per input, with 0 for that one"
+        )
+    arrays = [
+        (entry.data.shape, entry.data.dtype, entry.axis)
+        if entry.kind in ("array", "stored")
+        else None
+        for entry in bound
+    ]
+    stencils = make_stencils(depth, boundary, arrays)
+    return [entry._replace(stencil=stencil) for entry, stencil in zip(bound, stencils, strict=True)]
+
+
 def hand_over(
     bound: tuple[Input, ...], plan: Plan, engine: Engine
 ) -> tuple[tuple[Input, ...], tuple[Any, ...]]:
@@ -176,6 +205,10 @@ def hand_over(
                 else:
                     data = _array.place(data) if is_plain(data) else share(data)
                     keep.append(data)
+        elif entry.kind == "stored" and engine.shares_memory and not engine.in_process:
+            if data.why_not_read:
+                raise ValueError(f"input {len(handed)}: {data.why_not_read}")
+            data = data.elsewhere()
         elif entry.kind == "sequence" and not engine.sees_caller and not isinstance(data, range):
             packed = [pack(data[slice(*plan.limits(k))], copies) for k in range(plan.chunks)]
             offsets = [0, *accumulate(len(each.data) for each in packed)]
@@ -194,20 +227,23 @@ def hand_over(
 # ---------------------------------------------------------------- binding outputs
 
 
-def _check_out(out: Array, n: int, axis: int, position: str) -> None:
+def _check_out(out: Any, n: int, axis: int, position: str) -> None:
     """Refuse what cannot be filled."""
-    if not isinstance(out, np.ndarray):
+    is_stored = isinstance(out, Stored)
+    if is_stored and out.why_not_write:
+        raise ValueError(f"{position} {out.why_not_write}")
+    if not is_stored and not isinstance(out, np.ndarray):
         raise TypeError(f"{position} must be an array, not {type(out).__name__}")
     _array.refuse_masked(out)
     _array.check_dtype(out.dtype, position)
-    if not out.flags.writeable:
+    if not is_stored and not out.flags.writeable:
         raise ValueError(f"{position} is read-only")
     if out.ndim == 0 or not -out.ndim <= axis < out.ndim or out.shape[axis] != n:
         raise ValueError(
             f"{position} has shape {out.shape}, but length {n} along axis {axis} is needed: one entry "
             "per index"
         )
-    if _overlaps_itself(out):
+    if not is_stored and _overlaps_itself(out):
         raise ValueError(f"{position} overlaps itself (a broadcast or sliding-window view)")
 
 
@@ -253,18 +289,27 @@ def _is_same_index(out: Array, source: Array) -> bool:
     return extent <= abs(out.strides[0])
 
 
-def _check_overlap(outs: Sequence[Array], axis: int, bound: list[Input]) -> bool:
+def _check_overlap(outs: Sequence[Any], axis: int, bound: list[Input]) -> bool:
     """Whether an output is an input (at the same indices; anything else is refused)."""
-    in_place = False
+    in_place = _stored.check_overlap(outs, axis, bound)
+    outs = [out for out in outs if not isinstance(out, Stored)]
     for j, out in enumerate(outs):
         for other in outs[:j]:
-            if _shares(out, other):
+            if _shares(*on_one_mapping(out, other)):
                 raise ValueError("two outputs overlap each other")
         for position, entry in enumerate(bound):
-            if not isinstance(entry.data, np.ndarray) or not _shares(out, entry.data):
+            if not isinstance(entry.data, np.ndarray):
                 continue
-            moved = np.moveaxis(entry.data, entry.axis, 0)
-            if entry.kind == "whole" or not _is_same_index(np.moveaxis(out, axis, 0), moved):
+            target, source = on_one_mapping(out, entry.data)
+            if not _shares(target, source):
+                continue
+            if entry.stencil is not None and entry.stencil.reaches_others:
+                raise ValueError(
+                    f"out overlaps input {position}, of which depth= makes every chunk see items that "
+                    "belong to others: it would see results in their place; write into a different array"
+                )
+            moved = np.moveaxis(target, axis, 0), np.moveaxis(source, entry.axis, 0)
+            if entry.kind == "whole" or not _is_same_index(*moved):
                 raise ValueError(
                     f"out overlaps input {position} at other indices: a result would be overwritten "
                     "input that another call still reads; write into a different array"
@@ -274,9 +319,30 @@ def _check_overlap(outs: Sequence[Array], axis: int, bound: list[Input]) -> bool
 
 
 def _outputs_of(out: Any) -> tuple[Any, ...]:
+    """The arrays that ``out=`` names, stored ones as `Stored`."""
     if out is None or out is list or out is np.ndarray:
         return ()
-    return out if isinstance(out, tuple) else (out,)
+    outs = out if isinstance(out, tuple) else (out,)
+    return tuple([each if type(each) is np.ndarray else find_stored(each) or each for each in outs])
+
+
+def hand_over_outputs(outs: tuple[Any, ...], engine: Engine) -> tuple[tuple[Any, ...], str]:
+    """Outputs in the form the engine's workers get them, and how stored ones are filled (`Job.store`)."""
+    stored = [each for each in outs if isinstance(each, Stored)]
+    is_elsewhere = engine.shares_memory and not engine.in_process
+    store = "write" if stored else ""
+    if stored and not engine.in_process:
+        if not engine.shares_memory or any(each.has_one_writer for each in stored):
+            store = "hand"
+    targets: list[Any] = []
+    for each in outs:
+        if isinstance(each, Stored):
+            targets.append(each.elsewhere("r+") if is_elsewhere else each)
+            continue
+        reserve_file(each)
+        is_private = is_elsewhere and store != "hand" and _array.handle_of(each) is None
+        targets.append(_array.empty_like(each) if is_private else each)
+    return tuple(targets), store
 
 
 def _declared_dtypes(dtype: Any) -> tuple[Any, ...] | None:
@@ -305,12 +371,15 @@ def bind(request: Request, options: Options) -> Bound:
         n, nbytes, first_axis = request.n, 1, 0
     else:
         inputs, n, nbytes, first_axis = _bind_inputs(request.inputs, request.axis)
+        inputs = _add_stencils(inputs, request.depth, request.boundary)
     for entry in inputs if verb == "items" else ():
         if entry.kind == "rows" and (reason := describe_items(entry.data)) is not None:
             raise TypeError(reason)
     gather = request.gather
     if gather is None:
-        gather = out is list or (out is None and not any(e.kind == "array" for e in inputs))
+        gather = out is list or (
+            out is None and not any(e.kind in ("array", "stored") for e in inputs)
+        )
     outs = _outputs_of(out)
     if outs and dtype is not None:
         raise TypeError("give out= or dtype=, not both: the output's dtype is that of out")
@@ -325,8 +394,13 @@ def bind(request: Request, options: Options) -> Bound:
             "retries= needs an out that is not an input: a range begun twice would differ"
         )
     nbytes += sum(each.nbytes // max(1, n) for each in outs)
-    size = parse_chunksize(options.chunksize, n, nbytes, verb != "items")
+    stencils = [entry.stencil for entry in inputs if entry.stencil is not None]
+    least = max((stencil.least_chunksize for stencil in stencils), default=1)
+    size = parse_chunksize(options.chunksize, n, nbytes, verb != "items", least)
+    reads, writes = _stored.storage_lengths(inputs, outs, axis)
+    if reads or writes:
+        size = align_chunksize(size, nbytes, reads if options.chunksize == "auto" else [], writes)
     plan = Plan(n, size, options.schedule)
-    return Bound(
-        n, axis, gather, tuple(inputs), outs, _declared_dtypes(dtype), plan, in_place, None
-    )
+    trim = None if gather else choose_trim(stencils, axis)
+    dtypes = _declared_dtypes(dtype)
+    return Bound(n, axis, gather, tuple(inputs), outs, dtypes, plan, in_place, None, trim)

@@ -45,10 +45,12 @@ class Collector:
         self._nothing: list[int] = []
         """Chunks for which None was returned, while no output was known."""
         self.kind: Any = "unknown"
-        self.columns: tuple[Array, ...] | None = job.out
-        """Outputs, axis first; as the kernels know them."""
+        self.columns: tuple[Any, ...] | None = job.out
+        """Outputs, axis first; as the kernels know them, but stored ones as the caller has them."""
         if job.out is not None:
             self.kind = "array" if len(job.out) == 1 else tuple
+        self._placed: set[int] = set()
+        """Chunks that were handed over and put where they belong at once."""
 
     # ------------------------------------------------ while the map runs
 
@@ -99,8 +101,32 @@ class Collector:
 
     def add(self, pieces: list[tuple[int, Any]]) -> None:
         """Take results that were handed over rather than written in place."""
+        if self.job.out is not None and not self.job.gather:
+            for k, (kind, columns) in pieces:  # so that they need not be kept
+                self._put(k, kind, columns)
+            return
         for k, piece in pieces:
             self.pieces[k] = piece
+
+    def _put(self, k: int, kind: Any, columns: tuple[Array, ...]) -> None:
+        """Put a chunk's columns into an output that was known from the start."""
+        start, stop = self.plan.limits(k)
+        assert self.columns is not None
+        check_kind(kind, len(columns), self.kind, len(self.columns))
+        for column, target in zip(columns, self.columns, strict=True):
+            if column.shape[1:] != target.shape[1:]:
+                raise ValueError(
+                    f"the function returned shape {column.shape[1:]}, but out holds items of "
+                    f"{target.shape[1:]}"
+                )
+            if not np.can_cast(column.dtype, target.dtype, "same_kind"):
+                raise TypeError(
+                    f"the function returned dtype {column.dtype}, which cannot be cast to out's "
+                    f"{target.dtype} (casting is 'same_kind')"
+                )
+        for column, target in zip(columns, self.columns, strict=True):
+            target[start:stop] = column
+        self._placed.add(k)
 
     def note_nothing(self, marks: bytes) -> None:
         """Take from the ledger for which chunks the function returned None."""
@@ -120,7 +146,9 @@ class Collector:
             return (None,)
         if piece is not _MISSING:
             kind, parts = piece
-        elif self.columns is not None and (mark == DONE or (over and mark & 1)):
+        elif self.columns is not None and (
+            mark == DONE or (over and mark & 1) or k in self._placed
+        ):
             kind, parts = self.kind, tuple(column[start:stop] for column in self.columns)
         else:
             return None
@@ -154,8 +182,10 @@ class Collector:
         if self.job.gather:
             return self._shape_result(self._gathered())
         self.settle()
-        if failed and self.job.out is None and self.columns is not None:
+        if failed and self.columns is not None and (self.job.out is None or self.job.store):
             self._blank(failed)
+        if self.job.out is not None:
+            return self._shape_result(None)  # which is `out` itself
         return self._shape_result(self._assemble(self.kind, self.columns or ()))
 
     def _gathered(self) -> Any:

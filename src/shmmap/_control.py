@@ -271,6 +271,10 @@ class Outbox:
             _segment.detach(page.segment.id)
         return tuple(page.segment.id for page in gone)
 
+    def waiting_nbytes(self) -> int:
+        """Bytes in pages of which something has not been taken."""
+        return sum(page.filled for page in self._pages if not page.is_free())
+
     def put(self, payload: bytes) -> tuple[int, int, int]:
         """Put a payload in place: ``page id, offset, nbytes`` for its record."""
         nbytes = len(payload)

@@ -13,15 +13,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
+from operator import length_hint
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._array import POUR_NBYTES, Pour
+from ._current import Context
 from ._messages import unpack
 from ._reduction import view_of
 from ._rows import take_rows
+from ._stencil import Stencil, Trim
 
 __all__ = ["FillKernel", "Form", "GatherKernel", "Input", "Job", "Port", "make_kernel"]
 
@@ -41,15 +44,17 @@ class Input(NamedTuple):
     """One input of a map."""
 
     kind: str
-    """``"array"``: sliced along `axis`; ``"whole"``: passed whole; ``"items"``: a pickled sequence;
-    ``"sequence"``: a sequence that is sliced as it is (range, or any in the caller's process);
-    ``"rows"``: a frame or sparse matrix, see `_rows`."""
+    """``"array"``: sliced along `axis`; ``"stored"``: the same, read at every slice; ``"whole"``: passed
+    whole; ``"items"``: a pickled sequence; ``"sequence"``: a sequence that is sliced as it is (range, or any
+    in the caller's process); ``"rows"``: a frame or sparse matrix, see `_rows`."""
     data: Any
     axis: int = 0
     offsets: Any = None
     """Items only: where each chunk's pickle begins in `data`, one more entry than chunks."""
     segments: frozenset[int] = frozenset()
     """Items only: segments that their pickles refer to."""
+    stencil: Stencil | None = None
+    """Arrays only: the neighbours that each chunk gets."""
 
 
 class Job(NamedTuple):
@@ -75,6 +80,11 @@ class Job(NamedTuple):
     """A failed item or chunk is reported, and does not stop the others."""
     retries: int
     """How often a failed call of the function is tried again, at once and in place."""
+    trim: Trim | None = None
+    """Takes the neighbours off the results again."""
+    store: str = ""
+    """``"write"``: outputs are stored arrays, written by whoever runs the chunk; ``"hand"``: by the caller,
+    to whom every chunk's results are handed over; empty: outputs are in memory."""
 
 
 class Form(NamedTuple):
@@ -105,6 +115,9 @@ class Port(Protocol):
         `at_once`: the chunk takes long enough that others should not wait for its end.
         """
 
+    def wait_taken(self, nbytes: int) -> None:
+        """Wait until no more than that of what was handed over has not been taken."""
+
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report that the function failed, and that the map goes on."""
 
@@ -116,13 +129,17 @@ class Port(Protocol):
 
 
 class Position:
-    """Where the function is just now, for error reports."""
+    """Where the function is just now, for error reports and `current`."""
 
-    __slots__ = ("index", "start", "stop")
+    __slots__ = ("index", "items", "start", "stop", "tries")
 
     def __init__(self) -> None:
         self.index = -1
         self.start = self.stop = 0
+        self.items: Any = ()
+        """The iterator that one of the inputs' items come from: it knows how many are left."""
+        self.tries = 0
+        """How often this call has failed just now."""
 
 
 # ---------------------------------------------------------------- inputs
@@ -138,11 +155,16 @@ def _itself(data: Any) -> Any:
 
 def _make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
     """A function ``(k, start, stop) -> what chunk k gets of this input``."""
-    data, axis = entry.data, entry.axis
+    data, axis, stencil = entry.data, entry.axis, entry.stencil
+    if stencil is not None:
+        return lambda k, start, stop: stencil.cut(data, start, stop)
     if entry.kind == "array" and (axis == 0 or verb == "items"):
         moved = data if axis == 0 else np.moveaxis(data, axis, 0)
         return lambda k, start, stop: moved[start:stop]
-    if entry.kind == "array":
+    if entry.kind == "stored" and verb == "items":
+        ahead = (slice(None),) * axis
+        return lambda k, start, stop: np.moveaxis(data[(*ahead, slice(start, stop))], axis, 0)
+    if entry.kind in ("array", "stored"):
         before = (slice(None),) * axis
         return lambda k, start, stop: data[(*before, slice(start, stop))]
     if entry.kind == "whole":
@@ -193,12 +215,17 @@ class _Kernel:
         self.position = Position()
         self.first_index = 0
         """Index of the job's item 0, where the job is a part of the map."""
+        self.attempts: dict[int, int] = {}
+        """How often chunks were begun by workers that are no more; only those that were."""
         self._streams = None if job.seed is None else _Streams(job.seed)
+        if job.trim is not None and job.inputs:
+            func = job.trim.wrap(func, self.position)
         if clock is not None and job.verb != "items":
             func = self._timed(func, clock)
         self.func = func
         self._clock = clock
         self._slicers = [_make_slicer(entry, job.verb) for entry in job.inputs]
+        self._mapped = next((j for j, e in enumerate(job.inputs) if e.kind != "whole"), 0)
         self._n = job.n
         self._size = job.chunksize
 
@@ -217,17 +244,28 @@ class _Kernel:
 
         return timed
 
+    def where(self, rank: int | None) -> Context:
+        """What `current` tells; see there."""
+        position, first = self.position, self.first_index
+        index = None
+        if self.job.verb == "items":
+            index = first + position.stop - 1 - length_hint(position.items)
+        attempt = position.tries + self.attempts.get(position.start // self._size, 0)
+        return Context(first + position.start, first + position.stop, index, rank, attempt)
+
     def call_chunk(self, k: int, start: int, stop: int) -> Any:
         """Call the function for a whole chunk."""
         if self.job.verb == "ranges":
             args: Any = (start, stop)
         else:
             args = [slicer(k, start, stop) for slicer in self._slicers]
-        for _ in range(self.job.retries):
+        for tries in range(self.job.retries):
+            self.position.tries = tries
             try:
                 return self._call(args, start)
             except Exception:
                 pass
+        self.position.tries = self.job.retries
         return self._call(args, start)
 
     def _call(self, args: Any, index: int) -> Any:
@@ -238,6 +276,7 @@ class _Kernel:
     def iterate(self, k: int, start: int, stop: int) -> Iterator[Any]:
         """The function's results for a chunk's items, one at a time."""
         args = [slicer(k, start, stop) for slicer in self._slicers]
+        args[self._mapped] = self.position.items = iter(args[self._mapped])
         job = self.job
         if self._streams is None and self._clock is None and not (job.keep_going or job.retries):
             return map(self.func, *args)
@@ -250,6 +289,7 @@ class _Kernel:
         for i, values in enumerate(zip(*args), start):  # noqa: B905 - some inputs repeat for ever
             left = job.retries
             while True:
+                self.position.tries = job.retries - left
                 if clock is not None:
                     clock[INDEX] = i
                     clock[SINCE] = time.monotonic_ns()
@@ -333,6 +373,7 @@ class GatherKernel(_Kernel):
     def reset(self) -> None:
         """Make ready for another call of the same map."""
         self._held.clear()
+        self.position.items = ()
 
 
 _NUMBERS = frozenset((bool, int, float, complex, np.float64, np.float32, np.int64, np.bool_))
@@ -722,8 +763,37 @@ class FillKernel(_Kernel):
         self._held.clear()
         self._held_nbytes = 0
         self._in_place = None
+        self.position.items = ()
         if not self._declared:
             self._kind, self._out, self._pours = "unknown", None, ()
+
+
+class StoreKernel(FillKernel):
+    """Results go into arrays that are not in memory, a block per chunk."""
+
+    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+        super().__init__(job, func, port, clock)
+        self._targets = job.out or ()
+        self._out, self._declared = None, False  # blocks are put together in memory of their own
+
+    def reset(self) -> None:
+        """See `FillKernel`; the kind stays what it is."""
+        self.position.items = ()
+
+    def _place(self, k: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]) -> None:
+        if kind is FAILED_ITEM:
+            self.port.mark(k)
+            return
+        check_kind(kind, len(columns), self._kind, len(self._targets))
+        for column, target in zip(columns, self._targets, strict=True):
+            self._check_declared(column[0], target)
+        if self.job.store == "hand":
+            self.port.wait_taken(HELD_NBYTES)
+            self.port.results(k, k + 1, [(k, (kind, columns))])
+            return
+        for column, target in zip(columns, self._targets, strict=True):
+            target[start:stop] = column
+        self.port.mark(k)
 
 
 Kernel = GatherKernel | FillKernel
@@ -731,4 +801,6 @@ Kernel = GatherKernel | FillKernel
 
 def make_kernel(job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> Kernel:
     """The kernel for a job."""
-    return (GatherKernel if job.gather else FillKernel)(job, func, port, clock)
+    if job.gather:
+        return GatherKernel(job, func, port, clock)
+    return (StoreKernel if job.store else FillKernel)(job, func, port, clock)

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _array
-from ._bind import Bound, Request, bind, hand_over
+from ._bind import Bound, Request, bind, hand_over, hand_over_outputs
 from ._collect import Collector
 from ._engines import Task
 from ._freeze import frozen
@@ -41,12 +41,14 @@ from ._options import Keywords, Options, make_key, make_options, resolve_engine
 from ._outcome import Outcome
 from ._progress import Progress
 from ._recall import recall, remember
+from ._stored import Stored, Target
 from ._team import Team, name_of
 
 __all__ = ["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
 
 Array = NDArray[Any]
 T = TypeVar("T")
+Depth = int | tuple[Any, ...] | dict[int, Any]
 
 _MISSING: Any = object()
 
@@ -72,13 +74,10 @@ def _run(request: Request, options: Options) -> Any:
     if not engine.shares_memory and (request.verb == "ranges" or bound.in_place):
         what = "pmap_ranges" if request.verb == "ranges" else "an out that is an input"
         raise ValueError(f"{what} needs shared memory, which an Executor's workers do not have")
-    inputs, targets, keep = bound.inputs, bound.outs, ()
+    inputs, targets, keep, store = bound.inputs, bound.outs, (), ""
     if bound.memo is None:
         inputs, keep = hand_over(inputs, bound.plan, engine)
-        if not engine.in_process and engine.shares_memory:
-            targets = tuple(
-                _array.empty_like(out) if _array.handle_of(out) is None else out for out in targets
-            )
+        targets, store = hand_over_outputs(targets, engine)
     job = Job(
         request.verb,
         bound.gather,
@@ -92,17 +91,21 @@ def _run(request: Request, options: Options) -> Any:
         options.timeout,
         options.on_error != "raise",
         options.retries,
+        bound.trim,
+        store,
     )
 
     def finish(result: Any) -> Any:
         if not targets:
             return request.finish(result)
         for out, target in zip(bound.outs, targets, strict=True):
-            if target is not out:  # private: the workers have filled a shared one in its place
+            if target is not out and not store:  # private: the workers have filled a shared one
                 _array.copy_into(out, target)
         return request.finish(request.out)
 
     collector = Collector(job, bound.plan, shape=finish, none_as_list=request.none_as_list)
+    if store:
+        collector.columns = _axis_first(bound.outs, bound.axis)
     outcome = Outcome(
         job,
         bound.plan,
@@ -143,8 +146,13 @@ def _run(request: Request, options: Options) -> Any:
     return MapFuture(work, wait, collector)
 
 
-def _axis_first(arrays: tuple[Array, ...], axis: int) -> tuple[Array, ...]:
-    return arrays if axis == 0 else tuple(np.moveaxis(a, axis, 0) for a in arrays)
+def _axis_first(arrays: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
+    return tuple(
+        [
+            Target(a, axis) if type(a) is Stored else np.moveaxis(a, axis, 0) if axis else a
+            for a in arrays
+        ]
+    )
 
 
 def _finish_empty(request: Request, bound: Bound, options: Options) -> Any:
@@ -207,12 +215,13 @@ def pmap(
         or None; with ``out=list``, or if no input is an array, any object.
     *inputs : array or iterable
         Zipped: they must have equal lengths along `axis`. Shared arrays and memory-mapped ones reach the
-        workers without a copy; private ones are copied once, and are read-only in `func`.
+        workers without a copy; private ones are copied once, and are read-only in `func`. zarr arrays and
+        ``h5py`` datasets are read range by range, by each worker itself.
     axis : int or tuple, default 0
         Axis to map over; a tuple has one entry per input, where None passes that input whole.
     out : array, tuple of arrays, ``list`` or ``numpy.ndarray``, optional
-        Where results go: written by the workers if shared. ``list`` asks for a list of any objects,
-        ``numpy.ndarray`` for an array where a list is the default.
+        Where results go: written by the workers if shared; a zarr array or ``h5py`` dataset, too. ``list``
+        asks for a list of any objects, ``numpy.ndarray`` for an array where a list is the default.
     dtype : dtype-like or tuple of them, optional
         Dtype of the result; by default ``numpy.result_type`` of all results.
     **options
@@ -259,6 +268,8 @@ def pmap_chunks(
     axis: int | tuple[int | None, ...] = 0,
     out: Any = None,
     dtype: DTypeLike | tuple[DTypeLike, ...] | None = None,
+    depth: Depth | list[Depth] = 0,
+    boundary: Any = None,
     **options: Unpack[Keywords],
 ) -> Any:
     """Call ``func(chunk, ...)`` for every chunk of indices along an axis, in parallel.
@@ -270,6 +281,12 @@ def pmap_chunks(
         arrays, of the same length along `axis`.
     *inputs, axis, out, dtype, **options
         As for :func:`pmap`. ``out`` may be an input: the map then works in place.
+    depth : int, tuple or dict, default 0
+        Neighbours that each chunk gets on each side, along `axis`; a pair for before and after. A dict or
+        a tuple gives them by axis, a list by input. They are taken off the result, unless ``out=list``.
+    boundary : None, str, constant, tuple or dict, default None
+        What lies outside the array: nothing (None or ``"none"``), ``"reflect"``, ``"periodic"``,
+        ``"nearest"``, or a constant; by axis or input as `depth`.
 
     Returns
     -------
@@ -292,8 +309,14 @@ def pmap_chunks(
     True
     >>> x
     array([1., 2., 3.])
+    >>> def smooth(x):
+    ...     return np.convolve(x, [0.25, 0.5, 0.25], "same")
+    >>> shmmap.pmap_chunks(smooth, x, depth=1, boundary="reflect")
+    array([1.25, 2.  , 2.75])
     """
-    request = Request("chunks", func, inputs, 0, axis, out, dtype, None, True, _identity)
+    request = Request(
+        "chunks", func, inputs, 0, axis, out, dtype, None, True, _identity, depth, boundary
+    )
     return _run(request, make_options(options))
 
 

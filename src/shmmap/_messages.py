@@ -106,9 +106,10 @@ class Call(NamedTuple):
     by_value: bool
     """Pickled by value: then only the one loaded last may be used again."""
     chunks: Payload | None
-    """Tickets are positions in this list of chunk numbers. None: tickets are chunk numbers."""
+    """Tickets are positions in this dict: chunk numbers, and how often each was begun before. None:
+    tickets are chunk numbers."""
     redo: Payload | None
-    """Chunks its predecessor on this rank had begun or drawn, to be done first."""
+    """Chunks its predecessor on this rank had begun or drawn, to be done first; a dict like `chunks`."""
     share: tuple[int, int] | None
     """Static schedule: this worker's own tickets. None: draw."""
     team: int

@@ -16,7 +16,7 @@ behind one door, a lock that each public method takes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ._collect import Collector
@@ -83,6 +83,8 @@ class Outcome:
         """Raised before any chunk: the function did not unpickle, say."""
         self._losses: dict[int, int] = {}
         """How often a chunk was lost, or stuck."""
+        self._begun: dict[int, int] = {}
+        """How often a chunk was begun by a worker that did not live to hand it over."""
         self._early_deaths = 0
         """Deaths in a row that cost no chunk: loading the function may be what kills."""
         self._causes: list[str] = []
@@ -133,6 +135,7 @@ class Outcome:
         exc.add_note(f"raised by {self._name} {self.describe(index, start, stop)}, in {who}")
         with self._door:
             self._losses[chunk] = self._losses.get(chunk, 0) + 1
+            self._begun[chunk] = self._begun.get(chunk, 0) + 1
             self._failures[start] = Failure(start, stop, exc)
             return self._judge([chunk], undone)
 
@@ -150,6 +153,7 @@ class Outcome:
             self._early_deaths = 0 if lost else self._early_deaths + 1
             self._causes.append(cause + where)
             for chunk in lost:
+                self._begun[chunk] = self._begun.get(chunk, 0) + 1
                 # The others had run well, and only their results are gone: no fault of theirs.
                 if chunk == current or not self.is_safe():
                     self._losses[chunk] = self._losses.get(chunk, 0) + 1
@@ -201,6 +205,10 @@ class Outcome:
             for index in range(start, stop) if self._failures else ():
                 self._failures.pop(index, None)
         return again
+
+    def attempts(self, chunks: Iterable[int]) -> dict[int, int]:
+        """How often each of these chunks was begun before."""
+        return {chunk: self._begun.get(chunk, 0) for chunk in chunks}
 
     # ------------------------------------------------ the end
 

@@ -9,11 +9,12 @@ converted nowhere else but here and in the innermost loops of `_kernel`, which i
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Plan", "auto_chunksize", "merge_ranges", "parse_chunksize"]
+__all__ = ["Plan", "align_chunksize", "auto_chunksize", "merge_ranges", "parse_chunksize"]
 
 # A vectorised function works through its chunk several times (inputs, temporaries, result), so the
 # chunk should stay within the L2 cache. Larger: it spills to memory; smaller: the calls show.
@@ -23,6 +24,9 @@ CHUNKS_MIN = 32
 # Per-item functions: enough chunks that a worker with dear items does not finish long after the
 # others, few enough that the cost of a chunk stays small beside the cost of its items.
 ITEM_CHUNKS = 2048
+# Chunks are made whole storage chunks, which are read and decompressed as one, up to this size. More:
+# fewer bytes are read twice; less: a chunk and its results need less memory.
+STORED_NBYTES = 1 << 26
 # What one chunk of items may hold, so that results in flight stay bounded.
 ITEM_CHUNK_NBYTES = 1 << 23
 
@@ -79,8 +83,25 @@ def auto_chunksize(n: int, item_nbytes: int, vectorised: bool) -> int:
     return max(1, min(ITEM_CHUNK_NBYTES // item_nbytes, -(-n // ITEM_CHUNKS)))
 
 
-def parse_chunksize(chunksize: int | str, n: int, item_nbytes: int, vectorised: bool) -> int:
-    """Items per chunk for any accepted ``chunksize=``.
+def align_chunksize(size: int, item_nbytes: int, reads: list[int], writes: list[int]) -> int:
+    """Items per chunk where arrays are stored in chunks of their own, of these lengths along the axis.
+
+    A multiple of all that are written as one, as two workers must not write the same; and of those that are
+    read as one, unless that makes chunks too large.
+    """
+    must = math.lcm(*writes)
+    wish = math.lcm(must, *reads)
+    most = max(must, STORED_NBYTES // max(1, item_nbytes))
+    if wish <= most:
+        return -(-size // wish) * wish
+    # What is read in vain grows with the number of chunks: as few as may be.
+    return -(-size // must) * must if wish == must or not reads else most // must * must
+
+
+def parse_chunksize(
+    chunksize: int | str, n: int, item_nbytes: int, vectorised: bool, least: int = 1
+) -> int:
+    """Items per chunk for any accepted ``chunksize=``; with ``"auto"`` not fewer than `least`.
 
     Raises
     ------
@@ -88,7 +109,7 @@ def parse_chunksize(chunksize: int | str, n: int, item_nbytes: int, vectorised: 
         If it is not a positive int, a byte size such as ``"8MiB"``, or ``"auto"``.
     """
     if chunksize == "auto":
-        return auto_chunksize(n, item_nbytes, vectorised)
+        return max(auto_chunksize(n, item_nbytes, vectorised), min(least, n))
     if isinstance(chunksize, str):
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmg]i?)?b?\s*", chunksize.lower())
         if match is None:

@@ -19,6 +19,7 @@ from ._bind import Bound, Request
 from ._engines import Memo
 from ._kernel import Input
 from ._options import Options
+from ._stencil import Stencil
 
 __all__ = ["recall", "remember"]
 
@@ -39,8 +40,8 @@ class _Seen(NamedTuple):
 class _Entry(NamedTuple):
     bound: Bound
     """Without its arrays."""
-    kinds: tuple[tuple[str, int], ...]
-    """Kind and axis of each input."""
+    kinds: tuple[tuple[str, int, Stencil | None], ...]
+    """Kind and axis of each input, and the neighbours its chunks get."""
     seen: tuple[_Seen, ...]
 
 
@@ -57,7 +58,7 @@ def _arrays(request: Request) -> tuple[Any, ...]:
 
 def _key(request: Request, options: Options, arrays: tuple[Any, ...]) -> Any:
     """What two calls alike have in common; 1 and True are not alike."""
-    axis, chunksize = request.axis, options.chunksize
+    axis, chunksize, depth = request.axis, options.chunksize, request.depth
     return (
         request.verb,
         request.n,
@@ -71,6 +72,7 @@ def _key(request: Request, options: Options, arrays: tuple[Any, ...]) -> Any:
         request.dtype,
         chunksize,
         type(chunksize),
+        None if type(depth) is int and not depth else (repr(depth), repr(request.boundary)),
         options.schedule,
         options.retries,
         options.timeout,
@@ -98,9 +100,14 @@ def recall(request: Request, options: Options) -> Bound | None:
         ):
             return None
     bound, kinds = entry.bound, entry.kinds
-    inputs = tuple([Input(kind, a, axis) for (kind, axis), a in zip(kinds, arrays, strict=False)])
-    n, axis, gather, _, _, dtypes, plan, in_place, memo = bound
-    return Bound(n, axis, gather, inputs, arrays[len(kinds) :], dtypes, plan, in_place, memo)
+    inputs = tuple(
+        [
+            Input(kind, a, axis, stencil=stencil)
+            for (kind, axis, stencil), a in zip(kinds, arrays, strict=False)
+        ]
+    )
+    n, axis, gather, _, _, dtypes, plan, in_place, memo, trim = bound
+    return Bound(n, axis, gather, inputs, arrays[len(kinds) :], dtypes, plan, in_place, memo, trim)
 
 
 def remember(request: Request, options: Options, bound: Bound) -> Bound:
@@ -117,7 +124,7 @@ def remember(request: Request, options: Options, bound: Bound) -> Bound:
         return bound
     bound = bound._replace(memo=Memo(next(_job_ids)))
     seen = [_Seen(weakref.ref(a), a.shape, a.strides, a.dtype, a.flags.writeable) for a in arrays]
-    kinds = tuple((entry.kind, entry.axis) for entry in bound.inputs)
+    kinds = tuple((entry.kind, entry.axis, entry.stencil) for entry in bound.inputs)
     while len(_entries) >= _MOST:
         _entries.pop(next(iter(_entries)), None)
     _entries[key] = _Entry(bound._replace(inputs=(), outs=()), kinds, tuple(seen))

@@ -166,7 +166,7 @@ class Run:
         self.admitted: threading.Event | None = None
         """Only if it has to wait until fewer maps are open."""
 
-    def note_death(self, death: Death) -> list[int]:
+    def note_death(self, death: Death) -> dict[int, int]:
         """Take note of a death, in the attendant's thread; chunks the successor is to do first."""
         raise NotImplementedError
 

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _array, _segment
+from . import _array, _current, _segment, _stored
 from ._blas import limit
 from ._control import (
     CHUNK,
@@ -99,6 +99,8 @@ EXIT_DESCRIPTORS = 87
 
 _F_SETOWN, _F_SETSIG = 8, 10
 MESSAGE_NBYTES = 1 << 18
+# How often a worker whose results the caller has yet to write looks whether it may go on.
+TAKEN_S = 1e-3
 # Records collected for the last write of a call; a pipe takes 4096 bytes at once.
 TAIL_NBYTES = 2048
 
@@ -390,7 +392,9 @@ class _Worker:
         self._relay.flush()
         if _forked:
             os._exit(0)
+        _current.leave()
         _array.forget_files()
+        _stored.forget()
         port.tail += self._kept_records(call.seq)
         slot[FIRST] = slot[STOP] = 0
         slot[SINCE] = 0
@@ -480,10 +484,13 @@ class _Worker:
         func = self._function(call)
         kept = self._job(call)
         job = kept.job
-        chunks = None if call.chunks is None else unpack(read_payload(call.chunks))
+        again = {} if call.chunks is None else unpack(read_payload(call.chunks))
+        chunks = None if call.chunks is None else list(again)
         clock = self.slot if job.timeout is not None else None
         # Not a function that refers to arrays: it is loaded anew each time, and they are to go with it.
         kernel = self._kernel(kept, func, port, clock, bool(call.job_id and call.digest))
+        kernel.attempts = again
+        _current.enter(kernel.where, self.rank)
         tickets = -(-job.n // job.chunksize) if chunks is None else len(chunks)
         words, ledger, slot = control.words, control.ledger, self.slot
         now = time.perf_counter
@@ -552,12 +559,13 @@ class _Worker:
 
     def _redo(
         self,
-        chunks: list[int],
+        chunks: dict[int, int],
         control: ControlBlock,
         kernel: Kernel,
         fail: Callable[[BaseException], None],
     ) -> None:
         """Do what a predecessor left undone; no claim, as the caller knows the list."""
+        kernel.attempts |= chunks
         for chunk in chunks:
             if chunk > control.words[STOP_AT]:
                 return
@@ -707,6 +715,13 @@ class _Port:
         self.send(RESULTS, first, stop, payload)
         for k, _ in pieces:
             self._ledger[k] = HANDED
+
+    def wait_taken(self, nbytes: int) -> None:
+        control, outbox = self._control, self._worker._outbox
+        assert control is not None
+        top = control.words[STOP_AT]
+        while outbox.waiting_nbytes() > nbytes and control.words[STOP_AT] == top:
+            time.sleep(TAKEN_S)
 
     def propose(self, form: Form, at_once: bool) -> None:
         self.send(SPEC, 0, 0, pack_result(tuple(form)))

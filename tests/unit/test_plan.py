@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmmap._plan import Plan, auto_chunksize, merge_ranges, parse_chunksize
+from shmmap._plan import (
+    STORED_NBYTES,
+    Plan,
+    align_chunksize,
+    auto_chunksize,
+    merge_ranges,
+    parse_chunksize,
+)
 
 lengths = st.integers(0, 10_000)
 sizes = st.integers(1, 12_000)
@@ -75,3 +83,30 @@ def test_nonsense_chunk_sizes_are_refused(bad):
 def test_chunk_sizes_of_wrong_types_are_refused(bad):
     with pytest.raises(TypeError, match="chunksize"):
         parse_chunksize(bad, 10, 8, True)
+
+
+LENGTHS = st.lists(st.integers(1, 50), max_size=3)
+
+
+@given(st.integers(1, 10_000), st.integers(0, 1 << 22), LENGTHS, LENGTHS)
+def test_alignment_to_storage(
+    size: int, item_nbytes: int, reads: list[int], writes: list[int]
+) -> None:
+    aligned = align_chunksize(size, item_nbytes, reads, writes)
+    must, wish = math.lcm(*writes), math.lcm(*writes, *reads)
+    assert aligned >= 1 and aligned % must == 0, "what is written as one has one writer"
+    if wish * item_nbytes <= STORED_NBYTES:
+        assert aligned % wish == 0, "what is read as one is read once"
+        assert size <= aligned < size + wish
+    elif wish == must:
+        assert size <= aligned < size + must
+    else:
+        assert aligned == must or aligned * item_nbytes <= STORED_NBYTES
+
+
+def test_alignment_where_it_does_not_help() -> None:
+    # One storage chunk is the whole axis: chunks are as large as may be, so that few read it again.
+    assert align_chunksize(10, 1 << 20, [1000], []) == 64
+    assert align_chunksize(10, 1 << 20, [1000], [30]) == 60
+    assert align_chunksize(10, 1 << 20, [1000], [300]) == 300
+    assert align_chunksize(10, 8, [], []) == 10

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._control import HANDED, PENDING
+from .._current import running
 from .._kernel import Form, Input, Job, make_kernel
 from .._messages import Report, pack_by_value, report_exception, unpack
 from .._reduction import read_only
@@ -39,6 +40,9 @@ class _ValuePort:
     def propose(self, form: Form, at_once: bool) -> None:
         pass
 
+    def wait_taken(self, nbytes: int) -> None:
+        pass
+
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         at = self.first_index
         report = report_exception(exc, index + at, start + at, stop + at, -1, 0)
@@ -59,8 +63,9 @@ def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], li
     )
     kernel.first_index = port.first_index = offset
     try:
-        kernel.run(0)
-        kernel.finish()
+        with running(kernel.where, None):
+            kernel.run(0)
+            kernel.finish()
     except Exception as exc:
         position = kernel.position
         index = -1 if position.index < 0 else position.index + offset
@@ -98,14 +103,26 @@ class _ExecutorWork:
         inputs = []
         for entry in job.inputs:
             data = entry.data
-            if entry.kind == "array":
+            if entry.stencil is not None:
+                data = entry.stencil.cut(data, start, stop)
+                entry = Input("whole", data)
+            elif entry.kind in ("array", "stored"):
                 data = data[(slice(None),) * entry.axis + (slice(start, stop),)]
+                entry = entry._replace(kind="array")
             elif entry.kind == "sequence":
                 data = data[start:stop]
             elif entry.kind == "rows":
                 data = take_rows(data, start, stop)
             inputs.append(entry._replace(data=data))
-        part = job._replace(n=stop - start, chunksize=stop - start, inputs=tuple(inputs), out=None)
+        trim = None if job.trim is None else job.trim._replace(offset=start)
+        part = job._replace(
+            n=stop - start,
+            chunksize=stop - start,
+            inputs=tuple(inputs),
+            out=None,
+            trim=trim,
+            store="",
+        )
         return self._executor.submit(run_chunk, self._func, part, k, start)
 
     def wait(self) -> Any:
@@ -163,7 +180,11 @@ class _ExecutorWork:
         if not is_done:
             return False
         if pieces:
-            self._task.collector.add([(k, pieces[0])])
+            try:
+                self._task.collector.add([(k, pieces[0])])
+            except (TypeError, ValueError) as exc:
+                self._task.outcome.note_exception(k, exc, -1, start, stop, "the calling process")
+                return False
         self._done.add(k)
         return True
 

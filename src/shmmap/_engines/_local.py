@@ -12,7 +12,8 @@ from typing import Any
 
 from .._blas import limited
 from .._control import DONE, HANDED, NOTHING, count_done
-from .._kernel import Form, make_kernel
+from .._current import running
+from .._kernel import Form, Kernel, make_kernel
 from . import Task
 
 __all__ = ["SerialEngine", "ThreadsEngine"]
@@ -39,6 +40,9 @@ class _Port:
         with work.lock:
             work.output = (*work.task.collector.propose(form), ())
         work.output_known.set()
+
+    def wait_taken(self, nbytes: int) -> None:
+        pass
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         if isinstance(exc, KeyboardInterrupt):
@@ -102,7 +106,7 @@ class _LocalWork:
     def _run_round(self, todo: list[int] | None) -> None:
         chunks = range(self.task.plan.chunks) if todo is None else todo
         if self._threads == 1:
-            self._draw(chunks, count(), "the calling process", serial=True)
+            self._draw(chunks, count(), "the calling process", 0, serial=True)
             return
         tickets = count()  # next() is atomic
         shares = None
@@ -114,7 +118,7 @@ class _LocalWork:
             counter = tickets if shares is None else count()
             thread = threading.Thread(
                 target=self._draw,
-                args=(mine, counter, f"thread {i}"),
+                args=(mine, counter, f"thread {i}", i),
                 name=f"shmmap-{i}",
                 daemon=True,
             )
@@ -135,9 +139,14 @@ class _LocalWork:
                     thread.join(max(0.0, deadline - time.monotonic()))
             raise
 
-    def _draw(self, chunks: Any, tickets: Any, who: str, serial: bool = False) -> None:
+    def _draw(self, chunks: Any, tickets: Any, who: str, rank: int, serial: bool = False) -> None:
         task = self.task
         kernel = make_kernel(task.job, task.func, _Port(self, who))
+        with running(kernel.where, rank):
+            self._draw_with(kernel, chunks, tickets, who, serial)
+
+    def _draw_with(self, kernel: Kernel, chunks: Any, tickets: Any, who: str, serial: bool) -> None:
+        task = self.task
         position = kernel.position
         tick = task.tick if serial else None
 

@@ -156,7 +156,7 @@ class _ProcessWork(Run):
             return memo.job_id, *memo.packed, None
         inputs = task.job.inputs
         is_plain = all(
-            entry.kind in ("array", "items") or type(entry.data) in (range, np.ndarray)
+            entry.kind in ("array", "stored", "items") or type(entry.data) in (range, np.ndarray)
             for entry in inputs
         )
         packed = (pack_plain if is_plain else pack)(task.job)
@@ -184,7 +184,7 @@ class _ProcessWork(Run):
         workers = self._workers if todo is None else min(self._workers, len(todo))
         chunks, root, segments = None, None, self._segments
         if todo is not None:
-            chunks, root = make_payload(pack_plain(todo).data)
+            chunks, root = make_payload(pack_plain(self._task.outcome.attempts(todo)).data)
             segments |= chunks.segments()
         shares = None
         if plan.schedule == "static" and todo is None:
@@ -346,11 +346,11 @@ class _ProcessWork(Run):
         if control is not None and not self._task.collector.columns:
             control.words[READY] = UNTOLD
 
-    def note_death(self, death: Death) -> list[int]:
+    def note_death(self, death: Death) -> dict[int, int]:
         """See `Run`: decide what becomes of what a dead worker held."""
         task, control = self._task, self.control
         if control is None:
-            return []
+            return {}
         if death.is_broken_start:
             if self.failed_start is not None:
                 self._fatal = restore_exception(
@@ -359,7 +359,7 @@ class _ProcessWork(Run):
             else:
                 everything = ((0, task.plan.n),)
                 self._fatal = WorkerDied(f"{death.cause()}, while it started", everything)
-            return []
+            return {}
         first, stop = death.claim
         tickets = range(first, min(stop, task.plan.chunks))
         claim = list(tickets) if self._todo is None else [self._todo[t] for t in tickets]
@@ -395,7 +395,7 @@ class _ProcessWork(Run):
             control.stop(task.plan.chunks, verdict.stop_at)
         if verdict.again:
             self._redo[death.rank] = verdict.again
-        return verdict.again
+        return task.outcome.attempts(verdict.again)
 
     def _tick(self) -> None:
         task = self._task
