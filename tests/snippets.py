@@ -83,7 +83,7 @@ def run_module(name: str) -> int:
         if not test.examples:
             continue
         test.globs = fresh_main()
-        test.globs.update((key, vars(module)[key]) for key in getattr(module, "__all__", ()))
+        test.globs.update((key, getattr(module, key)) for key in getattr(module, "__all__", ()))
         exec("import numpy as np, shmmap", test.globs)
         failed += run_doctest(test)
     return failed

@@ -32,9 +32,11 @@ LAYERS: list[set[str]] = [
     {"shmmap"},
     # Verbs.
     {"_map"},
+    {"_future"},
+    {"_stream"},
     {"_recall"},
     {"_bind"},
-    {"_future", "_options", "_progress"},
+    {"_options", "_progress"},
     # Engines.
     {"_engines._executor", "_engines._local", "_engines._processes"},
     {"_engines"},

@@ -11,8 +11,9 @@ from typing import Any
 
 from ._collect import Collector
 from ._engines import Work
+from ._stream import Stream
 
-__all__ = ["MapFuture"]
+__all__ = ["MapFuture", "StreamFuture"]
 
 
 class _Over:
@@ -49,7 +50,7 @@ class MapFuture(Future[Any]):
     (5, 5)
     """
 
-    def __init__(self, work: Work, wait: Callable[[], Any], collector: Collector) -> None:
+    def __init__(self, work: Work, wait: Callable[[], Any], collector: Collector | None) -> None:
         super().__init__()
         self._work: Work | _Over = work
         self._collector = collector
@@ -64,7 +65,8 @@ class MapFuture(Future[Any]):
                 result = wait()
             finally:
                 self._work = _Over(work)
-                self._collector.release()
+                if self._collector is not None:
+                    self._collector.release()
         except CancelledError:
             super().cancel()
             self.set_running_or_notify_cancel()
@@ -104,6 +106,7 @@ class MapFuture(Future[Any]):
 
     def progress(self) -> tuple[int, int]:
         """Items done, and items in all."""
+        assert self._collector is not None
         total = self._collector.plan.n
         return (total if self.done() and not self.cancelled() else self._work.done()), total
 
@@ -138,6 +141,7 @@ class MapFuture(Future[Any]):
         self, in_order: bool, timeout: float | None = None
     ) -> Iterator[tuple[int, int, Any]]:
         deadline = None if timeout is None else time.monotonic() + timeout
+        assert self._collector is not None
         plan = self._collector.plan
         left: deque[int] = deque(range(plan.chunks))
         while left:
@@ -163,3 +167,31 @@ class MapFuture(Future[Any]):
             if not found:
                 time.sleep(_LOOK_S)
         self.result()  # what failed only at the end, results that do not fit together, is told too
+
+
+class StreamFuture(MapFuture):
+    """A map over an iterator under way: its parts are windows of items, in order."""
+
+    def __init__(self, stream: Stream, wait: Callable[[], Any]) -> None:
+        self._stream = stream
+        super().__init__(stream, wait, None)
+
+    def progress(self) -> tuple[int, int]:
+        """Items done, and items read so far."""
+        return self._stream.done(), self._stream.taken()
+
+    def _chunks(
+        self, in_order: bool, timeout: float | None = None
+    ) -> Iterator[tuple[int, int, Any]]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        finished = self._stream.finished
+        while True:
+            over = self.done()
+            while finished:
+                yield finished.popleft()
+            if over:
+                self.result()  # raises what ended the map
+                return
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(_LOOK_S)

@@ -85,6 +85,8 @@ class Job(NamedTuple):
     store: str = ""
     """``"write"``: outputs are stored arrays, written by whoever runs the chunk; ``"hand"``: by the caller,
     to whom every chunk's results are handed over; empty: outputs are in memory."""
+    first: int = 0
+    """Index of item 0 in the map that the user knows, where this is a part of one over an iterator."""
 
 
 class Form(NamedTuple):
@@ -213,7 +215,7 @@ class _Kernel:
         self.job = job
         self.port = port
         self.position = Position()
-        self.first_index = 0
+        self.first_index = job.first
         """Index of the job's item 0, where the job is a part of the map."""
         self.attempts: dict[int, int] = {}
         """How often chunks were begun by workers that are no more; only those that were."""

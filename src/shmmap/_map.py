@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 import numpy as np
@@ -33,15 +34,16 @@ from numpy.typing import DTypeLike, NDArray
 from . import _array
 from ._bind import Bound, Request, bind, hand_over, hand_over_outputs
 from ._collect import Collector
-from ._engines import Task
+from ._engines import Task, Work
 from ._freeze import frozen
-from ._future import MapFuture
+from ._future import MapFuture, StreamFuture
 from ._kernel import Job
 from ._options import Keywords, Options, make_key, make_options, resolve_engine
 from ._outcome import Outcome
 from ._progress import Progress
 from ._recall import recall, remember
 from ._stored import Stored, Target
+from ._stream import Stream, is_stream
 from ._team import Team, name_of
 
 __all__ = ["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
@@ -58,16 +60,77 @@ _MISSING: Any = object()
 
 def _run(request: Request, options: Options) -> Any:
     """Everything below the verbs: plan, allocate, hand to the engine, wait."""
-    func = request.func
-    if not callable(func):
+    if not callable(request.func):
         raise TypeError(
-            f"the first argument is the function, and {type(func).__name__!r} is not callable"
+            f"the first argument is the function, and {type(request.func).__name__!r} is not callable"
         )
+    if options.buffersize is not None and request.verb != "items":
+        raise ValueError(
+            "buffersize= bounds how far pmap reads an iterator ahead; use it with pmap"
+        )
+    if is_stream(request):
+        return _run_stream(request, options)
     bound = recall(request, options)
     if bound is None:
         bound = remember(request, options, bind(request, options))
     if bound.n == 0:
         return _finish_empty(request, bound, options)
+    with ExitStack() as stack:
+        tick = None
+        if options.progress is not False:
+            tick = Progress(options.progress, bound.n)
+            stack.callback(tick.close)
+        work, collector = _start(request, bound, options, stack, tick, make_key(options.rng), 0)
+        if options.wait:
+            return work.wait()
+        ending = stack.pop_all()
+
+    def wait() -> Any:
+        with ending:
+            return work.wait()
+
+    return MapFuture(work, wait, collector)
+
+
+def _run_stream(request: Request, options: Options) -> Any:
+    """A map over an iterator: windows of its items, each a map of its own."""
+    key = make_key(options.rng)
+    ending = ExitStack()
+    progress: Progress | None = None
+
+    def begin(window: Request, first: int, chunksize: Any) -> Work:
+        def show(count: Callable[[], int]) -> None:
+            assert progress is not None
+            progress(lambda: first + count())
+
+        tick = None if progress is None else show
+        chosen = replace(options, chunksize=chunksize)
+        work, _ = _start(window, bind(window, chosen), options, ending, tick, key, first)
+        return work
+
+    stream = Stream(request, begin, options.buffersize, options.chunksize)
+    if options.progress is not False:
+        progress = Progress(options.progress, None)
+        ending.callback(progress.close)
+
+    def wait() -> list[Any]:
+        with ending:
+            return stream.wait()
+
+    return wait() if options.wait else StreamFuture(stream, wait)
+
+
+def _start(
+    request: Request,
+    bound: Bound,
+    options: Options,
+    stack: ExitStack,
+    tick: Callable[[Callable[[], int]], None] | None,
+    key: tuple[int, int] | None,
+    first: int,
+) -> tuple[Work, Collector]:
+    """Allocate, and hand to the engine; what is to be undone at the end goes onto the stack."""
+    func = request.func
     engine, workers, blas_threads = resolve_engine(options)
     if options.timeout is not None and not engine.can_replace_workers:
         raise ValueError("timeout= needs workers that can be ended: use an engine with processes")
@@ -87,12 +150,13 @@ def _run(request: Request, options: Options) -> Any:
         bound.axis,
         _axis_first(targets, bound.axis) if targets else None,
         bound.dtypes,
-        make_key(options.rng),
+        key,
         options.timeout,
         options.on_error != "raise",
         options.retries,
         bound.trim,
         store,
+        first,
     )
 
     def finish(result: Any) -> Any:
@@ -114,36 +178,14 @@ def _run(request: Request, options: Options) -> Any:
         in_place=bound.in_place,
         on_error=options.on_error,
         axis=request.axis,
+        first=first,
     )
-    with ExitStack() as stack:
-        if engine.sees_caller:
-            stack.enter_context(frozen(func))
-        tick = None
-        if options.progress is not False:
-            tick = Progress(options.progress, bound.n)
-            stack.callback(tick.close)
-        task = Task(
-            job,
-            func,
-            bound.plan,
-            workers,
-            collector,
-            outcome,
-            tick,
-            blas_threads,
-            keep,
-            bound.memo,
-        )
-        work = engine.start(task)
-        if options.wait:
-            return work.wait()
-        ending = stack.pop_all()
-
-    def wait() -> Any:
-        with ending:
-            return work.wait()
-
-    return MapFuture(work, wait, collector)
+    if engine.sees_caller:
+        stack.enter_context(frozen(func))
+    task = Task(
+        job, func, bound.plan, workers, collector, outcome, tick, blas_threads, keep, bound.memo
+    )
+    return engine.start(task), collector
 
 
 def _axis_first(arrays: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
@@ -214,7 +256,8 @@ def pmap(
         Gets one item of every input (a view, no copy) and returns an array, a number, a tuple of them,
         or None; with ``out=list``, or if no input is an array, any object.
     *inputs : array or iterable
-        Zipped: they must have equal lengths along `axis`. Shared arrays and memory-mapped ones reach the
+        Zipped: they must have equal lengths along `axis`. A generator or other iterator is read ahead by
+        no more than `buffersize` items. Shared arrays and memory-mapped ones reach the
         workers without a copy; private ones are copied once, and are read-only in `func`. zarr arrays and
         ``h5py`` datasets are read range by range, by each worker itself.
     axis : int or tuple, default 0
@@ -439,18 +482,25 @@ def map_iterables(
     iterables: tuple[Iterable[Any], ...],
     timeout: float | None,
     chunksize: int | None,
+    buffersize: int | None,
 ) -> Iterator[Any]:
     """``Team.map``: the Executor's face of `pmap`."""
     if not iterables:
         raise TypeError("map needs at least one iterable")
-    columns = list(map(list, iterables))
-    n = min(map(len, columns))
+    if buffersize is None:
+        columns: list[Any] = list(map(list, iterables))
+        n = min(map(len, columns))
+        columns = [column[:n] for column in columns]
+    else:
+        rows = zip(*iterables, strict=False)  # the shortest one ends the map
+        func, columns = _Spread(func), [rows]
     future = pmap(
         func,
-        *(column[:n] for column in columns),
+        *columns,
         out=list,
         engine=team,
         chunksize="auto" if chunksize is None else chunksize,
+        buffersize=buffersize,
         wait=False,
     )
 
@@ -461,3 +511,13 @@ def map_iterables(
             future.cancel()
 
     return results()
+
+
+class _Spread:
+    """A function of several arguments as one of a tuple of them."""
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        self.func = func
+
+    def __call__(self, args: tuple[Any, ...]) -> Any:
+        return self.func(*args)

@@ -178,6 +178,8 @@ class Member:
         while True:
             try:
                 data, fds, _, _ = socket.recv_fds(self.line, MESSAGE_NBYTES, 16)
+            except ConnectionResetError:
+                continue  # it died with messages unread; what it said before is there all the same
             except OSError:  # nothing there, or the end
                 return messages
             if not data:
@@ -199,6 +201,8 @@ class Member:
         while True:
             try:
                 frame = self.relay.recv(MESSAGE_NBYTES)
+            except ConnectionResetError:
+                continue
             except OSError:
                 return frames
             if not frame:

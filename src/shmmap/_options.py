@@ -29,6 +29,7 @@ class Keywords(TypedDict, total=False):
     retries: int
     timeout: float | None
     progress: bool | str | Callable[[int, int], object]
+    buffersize: int | None
     wait: bool
 
 
@@ -45,6 +46,7 @@ class Options:
     retries: int = 0
     timeout: float | None = None
     progress: bool | str | Callable[[int, int], object] = False
+    buffersize: int | None = None
     wait: bool = True
 
 
@@ -127,6 +129,11 @@ def _check(options: Options) -> None:
         raise TypeError(
             f"progress must be True, False, a description, or a function (done, total), not {progress!r}"
         )
+    buffersize = options.buffersize
+    if isinstance(buffersize, bool) or not isinstance(buffersize, (int, type(None))):
+        raise TypeError("buffersize must be an int or None")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be at least 1")
     if options.timeout is not None and not options.timeout > 0:
         raise ValueError("timeout must be positive seconds, or None")
 

@@ -68,6 +68,7 @@ class Outcome:
         in_place: bool,
         on_error: str | Callable[[Exception, int, int], Any],
         axis: Any,
+        first: int,
     ) -> None:
         self._job = job
         self._plan = plan
@@ -76,6 +77,8 @@ class Outcome:
         self._in_place = in_place
         self._on_error = on_error
         self._axis = axis
+        self._first = first
+        """The user's index of item 0: more than 0 where this map is a part of one over an iterator."""
         self._door = threading.RLock()
         self._failures: dict[int, Failure] = {}
         """By first index; one per range."""
@@ -96,9 +99,13 @@ class Outcome:
         """Where the function was, for a note."""
         along = "" if self._axis is None else f" along axis {self._axis}"
         if index < 0:
-            return f"for indices [{start}, {stop}){along}"
-        start, stop = self._plan.limits(index // self._plan.chunksize)
-        return f"for index {index}{along} (chunk [{start}, {stop}))"
+            return f"for indices {describe_ranges(self._shown([(start, stop)]))}{along}"
+        chunk = self._plan.limits(index // self._plan.chunksize)
+        return f"for index {self._first + index}{along} (chunk {describe_ranges(self._shown([chunk]))})"
+
+    def _shown(self, ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        """Index ranges as the user knows them."""
+        return tuple((self._first + start, self._first + stop) for start, stop in ranges)
 
     def note_report(self, chunk: int, report: Report) -> None:
         """A worker process reports an exception; chunk -1 means before any chunk."""
@@ -147,7 +154,9 @@ class Outcome:
         `undone`: what it leaves in all.
         """
         where = (
-            "" if current < 0 else f" in indices {describe_ranges([self._plan.limits(current)])}"
+            ""
+            if current < 0
+            else f" in indices {describe_ranges(self._shown([self._plan.limits(current)]))}"
         )
         with self._door:
             self._early_deaths = 0 if lost else self._early_deaths + 1
@@ -251,10 +260,11 @@ class Outcome:
             return self._make_death(lost, self._try_finish(ranges))
         self._add_losses(lost, failures)
         failed = merge_ranges((failure.start, failure.stop) for failure in failures)
+        shown = self._shown(failed)
         return MapError(
-            f"{self._name} failed for {describe_ranges(failed)}",
+            f"{self._name} failed for {describe_ranges(shown)}",
             [failure.exception for failure in failures],
-            failed,
+            shown,
             self._try_finish(failed),
         )
 
@@ -267,7 +277,11 @@ class Outcome:
         """The result, with what `on_error` returns in the place of what failed."""
         lost = [chunk for chunk in undone if self._plan.limits(chunk)[0] not in self._failures]
         self._add_losses(lost, failures)
-        values = [(each, on_error(each.exception, each.start, each.stop)) for each in failures]
+        first = self._first
+        values = [
+            (each, on_error(each.exception, first + each.start, first + each.stop))
+            for each in failures
+        ]
         if not self._job.gather:
             self._collector.settle()
         for each, value in values:
@@ -286,7 +300,7 @@ class Outcome:
             return None  # what there is does not even fit together
 
     def _make_death(self, lost: list[int], result: Any) -> WorkerDied:
-        ranges = self._plan.ranges(lost)
+        ranges = self._shown(self._plan.ranges(lost))
         cause = "; ".join(dict.fromkeys(self._causes)) or "workers ended without a word"
         partly = (
             ". A range lost in place may be partly written"

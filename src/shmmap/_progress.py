@@ -12,10 +12,12 @@ __all__ = ["Progress"]
 class Progress:
     """Shows how many items are done; called now and then by the thread that waits for the map."""
 
-    def __init__(self, progress: bool | str | Callable[[int, int], object], total: int) -> None:
+    def __init__(
+        self, progress: bool | str | Callable[[int, Any], object], total: int | None
+    ) -> None:
         self._total = total
         self._last = -1
-        self._call: Callable[[int, int], object] | None = None
+        self._call: Callable[[int, Any], object] | None = None
         self._bar: Any = None
         if callable(progress):
             self._call = progress

@@ -759,13 +759,13 @@ class Team(Executor):
         fn : callable
             Any function, lambdas and closures included.
         *iterables : iterable
-            Taken whole at once; the shortest one ends the map.
+            The shortest one ends the map.
         timeout : float, optional
             Seconds to wait for the results.
         chunksize : int, optional
             Items per chunk; by default as :func:`shmmap.pmap` chooses it.
         buffersize : int, optional
-            Accepted for the sake of the interface.
+            Items taken from the iterables and not yet done, at most. By default they are taken whole.
 
         Returns
         -------
@@ -776,7 +776,7 @@ class Team(Executor):
 
         with self._lock:
             self._check_usable()
-        return map_iterables(self, fn, iterables, timeout, chunksize)
+        return map_iterables(self, fn, iterables, timeout, chunksize, buffersize)
 
     def _dispatch(self) -> None:
         """Give submitted functions to members that have room. The lock is held."""

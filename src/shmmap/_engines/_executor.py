@@ -61,7 +61,8 @@ def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], li
     kernel = make_kernel(
         job._replace(inputs=tuple(map(_read_only, job.inputs))), unpack(func), port
     )
-    kernel.first_index = port.first_index = offset
+    kernel.first_index = job.first + offset
+    port.first_index = offset
     try:
         with running(kernel.where, None):
             kernel.run(0)
