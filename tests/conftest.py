@@ -124,6 +124,16 @@ def engines() -> Callable[[], Any]:
     return open_all
 
 
+@pytest.fixture(params=["clean", "fork", "fork engine"])
+def process_engine(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Run the test with teams of both starts, and with processes forked for the call."""
+    if request.param == "fork engine":
+        yield "fork"
+    else:
+        with shmmap.Team(workers=2, start=request.param) as team:
+            yield team
+
+
 @pytest.fixture(params=["clean", "fork"])
 def team(request: pytest.FixtureRequest) -> Iterator[shmmap.Team]:
     """A team of two workers of the test's own, with each of the starts."""

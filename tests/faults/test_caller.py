@@ -14,7 +14,7 @@ import pytest
 from shmmap.testing import wait_until
 from tests.helpers import Terminal, in_time, is_alive, process_tree, start_script, write_script
 
-from .common import COMMON, run_program
+from .common import COMMON, run_program, times
 
 MARK = "SHMMAP_FAULTS"
 
@@ -42,7 +42,6 @@ def names_of(pid: int) -> dict[str, int]:
     return found
 
 
-@pytest.mark.slow
 class Test27GroupKilled:
     """SIGKILL of the whole process group, or of the caller alone, at random moments."""
 
@@ -56,10 +55,11 @@ class Test27GroupKilled:
             shmmap.pmap(str, range(20), engine=team)
     """
 
+    @pytest.mark.timeout(900)
     @pytest.mark.parametrize("start", ["clean", "fork"])
     def test_nothing_is_left_anywhere(self, tmp_path: Path, start: str) -> None:
         rng = random.Random(27)
-        for i in range(25):
+        for i in range(times(8, 100)):
             mark = f"{MARK}-{os.getpid()}-{start}-{i}"
             script = start_script(
                 tmp_path,
@@ -164,7 +164,7 @@ class Test28Interrupted:
             assert terminal.process.returncode == 7
             wait_until(lambda: not any(map(is_alive, tree)), 2)
 
-    @pytest.mark.slow
+    @pytest.mark.timeout(900)
     @pytest.mark.parametrize("where", ["start", "map", "clean-up", "anywhere"])
     def test_at_many_moments(self, tmp_path: Path, where: str) -> None:
         """Wherever Ctrl-C falls, there is one traceback, and the prompt is back within 2 s."""
@@ -198,7 +198,7 @@ class Test28Interrupted:
         """
         script = write_script(tmp_path, source)
         rng = random.Random(28)
-        for i in range(8):
+        for i in range(times(4, 25)):
             with Terminal(script, where) as terminal:
                 for _ in range(rng.randint(1, 3)):
                     terminal.read_until("go\n")
@@ -214,12 +214,12 @@ class Test28Interrupted:
                 assert terminal.process.returncode == -signal.SIGINT
                 wait_until(lambda tree=tree: not any(map(is_alive, tree)), 2)
 
-    @pytest.mark.slow
+    @pytest.mark.timeout(900)
     def test_twice_in_quick_succession(self, tmp_path: Path) -> None:
         """The second one may cut the clean-up short; but nobody is left, and it ends."""
         script = write_script(tmp_path, self.BUSY)
         rng = random.Random(2)
-        for _ in range(6):
+        for _ in range(times(3, 20)):
             with Terminal(script, "processes") as terminal:
                 terminal.read_until("running\n")
                 tree = process_tree(terminal.process.pid)
@@ -600,7 +600,7 @@ class Test34Fallbacks:
 def test_26_caller_killed_while_workers_start(tmp_path: Path) -> None:
     """Many workers at once, so that some are always on their way."""
     rng = random.Random(26)
-    for i in range(8):
+    for i in range(times(4, 40)):
         mark = f"{MARK}-start-{os.getpid()}-{i}"
         script = start_script(
             tmp_path,

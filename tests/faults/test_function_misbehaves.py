@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,15 @@ from shmmap.testing import (
     UnpicklableError,
     wait_until,
 )
-from tests.helpers import Terminal, assert_same, in_time, is_alive, process_tree, write_script
-
-from .common import assert_next_map_works
+from tests.helpers import (
+    Terminal,
+    assert_next_map_works,
+    assert_same,
+    in_time,
+    is_alive,
+    process_tree,
+    write_script,
+)
 
 N = 16
 
@@ -130,6 +139,42 @@ def test_13_no_neighbour_is_overwritten(engine: Any, shape: tuple[int, ...]) -> 
     for i in range(N):
         assert out[i].tolist() in ([-1.0, -1.0], [float(i), float(i)])
     assert out[5].tolist() == [-1.0, -1.0]
+
+
+class Test14And15WhatIsMapped:
+    """Functions of every kind; one that cannot be pickled; one that maps itself."""
+
+    def test_lambda_closure_and_method(self, team: Any) -> None:
+        factor = 3
+
+        class Scale:
+            def times(self, i: Any) -> Any:
+                return factor * i
+
+        for func in (lambda i: 3 * i, Scale().times, functools.partial(operator.mul, 3)):
+            assert_same(shmmap.pmap(func, np.arange(N), engine=team), 3 * np.arange(N))
+
+    def test_function_that_cannot_be_pickled_says_why(self, team: Any) -> None:
+        lock = threading.Lock()
+
+        def func(i: Any) -> Any:
+            with lock:
+                return i
+
+        with in_time(), pytest.raises(TypeError, match=r"func cannot be sent.*lock.*engine='fork'"):
+            shmmap.pmap(func, np.arange(N), engine=team)
+        assert_same(shmmap.pmap(func, np.arange(N), engine="fork"), np.arange(N))
+        assert_next_map_works(team)
+
+    def test_map_inside_a_worker_is_serial(self, team: Any) -> None:
+        def inner(i: Any) -> Any:
+            return os.getpid(), shmmap.pmap(lambda k: os.getpid(), range(4), workers=2)
+
+        with in_time():
+            results = shmmap.pmap(inner, range(4), engine=team, chunksize=1)
+        assert all(pids == [pid] * 4 for pid, pids in results)
+        assert os.getpid() not in {pid for pid, _ in results}
+        assert_next_map_works(team)
 
 
 def test_16_descriptors_closed_again_and_again(team: Any) -> None:

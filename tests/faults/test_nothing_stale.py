@@ -14,9 +14,9 @@ import pytest
 import shmmap
 from shmmap.testing import wait_until
 from tests import functions
-from tests.helpers import assert_same, in_time
+from tests.helpers import assert_next_map_works, assert_same, in_time
 
-from .common import assert_next_map_works, run_program
+from .common import run_program
 
 
 class Test43NarrowThenWide:

@@ -16,9 +16,9 @@ import shmmap
 from shmmap import _array, _segment
 from shmmap.testing import wait_until
 from tests import functions
-from tests.helpers import assert_same, process_tree
+from tests.helpers import assert_next_map_works, assert_same, process_tree
 
-from .common import as_nobody, assert_next_map_works, run_program
+from .common import as_nobody, run_program
 
 
 def shared_descriptors(pid: int) -> list[str]:

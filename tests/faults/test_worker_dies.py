@@ -8,7 +8,6 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,17 @@ import pytest
 import shmmap
 from shmmap.testing import KillSelf, StopSelf, wait_until
 from tests import functions
-from tests.helpers import assert_same, in_time, process_tree
+from tests.helpers import assert_next_map_works, assert_same, in_time, process_tree
 
-from .common import IN_CGROUP, assert_next_map_works, memory_cgroup, run_program
+from .common import IN_CGROUP, memory_cgroup, run_program, times
 
 N = 16
 
 
-@pytest.fixture(params=["clean", "fork", "fork engine"])
-def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Teams with both starts, and processes forked for the call."""
-    if request.param == "fork engine":
-        yield "fork"
-    else:
-        with shmmap.Team(workers=2, start=request.param) as team:
-            yield team
+@pytest.fixture
+def engine(process_engine: Any) -> Any:
+    """Wherever processes do the work."""
+    return process_engine
 
 
 @pytest.mark.privileged
@@ -215,7 +210,8 @@ class TestFinishedWork:
         assert x.tolist() == [1.0] * 21 + [0.0] * 9 + [1.0] * 10
 
 
-class TestRandomMoments:
+@pytest.mark.timeout(900)
+class Test1And4RandomMoments:
     """SIGKILL of workers at random moments: NumPy's result, or the exact ranges that are missing."""
 
     @pytest.mark.parametrize("start", ["clean", "fork"])
@@ -232,7 +228,7 @@ class TestRandomMoments:
 
         with shmmap.Team(workers=2, start=start) as team:
             assert_next_map_works(team)
-            for _ in range(25):
+            for _ in range(times(6, 125)):
                 out = shmmap.full(len(x), 1)
                 future = shmmap.pmap_chunks(
                     func, x, out=out, engine=team, chunksize=2000, schedule=schedule, wait=False
