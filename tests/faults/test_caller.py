@@ -89,6 +89,7 @@ class Test27GroupKilled:
             for name in names_of(script.pid):
                 os.unlink(f"/dev/shm/{name}")
 
+    @pytest.mark.quick
     def test_a_name_left_by_a_kill_is_swept(self, tmp_path: Path) -> None:
         """Names of owners that are dead go when the library first allocates; others stay."""
         child = subprocess.run(["true"])
@@ -151,6 +152,7 @@ class Test28Interrupted:
         finally:
             terminal.__exit__()
 
+    @pytest.mark.quick
     def test_sigterm_turned_into_an_exception(self, tmp_path: Path) -> None:
         """As servers do: the exception comes out of the map, and nothing stays behind."""
         source = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
@@ -298,6 +300,7 @@ class Test29UserForks:
         )
         assert printed == "both\n"
 
+    @pytest.mark.quick
     def test_small_arrays_of_parent_and_child_do_not_mix(self, tmp_path: Path) -> None:
         """Both go on making small arrays after the fork: no byte of one shows in the other."""
         printed = run_program(
@@ -358,6 +361,7 @@ class Test30BusyCaller:
     """Threads that hold locks and a warm BLAS pool in the caller: no hang."""
 
     @pytest.mark.parametrize("engine", ["processes", "fork"])
+    @pytest.mark.quick
     def test_no_hang(self, tmp_path: Path, engine: str) -> None:
         printed = run_program(
             tmp_path,
@@ -410,6 +414,7 @@ class Test31TemplateKilled:
     works(engine=team)
     """
 
+    @pytest.mark.quick
     def test_in_the_middle_of_a_map(self, tmp_path: Path) -> None:
         printed = run_program(
             tmp_path,

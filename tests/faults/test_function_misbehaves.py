@@ -71,6 +71,7 @@ def _is_team(engine: Any) -> bool:
 
 
 @pytest.mark.parametrize("at", [0, 1, 6, 7])
+@pytest.mark.quick
 def test_9_index_is_exact_where_nothing_is_returned(engine: Any, at: int) -> None:
     def func(i: Any) -> None:
         if i == at:
@@ -84,6 +85,7 @@ def test_9_index_is_exact_where_nothing_is_returned(engine: Any, at: int) -> Non
 @pytest.mark.parametrize(
     "make", [UnpicklableError, lambda: CannotUnpickle("a", "b"), BadStr], ids=["a", "b", "c"]
 )
+@pytest.mark.quick
 def test_10_stand_in_inside_a_map_error(team: Any, make: Any) -> None:
     """Errors that do not travel keep name and text in a `MapError` as well."""
 
@@ -111,6 +113,7 @@ def test_11_base_exceptions_in_every_verb(team: Any, verb: str, error: BaseExcep
     assert_next_map_works(team)
 
 
+@pytest.mark.quick
 def test_12_others_are_counted(team: Any) -> None:
     """Two fail at the same time: the lower one is raised, and says that it was not alone."""
     met = shmmap.zeros(2, bool)
@@ -126,6 +129,7 @@ def test_12_others_are_counted(team: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2), ()])
+@pytest.mark.quick
 def test_13_no_neighbour_is_overwritten(engine: Any, shape: tuple[int, ...]) -> None:
     """A result too wide for its row of `out` is refused whole."""
     out = shmmap.full((N, 2), -1.0)
@@ -141,6 +145,7 @@ def test_13_no_neighbour_is_overwritten(engine: Any, shape: tuple[int, ...]) -> 
     assert out[5].tolist() == [-1.0, -1.0]
 
 
+@pytest.mark.quick
 class Test14And15WhatIsMapped:
     """Functions of every kind; one that cannot be pickled; one that maps itself."""
 
@@ -202,6 +207,7 @@ def test_16_forks_in_every_call(team: Any) -> None:
     assert_next_map_works(team)
 
 
+@pytest.mark.quick
 def test_16_what_it_changes_around_it_ends_with_the_call(team: Any) -> None:
     """Working directory, umask, environment, NumPy's errors, search path, signals and timers."""
 
@@ -243,6 +249,7 @@ def test_16_what_it_changes_around_it_ends_with_the_call(team: Any) -> None:
     assert shmmap.pmap(look, range(2), **options) == before
 
 
+@pytest.mark.quick
 def test_16_what_an_initializer_changes_stays(tmp_path: Path) -> None:
     def look(_: Any) -> Any:
         return os.getcwd(), os.environ.get("SHMMAP_FAULT"), np.geterr()["divide"]

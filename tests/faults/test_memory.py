@@ -30,6 +30,7 @@ from .common import IN_CGROUP, memory_cgroup, run_program, run_with_small_shm, t
 class Test18And20SmallShm:
     """``/dev/shm`` is smaller than a segment, or filled by others in the middle of a map."""
 
+    @pytest.mark.quick
     def test_memfd_takes_over(self, tmp_path: Path) -> None:
         """64 MiB, as in a container: a larger array lies elsewhere, and works all the same."""
         printed = run_with_small_shm(
@@ -104,6 +105,7 @@ class Test18And19Limited:
 
     LIMIT = 256 << 20
 
+    @pytest.mark.quick
     def test_refused(self, tmp_path: Path) -> None:
         with memory_cgroup(self.LIMIT) as group:
             printed = run_program(
@@ -150,6 +152,7 @@ print(len(os.listdir("/proc/self/fd")) - before)
         assert printed == "0\n"
 
 
+@pytest.mark.quick
 class TestMemoryLimit:
     """``memory_limit``: what a function takes beyond it is a clean MemoryError, with the index."""
 
@@ -180,6 +183,7 @@ class TestMemoryLimit:
                 assert limited.submit(lambda: int(np.ones(150 << 20, np.uint8)[-1])).result() == 1
 
 
+@pytest.mark.quick
 class Test22ViewsOutlive:
     """A view outlives its array, the collector, its team and the program: no crash, and silence."""
 
@@ -272,6 +276,7 @@ class Test24NoDescriptors:
             assert isinstance(error, OSError) and error.errno == errno.EMFILE, repr(error)
             assert "descriptor" in str(error) or "files" in str(error)
 
+    @pytest.mark.quick
     def test_array(self) -> None:
         self.check(self.climb(lambda: shmmap.zeros(1 << 20), 30))
 
@@ -410,6 +415,7 @@ def _free() -> int:
     return int(fields["MemAvailable"].split()[0]) << 10
 
 
+@pytest.mark.quick
 def test_23_write_to_a_read_only_input_is_reported(engine: Any) -> None:
     """`ValueError` where it was tried, and nothing is changed."""
     a = shmmap.asshared(np.arange(10.0))

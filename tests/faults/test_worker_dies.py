@@ -32,6 +32,7 @@ def engine(process_engine: Any) -> Any:
 
 @pytest.mark.privileged
 @pytest.mark.parametrize("engine", ["processes", "fork"])
+@pytest.mark.quick
 def test_3_out_of_memory(tmp_path: Path, engine: str) -> None:
     """The worker dies, not the caller; the message suggests memory, and names the range."""
     with memory_cgroup(200 << 20) as group:
@@ -63,6 +64,7 @@ works(engine=sys.argv[2])
 class Test7Stopped:
     """SIGSTOP: ``timeout=`` fires, names the index and the worker; the stopped worker is replaced."""
 
+    @pytest.mark.quick
     def test_timeout_names_the_index(self, engine: Any) -> None:
         pids = shmmap.zeros(N, int)
         stop = StopSelf(at=5)
@@ -168,6 +170,7 @@ class TestFinishedWork:
         assert_next_map_works(engine)
 
     @pytest.mark.parametrize("schedule", ["dynamic", "static"])
+    @pytest.mark.quick
     def test_lost_chunk_is_run_again_where_that_is_safe(self, engine: Any, schedule: str) -> None:
         calls = shmmap.zeros(40, int)
 
