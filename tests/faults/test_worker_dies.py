@@ -126,6 +126,23 @@ class Test7Stopped:
         assert_same(result, np.arange(N))
         assert tries[0] == 2
 
+    @pytest.mark.quick
+    @pytest.mark.parametrize("start", ["clean", "fork"])
+    def test_replaced_slowly(self, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a dead worker's slot still says is not taken for its successor being late."""
+        real = shmmap.Team._spawn
+
+        def spawn(team: Any, rank: int) -> None:
+            time.sleep(0.2)  # while the waiting thread looks at the slot several times
+            real(team, rank)
+
+        monkeypatch.setattr(shmmap.Team, "_spawn", spawn)
+        options: dict[str, Any] = {"timeout": 0.3, "retries": 2, "on_error": "continue"}
+        with shmmap.Team(workers=1, start=start) as team, in_time():
+            with pytest.raises(shmmap.MapError) as caught:
+                shmmap.pmap(StopSelf(at=3), np.arange(6), engine=team, chunksize=1, **options)
+        assert caught.value.failed == ((3, 4),)
+
     def test_slow_but_in_time(self, engine: Any) -> None:
         """The limit is for each call of the function, not for the chunk or the map."""
 
