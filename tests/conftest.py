@@ -38,6 +38,7 @@ _failed = pytest.StashKey[bool]()
 def pytest_configure(config: pytest.Config) -> None:
     """Name the markers of this suite."""
     config.addinivalue_line("markers", "unguarded(reason): the leak guard would be in the way")
+    config.addinivalue_line("markers", "quick: one of the fault tests that every run has time for")
     config.addinivalue_line("markers", "warm: the default team is to be there before the test")
 
 
@@ -122,6 +123,16 @@ def engines() -> Callable[[], Any]:
             yield {name: stack.enter_context(open_engine(name)) for name in ENGINES}
 
     return open_all
+
+
+@pytest.fixture(params=["clean", "fork", "fork engine"])
+def process_engine(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Run the test with teams of both starts, and with processes forked for the call."""
+    if request.param == "fork engine":
+        yield "fork"
+    else:
+        with shmmap.Team(workers=2, start=request.param) as team:
+            yield team
 
 
 @pytest.fixture(params=["clean", "fork"])

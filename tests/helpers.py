@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+import shmmap
 from shmmap import testing
 from shmmap.testing import wait_until
+from tests import functions
 
 LIMIT_S = 5.0
 """What a fault may take: the call returns or raises within this time of it."""
@@ -61,6 +63,15 @@ def in_time(limit_s: float = LIMIT_S) -> Iterator[None]:
     started = time.monotonic()
     yield
     assert time.monotonic() - started < limit_s
+
+
+def assert_next_map_works(engine: Any, workers: int | None = 2) -> None:
+    """Assert that a fault left the engine in order."""
+    for _ in range(2):
+        result = shmmap.pmap(
+            functions.double, np.arange(100), engine=engine, workers=workers, chunksize=1
+        )
+        assert_same(result, np.arange(100) * 2)
 
 
 # --- programs -----------------------------------------------------------------------------------

@@ -585,7 +585,11 @@ class Soak:
     def run_trial(self, trial: Trial) -> None:
         """Run one trial, and a plain map after it."""
         self._current = f"{trial}\n  {trial.reproduction}"
-        faulthandler.dump_traceback_later(HANG_S, exit=True)
+        # The timer tells which trial hangs; where even that cannot run, the other one ends it all.
+        faulthandler.dump_traceback_later(HANG_S + 5, exit=True)
+        timer = threading.Timer(HANG_S, self._tell_hang)
+        timer.daemon = True
+        timer.start()
         with self._guard(trial), contextlib.ExitStack() as stack:
             engine: Any = {"default": None, "fork": "fork"}.get(trial.engine)
             if trial.engine in ("clean", "forked team"):
@@ -595,8 +599,12 @@ class Soak:
             x = np.arange(20)
             again = shmmap.pmap(np.negative, x, engine=engine, workers=trial.workers, chunksize=1)
             require(np.array_equal(again, -x), "the next map is wrong")
+        timer.cancel()
         faulthandler.cancel_dump_traceback_later()
         require(not self._raised_elsewhere, "; ".join(self._raised_elsewhere))
+
+    def _tell_hang(self) -> None:
+        print(f"hang: in {self._current}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def _guard(self, trial: Trial) -> Iterator[None]:

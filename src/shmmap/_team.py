@@ -37,6 +37,7 @@ from ._control import (
     RELAYED,
     RESULTS,
     RUNNING,
+    SINCE,
     SLOT_WORDS,
     STOP,
     ClaimSlots,
@@ -603,18 +604,26 @@ class Team(Executor):
         with self._lock:
             self._roster.end(run.seq)
 
-    def kill(self, rank: int, seq: int) -> None:
-        """End the worker on a rank if it is still in call `seq`."""
+    def kill(self, rank: int, seq: int, since: int | None = None) -> bool:
+        """End the worker on a rank if it is still in call `seq`; whether it was.
+
+        `since`: and only if it is still in that very call of the function.
+        """
         with self._lock:
             member = self._members.get(rank)
-            slots = self._slots
-            if slots is None or slots.slot(rank)[RUNNING] != seq:
-                return
-            if member is not None and not member.gone:
+            if self._slots is None or member is None or member.gone:
+                return False  # what the slot says is a dead worker's
+            slot = self._slots.slot(rank)
+            if slot[RUNNING] != seq or (since is not None and slot[SINCE] != since):
+                return False
+            try:
                 if member.pidfd >= 0:
                     signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
                 elif member.pid:
                     os.kill(member.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it has just died, and its death is about to be noticed
+            return True
 
     def end_run(self, run: Run, reusable: bool) -> None:
         """Forget a run; its control block serves another if everybody has left."""

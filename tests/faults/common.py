@@ -13,12 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-import shmmap
-from tests import functions
-from tests.helpers import assert_same, run_script
+from tests.helpers import run_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,17 +35,16 @@ def works(**options):
 """The first lines of programs that run in surroundings of their own."""
 
 
-def assert_next_map_works(engine: Any) -> None:
-    """Assert that a fault left the engine in order."""
-    result = shmmap.pmap(functions.double, np.arange(100), engine=engine, workers=2, chunksize=1)
-    assert_same(result, np.arange(100) * 2)
-
-
 def run_program(folder: Path, source: str, *args: str, **options: Any) -> str:
     """Run a program after the common lines; it must end well and silently. Returns what it printed."""
     done = run_script(folder, COMMON + textwrap.dedent(source), *args, **options)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
+
+
+def times(usual: int, heavy: int) -> int:
+    """How often to do something: `heavy` where ``SHMMAP_HEAVY`` is set in the environment."""
+    return heavy if os.environ.get("SHMMAP_HEAVY") else usual
 
 
 # --- privileges ---------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from shmmap.testing import wait_until
 from tests.helpers import Terminal, in_time, is_alive, process_tree, start_script, write_script
 
-from .common import COMMON, run_program
+from .common import COMMON, run_program, times
 
 MARK = "SHMMAP_FAULTS"
 
@@ -42,7 +42,6 @@ def names_of(pid: int) -> dict[str, int]:
     return found
 
 
-@pytest.mark.slow
 class Test27GroupKilled:
     """SIGKILL of the whole process group, or of the caller alone, at random moments."""
 
@@ -56,10 +55,11 @@ class Test27GroupKilled:
             shmmap.pmap(str, range(20), engine=team)
     """
 
+    @pytest.mark.timeout(900)
     @pytest.mark.parametrize("start", ["clean", "fork"])
     def test_nothing_is_left_anywhere(self, tmp_path: Path, start: str) -> None:
         rng = random.Random(27)
-        for i in range(25):
+        for i in range(times(8, 100)):
             mark = f"{MARK}-{os.getpid()}-{start}-{i}"
             script = start_script(
                 tmp_path,
@@ -89,6 +89,7 @@ class Test27GroupKilled:
             for name in names_of(script.pid):
                 os.unlink(f"/dev/shm/{name}")
 
+    @pytest.mark.quick
     def test_a_name_left_by_a_kill_is_swept(self, tmp_path: Path) -> None:
         """Names of owners that are dead go when the library first allocates; others stay."""
         child = subprocess.run(["true"])
@@ -151,6 +152,7 @@ class Test28Interrupted:
         finally:
             terminal.__exit__()
 
+    @pytest.mark.quick
     def test_sigterm_turned_into_an_exception(self, tmp_path: Path) -> None:
         """As servers do: the exception comes out of the map, and nothing stays behind."""
         source = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
@@ -164,7 +166,7 @@ class Test28Interrupted:
             assert terminal.process.returncode == 7
             wait_until(lambda: not any(map(is_alive, tree)), 2)
 
-    @pytest.mark.slow
+    @pytest.mark.timeout(900)
     @pytest.mark.parametrize("where", ["start", "map", "clean-up", "anywhere"])
     def test_at_many_moments(self, tmp_path: Path, where: str) -> None:
         """Wherever Ctrl-C falls, there is one traceback, and the prompt is back within 2 s."""
@@ -198,7 +200,7 @@ class Test28Interrupted:
         """
         script = write_script(tmp_path, source)
         rng = random.Random(28)
-        for i in range(8):
+        for i in range(times(4, 25)):
             with Terminal(script, where) as terminal:
                 for _ in range(rng.randint(1, 3)):
                     terminal.read_until("go\n")
@@ -214,12 +216,12 @@ class Test28Interrupted:
                 assert terminal.process.returncode == -signal.SIGINT
                 wait_until(lambda tree=tree: not any(map(is_alive, tree)), 2)
 
-    @pytest.mark.slow
+    @pytest.mark.timeout(900)
     def test_twice_in_quick_succession(self, tmp_path: Path) -> None:
         """The second one may cut the clean-up short; but nobody is left, and it ends."""
         script = write_script(tmp_path, self.BUSY)
         rng = random.Random(2)
-        for _ in range(6):
+        for _ in range(times(3, 20)):
             with Terminal(script, "processes") as terminal:
                 terminal.read_until("running\n")
                 tree = process_tree(terminal.process.pid)
@@ -298,6 +300,7 @@ class Test29UserForks:
         )
         assert printed == "both\n"
 
+    @pytest.mark.quick
     def test_small_arrays_of_parent_and_child_do_not_mix(self, tmp_path: Path) -> None:
         """Both go on making small arrays after the fork: no byte of one shows in the other."""
         printed = run_program(
@@ -358,6 +361,7 @@ class Test30BusyCaller:
     """Threads that hold locks and a warm BLAS pool in the caller: no hang."""
 
     @pytest.mark.parametrize("engine", ["processes", "fork"])
+    @pytest.mark.quick
     def test_no_hang(self, tmp_path: Path, engine: str) -> None:
         printed = run_program(
             tmp_path,
@@ -410,6 +414,7 @@ class Test31TemplateKilled:
     works(engine=team)
     """
 
+    @pytest.mark.quick
     def test_in_the_middle_of_a_map(self, tmp_path: Path) -> None:
         printed = run_program(
             tmp_path,
@@ -600,7 +605,7 @@ class Test34Fallbacks:
 def test_26_caller_killed_while_workers_start(tmp_path: Path) -> None:
     """Many workers at once, so that some are always on their way."""
     rng = random.Random(26)
-    for i in range(8):
+    for i in range(times(4, 40)):
         mark = f"{MARK}-start-{os.getpid()}-{i}"
         script = start_script(
             tmp_path,

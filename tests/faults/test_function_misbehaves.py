@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,15 @@ from shmmap.testing import (
     UnpicklableError,
     wait_until,
 )
-from tests.helpers import Terminal, assert_same, in_time, is_alive, process_tree, write_script
-
-from .common import assert_next_map_works
+from tests.helpers import (
+    Terminal,
+    assert_next_map_works,
+    assert_same,
+    in_time,
+    is_alive,
+    process_tree,
+    write_script,
+)
 
 N = 16
 
@@ -62,6 +71,7 @@ def _is_team(engine: Any) -> bool:
 
 
 @pytest.mark.parametrize("at", [0, 1, 6, 7])
+@pytest.mark.quick
 def test_9_index_is_exact_where_nothing_is_returned(engine: Any, at: int) -> None:
     def func(i: Any) -> None:
         if i == at:
@@ -75,6 +85,7 @@ def test_9_index_is_exact_where_nothing_is_returned(engine: Any, at: int) -> Non
 @pytest.mark.parametrize(
     "make", [UnpicklableError, lambda: CannotUnpickle("a", "b"), BadStr], ids=["a", "b", "c"]
 )
+@pytest.mark.quick
 def test_10_stand_in_inside_a_map_error(team: Any, make: Any) -> None:
     """Errors that do not travel keep name and text in a `MapError` as well."""
 
@@ -102,6 +113,7 @@ def test_11_base_exceptions_in_every_verb(team: Any, verb: str, error: BaseExcep
     assert_next_map_works(team)
 
 
+@pytest.mark.quick
 def test_12_others_are_counted(team: Any) -> None:
     """Two fail at the same time: the lower one is raised, and says that it was not alone."""
     met = shmmap.zeros(2, bool)
@@ -117,6 +129,7 @@ def test_12_others_are_counted(team: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2), ()])
+@pytest.mark.quick
 def test_13_no_neighbour_is_overwritten(engine: Any, shape: tuple[int, ...]) -> None:
     """A result too wide for its row of `out` is refused whole."""
     out = shmmap.full((N, 2), -1.0)
@@ -130,6 +143,43 @@ def test_13_no_neighbour_is_overwritten(engine: Any, shape: tuple[int, ...]) -> 
     for i in range(N):
         assert out[i].tolist() in ([-1.0, -1.0], [float(i), float(i)])
     assert out[5].tolist() == [-1.0, -1.0]
+
+
+@pytest.mark.quick
+class Test14And15WhatIsMapped:
+    """Functions of every kind; one that cannot be pickled; one that maps itself."""
+
+    def test_lambda_closure_and_method(self, team: Any) -> None:
+        factor = 3
+
+        class Scale:
+            def times(self, i: Any) -> Any:
+                return factor * i
+
+        for func in (lambda i: 3 * i, Scale().times, functools.partial(operator.mul, 3)):
+            assert_same(shmmap.pmap(func, np.arange(N), engine=team), 3 * np.arange(N))
+
+    def test_function_that_cannot_be_pickled_says_why(self, team: Any) -> None:
+        lock = threading.Lock()
+
+        def func(i: Any) -> Any:
+            with lock:
+                return i
+
+        with in_time(), pytest.raises(TypeError, match=r"func cannot be sent.*lock.*engine='fork'"):
+            shmmap.pmap(func, np.arange(N), engine=team)
+        assert_same(shmmap.pmap(func, np.arange(N), engine="fork"), np.arange(N))
+        assert_next_map_works(team)
+
+    def test_map_inside_a_worker_is_serial(self, team: Any) -> None:
+        def inner(i: Any) -> Any:
+            return os.getpid(), shmmap.pmap(lambda k: os.getpid(), range(4), workers=2)
+
+        with in_time():
+            results = shmmap.pmap(inner, range(4), engine=team, chunksize=1)
+        assert all(pids == [pid] * 4 for pid, pids in results)
+        assert os.getpid() not in {pid for pid, _ in results}
+        assert_next_map_works(team)
 
 
 def test_16_descriptors_closed_again_and_again(team: Any) -> None:
@@ -157,6 +207,7 @@ def test_16_forks_in_every_call(team: Any) -> None:
     assert_next_map_works(team)
 
 
+@pytest.mark.quick
 def test_16_what_it_changes_around_it_ends_with_the_call(team: Any) -> None:
     """Working directory, umask, environment, NumPy's errors, search path, signals and timers."""
 
@@ -198,6 +249,7 @@ def test_16_what_it_changes_around_it_ends_with_the_call(team: Any) -> None:
     assert shmmap.pmap(look, range(2), **options) == before
 
 
+@pytest.mark.quick
 def test_16_what_an_initializer_changes_stays(tmp_path: Path) -> None:
     def look(_: Any) -> Any:
         return os.getcwd(), os.environ.get("SHMMAP_FAULT"), np.geterr()["divide"]

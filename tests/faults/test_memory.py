@@ -15,15 +15,22 @@ import pytest
 import shmmap
 from shmmap.testing import KillSelf
 from tests import functions
-from tests.helpers import assert_same, descriptor_count, shared_memory_in_use
+from tests.helpers import (
+    assert_next_map_works,
+    assert_same,
+    descriptor_count,
+    in_time,
+    shared_memory_in_use,
+)
 
-from .common import IN_CGROUP, memory_cgroup, run_program, run_with_small_shm
+from .common import IN_CGROUP, memory_cgroup, run_program, run_with_small_shm, times
 
 
 @pytest.mark.privileged
 class Test18And20SmallShm:
     """``/dev/shm`` is smaller than a segment, or filled by others in the middle of a map."""
 
+    @pytest.mark.quick
     def test_memfd_takes_over(self, tmp_path: Path) -> None:
         """64 MiB, as in a container: a larger array lies elsewhere, and works all the same."""
         printed = run_with_small_shm(
@@ -98,6 +105,7 @@ class Test18And19Limited:
 
     LIMIT = 256 << 20
 
+    @pytest.mark.quick
     def test_refused(self, tmp_path: Path) -> None:
         with memory_cgroup(self.LIMIT) as group:
             printed = run_program(
@@ -142,6 +150,65 @@ print(len(os.listdir("/proc/self/fd")) - before)
                 group,
             )
         assert printed == "0\n"
+
+
+@pytest.mark.quick
+class TestMemoryLimit:
+    """``memory_limit``: what a function takes beyond it is a clean MemoryError, with the index."""
+
+    @pytest.mark.parametrize("start", ["clean", "fork"])
+    def test_error_names_the_index(self, start: str) -> None:
+        def func(i: Any) -> Any:
+            return int(np.ones((400 if i == 5 else 1) << 20, np.uint8)[-1]) * i
+
+        with shmmap.Team(workers=2, start=start, memory_limit=200 << 20) as team:
+            for _ in range(2):
+                with in_time(), pytest.raises(MemoryError) as caught:
+                    shmmap.pmap(func, np.arange(10), engine=team, chunksize=1)
+                assert not isinstance(caught.value, shmmap.SharedMemoryError)
+                assert "index 5 " in "\n".join(caught.value.__notes__)
+                assert_next_map_works(team)
+            with pytest.raises(shmmap.MapError) as partial:
+                shmmap.pmap(func, np.arange(10), engine=team, on_error="continue")
+            assert partial.value.failed == ((5, 6),)
+            # Shared memory is the caller's, and does not count.
+            big = shmmap.zeros(400 << 20, np.uint8)
+            assert shmmap.preduce(np.max, big, engine=team) == 0
+            with pytest.raises(MemoryError):
+                team.submit(func, 5).result()
+
+    def test_memory_is_freed_for_the_next_call(self, team: Any) -> None:
+        with shmmap.Team(workers=1, memory_limit=200 << 20) as limited:
+            for _ in range(10):
+                assert limited.submit(lambda: int(np.ones(150 << 20, np.uint8)[-1])).result() == 1
+
+
+@pytest.mark.quick
+class Test22ViewsOutlive:
+    """A view outlives its array, the collector, its team and the program: no crash, and silence."""
+
+    @pytest.mark.parametrize("start", ["clean", "fork"])
+    def test_everything_but_the_view(self, tmp_path: Path, start: str) -> None:
+        printed = run_program(
+            tmp_path,
+            """
+            import gc
+            a = shmmap.asshared(np.arange(1 << 18))
+            small = shmmap.asshared(np.arange(100))
+            with shmmap.Team(workers=2, start=sys.argv[1]) as team:
+                b = shmmap.pmap_chunks(np.negative, a, engine=team)
+                views = [a[5::7], b[::-1], small[3:], memoryview(b)]
+                del a, b, small
+                gc.collect()
+                works(engine=team)
+            shmmap.shutdown()
+            assert views[0][1] == 12 and views[1][0] == 1 - (1 << 18) and views[2][0] == 3
+            works()
+            print(views[3][2])
+            """,
+            start,
+        )
+        assert printed == "-2\n"
 
 
 class TestFileSize:
@@ -209,6 +276,7 @@ class Test24NoDescriptors:
             assert isinstance(error, OSError) and error.errno == errno.EMFILE, repr(error)
             assert "descriptor" in str(error) or "files" in str(error)
 
+    @pytest.mark.quick
     def test_array(self) -> None:
         self.check(self.climb(lambda: shmmap.zeros(1 << 20), 30))
 
@@ -248,10 +316,12 @@ class Test24NoDescriptors:
             action()
 
 
+@pytest.mark.timeout(1200)
 class Test25Flat:
     """Many arrays and many maps: descriptors, shared memory and RSS stay where they were.
 
-    Scaled down; ``python -m shmmap.testing soak`` goes on for as long as it is asked to.
+    Scaled down unless ``SHMMAP_HEAVY`` is set; ``python -m shmmap.testing soak`` goes on for as long as it
+    is asked to.
     """
 
     @staticmethod
@@ -286,7 +356,7 @@ class Test25Flat:
             del a
             assert b.size
 
-        self.check(cycle, 1000)
+        self.check(cycle, times(1000, 10_000))
 
     def test_maps(self, team: Any) -> None:
         x = shmmap.asshared(np.arange(1000))
@@ -298,7 +368,7 @@ class Test25Flat:
             assert big[-1, -1] == 399_998
             shmmap.pmap(lambda i: str(i), range(20), engine=team)
 
-        self.check(cycle, 150)
+        self.check(cycle, times(60, 3400))
 
     def test_failures(self, team: Any) -> None:
         def fail(i: Any) -> None:
@@ -308,25 +378,21 @@ class Test25Flat:
             with pytest.raises(ValueError):
                 shmmap.pmap(fail, np.arange(50), engine=team, chunksize=1)
 
-        self.check(cycle, 60)
+        self.check(cycle, times(30, 1000))
 
-    @pytest.mark.slow
-    @pytest.mark.timeout(300)
     def test_teams(self) -> None:
         def cycle() -> None:
             with shmmap.Team(workers=2) as team:
                 shmmap.pmap(functions.double, np.arange(10), engine=team)
 
-        self.check(cycle, 20)
+        self.check(cycle, times(8, 200))
 
-    @pytest.mark.slow
-    @pytest.mark.timeout(300)
     def test_deaths(self, team: Any) -> None:
         def cycle() -> None:
             with pytest.raises(shmmap.WorkerDied):
                 shmmap.pmap(KillSelf(at=3), np.arange(10), engine=team, chunksize=1)
 
-        self.check(cycle, 20)
+        self.check(cycle, times(10, 200))
 
 
 @pytest.mark.big
@@ -349,6 +415,7 @@ def _free() -> int:
     return int(fields["MemAvailable"].split()[0]) << 10
 
 
+@pytest.mark.quick
 def test_23_write_to_a_read_only_input_is_reported(engine: Any) -> None:
     """`ValueError` where it was tried, and nothing is changed."""
     a = shmmap.asshared(np.arange(10.0))

@@ -14,9 +14,9 @@ import pytest
 import shmmap
 from shmmap.testing import wait_until
 from tests import functions
-from tests.helpers import assert_same, in_time
+from tests.helpers import assert_next_map_works, assert_same, in_time
 
-from .common import assert_next_map_works, run_program
+from .common import run_program
 
 
 class Test43NarrowThenWide:
@@ -50,6 +50,7 @@ class Test43NarrowThenWide:
                 assert_same(np.array(result), expected)
 
     @pytest.mark.parametrize("first", [0, 1])
+    @pytest.mark.quick
     def test_whoever_is_first(self, team: Any, first: int) -> None:
         """Index 0, from which the output's form is taken, comes first or last."""
         done = shmmap.zeros(2, bool)
@@ -110,6 +111,7 @@ class Test45And42Deaths:
             died[0] = False
             assert_same(shmmap.preduce(fold, x, **options), total)
 
+    @pytest.mark.quick
     def test_random_streams_after_a_death(self, team: Any) -> None:
         """``rng=``: a chunk that is run again draws the same numbers."""
         died = shmmap.zeros(1, bool)
@@ -155,6 +157,7 @@ class Test41AfterADeath:
         )
         assert printed == "fresh\n"
 
+    @pytest.mark.quick
     def test_arrays_made_since(self, team: Any) -> None:
         """Arrays that its predecessor had attached, and those it never saw."""
         old = shmmap.asshared(np.arange(1000))
@@ -168,6 +171,7 @@ class Test41AfterADeath:
             ]
 
 
+@pytest.mark.quick
 class Test46Recycling:
     """Memory a worker may still be writing is never another array's."""
 
@@ -193,6 +197,7 @@ class Test46Recycling:
         assert not any(a.any() for a in fresh)
 
 
+@pytest.mark.quick
 def test_47_private_array_is_read_only_after_a_death(team: Any) -> None:
     private = np.zeros(10)
 
@@ -207,6 +212,7 @@ def test_47_private_array_is_read_only_after_a_death(team: Any) -> None:
     assert not private.any() and private.flags.writeable
 
 
+@pytest.mark.quick
 def test_44_replacements_draw_other_random_numbers(team: Any) -> None:
     """Each worker forked from the template is seeded afresh, replacements included."""
     seen: list[float] = []
@@ -228,6 +234,7 @@ def _die(start: int, stop: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.quick
 def test_40_class_of_main_after_a_death(tmp_path: Path) -> None:
     printed = run_program(
         tmp_path,

@@ -16,9 +16,9 @@ import shmmap
 from shmmap import _array, _segment
 from shmmap.testing import wait_until
 from tests import functions
-from tests.helpers import assert_same, process_tree
+from tests.helpers import assert_next_map_works, assert_same, process_tree
 
-from .common import as_nobody, assert_next_map_works, run_program
+from .common import as_nobody, run_program
 
 
 def shared_descriptors(pid: int) -> list[str]:
@@ -32,6 +32,7 @@ def shared_descriptors(pid: int) -> list[str]:
     return found
 
 
+@pytest.mark.quick
 class Test35OtherUsers:
     """Another uid can open nothing: not by name, not through ``/proc``."""
 
@@ -106,6 +107,7 @@ for size in (100, 1 << 21):
             assert len(name.rpartition("-")[2]) >= 16
 
 
+@pytest.mark.quick
 class Test36Squatters:
     """A name or link created beforehand by somebody else is never adopted."""
 
@@ -153,6 +155,7 @@ class Test36Squatters:
             name.unlink(missing_ok=True)
 
 
+@pytest.mark.quick
 class Test37Channels:
     """No listening socket; what comes over the inherited sockets is all that is unpickled."""
 
@@ -230,6 +233,7 @@ class Test37Channels:
         assert printed.splitlines() == ["True", "False"]
 
 
+@pytest.mark.quick
 class Test38Handles:
     """A handle with a wrong size, offset or dtype, or of another array: refused, never mapped."""
 

@@ -8,7 +8,6 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,22 @@ import pytest
 import shmmap
 from shmmap.testing import KillSelf, StopSelf, wait_until
 from tests import functions
-from tests.helpers import assert_same, in_time, process_tree
+from tests.helpers import assert_next_map_works, assert_same, in_time, process_tree
 
-from .common import IN_CGROUP, assert_next_map_works, memory_cgroup, run_program
+from .common import IN_CGROUP, memory_cgroup, run_program, times
 
 N = 16
 
 
-@pytest.fixture(params=["clean", "fork", "fork engine"])
-def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Teams with both starts, and processes forked for the call."""
-    if request.param == "fork engine":
-        yield "fork"
-    else:
-        with shmmap.Team(workers=2, start=request.param) as team:
-            yield team
+@pytest.fixture
+def engine(process_engine: Any) -> Any:
+    """Wherever processes do the work."""
+    return process_engine
 
 
 @pytest.mark.privileged
 @pytest.mark.parametrize("engine", ["processes", "fork"])
+@pytest.mark.quick
 def test_3_out_of_memory(tmp_path: Path, engine: str) -> None:
     """The worker dies, not the caller; the message suggests memory, and names the range."""
     with memory_cgroup(200 << 20) as group:
@@ -68,6 +64,7 @@ works(engine=sys.argv[2])
 class Test7Stopped:
     """SIGSTOP: ``timeout=`` fires, names the index and the worker; the stopped worker is replaced."""
 
+    @pytest.mark.quick
     def test_timeout_names_the_index(self, engine: Any) -> None:
         pids = shmmap.zeros(N, int)
         stop = StopSelf(at=5)
@@ -129,6 +126,23 @@ class Test7Stopped:
         assert_same(result, np.arange(N))
         assert tries[0] == 2
 
+    @pytest.mark.quick
+    @pytest.mark.parametrize("start", ["clean", "fork"])
+    def test_replaced_slowly(self, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a dead worker's slot still says is not taken for its successor being late."""
+        real = shmmap.Team._spawn
+
+        def spawn(team: Any, rank: int) -> None:
+            time.sleep(0.2)  # while the waiting thread looks at the slot several times
+            real(team, rank)
+
+        monkeypatch.setattr(shmmap.Team, "_spawn", spawn)
+        options: dict[str, Any] = {"timeout": 0.3, "retries": 2, "on_error": "continue"}
+        with shmmap.Team(workers=1, start=start) as team, in_time():
+            with pytest.raises(shmmap.MapError) as caught:
+                shmmap.pmap(StopSelf(at=3), np.arange(6), engine=team, chunksize=1, **options)
+        assert caught.value.failed == ((3, 4),)
+
     def test_slow_but_in_time(self, engine: Any) -> None:
         """The limit is for each call of the function, not for the chunk or the map."""
 
@@ -173,6 +187,7 @@ class TestFinishedWork:
         assert_next_map_works(engine)
 
     @pytest.mark.parametrize("schedule", ["dynamic", "static"])
+    @pytest.mark.quick
     def test_lost_chunk_is_run_again_where_that_is_safe(self, engine: Any, schedule: str) -> None:
         calls = shmmap.zeros(40, int)
 
@@ -215,7 +230,8 @@ class TestFinishedWork:
         assert x.tolist() == [1.0] * 21 + [0.0] * 9 + [1.0] * 10
 
 
-class TestRandomMoments:
+@pytest.mark.timeout(900)
+class Test1And4RandomMoments:
     """SIGKILL of workers at random moments: NumPy's result, or the exact ranges that are missing."""
 
     @pytest.mark.parametrize("start", ["clean", "fork"])
@@ -232,7 +248,7 @@ class TestRandomMoments:
 
         with shmmap.Team(workers=2, start=start) as team:
             assert_next_map_works(team)
-            for _ in range(25):
+            for _ in range(times(6, 125)):
                 out = shmmap.full(len(x), 1)
                 future = shmmap.pmap_chunks(
                     func, x, out=out, engine=team, chunksize=2000, schedule=schedule, wait=False

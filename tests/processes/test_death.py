@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,15 @@ from shmmap.testing import (
     wait_until,
 )
 from tests import functions
-from tests.helpers import assert_same, in_time, wait_dead
+from tests.helpers import assert_next_map_works, in_time, wait_dead
 
 N = 16
 
 
-@pytest.fixture(params=["clean", "fork", "fork engine"])
-def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Teams with both starts, and processes forked for the call."""
-    if request.param == "fork engine":
-        yield "fork"
-    else:
-        with shmmap.Team(workers=2, start=request.param) as team:
-            yield team
-
-
-def assert_next_map_works(engine: Any) -> None:
-    """Assert that a fault left the engine in order."""
-    result = shmmap.pmap(functions.double, np.arange(100), engine=engine, workers=2, chunksize=1)
-    assert_same(result, np.arange(100) * 2)
+@pytest.fixture
+def engine(process_engine: Any) -> Any:
+    """Wherever processes do the work."""
+    return process_engine
 
 
 class Scene:

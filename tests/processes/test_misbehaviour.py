@@ -26,17 +26,9 @@ from shmmap.testing import (
     StopSelf,
     wait_until,
 )
-from tests import functions
-from tests.helpers import assert_same, in_time
+from tests.helpers import assert_next_map_works, assert_same, in_time
 
 N = 16
-
-
-def assert_next_map_works(team: Any) -> None:
-    """Assert that a fault left the team in order."""
-    for _ in range(2):
-        result = shmmap.pmap(functions.double, np.arange(100), engine=team, chunksize=1)
-        assert_same(result, np.arange(100) * 2)
 
 
 class Test16Surroundings:

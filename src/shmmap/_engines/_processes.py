@@ -412,9 +412,9 @@ class _ProcessWork(Run):
             since, index = slot[SINCE], slot[INDEX]
             late = since and now - since > task.job.timeout * 1e9
             if late and slot[RUNNING] == self.seq and rank not in self._timed_out:
-                if slot[SINCE] == since:  # still the same call
-                    self._timed_out[rank] = index
-                    self._team.kill(rank, self.seq)
+                self._timed_out[rank] = index  # before the kill: the attendant looks it up
+                if not self._team.kill(rank, self.seq, since):
+                    self._timed_out.pop(rank, None)
 
     def done(self) -> int:
         """See `Work`."""
