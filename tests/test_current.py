@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import shmmap
 from shmmap import Context, current
+from tests.helpers import run_script
 
 pytestmark = pytest.mark.warm
 
@@ -188,3 +189,39 @@ def test_a_context_is_frozen() -> None:
     here = Context(0, 1, None, 0, 0)
     with pytest.raises(AttributeError):
         here.start = 3  # type: ignore[misc]
+
+
+# --- what is kept beside it ---------------------------------------------------------------------
+
+CACHES = """
+import functools, os
+import shmmap
+
+made = []
+
+@functools.lru_cache(maxsize=8, typed=True)
+def table(n):
+    made.append(n)
+    return list(range(n))
+
+@functools.cache
+def fibonacci(n):
+    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+def func(n):
+    return sum(table(n)), len(made), fibonacci(n), table.cache_parameters()["maxsize"]
+
+with shmmap.Team(workers=1, start="clean") as team:
+    first = shmmap.pmap(func, [5, 5, 6], engine=team)
+    again = shmmap.pmap(func, [5, 6, 7], engine=team)
+print(first, again, made)
+"""
+
+
+def test_caches_of_a_script_live_as_long_as_its_workers(tmp_path: Any) -> None:
+    done = run_script(tmp_path, CACHES)
+    assert (done.returncode, done.stderr) == (0, "")
+    first = "[(10, 1, 5, 8), (10, 1, 5, 8), (15, 2, 8, 8)]"
+    assert (
+        done.stdout.split("\n")[0] == f"{first} [(10, 2, 5, 8), (15, 2, 8, 8), (21, 3, 13, 8)] []"
+    )

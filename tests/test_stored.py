@@ -258,7 +258,7 @@ def test_a_death_costs_nothing_that_is_written(tmp_path: Path, team: Any, kind: 
 
 def test_what_is_handed_over_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a slow writer, workers wait instead of piling results up."""
-    monkeypatch.setattr(_kernel, "HELD_NBYTES", 1 << 20)
+    monkeypatch.setattr(_kernel, "HAND_NBYTES", 1 << 20)
     write, peak = _stored.Target.__setitem__, 0
 
     def write_slowly(self: Any, rows: slice, value: Any) -> None:

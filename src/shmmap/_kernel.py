@@ -36,6 +36,9 @@ PROPOSE_S = 2e-4
 HELD_NBYTES = 1 << 26
 # Up to this much is handed over as it is when there are no more tickets, rather than wait for the output.
 SHIP_NBYTES = 1 << 20
+# What may be handed over and not written yet, where the caller writes: less, and workers wait although the
+# caller could write on; more only takes memory. A chunk larger than this goes alone.
+HAND_NBYTES = 1 << 23
 # Kept results are handed over after this long all the same, so that a death cannot take them along.
 HELD_S = 0.05
 
@@ -790,7 +793,7 @@ class StoreKernel(FillKernel):
         for column, target in zip(columns, self._targets, strict=True):
             self._check_declared(column[0], target)
         if self.job.store == "hand":
-            self.port.wait_taken(HELD_NBYTES)
+            self.port.wait_taken(HAND_NBYTES)
             self.port.results(k, k + 1, [(k, (kind, columns))])
             return
         for column, target in zip(columns, self._targets, strict=True):

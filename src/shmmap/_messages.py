@@ -12,6 +12,7 @@ Nothing here opens a connection: pickles travel over inherited socketpairs and s
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import struct
@@ -253,6 +254,13 @@ def _rebuild(handle: tuple[Any, ...], kind: type) -> Any:
 
 _MAIN = "__main__"
 _PickleBuffer = pickle.PickleBuffer  # looked up for every object that is pickled
+_CachedFunction: Any = type(functools.lru_cache(len))
+
+
+def _make_cached(func: Any, maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(func)
+
+
 _pickler_class: type | None = None
 
 
@@ -289,6 +297,9 @@ def _make_pickler() -> type:
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, np.ndarray) and is_plain(obj):
                 return self._reduce_array(obj)
+            if type(obj) is _CachedFunction and obj.__module__ == _MAIN:
+                # By value, like the function in it; each worker begins with an empty cache.
+                return _make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
             reduced = reduce_kin(obj)
             return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
