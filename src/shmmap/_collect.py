@@ -128,6 +128,11 @@ class Collector:
             target[start:stop] = column
         self._placed.add(k)
 
+    @property
+    def returns_nothing(self) -> bool:
+        """Whether the function is known to have returned None."""
+        return self.kind is None or bool(self._nothing)
+
     def note_nothing(self, marks: bytes) -> None:
         """Take from the ledger for which chunks the function returned None."""
         if not self.job.gather and NOTHING in marks:

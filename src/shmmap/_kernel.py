@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
-from operator import length_hint
+from operator import is_not, length_hint
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -499,13 +499,13 @@ class FillKernel(_Kernel):
                 form = Form(kind, tuple((c.shape, c.dtype) for c in columns))
                 self.port.propose(form, left > PROPOSE_S)
             if kind is None:
-                i += 1
-                for result in results:
-                    if result is not None and result is not FAILED_ITEM:
-                        check_kind(split_result(result)[0], 1, None, 1)
-                    i += 1
+                values += [None] * (i + 1 - start)
+                values.extend(results)
+                i = start + len(values)
                 if i < stop:
                     raise _stop_iteration()
+                if any(map(is_not, values, repeat(None))):
+                    self._check_nothing(values, start)
                 return None, ()
             is_number = type(first) in _NUMBERS or (
                 not isinstance(first, (np.ndarray, tuple)) and np.ndim(first) == 0
@@ -523,6 +523,13 @@ class FillKernel(_Kernel):
             if position.index == start:  # not told more precisely on the way
                 position.index = max(i, start + len(values))
             raise
+
+    def _check_nothing(self, values: list[Any], start: int) -> None:
+        """Refuse results that are something, among others that are None."""
+        for index, value in enumerate(values, start):
+            if value is not None and value is not FAILED_ITEM:
+                self.position.index = index
+                check_kind(split_result(value)[0], 1, None, 1)
 
     def _scalars(self, values: list[Any], start: int) -> Array:
         """A column of numbers or strings, with the dtype that stacking them one by one gives."""

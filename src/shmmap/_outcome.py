@@ -175,7 +175,7 @@ class Outcome:
         return (
             not self._in_place
             and self._job.verb != "ranges"
-            and (self._job.gather or self._collector.kind is not None)
+            and (self._job.gather or not self._collector.returns_nothing)
         )
 
     def _judge(self, lost: Sequence[int], undone: list[int]) -> Verdict:

@@ -51,6 +51,7 @@ from ._control import (
     STOP,
     STOP_AT,
     UNKNOWN,
+    UNTOLD,
     ClaimSlots,
     ControlBlock,
     Outbox,
@@ -724,6 +725,10 @@ class _Port:
             time.sleep(TAKEN_S)
 
     def propose(self, form: Form, at_once: bool) -> None:
+        if form.kind is None and self._control is not None:
+            # Nothing is returned, so nothing is to be allocated: what the ledger shows is enough.
+            self._control.words[READY] = UNTOLD
+            return
         self.send(SPEC, 0, 0, pack_result(tuple(form)))
         if at_once:
             self.release_spec()

@@ -371,6 +371,7 @@ class _ProcessWork(Run):
             for k in begun:
                 if control.ledger[k] == PENDING:
                     control.ledger[k] = LOST  # it is not to begin these once more
+        task.collector.note_nothing(bytes(control.ledger[: task.plan.chunks]))
         left = self._redo.pop(death.rank, [])
         if death.chunk in left:
             begun = [*begun, death.chunk]
