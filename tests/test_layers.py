@@ -42,7 +42,7 @@ LAYERS: list[set[str]] = [
     {"_engines"},
     # The team.
     {"_team"},
-    {"_launch", "_member", "_roster"},
+    {"_launch", "_member", "_roster", "_run"},
     {"_template"},
     # The worker.
     {"_worker"},

@@ -72,10 +72,11 @@ from ._messages import (
 )
 from ._relay import emit, parse
 from ._roster import Departure, Roster
+from ._run import CallSpec, Death, Run
 from ._surroundings import Surroundings, pack_surroundings, snapshot
-from ._worker import EXIT_DESCRIPTORS, Start
+from ._worker import Start
 
-__all__ = ["Death", "Run", "Team", "default_team", "shutdown"]
+__all__ = ["Team", "default_team", "shutdown"]
 
 # Maps of one team that are open at a time; further ones wait their turn. Each costs four descriptors here
 # and three in every worker.
@@ -84,100 +85,6 @@ OPEN_MAX = 16
 SUBMITTED_MAX = 2
 # How long a dead worker's exit status is waited for; it takes a millisecond unless the template died too.
 STATUS_S = 0.25
-
-
-_LIKELY_CAUSES: dict[int, str] = {
-    signal.SIGKILL: "killed from outside, or out of memory",
-    signal.SIGSEGV: "a crash in compiled code",
-    signal.SIGBUS: "a memory-mapped file was cut short, or its disk is full",
-    signal.SIGABRT: "compiled code gave up",
-}
-
-
-class Death(NamedTuple):
-    """A worker's end, as a run is told of it."""
-
-    rank: int
-    pid: int
-    status: int | None
-    running: int
-    """The call it was in, 0 if none."""
-    claim: tuple[int, int]
-    """Tickets it held."""
-    chunk: int
-    """The chunk it was in, -1 if it was in none."""
-    is_broken_start: bool
-    replaced: bool
-
-    def cause(self) -> str:
-        """What is known of how it ended, and the likeliest reason."""
-        who = f"worker {self.rank} (pid {self.pid})"
-        if self.status is None or self.status == -1:
-            return f"{who} died, status unknown"
-        code = os.waitstatus_to_exitcode(self.status)
-        if code < 0:
-            try:
-                name = signal.Signals(-code).name
-            except ValueError:
-                name = f"signal {-code}"
-            hint = _LIKELY_CAUSES.get(-code, "")
-            return f"{who} was killed by {name}" + (f" ({hint})" if hint else "")
-        if code == EXIT_DESCRIPTORS:
-            return f"{who} ended: the function closed file descriptors that are not its own"
-        return f"{who} exited with status {code} in the middle of its work"
-
-
-class CallSpec(NamedTuple):
-    """What it takes to send a call to any member, also later, to a replacement."""
-
-    seq: int
-    control: ControlBlock | None
-    job_id: int
-    """Under which workers keep the job for calls to come; 0: they don't."""
-    job: Payload
-    func: Payload | None
-    digest: bytes
-    by_value: bool
-    chunks: Payload | None
-    shares: dict[int, tuple[int, int]] | None
-    team: int
-    segments: frozenset[int]
-    """Segments that job, function and list of chunks need, those of their payloads included."""
-    surroundings: Surroundings
-
-
-class Run:
-    """What the team knows of an open map; engines derive from it."""
-
-    def __init__(self) -> None:
-        self.seq = 0
-        self.spec: CallSpec | None = None
-        self.control: ControlBlock | None = None
-        self.doorbell = -1
-        self.vacated: deque[int] = deque()
-        """Ranks whose worker died and is not replaced."""
-        self.failed_start: Report | None = None
-        self.broken = False
-        """The attendant failed: nobody would tell of deaths any more."""
-        self.relayed: deque[tuple[bytes, bytes, Any]] = deque()
-        self.keep: list[Any] = []
-        """What messages refer to, and must stay in place until the run is over."""
-        self.output: tuple[bytes, frozenset[int]] | None = None
-        """The message that tells where results go, once known; replacements get it too."""
-        self.admitted: threading.Event | None = None
-        """Only if it has to wait until fewer maps are open."""
-
-    def note_death(self, death: Death) -> dict[int, int]:
-        """Take note of a death, in the attendant's thread; chunks the successor is to do first."""
-        raise NotImplementedError
-
-    def ring(self) -> None:
-        """Wake the thread that waits for this run."""
-        if self.doorbell >= 0:
-            try:
-                os.write(self.doorbell, Record(0, 0, LEAVE, 0, 0, 0, 0, 0).pack())
-            except BlockingIOError:
-                pass  # the pipe is full: that thread is awake
 
 
 class _Task(NamedTuple):

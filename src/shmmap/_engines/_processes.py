@@ -56,8 +56,9 @@ from .._messages import (
     restore_exception,
 )
 from .._relay import emit
+from .._run import CallSpec, Death, Run
 from .._surroundings import snapshot
-from .._team import CallSpec, Death, Run, Team, name_of
+from .._team import Team, name_of
 from . import Task
 
 __all__ = ["ForkEngine", "ProcessEngine"]
