@@ -42,7 +42,8 @@ LAYERS: list[set[str]] = [
     {"_engines"},
     # The team.
     {"_team"},
-    {"_launch", "_member", "_roster", "_run"},
+    {"_launch", "_roster", "_run", "_shelf"},
+    {"_member"},
     {"_template"},
     # The worker.
     {"_worker"},

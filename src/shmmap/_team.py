@@ -42,7 +42,6 @@ from ._control import (
     STOP,
     ClaimSlots,
     ControlBlock,
-    Page,
     Record,
     unpack_records,
 )
@@ -62,7 +61,6 @@ from ._messages import (
     Payload,
     Ready,
     Report,
-    Trim,
     dumps_message,
     make_payload,
     pack,
@@ -73,6 +71,7 @@ from ._messages import (
 from ._relay import emit, parse
 from ._roster import Departure, Roster
 from ._run import CallSpec, Death, Run
+from ._shelf import Shelf
 from ._surroundings import Surroundings, pack_surroundings, snapshot
 from ._worker import Start
 
@@ -183,20 +182,19 @@ class Team(Executor):
         self._controls: list[ControlBlock] = []
         self._open: set[Run] = set()
         """Runs that have a control block, or are about to."""
-        self._has_orphans = False
-        """There may be pages of workers that are gone."""
         self._next_control = 0
         self._waiting: deque[tuple[Run, int]] = deque()
         self._lingering: list[tuple[Run, list[Member]]] = []
         """Abandoned maps, and the workers that may still touch what they refer to."""
-        self._pages: dict[int, Page] = {}
-        self._announced: dict[int, int] = {}
-        """Segments that workers made for results, and the calls that these belong to."""
         self._dropped: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
         self._submitted: dict[int, tuple[_Task, int, tuple[Any, ...]]] = {}
         self._leaving: dict[int, tuple[int, Packed, tuple[Any, ...]]] = {}
         """What finished functions were given, until their workers have said whether they kept it."""
+        # Weakly: a team that nobody has any more is to go at once, not with the garbage collector.
+        fetch, wake = weakref.WeakMethod(self._take_messages), weakref.WeakMethod(self._wake)
+        self.shelf = Shelf(self._lock, self._members, fetch, wake)
+        """Pages and segments that workers made for results."""
         self._strays: deque[tuple[bytes, bytes, Any]] = deque()
         self._surroundings: tuple[Surroundings, bytes] | None = None
         self._relay_arrived = threading.Condition(self._lock)
@@ -361,8 +359,7 @@ class Team(Executor):
         """A new sequence number for (the next round of) a run, which is then told of deaths."""
         with self._lock:
             self._runs.pop(run.seq, None)
-            if self._announced:
-                self._purge_announced(run.seq)
+            self.shelf.purge(run.seq)
             self._seq += 1
             run.seq = self._seq
             self._runs[run.seq] = run
@@ -443,51 +440,6 @@ class Team(Executor):
                     if member.has_backlog():
                         self._wake()
 
-    def page(self, record: Record) -> Page:
-        """The page a record's payload lies in."""
-        with self._lock:
-            page = self._pages.get(record.page)
-            if page is None:
-                # Announced on the line before the record was written, so it has arrived.
-                member = self._members.get(record.rank)
-                if member is not None:
-                    self._take_messages(member)
-                try:
-                    page = Page(_segment.get_segment(record.page))
-                except KeyError:
-                    raise RuntimeError(f"worker {record.rank} named an unknown page") from None
-                self._pages[record.page] = page
-                if page.segment.nbytes > Page.KEPT_NBYTES:
-                    self._wake()  # the attendant sees to it that it does not stay
-            return page
-
-    def take_payload(self, record: Record) -> Any:
-        """Unpickle what a record carries."""
-        page = self.page(record)
-        data = page.bytes[record.offset : record.offset + record.nbytes]
-        try:
-            try:
-                return unpack(data)
-            except KeyError:
-                # It refers to a segment that was announced before, on the line, which is read by the
-                # attendant: that may not have come to it yet.
-                with self._lock:
-                    member = self._members.get(record.rank)
-                    if member is not None:
-                        self._take_messages(member)
-                return unpack(data)
-        finally:
-            del data
-            page.take()
-
-    def skip_payload(self, record: Record) -> None:
-        """Let go of what a record carries."""
-        if record.page:
-            try:
-                self.page(record).take()
-            except RuntimeError:
-                pass
-
     def wait_relayed(self, ranks: Iterable[int], timeout: float = 1.0) -> None:
         """Wait until everything these workers have printed, logged or warned has arrived here."""
         slots = self._slots
@@ -561,10 +513,9 @@ class Team(Executor):
             if self._lingering:
                 self._let_go()
             self._idle_since = time.monotonic()
-            if self._announced:
-                self._purge_announced(run.seq)
-            if self._has_orphans:
-                self._purge_pages()
+            self.shelf.purge(run.seq)
+            if self.shelf.has_orphans:
+                self.shelf.purge_orphans()
             if self._tasks:
                 self._dispatch()
             if self._closed and self._is_idle():
@@ -592,41 +543,6 @@ class Team(Executor):
         if slots is None or member.gone or self._members.get(member.rank) is not member:
             return True
         return bool(slots.words[member.rank * SLOT_WORDS + LEFT] >= seq)
-
-    def _purge_announced(self, seq: int) -> None:
-        """A call is over: what its workers made for results that nobody took goes."""
-        for id in [id for id, its_seq in self._announced.items() if its_seq == seq]:
-            del self._announced[id]
-            if _segment.discard(id):
-                for member in self._members.values():
-                    member.attached.discard(id)
-
-    def _trim_pages(self) -> None:
-        """Ask for large pages that have not been used for a while."""
-        now = time.monotonic()
-        for id, page in self._pages.items():
-            if page.is_to_go() and page.is_idle(now):
-                for member in self._members.values():
-                    if id in member.attached:
-                        page.is_asked_for = True
-                        member.post(dumps_message(Trim((id,))))
-
-    def _purge_pages(self) -> None:
-        alive = {id for member in self._members.values() for id in member.attached}
-        self._has_orphans = False
-        for id, page in list(self._pages.items()):
-            if id in alive:
-                continue
-            if page.is_free():
-                self._forget_page(id)
-            else:
-                self._has_orphans = True
-
-    def _forget_page(self, id: int) -> None:
-        page = self._pages.pop(id, None)
-        if page is not None:
-            page.close()
-            _segment.discard(id)
 
     # ------------------------------------------------ the Executor
 
@@ -725,12 +641,12 @@ class Team(Executor):
         task, rank, roots = self._submitted.pop(seq)
         self._leaving[seq] = rank, task.packed, roots
         if error is not None:
-            self._purge_announced(seq)
+            self.shelf.purge(seq)
             task.future.set_exception(error)
             return
         assert record is not None
         try:
-            value = self.take_payload(record)
+            value = self.shelf.take(record)
             if record.kind == ERROR:
                 task.future.set_exception(
                     restore_exception(Report(*value), task.name, "as a submitted function")
@@ -739,7 +655,7 @@ class Team(Executor):
                 task.future.set_result(value)
         except Exception as exc:  # it does not unpickle here
             task.future.set_exception(exc)
-        self._purge_announced(seq)
+        self.shelf.purge(seq)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the team; see :meth:`concurrent.futures.Executor.shutdown`.
@@ -820,7 +736,7 @@ class Team(Executor):
                 self._go_home()
                 return None
             self._let_go()
-            self._trim_pages()
+            self.shelf.trim()
             poll.register(self._wake_pipe[0], select.POLLIN)
             poll.register(self._submit_pipe[0], select.POLLIN)
             launcher = self._launcher
@@ -857,9 +773,7 @@ class Team(Executor):
             return 5
         if self._lingering:
             return 20  # nobody tells when the last worker leaves a map that is over
-        at = math.inf if expiry is None else expiry
-        if any(page.is_to_go() for page in self._pages.values()):
-            at = min(at, time.monotonic() + Page.KEPT_S / 2)
+        at = min(self.shelf.next_trim(), math.inf if expiry is None else expiry)
         if self._idle_timeout is not None:
             # Nobody wakes the attendant at the end of a run, so it looks again after this long at most.
             since = self._idle_since if self._is_idle() else time.monotonic()
@@ -938,12 +852,11 @@ class Team(Executor):
                 self._fail_tasks(_StartError(report))
             elif isinstance(message, Attach):  # `receive` has attached them
                 if message.seq:
-                    self._announced.update((id, message.seq) for id, _ in message.segments)
-                    if message.seq not in self._runs and message.seq not in self._submitted:
-                        self._purge_announced(message.seq)
+                    is_open = message.seq in self._runs or message.seq in self._submitted
+                    self.shelf.announce((id for id, _ in message.segments), message.seq, is_open)
             elif isinstance(message, Drop):
                 for id in message.segments:
-                    self._forget_page(id)
+                    self.shelf.forget(id)
                     member.attached.discard(id)
 
     def distrust_pipes(self) -> None:
@@ -993,7 +906,7 @@ class Team(Executor):
                     if record.seq in self._submitted:
                         self._resolve(record.seq, record, None)
                     else:
-                        self.skip_payload(record)
+                        self.shelf.skip(record)
                 elif record.kind == KEPT:
                     _segment.mark_kept(record.first)
                 elif record.kind == LEAVE and member is not None and record.seq:
@@ -1053,7 +966,7 @@ class Team(Executor):
         for seq in [seq for seq, (its, *_) in self._leaving.items() if its == rank]:
             del self._leaving[seq]
         running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
-        self._has_orphans = True
+        self.shelf.has_orphans = True
         departure: Departure = self._roster.died(rank, member.failed)
         redo: dict[int, tuple[Payload, Any]] = {}
         concerned = []
@@ -1131,8 +1044,7 @@ class Team(Executor):
         for control in self._controls:
             control.close()
         self._controls.clear()
-        for id in list(self._pages):
-            self._forget_page(id)
+        self.shelf.clear()
         if self._slots is not None:
             _segment.off_drop(self._listener)
             self._slots.close()
@@ -1184,7 +1096,7 @@ class Team(Executor):
         if self._slots is not None:
             os.close(self._slots.fd)
         self._controls, self._runs, self._slots = [], {}, None
-        self._members = {}
+        self._members.clear()
         self._launcher = None
 
 

@@ -293,7 +293,7 @@ class _ProcessWork(Run):
                 if record.seq == self.seq:
                     self._take(record, remaining)
                 elif record.page:
-                    self._team.skip_payload(record)
+                    self._team.shelf.skip(record)
             while self.vacated:
                 drained = False
                 remaining.discard(self.vacated.popleft())
@@ -317,9 +317,9 @@ class _ProcessWork(Run):
     def _take(self, record: Record, remaining: set[int]) -> None:
         team, collector = self._team, self._task.collector
         if record.kind == RESULTS:
-            collector.add(team.take_payload(record))
+            collector.add(team.shelf.take(record))
         elif record.kind == SPEC:
-            form = team.take_payload(record)
+            form = team.shelf.take(record)
             if collector.columns is None:
                 try:
                     collector.propose(Form(*form))
@@ -333,7 +333,7 @@ class _ProcessWork(Run):
             elif remaining:
                 self._publish(remaining)
         elif record.kind == ERROR:
-            self._task.outcome.note_report(record.first, Report(*team.take_payload(record)))
+            self._task.outcome.note_report(record.first, Report(*team.shelf.take(record)))
             if record.first == 0:
                 self._let_hand_over()
             if record.first < 0 and self.control is not None:
@@ -486,7 +486,7 @@ class _ProcessWork(Run):
         while select.select([control.pipe_read], [], [], 0)[0]:
             data = os.read(control.pipe_read, _READ_NBYTES)
             for record in unpack_records(data[: len(data) // 56 * 56]):
-                self._team.skip_payload(record)
+                self._team.shelf.skip(record)
 
     def _close(self, reusable: bool) -> None:
         if self._ended:

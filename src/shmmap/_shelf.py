@@ -1,0 +1,151 @@
+"""What workers made for results, as the caller sees it: pages of records, and segments of large results.
+
+Owned by the team. A page is mapped when the first record names it, taken from record by record, and let go
+with the worker it belongs to, or when it is large and has not been used for a while. Everything here is
+done with the team's lock held, but for `take` and `skip`, which acquire it themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from . import _segment
+from ._control import Page, Record
+from ._member import Member
+from ._messages import Trim, dumps_message, unpack
+
+__all__ = ["Shelf"]
+
+
+class Shelf:
+    """The pages and segments of a team's workers."""
+
+    def __init__(
+        self,
+        lock: Any,
+        members: dict[int, Member],
+        fetch: weakref.WeakMethod[Any],
+        wake: weakref.WeakMethod[Any],
+    ) -> None:
+        self._lock = lock
+        self._members = members
+        self._fetch = fetch
+        """Take what a member has said on its line, announcements of segments among it."""
+        self._wake = wake
+        """Have the attendant ask `next_trim` again."""
+        self._pages: dict[int, Page] = {}
+        self._announced: dict[int, int] = {}
+        """Segments that workers made for large results, and the calls that these belong to."""
+        self.has_orphans = False
+        """There may be pages of workers that are gone."""
+
+    # ------------------------------------------------ payloads
+
+    def take(self, record: Record) -> Any:
+        """Unpickle what a record carries."""
+        page = self._page(record)
+        data = page.bytes[record.offset : record.offset + record.nbytes]
+        try:
+            try:
+                return unpack(data)
+            except KeyError:
+                # It refers to a segment that was announced before, on the line, which is read by the
+                # attendant: that may not have come to it yet.
+                with self._lock:
+                    self._fetch_from(record.rank)
+                return unpack(data)
+        finally:
+            del data
+            page.take()
+
+    def skip(self, record: Record) -> None:
+        """Let go of what a record carries."""
+        if record.page:
+            try:
+                self._page(record).take()
+            except RuntimeError:
+                pass
+
+    def _page(self, record: Record) -> Page:
+        with self._lock:
+            page = self._pages.get(record.page)
+            if page is None:
+                # Announced on the line before the record was written, so it has arrived.
+                self._fetch_from(record.rank)
+                try:
+                    page = Page(_segment.get_segment(record.page))
+                except KeyError:
+                    raise RuntimeError(f"worker {record.rank} named an unknown page") from None
+                self._pages[record.page] = page
+                if page.segment.nbytes > Page.KEPT_NBYTES:
+                    wake = self._wake()
+                    if wake is not None:
+                        wake()  # the attendant sees to it that it does not stay
+            return page
+
+    def _fetch_from(self, rank: int) -> None:
+        member, fetch = self._members.get(rank), self._fetch()
+        if member is not None and fetch is not None:
+            fetch(member)
+
+    # ------------------------------------------------ segments of results
+
+    def announce(self, ids: Iterable[int], seq: int, is_open: bool) -> None:
+        """Workers made these for results of a call."""
+        self._announced.update((id, seq) for id in ids)
+        if not is_open:
+            self.purge(seq)
+
+    def purge(self, seq: int) -> None:
+        """A call is over: what its workers made for results that nobody took goes."""
+        for id in [id for id, its_seq in self._announced.items() if its_seq == seq]:
+            del self._announced[id]
+            if _segment.discard(id):
+                for member in self._members.values():
+                    member.attached.discard(id)
+
+    # ------------------------------------------------ letting pages go
+
+    def next_trim(self) -> float:
+        """When `trim` will have something to do (``time.monotonic()``)."""
+        if any(page.is_to_go() for page in self._pages.values()):
+            return time.monotonic() + Page.KEPT_S / 2
+        return math.inf
+
+    def trim(self) -> None:
+        """Ask for large pages that have not been used for a while."""
+        now = time.monotonic()
+        for id, page in self._pages.items():
+            if page.is_to_go() and page.is_idle(now):
+                for member in self._members.values():
+                    if id in member.attached:
+                        page.is_asked_for = True
+                        member.post(dumps_message(Trim((id,))))
+
+    def purge_orphans(self) -> None:
+        """Let go of the pages of workers that are gone, once everything in them was taken."""
+        alive = {id for member in self._members.values() for id in member.attached}
+        self.has_orphans = False
+        for id, page in list(self._pages.items()):
+            if id in alive:
+                continue
+            if page.is_free():
+                self.forget(id)
+            else:
+                self.has_orphans = True
+
+    def forget(self, id: int) -> None:
+        """Let go of a page."""
+        page = self._pages.pop(id, None)
+        if page is not None:
+            page.close()
+            _segment.discard(id)
+
+    def clear(self) -> None:
+        """Let go of all pages: no worker is left."""
+        for id in list(self._pages):
+            self.forget(id)
