@@ -80,6 +80,21 @@ def same_limits(start: int, stop: int) -> None:
     assert here is not None and (here.start, here.stop, here.index) == (start, stop, None)
 
 
+def test_rows_of_sparse_matrices_know_their_index(engine: Any) -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    matrix = sparse.csr_array(np.diag(np.arange(1.0, 8.0)))
+
+    def func(row: Any) -> Any:
+        here = current()
+        assert here is not None
+        return here.index
+
+    options: dict[str, Any] = {"engine": engine, "workers": 2, "chunksize": 3}
+    assert shmmap.pmap(func, matrix, out=list, **options) == list(range(7))
+    with pytest.raises(TypeError, match="list of depths"):
+        shmmap.pmap_chunks(func, matrix, depth=1, **options)
+
+
 def test_rank(engine: Any) -> None:
     together = threading.Barrier(2) if engine == "threads" else None
 

@@ -174,10 +174,11 @@ def _add_stencils(bound: list[Input], depth: Any, boundary: Any) -> list[Input]:
     """Inputs that know which neighbours their chunks get."""
     if type(depth) is int and depth == 0:
         return bound
-    if not isinstance(depth, list) and any(entry.kind == "sequence" for entry in bound):
+    others = [e for e in bound if e.kind not in ("array", "stored", "whole")]
+    if others and not isinstance(depth, list):
         raise TypeError(
-            "depth= gives chunks of arrays their neighbours; for a list or range among the inputs, "
-            "give a list of depths, one per input, with 0 for that one"
+            f"depth= gives chunks of arrays their neighbours; with a {type(others[0].data).__name__} among "
+            "the inputs, give a list of depths, one per input, with 0 for that one"
         )
     arrays = [
         (entry.data.shape, entry.data.dtype, entry.axis)

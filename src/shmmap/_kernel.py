@@ -180,6 +180,9 @@ def _make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
         return lambda k, start, stop: view(data)
     if entry.kind == "items":
         return _make_unpacker(memoryview(data), entry.offsets)
+    if entry.kind == "rows" and verb == "items":
+        # As a list, whose iterator knows how many are left: see `_Kernel.where`.
+        return lambda k, start, stop: list(take_rows(data, start, stop))
     if entry.kind == "rows":
         return lambda k, start, stop: take_rows(data, start, stop)
     return lambda k, start, stop: data[start:stop]

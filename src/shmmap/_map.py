@@ -163,13 +163,17 @@ def _start(
         if not targets:
             return request.finish(result)
         for out, target in zip(bound.outs, targets, strict=True):
-            if target is not out and not store:  # private: the workers have filled a shared one
-                _array.copy_into(out, target)
+            if target is not out and type(out) is not Stored:
+                _array.copy_into(out, target)  # private: the workers have filled a shared one
         return request.finish(request.out)
 
     collector = Collector(job, bound.plan, shape=finish, none_as_list=request.none_as_list)
     if store:
-        collector.columns = _axis_first(bound.outs, bound.axis)
+        ours = [
+            out if type(out) is Stored else target
+            for out, target in zip(bound.outs, targets, strict=True)
+        ]
+        collector.columns = _axis_first(tuple(ours), bound.axis)
     outcome = Outcome(
         job,
         bound.plan,
