@@ -1226,6 +1226,12 @@ class Team(Executor):
         self._controls.clear()
         for id in list(self._pages):
             self._forget_page(id)
+        for id in self._announced:
+            _segment.discard(id)
+        self._announced.clear()
+        for run, _ in self._lingering:
+            run.keep.clear()
+        self._lingering.clear()
         if self._slots is not None:
             _segment.off_drop(self._listener)
             self._slots.close()
