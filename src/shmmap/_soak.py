@@ -638,8 +638,9 @@ class Soak:
             took_s = time.monotonic() - fault_at
             map.check_error(exc)
             self.errors[type(exc).__name__] += 1
-            # With "continue" and a callable the rest of the map comes first.
-            limit_s = FAULT_S + (trial.on_error != "raise") * FAULT_S
+            # The same fault strikes once more for every retry; with "continue" and a callable the rest of the
+            # map comes first.
+            limit_s = FAULT_S * (1 + trial.retries + (trial.on_error != "raise"))
             require(took_s < limit_s, f"the error came {took_s:.1f} s after the fault")
             self.slowest_s = max(self.slowest_s, took_s)
         else:
