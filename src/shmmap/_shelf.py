@@ -146,6 +146,9 @@ class Shelf:
             _segment.discard(id)
 
     def clear(self) -> None:
-        """Let go of all pages: no worker is left."""
+        """Let go of everything: no worker is left."""
         for id in list(self._pages):
             self.forget(id)
+        for id in self._announced:
+            _segment.discard(id)
+        self._announced.clear()

@@ -1045,6 +1045,9 @@ class Team(Executor):
             control.close()
         self._controls.clear()
         self.shelf.clear()
+        for run, _ in self._lingering:
+            run.keep.clear()
+        self._lingering.clear()
         if self._slots is not None:
             _segment.off_drop(self._listener)
             self._slots.close()
