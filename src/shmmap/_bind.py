@@ -174,9 +174,9 @@ def _add_stencils(bound: list[Input], depth: Any, boundary: Any) -> list[Input]:
     """Inputs that know which neighbours their chunks get."""
     if type(depth) is int and depth == 0:
         return bound
-    if not isinstance(depth, list) and any(entry.kind == "sequence" for entry in bound):
+    if not isinstance(depth, list) and any(entry.kind in ("sequence", "rows") for entry in bound):
         raise TypeError(
-            "depth= gives chunks of arrays their neighbours; for a list or range among the inputs, "
+            "depth= gives chunks of arrays their neighbours; for a list, range or frame among the inputs, "
             "give a list of depths, one per input, with 0 for that one"
         )
     arrays = [
