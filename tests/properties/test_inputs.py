@@ -326,3 +326,39 @@ def test_object_columns_cross_as_they_are(tmp_path: Path, engine: str) -> None:
     frame = shmmap.share(pandas.DataFrame({"o": [{"a": 1}, tmp_path, None], "x": [1.0, 2.0, 3.0]}))
     (there,) = shmmap.pmap(lambda i: frame["o"].tolist(), [0], engine=engine)
     assert there == [{"a": 1}, tmp_path, None]
+
+
+@pytest.mark.parametrize("boundary", [None, "reflect", "periodic", "nearest", 0.0])
+def test_neighbours_keep_mask_and_class(engine: str, boundary: Any) -> None:
+    a = np.ma.masked_array(np.arange(10.0), np.arange(10) % 3 == 0)
+
+    def look(part: Any) -> Any:
+        return type(part), part.filled(-1).tolist(), np.ma.getmaskarray(part).tolist()
+
+    parts = shmmap.pmap_chunks(
+        look, a, depth=2, boundary=boundary, out=list, chunksize=5, engine=engine
+    )
+    modes = {"reflect": "symmetric", "periodic": "wrap", "nearest": "edge", 0.0: "constant"}
+    width = 2
+    if boundary is None:
+        data, mask = a.filled(-1), np.ma.getmaskarray(a)
+        limits = [(0, 7), (3, 10)]
+    else:
+        data = np.pad(a.filled(-1), width, modes[boundary])
+        mask = np.pad(np.ma.getmaskarray(a), width, modes[boundary])
+        limits = [(0, 9), (5, 14)]
+    assert parts == [
+        (np.ma.MaskedArray, data[low:high].tolist(), mask[low:high].tolist())
+        for low, high in limits
+    ]
+    matrix = np.arange(20.0).reshape(10, 2).view(np.matrix)
+    classes = shmmap.pmap_chunks(
+        type, matrix, depth=2, boundary=boundary, out=list, chunksize=5, engine=engine
+    )
+    assert classes == [np.matrix] * 2
+
+
+def test_neighbours_of_rows_are_refused() -> None:
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(TypeError, match="depth"):
+        shmmap.pmap_chunks(len, pandas.DataFrame({"x": [1, 2]}), depth=1)

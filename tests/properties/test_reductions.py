@@ -124,3 +124,14 @@ def test_draws_do_not_depend_on_anything_but_the_index(n: int, seed: int, chunks
         assert_same(result, expected)
         filled = shmmap.pmap(draw, np.arange(n), rng=seed, **options)
         assert_same(filled, tuple(np.stack(column) for column in zip(*expected, strict=True)))
+
+
+def test_the_same_call_with_and_without_a_seed() -> None:
+    x = shmmap.zeros(100)
+
+    def draw(i: Any, rng: Any = None) -> Any:
+        return 0.0 if rng is None else rng.random()
+
+    for _ in range(3):
+        assert not shmmap.pmap(draw, x, workers=2).any()
+        assert shmmap.pmap(draw, x, workers=2, rng=1).all()
