@@ -239,7 +239,6 @@ def describe_class(a: Any) -> Any:
 CLASSES: dict[str, Callable[[], Any]] = {
     "matrix": lambda: np.arange(N).reshape(-1, 10).view(np.matrix),
     "recarray": lambda: np.rec.array(np.zeros(N, [("a", "i4"), ("b", "U3")])),
-    "chararray": lambda: np.char.array([b"abc", b"d"] * N),
     "masked": _masked,
     "masked, no mask": lambda: np.ma.masked_array(np.arange(N)),
     "masked records": lambda: np.ma.masked_array(np.zeros(9, "i4,f8"), mask=[(1, 0)] * 9),
