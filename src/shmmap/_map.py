@@ -327,7 +327,8 @@ def pmap_chunks(
         A vectorised function: gets one chunk of every input (a view) and returns an array, or a tuple of
         arrays, of the same length along `axis`.
     *inputs, axis, out, dtype, **options
-        As for :func:`pmap`. ``out`` may be an input: the map then works in place.
+        As for :func:`pmap`. ``out`` may be an input: the map then works in place. Of data frames, Arrow
+        tables and CSR matrices, chunks are rows, in an object of the same class.
     depth : int, tuple or dict, default 0
         Neighbours that each chunk gets on each side, along `axis`; a pair for before and after. A dict or
         a tuple gives them by axis, a list by input. They are taken off the result, unless ``out=list``.
@@ -423,7 +424,7 @@ def preduce(
     func : callable
         ``func(chunk, ...)`` gives a partial: a number, an array, any object, or a tuple of them.
     *inputs, axis, **options
-        As for :func:`pmap`.
+        As for :func:`pmap_chunks`.
     combine : callable, default ``numpy.add``
         ``combine(left, right)`` of two partials; for tuples it is applied element by element.
     initial : object, optional

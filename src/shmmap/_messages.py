@@ -327,7 +327,7 @@ def _make_pickler() -> type:
                 key = (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype)
                 if key not in self._copies:
                     self._copies[key] = a, _array.place(a)
-                    self.placed += a.nbytes
+                    self.placed += _array.packed_nbytes(a)
                 a = self._copies[key][1]
                 handle = _array.handle_of(a)
                 assert handle is not None

@@ -82,6 +82,8 @@ def _key(request: Request, options: Options, arrays: tuple[Any, ...]) -> Any:
 
 def recall(request: Request, options: Options) -> Bound | None:
     """What `bind` gave for the same call before; None if it has to be done."""
+    if options.rng is not None:
+        return None  # its streams are part of the job, and drawn anew for every call
     arrays = _arrays(request)
     try:
         entry = _entries.get(_key(request, options, arrays))

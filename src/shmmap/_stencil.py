@@ -76,7 +76,9 @@ class Stencil(NamedTuple):
         self, data: Any, core: Array, inside: list[slice], limits: list[tuple[int, int]]
     ) -> Array:
         """`core` with what lies outside the array added; corners come out as if axis by axis."""
-        padded: Array = np.empty([high - low for low, high in limits], core.dtype)
+        is_masked = isinstance(core, np.ma.MaskedArray)
+        new: Any = np.ma.empty if is_masked else np.empty
+        padded: Array = new([high - low for low, high in limits], core.dtype)
         put = [
             slice(s.start - low, s.stop - low) for s, (low, _) in zip(inside, limits, strict=True)
         ]
@@ -104,7 +106,8 @@ class Stencil(NamedTuple):
                     padded[tuple(where)] = padded.take(sources - low, axis)
         for _, place_of, value in sorted(constants, key=lambda each: each[0]):
             padded[place_of] = value
-        return padded
+        is_plain = is_masked or type(core) in (np.ndarray, np.memmap)
+        return padded if is_plain else padded.view(type(core))
 
 
 def _repeat(positions: NDArray[np.intp], length: int, mode: str) -> NDArray[np.intp]:

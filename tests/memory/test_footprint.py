@@ -120,3 +120,40 @@ class TestResultsNobodyTakes:
         more = [team.submit(self.make, i).result() for i in range(8)]
         assert [int(a[-1]) for a in [*arrays, *more]] == [*range(8), *range(8)]
         assert all(map(shmmap.is_shared, [*arrays, *more]))
+
+
+@pytest.mark.parametrize("kind", ["frame", "matrix"])
+def test_more_workers_take_no_more_memory_for_a_shared_object(kind: str) -> None:
+    """What a data frame or a sparse matrix takes does not depend on how many workers read all of it."""
+    if kind == "frame":
+        pandas = pytest.importorskip("pandas")
+        a = np.ones((4, 2 << 20))
+        obj = shmmap.share(pandas.DataFrame({f"c{i}": column for i, column in enumerate(a)}))
+        read = lambda: obj.to_numpy(copy=False).sum()  # noqa: E731
+    else:
+        sparse = pytest.importorskip("scipy.sparse")
+        n = 1 << 19
+        data, indices = np.ones(10 * n), np.tile(np.arange(10, dtype=np.int32), n)
+        indptr = np.arange(n + 1, dtype=np.int32) * 10
+        obj = shmmap.share(sparse.csr_matrix((data, indices, indptr), shape=(n, 10)))
+        read = lambda: obj.data.sum() + obj.indices.sum()  # noqa: E731
+    expected = read()
+
+    def pss(workers: int) -> int:
+        done, go_on = shmmap.zeros(workers), shmmap.zeros(1, bool)
+
+        def total(start: int, stop: int) -> None:
+            done[start] = read()
+            wait_until(lambda: go_on[0], 60)
+
+        # Forked workers have the library already; a clean one would import it into memory of its own.
+        with shmmap.Team(workers, start="fork") as team:
+            future = shmmap.pmap_ranges(total, workers, chunksize=1, engine=team, wait=False)
+            wait_until(done.all, 60)
+            taken = tree_pss(os.getpid())
+            go_on[0] = True
+            future.result()
+        assert (done == expected).all()
+        return taken
+
+    assert pss(4) < pss(1) + (32 << 20), "three more copies would be 192 MiB"

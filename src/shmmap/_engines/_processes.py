@@ -82,8 +82,8 @@ def _pack_function(func: Any) -> tuple[Packed, bytes, bool]:
         from .._team import _cannot_pickle
 
         raise _cannot_pickle(func, exc) from None
-    hint_at_copies(name_of(func), packed.placed)
     if packed.segments or packed.keep:
+        hint_at_copies(name_of(func), packed.placed)
         return packed, b"", True  # it refers to arrays, which must not be kept alive by a cache
     digest = hashlib.blake2b(packed.data, digest_size=16).digest()
     by_value = not _is_importable(func)
