@@ -1,0 +1,170 @@
+"""Calls over the same arrays again and again: prepared once, and right every time."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shmmap
+from tests import functions
+from tests.helpers import shared_memory_in_use
+
+
+@pytest.fixture
+def team() -> Iterator[shmmap.Team]:
+    with shmmap.Team(workers=2) as team:
+        yield team
+
+
+@pytest.fixture
+def pids(team: shmmap.Team) -> Iterator[None]:
+    """No worker may die and be replaced behind our back: recovery hides what goes wrong."""
+
+    def ask() -> set[int]:
+        x = shmmap.zeros(2, np.int64)
+        shmmap.pmap_chunks(
+            lambda c: c.fill(os.getpid()), x, chunksize=1, schedule="static", engine=team
+        )
+        return set(x.tolist())
+
+    before = ask()
+    yield
+    assert ask() == before
+
+
+def double(chunk: Any) -> Any:
+    return chunk * 2
+
+
+@pytest.mark.usefixtures("pids")
+def test_many_calls_see_what_was_written_in_between(team: shmmap.Team) -> None:
+    x, y = shmmap.zeros(100), shmmap.zeros(100)
+    for k in range(60):
+        x[:] = k
+        assert shmmap.pmap_chunks(double, x, out=y, engine=team) is y
+        assert (y == 2 * k).all()
+        assert shmmap.preduce(np.sum, x, engine=team) == 100 * k
+        assert shmmap.pmap(functions.square, x, engine=team)[7] == k * k
+
+
+@pytest.mark.usefixtures("pids")
+def test_an_array_that_changes_its_looks_is_another(team: shmmap.Team) -> None:
+    x = shmmap.asshared(np.arange(12.0))
+    assert shmmap.pmap(len, x.reshape(3, 4), engine=team).tolist() == [4, 4, 4]
+    for shape, expected in [((3, 4), [4] * 3), ((4, 3), [3] * 4), ((2, 6), [6] * 2)]:
+        x.shape = shape
+        for _ in range(3):
+            assert shmmap.pmap(len, x, engine=team).tolist() == expected
+    x.shape = (12,)
+    x.dtype = np.int64
+    assert shmmap.pmap_chunks(lambda c: c.dtype.kind == "i", x, out=list, engine=team)[0]
+    y = shmmap.zeros(12)
+    for _ in range(2):
+        shmmap.pmap_chunks(double, y, out=y, engine=team)
+    y.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        shmmap.pmap_chunks(double, y, out=y, engine=team)
+
+    def write(chunk: Any) -> None:
+        chunk[:] = 1
+
+    with pytest.raises(ValueError, match="read-only"):
+        shmmap.pmap_chunks(write, y, engine=team)
+    y.flags.writeable = True
+    shmmap.pmap_chunks(write, y, engine=team)
+    assert (y == 1).all()
+
+
+@pytest.mark.usefixtures("pids")
+def test_a_changed_function_is_seen(team: shmmap.Team) -> None:
+    x, y = shmmap.ones(10), shmmap.zeros(10)
+    factor = 1
+
+    def scale(chunk: Any) -> Any:
+        return chunk * factor
+
+    for factor in (2, 3, 3, 4):
+        shmmap.pmap_chunks(scale, x, out=y, engine=team)
+        assert (y == factor).all()
+    for func, expected in [(double, 2), (np.negative, -1), (double, 2), (np.negative, -1)]:
+        shmmap.pmap_chunks(func, x, out=y, engine=team)
+        assert (y == expected).all()
+
+
+@pytest.mark.usefixtures("pids")
+def test_options_that_differ_make_another_call(team: shmmap.Team) -> None:
+    x = shmmap.zeros(64)
+    sizes = shmmap.pmap_chunks(len, x, out=list, engine=team, chunksize=16)
+    assert sizes == [16] * 4
+    assert shmmap.pmap_chunks(len, x, out=list, engine=team, chunksize=32) == [32] * 2
+    with pytest.raises(TypeError):
+        shmmap.pmap_chunks(len, x, out=list, engine=team, chunksize=True)  # type: ignore[arg-type]
+    assert shmmap.pmap_chunks(len, x, out=list, engine=team, chunksize=1) == [1] * 64
+    with pytest.raises(ValueError, match="workers"):
+        shmmap.pmap(abs, x, workers=0)
+    with pytest.raises(TypeError, match="workers"):
+        shmmap.pmap(abs, x, workers=True)
+    assert len(shmmap.pmap(abs, x, workers=1)) == 64
+
+
+@pytest.mark.usefixtures("pids")
+def test_a_failing_call_between_others(team: shmmap.Team) -> None:
+    x, y = shmmap.asshared(np.arange(100.0)), shmmap.zeros(100)
+
+    def fail(chunk: Any) -> Any:
+        raise ValueError("on purpose")
+
+    for _ in range(3):
+        shmmap.pmap_chunks(double, x, out=y, engine=team)
+        with pytest.raises(ValueError, match="on purpose"):
+            shmmap.pmap_chunks(fail, x, out=y, engine=team)
+        shmmap.pmap_chunks(double, x, out=y, engine=team)
+        assert np.array_equal(y, x * 2)
+
+
+def test_more_arrays_than_are_remembered(team: shmmap.Team) -> None:
+    arrays = [shmmap.full(20, k) for k in range(80)]
+    for _ in range(3):
+        for k, a in enumerate(arrays):
+            assert shmmap.preduce(np.sum, a, engine=team) == 20 * k
+
+
+def test_what_is_remembered_keeps_nothing_alive(team: shmmap.Team) -> None:
+    before = shared_memory_in_use()
+    for _ in range(20):
+        x = shmmap.zeros(4 << 20)
+        for _ in range(3):
+            shmmap.preduce(np.sum, x, engine=team)
+        del x
+    gc.collect()
+    from shmmap import _segment
+
+    _segment.release_spare()
+    shmmap.pmap(functions.nothing, range(10), engine=team)
+    from shmmap.testing import wait_until
+
+    wait_until(lambda: shared_memory_in_use() <= before + (8 << 20), 10)
+
+
+def test_a_replaced_worker_is_sent_everything_anew(team: shmmap.Team) -> None:
+    x, y = shmmap.ones(100), shmmap.zeros(100)
+    for _ in range(3):
+        shmmap.pmap_chunks(double, x, out=y, engine=team)
+
+    def die(chunk: Any) -> Any:
+        if chunk[0] == 5:
+            chunk[0] = 1
+            os.kill(os.getpid(), 9)
+        return chunk * 2
+
+    x[0] = 5
+    shmmap.pmap_chunks(die, x, out=y, engine=team)
+    for k in range(3):
+        x[:] = k
+        shmmap.pmap_chunks(double, x, out=y, engine=team)
+        assert (y == 2 * k).all()

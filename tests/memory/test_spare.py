@@ -1,0 +1,131 @@
+"""Segments just released serve the next array, and never one that somebody still looks at."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shmmap
+from shmmap import _segment, _spare
+from shmmap.testing import wait_until
+from tests import functions
+
+pytestmark = pytest.mark.warm
+
+NBYTES = 8 << 20
+
+
+@pytest.fixture(autouse=True)
+def team() -> None:
+    """Only with a team is anything kept; and nothing of what other tests dropped."""
+    shmmap.pmap(functions.nothing, range(100), workers=2, chunksize=1)
+    gc.collect()
+    _segment.release_spare()
+
+
+def segment_of(a: Any) -> int:
+    """Identity of the segment an array lies in."""
+    block = _segment.find_block(a.__array_interface__["data"][0])
+    assert block is not None
+    return block.segment.id
+
+
+def test_the_next_array_gets_it_and_zeros_are_zero() -> None:
+    a = shmmap.ones(NBYTES, np.uint8)
+    before = segment_of(a)
+    del a
+    b = shmmap.zeros(NBYTES - 4096, np.uint8)
+    assert segment_of(b) == before
+    assert not b.any()
+
+
+def test_a_map_into_it_is_right_in_every_place() -> None:
+    x = shmmap.asshared(np.arange(NBYTES // 8, dtype=float))
+    for k in range(4):
+        y = shmmap.pmap_chunks(lambda c, k=k: c + k, x, workers=2)
+        assert np.array_equal(y, np.arange(len(x)) + k)
+        del y
+
+
+def test_one_of_another_size_is_not_used() -> None:
+    a = shmmap.ones(NBYTES, np.uint8)
+    before = segment_of(a)
+    del a
+    assert segment_of(shmmap.ones(2 * NBYTES, np.uint8)) != before
+    assert segment_of(shmmap.ones(NBYTES // 2, np.uint8)) != before
+
+
+def test_what_a_function_keeps_is_not_used_again() -> None:
+    a = shmmap.ones(NBYTES, np.uint8)
+    before = segment_of(a)
+    with shmmap.Team(workers=1) as team:
+        for _ in range(
+            3
+        ):  # seen before, from the second time on: the worker has the array in a job it keeps
+            shmmap.pmap(functions.keep, np.zeros(1), a, axis=(0, None), engine=team)
+            shmmap.pmap_chunks(functions.keep, a, chunksize=NBYTES, engine=team)
+        del a
+        b = shmmap.full(NBYTES, 7, np.uint8)
+        assert segment_of(b) != before
+        assert shmmap.pmap(functions.look, [0], engine=team) == [[1] * 6]
+
+
+def test_what_a_submitted_function_keeps_is_not_used_again() -> None:
+    a = shmmap.ones(NBYTES, np.uint8)
+    before = segment_of(a)
+    with shmmap.Team(workers=1) as team:
+        team.submit(functions.keep, a).result(20)
+        del a
+        gc.collect()
+        assert segment_of(shmmap.full(NBYTES, 7, np.uint8)) != before
+        assert team.submit(functions.look).result(20) == [1]
+
+
+def test_not_after_a_fork() -> None:
+    a = shmmap.ones(NBYTES, np.uint8)
+    before = segment_of(a)
+    reader, writer = os.pipe()
+    go_on, gate = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(go_on, 1)
+        os.write(writer, b"y" if (a == 1).all() else b"n")
+        os._exit(0)
+    del a
+    b = shmmap.full(NBYTES, 7, np.uint8)
+    assert segment_of(b) != before
+    os.write(gate, b"g")
+    assert os.read(reader, 1) == b"y"
+    os.waitpid(pid, 0)
+    for fd in (reader, writer, go_on, gate):
+        os.close(fd)
+
+
+def test_it_goes_after_two_seconds_and_the_team_with_it_at_once() -> None:
+    a = shmmap.ones(NBYTES, np.uint8)
+    id = segment_of(a)
+    del a
+    assert _segment._spares.nbytes >= NBYTES
+    wait_until(lambda: _segment._spares.nbytes == 0, _spare.SPARE_S + 5)
+    with pytest.raises(KeyError):
+        _segment.get_segment(id)
+    shmmap.shutdown()
+    gc.collect()
+    a = shmmap.ones(NBYTES, np.uint8)
+    del a
+    assert _segment._spares.nbytes == 0, "nobody would end the two seconds"
+
+
+def test_no_more_is_kept_than_said() -> None:
+    arrays = [shmmap.empty(100 << 20, np.uint8) for _ in range(4)]
+    del arrays
+    assert 0 < _segment._spares.nbytes <= _spare.SPARE_NBYTES
+    large = shmmap.ones(_spare.SPARE_NBYTES + (64 << 20), np.uint8)
+    del large
+    assert _segment._spares.nbytes <= _spare.SPARE_NBYTES
+    again = shmmap.zeros(_spare.SPARE_NBYTES + (64 << 20), np.uint8)
+    assert not again.any(), "the head was used before, the rest is new"
