@@ -22,8 +22,9 @@ the shared open file description is an atomic fetch-and-add done by the kernel.
 offset field     written by     meaning
 ====== ========= ============== ======================================================
 0      STOP_AT   anyone, downwards  chunks above this number are not to be started
-8      READY     caller         KNOWN once the message that tells the output is sent;
-                                UNTOLD if index 0 failed or was lost
+8      READY     caller, or the KNOWN once the message that tells the output is sent;
+                 worker with    UNTOLD if index 0 failed, was lost, or gave None
+                 index 0
 64     ledger    worker         a byte per chunk: PENDING, DONE, FAILED, HANDED, LOST, NOTHING
 ====== ========= ============== ======================================================
 
