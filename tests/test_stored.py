@@ -115,6 +115,16 @@ def test_passed_whole(tmp_path: Path, engine: Any) -> None:
     assert_same(result, A)
 
 
+def test_a_file_that_was_written_again_is_read_again(tmp_path: Path, team: Any) -> None:
+    """Also by workers that were forked while it was open: HDF5 would go on with what it knew then."""
+    for i in range(3):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_dataset("a", data=np.arange(20.0) + i, chunks=(5 + i,))
+        with h5py.File(tmp_path / "a.h5", "r") as file:
+            result = shmmap.pmap(float, file["a"], engine=team, workers=2)
+        assert_same(result, np.arange(20.0) + i)
+
+
 def test_chunks_are_read_only(tmp_path: Path, engine: Any) -> None:
     array = in_folder(tmp_path)
 

@@ -23,12 +23,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Stored", "Target", "find_stored", "forget", "storage_lengths"]
+__all__ = ["Stored", "Target", "find_stored", "forget", "note_inherited", "storage_lengths"]
 
 Array = NDArray[Any]
 
 _opened: dict[Any, tuple[Any, Callable[[], object]]] = {}
 """Arrays open in this process for the call that runs, and how to close them."""
+
+_inherited: set[int] = set()
+"""HDF5 files that were open in the caller when this worker was forked from it."""
 
 
 class Opener(NamedTuple):
@@ -74,6 +77,30 @@ def forget() -> None:
     """Close what the call that ends has opened."""
     while _opened:
         _opened.popitem()[1][1]()
+
+
+def note_inherited() -> None:
+    """In a worker that was forked from the caller: remember which HDF5 files came along."""
+    h5py = sys.modules.get("h5py")
+    if h5py is not None:
+        files = h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+        _inherited.update(file.id for file in files)
+
+
+def _let_go(path: str) -> None:
+    """Close a file that came along: HDF5 would go on with what it knew then, and keep the file locked."""
+    import h5py
+
+    for file in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
+        if file.id not in _inherited or file.get_intent() & h5py.h5f.ACC_RDWR:
+            continue
+        if os.path.realpath(os.fsdecode(file.name)) == os.path.realpath(path):
+            _inherited.discard(file.id)
+            # The lock belongs to the description that the caller has, too, and closing would release it.
+            fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            os.dup2(fd, file.get_vfd_handle(), inheritable=False)
+            os.close(fd)
+            h5py.File(file).close()
 
 
 class Stored:
@@ -158,6 +185,8 @@ class Stored:
 def _restore(
     shape: tuple[int, ...], dtype: np.dtype[Any], opener: Opener | None, mode: str
 ) -> Stored:
+    if _inherited and opener is not None and opener.kind == "hdf5":
+        _let_go(opener.where)
     return Stored(shape, dtype, opener, mode=mode)
 
 
@@ -241,7 +270,7 @@ def _find_hdf5(dataset: Any) -> Stored:
         why = f"its file is open with the driver {file.driver!r}, which reaches this process alone"
     elif dataset.name is None:
         why = "it has no name in its file"
-    elif file.mode != "r" and not file.swmr_mode:
+    elif file.mode != "r":
         why = (
             "its file is open for writing, and HDF5 lets no other process read it then: open it with "
             "mode 'r'"

@@ -262,6 +262,8 @@ class _Worker:
         self._doorbell = fds.doorbell
         self._lifeline = fds.lifeline
         _segment.become_worker()
+        if not clean and not inherited:  # forked, and not for one map only
+            _stored.note_inherited()
         self._buffer = memoryview(
             bytearray(MESSAGE_NBYTES)
         )  # recvmsg would allocate it anew each time
