@@ -286,6 +286,11 @@ def test_the_mask_is_as_read_only_as_the_data() -> None:
 def make_pandas() -> Any:
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
+    names = [f"n{i % 7}" for i in range(N)]
+    try:
+        names = pandas.array(names, dtype="string[pyarrow]")
+    except ImportError:  # strings are Python objects then, and pickled as such
+        names = pandas.Categorical(names)
     return pandas.DataFrame(
         {
             "x": rng.normal(size=N),
@@ -293,7 +298,7 @@ def make_pandas() -> Any:
             "when": pandas.date_range("2020", periods=N, freq="s"),
             "kind": pandas.Categorical(rng.choice(["a", "b"], N)),
             "maybe": pandas.array(rng.integers(0, 9, N), dtype="Int64"),
-            "name": [f"n{i % 7}" for i in range(N)],
+            "name": names,
         },
         index=rng.permutation(N),
     )
