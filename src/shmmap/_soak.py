@@ -645,7 +645,9 @@ class Soak:
             self.errors[type(exc).__name__] += 1
             # The same fault strikes once more for every retry; with "continue" and a callable the rest of the
             # map comes first.
-            limit_s = FAULT_S * (1 + trial.retries + (trial.on_error != "raise")) * waiting_per_core()
+            limit_s = (
+                FAULT_S * (1 + trial.retries + (trial.on_error != "raise")) * waiting_per_core()
+            )
             require(took_s < limit_s, f"the error came {took_s:.1f} s after the fault")
             self.slowest_s = max(self.slowest_s, took_s)
         else:

@@ -545,13 +545,9 @@ class Team(Executor):
                 member = self._members.get(record.rank)
                 if member is not None:
                     self._take_messages(member)
-                try:
-                    page = Page(_segment.get_segment(record.page))
-                except KeyError:
-                    raise RuntimeError(f"worker {record.rank} named an unknown page") from None
-                self._pages[record.page] = page
-                if page.segment.nbytes > Page.KEPT_NBYTES:
-                    self._wake()  # the attendant sees to it that it does not stay
+                page = self._pages.get(record.page)
+                if page is None:
+                    raise RuntimeError(f"worker {record.rank} named an unknown page")
             return page
 
     def take_payload(self, record: Record) -> Any:
@@ -1034,6 +1030,11 @@ class Team(Executor):
                     self._announced.update((id, message.seq) for id, _ in message.segments)
                     if message.seq not in self._runs and message.seq not in self._submitted:
                         self._purge_announced(message.seq)
+                    continue
+                for id, nbytes in message.segments:
+                    self._pages[id] = Page(_segment.get_segment(id))
+                    if nbytes > Page.KEPT_NBYTES:
+                        self._wake()  # the attendant sees to it that it does not stay
             elif isinstance(message, Drop):
                 for id in message.segments:
                     self._forget_page(id)
