@@ -854,6 +854,9 @@ class Team(Executor):
                 if message.seq:
                     is_open = message.seq in self._runs or message.seq in self._submitted
                     self.shelf.announce((id for id, _ in message.segments), message.seq, is_open)
+                    continue
+                for id, _ in message.segments:
+                    self.shelf.add_page(id)
             elif isinstance(message, Drop):
                 for id in message.segments:
                     self.shelf.forget(id)
