@@ -360,8 +360,8 @@ class Test29UserForks:
 class Test30BusyCaller:
     """Threads that hold locks and a warm BLAS pool in the caller: no hang with the default start.
 
-    ``start="fork"`` cannot promise that: the handler that OpenBLAS runs before a fork waits for its threads, and
-    for ever if another thread has work for them.
+    ``start="fork"`` cannot promise that: the handler that OpenBLAS runs before a fork waits for its threads,
+    and for ever if another thread has work for them.
     """
 
     @pytest.mark.quick
