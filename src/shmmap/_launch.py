@@ -64,7 +64,7 @@ class Launcher(Protocol):
 class TemplateLauncher:
     """Forks workers from a clean template process; see `_template`."""
 
-    def __init__(self, blas_threads: int) -> None:
+    def __init__(self, blas_threads: int, preload: tuple[str, ...] = ()) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock = ours
         self._pid = 0
@@ -75,7 +75,7 @@ class TemplateLauncher:
             code = (
                 f"import sys; sys.path[:] = {path!r}; "
                 "from shmmap._template import main; "
-                f"main({theirs.fileno()}, {blas_threads}, {blas_variables(os.environ)!r})"
+                f"main({theirs.fileno()}, {blas_threads}, {blas_variables(os.environ)!r}, {preload!r})"
             )
             import multiprocessing.spawn
 

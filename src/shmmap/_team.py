@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -110,6 +110,10 @@ class Team(Executor):
         Threads BLAS and OpenMP may use in each worker.
     memory_limit : int, optional
         Bytes of private memory each worker may take; beyond, its allocations raise MemoryError.
+    preload : sequence of str, default ()
+        Modules, by name, that the clean process imports before it forks the workers, which then share
+        their memory: ``preload=["pandas"]`` saves about 50 MB in each worker that uses it. They must not
+        start threads as they are imported.
     idle_timeout : float, optional
         Seconds without work after which the workers are let go; the next call starts new ones. None
         keeps them. Default 300.
@@ -139,6 +143,7 @@ class Team(Executor):
         initargs: tuple[Any, ...] = (),
         blas_threads: int = 1,
         memory_limit: int | None = None,
+        preload: Sequence[str] = (),
         idle_timeout: float | None = 300,
     ) -> None:
         if start not in ("clean", "fork"):
@@ -163,6 +168,11 @@ class Team(Executor):
             self._initializer_payload, self._initializer_root = payload, root
         self.blas_threads = blas_threads
         self._memory_limit = memory_limit
+        if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
+            raise TypeError("preload must be a sequence of module names")
+        if preload and start == "fork":
+            raise ValueError("preload= is for start='clean'; forked workers have what you imported")
+        self._preload = tuple(preload)
         self._idle_timeout = idle_timeout
         self._pid = os.getpid()
         self._lock = threading.RLock()
@@ -281,7 +291,9 @@ class Team(Executor):
         assert self._slots is not None
         if self._launcher is None:
             self._launcher = (
-                ForkLauncher() if self._start == "fork" else TemplateLauncher(self.blas_threads)
+                ForkLauncher()
+                if self._start == "fork"
+                else TemplateLauncher(self.blas_threads, self._preload)
             )
         slot = self._slots.slot(rank)
         for word in range(SLOT_WORDS):

@@ -400,3 +400,23 @@ class TestDropped:
         del team
         # Its attendant may have it for a moment, after which only a further collection finds it.
         wait_until(lambda: gc.collect() >= 0 and not is_alive(pid))
+
+
+class TestPreload:
+    """What the clean process imports before it forks."""
+
+    def test_workers_have_it(self) -> None:
+        def loaded() -> tuple[bool, bool]:
+            return "wave" in sys.modules, "colorsys" in sys.modules
+
+        with shmmap.Team(workers=1) as team:
+            assert team.submit(loaded).result(30) == (False, False)
+        with shmmap.Team(workers=1, preload=["wave", "no_such_module", "colorsys"]) as team:
+            assert team.submit(loaded).result(30) == (True, True)
+
+    def test_nonsense_is_refused(self) -> None:
+        for wrong in ("wave", [1]):
+            with pytest.raises(TypeError, match="preload"):
+                shmmap.Team(workers=1, preload=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="preload"):
+            shmmap.Team(workers=1, preload=["wave"], start="fork")
