@@ -1,6 +1,6 @@
 """What workers made for results, as the caller sees it: pages of records, and segments of large results.
 
-Owned by the team. A page is mapped when the first record names it, taken from record by record, and let go
+Owned by the team. A page is here from when it is announced, taken from record by record, and let go
 with the worker it belongs to, or when it is large and has not been used for a while. Everything here is
 done with the team's lock held, but for `take` and `skip`, which acquire it themselves.
 """
@@ -76,16 +76,18 @@ class Shelf:
             if page is None:
                 # Announced on the line before the record was written, so it has arrived.
                 self._fetch_from(record.rank)
-                try:
-                    page = Page(_segment.get_segment(record.page))
-                except KeyError:
-                    raise RuntimeError(f"worker {record.rank} named an unknown page") from None
-                self._pages[record.page] = page
-                if page.segment.nbytes > Page.KEPT_NBYTES:
-                    wake = self._wake()
-                    if wake is not None:
-                        wake()  # the attendant sees to it that it does not stay
+                page = self._pages.get(record.page)
+                if page is None:
+                    raise RuntimeError(f"worker {record.rank} named an unknown page")
             return page
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Workers announced these pages."""
+        for id in ids:
+            page = self._pages[id] = Page(_segment.get_segment(id))
+            wake = self._wake()
+            if page.segment.nbytes > Page.KEPT_NBYTES and wake is not None:
+                wake()  # the attendant sees to it that it does not stay
 
     def _fetch_from(self, rank: int) -> None:
         member, fetch = self._members.get(rank), self._fetch()

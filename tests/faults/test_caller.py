@@ -358,11 +358,14 @@ class Test29UserForks:
 
 
 class Test30BusyCaller:
-    """Threads that hold locks and a warm BLAS pool in the caller: no hang."""
+    """Threads that hold locks and a warm BLAS pool in the caller: no hang with the default start.
 
-    @pytest.mark.parametrize("engine", ["processes", "fork"])
+    ``start="fork"`` cannot promise that: the handler that OpenBLAS runs before a fork waits for its threads,
+    and for ever if another thread has work for them.
+    """
+
     @pytest.mark.quick
-    def test_no_hang(self, tmp_path: Path, engine: str) -> None:
+    def test_no_hang(self, tmp_path: Path) -> None:
         printed = run_program(
             tmp_path,
             """
@@ -378,12 +381,12 @@ class Test30BusyCaller:
                     with lock:
                         log.warning("held")
                         big @ big
-            threads = [threading.Thread(target=hold, args=(lock,)) for lock in locks]
+            threads = [threading.Thread(target=hold, args=(lock,), daemon=True) for lock in locks]
             for thread in threads:
                 thread.start()
             x = shmmap.asshared(np.stack([big] * 4))
             for _ in range(5):
-                got = shmmap.pmap(lambda m: m @ m, x, workers=2, engine=sys.argv[1])
+                got = shmmap.pmap(lambda m: m @ m, x, workers=2)
                 assert np.allclose(got, expected)
                 shmmap.shutdown()
             stop.set()
@@ -391,7 +394,6 @@ class Test30BusyCaller:
                 thread.join()
             print("right")
             """,
-            engine,
         )
         assert printed == "right\n"
 
