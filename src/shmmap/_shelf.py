@@ -7,6 +7,7 @@ done with the team's lock held, but for `take` and `skip`, which acquire it them
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 import weakref
@@ -67,7 +68,7 @@ class Shelf:
         if record.page:
             try:
                 self._page(record).take()
-            except RuntimeError:
+            except OSError:
                 pass
 
     def _page(self, record: Record) -> Page:
@@ -78,7 +79,11 @@ class Shelf:
                 self._fetch_from(record.rank)
                 page = self._pages.get(record.page)
                 if page is None:
-                    raise RuntimeError(f"worker {record.rank} named an unknown page")
+                    raise OSError(
+                        errno.EMFILE,
+                        f"no file descriptor left to receive what worker {record.rank} made; drop arrays or "
+                        "raise the limit (ulimit -n)",
+                    )
             return page
 
     def add(self, ids: Iterable[int]) -> None:
