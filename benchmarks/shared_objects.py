@@ -4,10 +4,11 @@ For each object, of 2 GB unless told otherwise: it is shared, a map over row ran
 once with one worker and once with eight, and the summed PSS of the process tree is taken while all workers
 are inside the map, each having read the whole object. It should grow by less than 5 %.
 
-    python benchmarks/shared_objects.py [--nbytes 2e9] [--workers 8] [--start clean|fork]
+    python benchmarks/shared_objects.py [--nbytes 2e9] [--workers 8] [--start clean|preload|fork]
 
 A clean worker imports pandas or SciPy itself, which takes it tens of megabytes of its own; the third figure
-says how much that is. A worker forked from the caller has them already.
+says how much that is. A worker forked from the caller has them already, and with ``Team(preload=...)``
+clean ones share what the process has that they are forked from.
 """
 
 from __future__ import annotations
@@ -95,7 +96,11 @@ def measure(obj: Any, total: Any, workers: int, start: str) -> tuple[int, float]
             time.sleep(0.001)
         return part
 
-    with shmmap.Team(workers, start=start) as team:
+    library = type(obj).__module__.partition(".")[0]
+    preload = [library, f"{library}.sparse"] if start == "preload" else []
+    with shmmap.Team(
+        workers, start="fork" if start == "fork" else "clean", preload=preload
+    ) as team:
         began = time.perf_counter()
         future = shmmap.pmap_ranges(read, workers, chunksize=1, engine=team, wait=False)
         while not done.all():
@@ -112,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nbytes", type=float, default=2e9)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--start", choices=["clean", "fork"], default="clean")
+    parser.add_argument("--start", choices=["clean", "preload", "fork"], default="clean")
     options = parser.parse_args()
     for name, make, total in (
         ("DataFrame", make_frame, sum_of_frame),

@@ -263,9 +263,9 @@ class Outbox:
         self._announce = announce
         self._pages: list[Page] = []
 
-    def trim(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """Let go of those of these pages that are still free; their ids."""
-        gone = [page for page in self._pages if page.segment.id in ids and page.is_free()]
+    def trim(self, ids: tuple[int, ...], lost: bool) -> tuple[int, ...]:
+        """Let go of those of these pages that are free, or `lost` to the caller; their ids."""
+        gone = [p for p in self._pages if p.segment.id in ids and (lost or p.is_free())]
         for page in gone:
             self._pages.remove(page)
             page.close()

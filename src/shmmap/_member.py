@@ -13,7 +13,7 @@ from typing import Any
 
 from . import _segment
 from ._control import ControlBlock
-from ._messages import TOKEN_NBYTES, Attach, Drop, Open, dumps_message, unpack
+from ._messages import TOKEN_NBYTES, Attach, Drop, Open, Trim, dumps_message, unpack
 from ._relay import Decoders
 from ._surroundings import Surroundings
 from ._worker import CACHED_FUNCTIONS, MESSAGE_NBYTES, Descriptors
@@ -189,11 +189,27 @@ class Member:
                     os.close(fd)
                 continue
             message = unpack(data[TOKEN_NBYTES:])
-            if isinstance(message, Attach):
-                for (id, nbytes), fd in zip(message.segments, fds, strict=True):
-                    _segment.attach(id, fd, nbytes, keep_fd=True)
-                    self.attached.add(id)
+            if isinstance(message, Attach) and not self._receive_segments(message, fds):
+                continue
             messages.append(message)
+
+    def _receive_segments(self, message: Attach, fds: list[int]) -> bool:
+        """Map what it made; False, and nothing is kept of it, if there are no descriptors left."""
+        left = list(fds)
+        try:
+            # The kernel drops those there is no room for, and they do not come again.
+            for id, nbytes in message.segments if len(fds) == len(message.segments) else ():
+                _segment.attach(id, left.pop(0), nbytes, keep_fd=True)
+                self.attached.add(id)
+        except OSError:
+            pass
+        for fd in left:
+            os.close(fd)
+        if all(id in self.attached for id, _ in message.segments):
+            return True
+        if not message.seq:
+            self.post(dumps_message(Trim(tuple(id for id, _ in message.segments), lost=True)))
+        return False
 
     def receive_relay(self) -> list[bytes]:
         """Frames that have come on the relay socket."""

@@ -196,6 +196,8 @@ class Trim(NamedTuple):
     """Let go of these pages, if nothing has been put there since: they are large, and long unused."""
 
     pages: tuple[int, ...]
+    lost: bool = False
+    """Whatever has been put there: the caller had no descriptor left to receive them."""
 
 
 # ---------------------------------------------------------------- messages, worker to caller

@@ -1,12 +1,13 @@
 """What workers made for results, as the caller sees it: pages of records, and segments of large results.
 
-Owned by the team. A page is mapped when it is announced, taken from record by record, and let go
+Owned by the team. A page is here from when it is announced, taken from record by record, and let go
 with the worker it belongs to, or when it is large and has not been used for a while. Everything here is
 done with the team's lock held, but for `take` and `skip`, which acquire it themselves.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 import weakref
@@ -67,25 +68,31 @@ class Shelf:
         if record.page:
             try:
                 self._page(record).take()
-            except RuntimeError:
+            except OSError:
                 pass
-
-    def add_page(self, id: int) -> None:
-        """A worker has made a page; it goes with the worker, whether it is ever used or not."""
-        page = self._pages[id] = Page(_segment.get_segment(id))
-        wake = self._wake()
-        if page.segment.nbytes > Page.KEPT_NBYTES and wake is not None:
-            wake()  # the attendant sees to it that it does not stay
 
     def _page(self, record: Record) -> Page:
         with self._lock:
-            if record.page not in self._pages:
-                # Announced on the line before the record was written, so it has arrived.
-                self._fetch_from(record.rank)
             page = self._pages.get(record.page)
             if page is None:
-                raise RuntimeError(f"worker {record.rank} named an unknown page")
+                # Announced on the line before the record was written, so it has arrived.
+                self._fetch_from(record.rank)
+                page = self._pages.get(record.page)
+                if page is None:
+                    raise OSError(
+                        errno.EMFILE,
+                        f"no file descriptor left to receive what worker {record.rank} made; drop arrays or "
+                        "raise the limit (ulimit -n)",
+                    )
             return page
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Workers announced these pages."""
+        for id in ids:
+            page = self._pages[id] = Page(_segment.get_segment(id))
+            wake = self._wake()
+            if page.segment.nbytes > Page.KEPT_NBYTES and wake is not None:
+                wake()  # the attendant sees to it that it does not stay
 
     def _fetch_from(self, rank: int) -> None:
         member, fetch = self._members.get(rank), self._fetch()

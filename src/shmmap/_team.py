@@ -866,9 +866,8 @@ class Team(Executor):
                 if message.seq:
                     is_open = message.seq in self._runs or message.seq in self._submitted
                     self.shelf.announce((id for id, _ in message.segments), message.seq, is_open)
-                    continue
-                for id, _ in message.segments:
-                    self.shelf.add_page(id)
+                else:
+                    self.shelf.add(id for id, _ in message.segments)
             elif isinstance(message, Drop):
                 for id in message.segments:
                     self.shelf.forget(id)

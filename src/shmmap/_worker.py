@@ -315,7 +315,7 @@ class _Worker:
             elif isinstance(message, Close):
                 self._controls.pop(message.control).close()
             elif isinstance(message, Trim):
-                self._tell(Drop(self._outbox.trim(message.pages)))
+                self._tell(Drop(self._outbox.trim(message.pages, message.lost)))
             else:
                 return message
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import shmmap
+from shmmap import _segment
 from shmmap.testing import KillSelf
 from tests import functions
 from tests.helpers import (
@@ -138,7 +139,7 @@ assert (shmmap.full(64 << 20, 7, np.uint8) == 7).all()
                 IN_CGROUP
                 + """
 works()
-shmmap.zeros(1)
+shmmap.shutdown()
 before = len(os.listdir("/proc/self/fd"))
 for _ in range(20):
     try:
@@ -220,6 +221,7 @@ class TestFileSize:
             """
             import resource
             works()
+            shmmap.shutdown()
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 20,) * 2)
             before = len(os.listdir("/proc/self/fd"))
@@ -245,6 +247,7 @@ class Test24NoDescriptors:
         errors: list[BaseException] = []
         for extra in range(most):
             gc.collect()
+            _segment.release_spare()
             top = max(int(name) for name in os.listdir("/proc/self/fd"))
             fill = []  # every number up to the highest in use, so that the limit counts exactly
             while (fd := os.dup(0)) <= top:
@@ -262,6 +265,7 @@ class Test24NoDescriptors:
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
                 gc.collect()
+                _segment.release_spare()  # kept for two seconds, for the next array
                 after = descriptor_count()
                 for each in fill:
                     os.close(each)
@@ -328,6 +332,7 @@ class Test25Flat:
     def usage() -> tuple[int, int, int]:
         """Descriptors, shared memory, RSS."""
         gc.collect()
+        _segment.release_spare()
         text = Path("/proc/self/status").read_text()
         rss = next(int(line.split()[1]) for line in text.splitlines() if "VmRSS" in line) << 10
         return descriptor_count(), shared_memory_in_use(), rss
