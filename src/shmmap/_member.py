@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
+from contextlib import ExitStack
 from typing import Any
 
 from . import _segment
@@ -56,11 +57,15 @@ class Member:
         self.token = os.urandom(TOKEN_NBYTES)
         """What its messages begin with; see `_messages`."""
         self._backlog: deque[tuple[bytes, list[int]]] = deque()
-        # Sockets first: they close themselves, should a descriptor be wanting.
-        self.line, line = _pair()
-        self.aside, aside = _pair()
-        self.relay, relay = _pair()
-        lifeline, self.lifeline = os.pipe2(os.O_CLOEXEC)
+        with ExitStack() as made:  # closed again, should a descriptor be wanting
+            pairs = []
+            for _ in range(3):
+                pairs.append(_pair())
+                for each in pairs[-1]:
+                    made.callback(each.close)
+            lifeline, self.lifeline = os.pipe2(os.O_CLOEXEC)
+            made.pop_all()
+        (self.line, line), (self.aside, aside), (self.relay, relay) = pairs
         self._theirs: tuple[int, ...] = (line.detach(), aside.detach(), relay.detach(), lifeline)
 
     def hand_over(self, slots: int, doorbell: int) -> Descriptors:
