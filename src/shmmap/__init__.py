@@ -11,8 +11,8 @@ Where things are, in the order a newcomer should read: `_map` (the verbs and the
 `_collect` and `_outcome` (results and failures), `_messages` (what crosses), `_engines` (who runs it).
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
 from ._array import (
     adopt,
@@ -31,7 +31,7 @@ from ._array import (
 from ._current import Context, current
 from ._errors import MapError, PerformanceWarning, RemoteError, SharedMemoryError, WorkerDied
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from ._future import MapFuture
     from ._map import pmap, pmap_chunks, pmap_ranges, preduce
     from ._options import config
@@ -86,10 +86,10 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    value = getattr(_importlib.import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
 
