@@ -230,7 +230,6 @@ class Member:
                 return frames
             if not frame.startswith(self.token):
                 continue
-            self.relayed += 1
             frames.append(frame[TOKEN_NBYTES:])
 
     def close(self) -> None:

@@ -897,6 +897,8 @@ class Team(Executor):
                 run.ring()
             else:
                 self._strays.append((kind, payload, member.decoders))
+        # Only now: `wait_relayed` looks at the count without the lock, and goes by it.
+        member.relayed += len(frames)
         self._relay_arrived.notify_all()
 
     def _take_submitted(self) -> None:
