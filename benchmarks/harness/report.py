@@ -139,8 +139,8 @@ def machine_lines(machine: dict[str, str], rounds: dict[str, int]) -> str:
     warning = ""
     if float(machine[LOAD]) > BUSY * int(machine["cores"]):
         warning = (
-            "**The machine was busy with other work: workers had to share its cores, so speed-ups are"
-            " not to be read off this table, and times even less.** "
+            "**The load average was above half of the cores before some of the runs (the figures measured"
+            " just before count towards it): if other work ran, speed-ups are not to be read off this table.** "
         )
     return (
         warning
