@@ -140,7 +140,7 @@ def machine_lines(machine: dict[str, str], rounds: dict[str, int]) -> str:
     if float(machine[LOAD]) > BUSY * int(machine["cores"]):
         warning = (
             "**The load average was above half of the cores before some of the runs (the figures measured"
-            " just before count towards it): if other work ran, speed-ups are not to be read off this table.** "
+            " just before count): if other work ran, speed-ups are not to be read off this table.** "
         )
     return (
         warning
