@@ -68,10 +68,10 @@ def _run(request: Request, options: Options) -> Any:
         raise ValueError(
             "buffersize= bounds how far pmap reads an iterator ahead; use it with pmap"
         )
-    if is_stream(request):
-        return _run_stream(request, options)
     bound = recall(request, options)
     if bound is None:
+        if is_stream(request):
+            return _run_stream(request, options)
         bound = remember(request, options, bind(request, options))
     if bound.n == 0:
         return _finish_empty(request, bound, options)
@@ -105,10 +105,12 @@ def _run_stream(request: Request, options: Options) -> Any:
 
         tick = None if progress is None else show
         chosen = replace(options, chunksize=chunksize)
-        work, _ = _start(window, bind(window, chosen), options, ending, tick, key, first)
+        work, _ = _start(window, bind(window, chosen), options, None, tick, key, first)
         return work
 
     stream = Stream(request, begin, options.buffersize, options.chunksize)
+    if resolve_engine(options)[0].sees_caller:
+        ending.enter_context(frozen(request.func))  # once, not with every window
     if options.progress is not False:
         progress = Progress(options.progress, None)
         ending.callback(progress.close)
@@ -124,12 +126,12 @@ def _start(
     request: Request,
     bound: Bound,
     options: Options,
-    stack: ExitStack,
+    stack: ExitStack | None,
     tick: Callable[[Callable[[], int]], None] | None,
     key: tuple[int, int] | None,
     first: int,
 ) -> tuple[Work, Collector]:
-    """Allocate, and hand to the engine; what is to be undone at the end goes onto the stack."""
+    """Allocate, and hand to the engine; what is to be undone goes onto the stack, if any."""
     func = request.func
     engine, workers, blas_threads = resolve_engine(options)
     if options.timeout is not None and not engine.can_replace_workers:
@@ -184,7 +186,7 @@ def _start(
         axis=request.axis,
         first=first,
     )
-    if engine.sees_caller:
+    if stack is not None and engine.sees_caller:
         stack.enter_context(frozen(func))
     task = Task(
         job, func, bound.plan, workers, collector, outcome, tick, blas_threads, keep, bound.memo
