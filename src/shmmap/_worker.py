@@ -428,9 +428,7 @@ class _Worker:
             self._last = (call.digest, func if call.digest else None)
         elif call.digest:
             self._functions[call.digest] = func
-            self._functions.move_to_end(
-                call.digest
-            )  # for the caller it is the youngest
+            self._functions.move_to_end(call.digest)  # for the caller it is the youngest
             while len(self._functions) > CACHED_FUNCTIONS:
                 self._functions.popitem(last=False)
         return func
