@@ -50,7 +50,7 @@ LAYERS: list[set[str]] = [
     # What both sides share: the control block, arrays, collection.
     {"_outcome"},
     {"_collect"},
-    {"_freeze", "_kernel", "_relay"},
+    {"_freeze", "_functions", "_kernel", "_relay"},
     {"_messages", "_share"},
     {"_files"},
     {"_array", "_control", "_reduction", "_rows"},

@@ -28,10 +28,15 @@ offset field     written by     meaning
 64     ledger    worker         a byte per chunk: PENDING, DONE, FAILED, HANDED, LOST, NOTHING
 ====== ========= ============== ======================================================
 
-*Requires*: a control block is used again only after every worker has left its map, so that nobody draws
-a ticket of the next one. *Guarantees*: a chunk is marked done only when its result is in place; a ticket
-is drawn at most once, whoever dies when. *On death*: between drawing and writing the claim the ticket is
-in nobody's claim, after it in the dead worker's; either way the ledger shows the chunk not done.
+Leaving is counted in the same way, by the offset of a description of its own: whoever finds that it is
+the last one to leave writes LEAVE, so that the caller is woken once, not once per worker. A dead worker
+may have counted or not, so after a death the caller looks at LEFT in the claim slots instead.
+
+*Requires*: a control block is used again only after the last worker has said so and nobody has died, so
+that nobody draws a ticket of the next map, or counts as leaving it. *Guarantees*: a chunk is marked done
+only when its result is in place, or in a page of which the caller was told; a ticket is drawn at most once,
+whoever dies when. *On death*: between drawing and writing the claim the ticket is in nobody's claim, after
+it in the dead worker's; either way the ledger shows the chunk not done.
 
 A *record* on the map's completion pipe is 56 bytes, so written atomically. Its bulk, if it has one, lies
 in a *page*: a segment of the worker's, which it fills and the caller takes from; a page whose records are
@@ -106,32 +111,38 @@ class ControlBlock:
         self.capacity = capacity
         """Most chunks the ledger can hold."""
         nbytes = _LEDGER + capacity
-        self.fd = self.pipe_read = self.pipe_write = self.doorbell = -1
+        self.fd = self.leavers = self.pipe_read = self.pipe_write = self.doorbell = -1
         try:
             if fds is None:
                 self.fd = _segment.open_nameless(nbytes)
+                self.leavers = _segment.open_nameless(1)
+                """Its offset is the number of workers that have left."""
                 self.pipe_read, self.pipe_write = os.pipe2(os.O_CLOEXEC)
                 self.doorbell = self._make_doorbell()
                 """A write end of its own description, non-blocking, for the caller's own use."""
             else:
-                self.fd, self.pipe_write = fds
+                self.fd, self.pipe_write, self.leavers = fds
             self._map: mmap.mmap = _segment.map_fd(self.fd, nbytes)
         except BaseException:
             self._close_fds()
             raise
         self.words = memoryview(self._map)[:_LEDGER].cast("q")
         self.ledger = memoryview(self._map)[_LEDGER:]
-        self.identity = self._identity()
+        self._inodes = [(fd, os.fstat(fd).st_ino) for fd in self.shared_fds()]
 
-    def _identity(self) -> tuple[int, ...]:
-        return os.fstat(self.fd).st_ino, os.fstat(self.pipe_write).st_ino
+    def shared_fds(self) -> tuple[int, int, int]:
+        """The descriptors that a worker needs, as its own `ControlBlock` takes them."""
+        return self.fd, self.pipe_write, self.leavers
 
     def is_intact(self) -> bool:
         """Whether the descriptors are still ours: user code closes descriptors."""
         try:
-            return self._identity() == self.identity
+            for fd, inode in self._inodes:
+                if os.fstat(fd).st_ino != inode:
+                    return False
         except OSError:
             return False
+        return True
 
     def reset(self, chunks: int) -> None:
         """Make ready for a map of that many chunks. Nobody may be drawing from it."""
@@ -141,12 +152,17 @@ class ControlBlock:
         self.rewind()
 
     def rewind(self) -> None:
-        """Start the tickets from 0 again."""
+        """Start the tickets from 0 again; nobody has left."""
         os.lseek(self.fd, 0, os.SEEK_SET)
+        os.lseek(self.leavers, 0, os.SEEK_SET)
 
     def draw(self, k: int) -> int:
         """Draw `k` consecutive tickets; the first of them is returned."""
         return os.lseek(self.fd, k, os.SEEK_CUR) - k
+
+    def leave(self) -> int:
+        """Count a worker as one that has left; how many have by now."""
+        return os.lseek(self.leavers, 1, os.SEEK_CUR)
 
     def stop(self, chunks: int, at: int) -> None:
         """Let nobody draw any more, nor start a chunk above `at` that is drawn already."""
@@ -171,7 +187,7 @@ class ControlBlock:
         self._close_fds()
 
     def _close_fds(self) -> None:
-        for fd in (self.fd, self.pipe_read, self.pipe_write, self.doorbell):
+        for fd in (self.fd, self.leavers, self.pipe_read, self.pipe_write, self.doorbell):
             if fd >= 0:
                 os.close(fd)
 

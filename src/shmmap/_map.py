@@ -36,6 +36,7 @@ from ._bind import Bound, Request, bind, hand_over, hand_over_outputs
 from ._collect import Collector
 from ._engines import Task, Work
 from ._freeze import frozen
+from ._functions import name_of
 from ._future import MapFuture, StreamFuture
 from ._kernel import Job
 from ._options import Keywords, Options, make_key, make_options, resolve_engine
@@ -44,7 +45,7 @@ from ._progress import Progress
 from ._recall import recall, remember
 from ._stored import Stored, Target
 from ._stream import Stream, is_stream
-from ._team import Team, name_of
+from ._team import Team
 
 __all__ = ["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
 
@@ -80,7 +81,8 @@ def _run(request: Request, options: Options) -> Any:
         if options.progress is not False:
             tick = Progress(options.progress, bound.n)
             stack.callback(tick.close)
-        work, collector = _start(request, bound, options, stack, tick, make_key(options.rng), 0)
+        key = None if options.rng is None else make_key(options.rng)
+        work, collector = _start(request, bound, options, stack, tick, key, 0)
         if options.wait:
             return work.wait()
         ending = stack.pop_all()
@@ -162,14 +164,17 @@ def _start(
     )
 
     def finish(result: Any) -> Any:
-        if not targets:
-            return request.finish(result)
         for out, target in zip(bound.outs, targets, strict=True):
             if target is not out and type(out) is not Stored:
                 _array.copy_into(out, target)  # private: the workers have filled a shared one
         return request.finish(request.out)
 
-    collector = Collector(job, bound.plan, shape=finish, none_as_list=request.none_as_list)
+    collector = Collector(
+        job,
+        bound.plan,
+        shape=finish if targets else request.finish,
+        none_as_list=request.none_as_list,
+    )
     if store:
         ours = [
             out if type(out) is Stored else target

@@ -64,7 +64,7 @@ class Attach(NamedTuple):
 
 
 class Open(NamedTuple):
-    """Open a control block; its two descriptors come with the message."""
+    """Open a control block; its descriptors come with the message."""
 
     control: int
     capacity: int
@@ -121,46 +121,45 @@ class Call(NamedTuple):
     """Jobs that will not come again."""
 
 
-class Again(NamedTuple):
-    """A call of which the worker has everything: the same job, function and surroundings as before.
-
-    Most calls in a loop are such. Unlike a `Call` it is not pickled, which halves what a call costs a
-    worker before its first ticket.
-    """
-
-    seq: int
-    control: int
-    job_id: int
-    digest: bytes
-    by_value: bool
-    share: tuple[int, int] | None
-    team: int
-
-    def pack(self) -> bytes:
-        """As it is sent; no pickle begins with that byte."""
-        first, stop = self.share or (-1, -1)
-        return _AGAIN.pack(
-            AGAIN_MARK,
-            self.by_value,
-            len(self.digest),
-            self.digest,
-            self.seq,
-            self.control,
-            self.job_id,
-            first,
-            stop,
-            self.team,
-        )
-
-
+# A call of which the worker has everything: the same job, function and surroundings as before. Most calls
+# in a loop are such. Unlike a `Call` it is not pickled, and it is the very record that wakes the worker, so
+# that nothing else is to be received before the first ticket.
 _AGAIN = struct.Struct("<BBBx16s6q")
-AGAIN_MARK = 0x41
-"""First byte of a packed `Again`."""
+_AGAIN_MARK = 0x41
+WAKE_NBYTES = _AGAIN.size
+"""What wakes a worker are records of this size, written whole: a call again, or `SEE_LINE`."""
+SEE_LINE = bytes(WAKE_NBYTES)
+"""There is a message on the line."""
 
 
-def unpack_again(data: memoryview) -> Call:
-    """The call that a packed `Again` stands for."""
-    _, by_value, length, digest, seq, control, job_id, first, stop, team = _AGAIN.unpack_from(data)
+def pack_again(
+    seq: int,
+    control: int,
+    job_id: int,
+    digest: bytes,
+    by_value: bool,
+    share: tuple[int, int] | None,
+    team: int,
+) -> bytes:
+    """The record for a call again; the fields are those of `Call`."""
+    first, stop = share or (-1, -1)
+    return _AGAIN.pack(
+        _AGAIN_MARK,
+        by_value,
+        len(digest),
+        digest,
+        seq,
+        control,
+        job_id,
+        first,
+        stop,
+        team,
+    )
+
+
+def unpack_again(data: bytes) -> Call:
+    """The call that a record of `pack_again` stands for."""
+    _, by_value, length, digest, seq, control, job_id, first, stop, team = _AGAIN.unpack(data)
     share = None if first < 0 else (first, stop)
     return Call(
         seq,

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import numpy as np
 
+from . import _worker
 from ._engines import Engine
 from ._team import Team, default_team, entered_team, resolve_workers
 
@@ -48,9 +49,22 @@ class Options:
     progress: bool | str | Callable[[int, int], object] = False
     buffersize: int | None = None
     wait: bool = True
+    plan_key: tuple[Any, ...] = field(init=False, compare=False, repr=False)
+    """What of them decides how a map is planned and checked; 1 and True are not alike."""
+
+    def __post_init__(self) -> None:
+        key = (
+            self.chunksize,
+            type(self.chunksize),
+            self.schedule,
+            self.retries,
+            self.timeout,
+            self.on_error == "raise",
+        )
+        object.__setattr__(self, "plan_key", key)
 
 
-_NAMES = tuple(Options.__dataclass_fields__)
+_NAMES = tuple(name for name, each in Options.__dataclass_fields__.items() if each.init)
 # Those that cannot change a result, so that a library called inside gives what it always gives.
 _OUTSIDE = ("workers", "engine", "schedule", "retries", "timeout", "progress")
 _VERB_ONLY = ("axis", "out", "dtype", "combine", "initial")
@@ -170,8 +184,6 @@ def config(**options: Any) -> Iterator[None]:
 
 def resolve_engine(options: Options) -> tuple[Engine, int, int]:
     """``engine, workers, blas_threads`` for a call."""
-    from . import _worker
-
     engine = options.engine
     if engine is None and not _worker.is_worker:
         engine = entered_team()
@@ -216,10 +228,18 @@ def resolve_engine(options: Options) -> tuple[Engine, int, int]:
     return ProcessEngine(engine), workers, engine.blas_threads
 
 
-def _on_default_team(workers: int) -> tuple[Engine, int, int]:
-    from ._engines._processes import ProcessEngine
+_default_engine: Any = None
+"""The engine of the default team, while that is the same."""
 
-    return ProcessEngine(default_team(workers)), workers, 1
+
+def _on_default_team(workers: int) -> tuple[Engine, int, int]:
+    global _default_engine
+    team, engine = default_team(workers), _default_engine
+    if engine is None or engine.team is not team:
+        from ._engines._processes import ProcessEngine
+
+        engine = _default_engine = ProcessEngine(team)
+    return engine, workers, 1
 
 
 def make_key(rng: Any) -> tuple[int, int] | None:

@@ -229,6 +229,9 @@ class Outcome:
         Exception
             The function's own; `WorkerDied`; `MapError`.
         """
+        if not undone and not self._failures and self._fatal is None:  # most maps
+            self._collector.note_nothing(marks)
+            return self._collector.finish()
         with self._door:
             error = self._fatal
             failures = [self._failures[start] for start in sorted(self._failures)]

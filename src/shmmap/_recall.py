@@ -58,25 +58,19 @@ def _arrays(request: Request) -> tuple[Any, ...]:
 
 def _key(request: Request, options: Options, arrays: tuple[Any, ...]) -> Any:
     """What two calls alike have in common; 1 and True are not alike."""
-    axis, chunksize, depth = request.axis, options.chunksize, request.depth
+    verb, _, inputs, n, axis, out, dtype, gather, _, _, depth, boundary = request
     return (
-        request.verb,
-        request.n,
-        len(request.inputs),
+        verb,
+        n,
+        axis if type(axis) is int else repr(axis),
+        gather,
+        out is list,
+        out is np.ndarray,
+        dtype,
+        None if depth == 0 and type(depth) is int else (repr(depth), repr(boundary)),
+        options.plan_key,
+        len(inputs),
         *map(id, arrays),
-        axis,
-        type(axis) if type(axis) is not tuple else tuple(map(type, axis)),
-        request.gather,
-        request.out is list,
-        request.out is np.ndarray,
-        request.dtype,
-        chunksize,
-        type(chunksize),
-        None if type(depth) is int and not depth else (repr(depth), repr(request.boundary)),
-        options.schedule,
-        options.retries,
-        options.timeout,
-        options.on_error == "raise",
     )
 
 

@@ -77,6 +77,8 @@ class CallSpec(NamedTuple):
     segments: frozenset[int]
     """Segments that job, function and list of chunks need, those of their payloads included."""
     surroundings: Surroundings
+    needs: tuple[Any, ...] | None
+    """All a worker has to have to take part; None: something is sent in any case."""
 
 
 class Run:
@@ -88,7 +90,9 @@ class Run:
         self.control: ControlBlock | None = None
         self.doorbell = -1
         self.vacated: deque[int] = deque()
-        """Ranks whose worker died and is not replaced."""
+        """Ranks whose worker died and is not to be waited for any more."""
+        self.deaths = 0
+        """Workers that died in it, or just after."""
         self.failed_start: Report | None = None
         self.broken = False
         """The attendant failed: nobody would tell of deaths any more."""

@@ -16,7 +16,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -58,18 +58,18 @@ def snapshot() -> Surroundings:
     except OSError:  # the folder was removed
         cwd = ""
     loggers = logging.root.manager.loggerDict
-    levels = [("", logging.root.level)]
-    for name, logger in list(loggers.items()) if loggers else ():
-        level = getattr(logger, "level", 0)
-        if level:
-            levels.append((name, level))
+    levels = [
+        (name, logger.level)
+        for name, logger in (list(loggers.items()) if loggers else ())
+        if not isinstance(logger, logging.PlaceHolder) and logger.level
+    ]
     now = Surroundings(
         tuple(sys.path),
         cwd,
         _environment_version,
-        dict(np.geterr()),
+        cast(dict[str, Any], np.geterr()),
         tuple(warnings.filters),
-        tuple(levels),
+        (("", logging.root.level), *levels),
     )
     if now != _last:  # else the same object, which is quickly compared
         _last = now

@@ -46,12 +46,12 @@ from ._control import (
     unpack_records,
 )
 from ._errors import WorkerDied
+from ._functions import cannot_pickle, name_of
 from ._interrupts import Uninterrupted
 from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from ._member import Member
 from ._memory import usable_cores
 from ._messages import (
-    Again,
     Attach,
     Call,
     Close,
@@ -64,6 +64,7 @@ from ._messages import (
     dumps_message,
     make_payload,
     pack,
+    pack_again,
     pack_plain,
     restore_exception,
     unpack,
@@ -397,6 +398,23 @@ class Team(Executor):
     def _send_call(
         self, member: Member, spec: CallSpec, redo: tuple[Payload, Any] | None = None
     ) -> None:
+        share = None if spec.shares is None else spec.shares.get(member.rank, (0, 0))
+        control_id = 0 if spec.control is None else spec.control.id
+        if spec.needs is not None and redo is None and member.settled == spec.needs:
+            member.wake(
+                pack_again(
+                    spec.seq,
+                    control_id,
+                    spec.job_id,
+                    spec.digest,
+                    spec.by_value,
+                    share,
+                    spec.team,
+                )
+            )
+            if member.clogged() >= 0:
+                self._wake()
+            return
         member.attach(spec.segments if redo is None else spec.segments | redo[0].segments())
         if spec.control is not None:
             member.open(spec.control)
@@ -408,17 +426,7 @@ class Team(Executor):
             data = self._pack_surroundings(spec.surroundings)
             surroundings = Payload(data)
             member.surroundings = spec.surroundings
-        share = None if spec.shares is None else spec.shares.get(member.rank, (0, 0))
-        control_id = 0 if spec.control is None else spec.control.id
         knows_job, forget = member.remember_job(spec.job_id)
-        if knows_job and func is None and surroundings is None and not (spec.chunks or redo):
-            again = Again(
-                spec.seq, control_id, spec.job_id, spec.digest, spec.by_value, share, spec.team
-            )
-            member.post(again.pack())
-            if member.has_backlog():
-                self._wake()
-            return
         call = Call(
             spec.seq,
             control_id,
@@ -435,7 +443,8 @@ class Team(Executor):
             forget,
         )
         member.post(dumps_message(call))
-        if member.has_backlog():
+        member.settled = spec.needs
+        if member.clogged() >= 0:
             self._wake()
 
     def publish_output(
@@ -449,7 +458,7 @@ class Team(Executor):
                 if member is not None:
                     member.attach(segments)
                     member.post(message)
-                    if member.has_backlog():
+                    if member.clogged() >= 0:
                         self._wake()
 
     def wait_relayed(self, ranks: Iterable[int], timeout: float = 1.0) -> None:
@@ -546,6 +555,7 @@ class Team(Executor):
         for member in self._members.values():
             if control.id in member.opened:
                 member.opened.discard(control.id)
+                member.settled = None
                 member.post(message)
         control.close()
 
@@ -579,7 +589,7 @@ class Team(Executor):
         try:
             packed = pack((fn, args, kwargs))
         except Exception as exc:
-            future.set_exception(_cannot_pickle(fn, exc))
+            future.set_exception(cannot_pickle(fn, exc))
             return future
         with Uninterrupted(), self._lock:
             self._check_usable()
@@ -640,7 +650,19 @@ class Team(Executor):
             payload, root = make_payload(task.packed.data)
             segments = task.packed.segments | payload.segments()
             spec = CallSpec(
-                self._seq, None, 0, payload, None, b"", True, None, None, 1, segments, snapshot()
+                self._seq,
+                None,
+                0,
+                payload,
+                None,
+                b"",
+                True,
+                None,
+                None,
+                1,
+                segments,
+                snapshot(),
+                None,
             )
             self._submitted[self._seq] = (task, member.rank, (root,))
             member.submitted += 1
@@ -761,10 +783,14 @@ class Team(Executor):
                 if member.pidfd >= 0:
                     watched[member.pidfd] = member
                     poll.register(member.pidfd, select.POLLIN)
+                clogged = member.clogged()
                 if member.line.fileno() >= 0:
                     watched[member.line.fileno()] = member
-                    events = select.POLLOUT if member.has_backlog() else 0
+                    events = select.POLLOUT if clogged == member.line.fileno() else 0
                     poll.register(member.line.fileno(), select.POLLIN | events)
+                if clogged >= 0 and clogged not in watched:
+                    watched[clogged] = member
+                    poll.register(clogged, select.POLLOUT)
                 watched[member.relay.fileno()] = member
                 poll.register(member.relay.fileno(), select.POLLIN)
             return _Watch(poll, watched, launcher, self._timeout_ms())
@@ -978,6 +1004,12 @@ class Team(Executor):
         assert self._slots is not None
         rank = member.rank
         slot = self._slots.slot(rank)
+        over = [
+            run for seq, run in self._runs.items() if self._roster.has_left(rank, seq, slot[LEFT])
+        ]
+        for run in over:  # it had left, but may not have counted as one that has
+            run.vacated.append(rank)
+            run.deaths += 1
         self._roster.left(rank, slot[LEFT])
         for seq in [seq for seq, (its, *_) in self._leaving.items() if its == rank]:
             del self._leaving[seq]
@@ -985,7 +1017,7 @@ class Team(Executor):
         self.shelf.has_orphans = True
         departure: Departure = self._roster.died(rank, member.failed)
         redo: dict[int, tuple[Payload, Any]] = {}
-        concerned = []
+        concerned = over
         for seq in (*departure.again, *departure.lost):
             death = Death(
                 rank,
@@ -1001,6 +1033,7 @@ class Team(Executor):
                 run = self._runs[seq]
                 concerned.append(run)
                 chunks = run.note_death(death)
+                run.deaths += 1
                 if not death.replaced:
                     run.vacated.append(rank)
                 elif chunks:
@@ -1041,7 +1074,7 @@ class Team(Executor):
     def _go_home(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""
         for member in self._members.values():
-            member.line.close()
+            member.hang_up()
         deadline = time.monotonic() + 1.0
         for member in self._members.values():
             # Parked workers end by themselves, at once; the lifeline's end kills the others.
@@ -1190,20 +1223,6 @@ def _chain(retry: Future[Any], future: Future[Any]) -> None:
             future.set_result(retry.result())
 
     retry.add_done_callback(done)
-
-
-def name_of(func: Any) -> str:
-    """How a function is called in messages."""
-    while hasattr(func, "func") and not hasattr(func, "__qualname__"):  # functools.partial
-        func = func.func
-    return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func)
-
-
-def _cannot_pickle(func: Any, exc: BaseException) -> TypeError:
-    return TypeError(
-        f"{name_of(func)} cannot be sent to worker processes: {exc}. Create what does not pickle inside "
-        "the function or in a Team's initializer, or use engine='fork' or engine='threads'"
-    )
 
 
 def resolve_workers(workers: int | None) -> int:

@@ -4,8 +4,9 @@ Runs in a process of its own, forked from the template (clean start) or from the
 owns nothing that its death could lose: results lie in shared memory, the ledger says which chunks are
 done, and the kernel closes what it held. It holds no lock that another process could wait for.
 
-The main thread is parked in a receive on the *line* between calls. A second thread serves the *aside*
-socket: it unmaps what the caller has dropped, also in the middle of a call.
+The main thread is parked in a read of its *wake pipe* between calls; messages of more than a record come
+over the *line*. A second thread serves the *aside* socket: it unmaps what the caller has dropped, also in
+the middle of a call.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ from ._control import (
 )
 from ._kernel import Form, Job, Kernel, make_kernel
 from ._messages import (
-    AGAIN_MARK,
+    SEE_LINE,
+    WAKE_NBYTES,
     Attach,
     Call,
     Close,
@@ -109,6 +111,8 @@ TAIL_NBYTES = 2048
 class Descriptors(NamedTuple):
     """What a worker is given: by inheritance or over the template's socket."""
 
+    wake: int
+    """Read end of the pipe that wakes it."""
     line: int
     aside: int
     relay: int
@@ -257,6 +261,7 @@ class _Worker:
         fds = _move_up(fds)
         _hold_lifeline(fds.lifeline)
         _prepare(clean)
+        self._wake = fds.wake
         self._line = socket.socket(fileno=fds.line)
         self._aside = socket.socket(fileno=fds.aside)
         self._doorbell = fds.doorbell
@@ -292,13 +297,14 @@ class _Worker:
     # ------------------------------------------------ messages
 
     def receive(self) -> Any:
-        """The next message that is not about attaching; None at the end of the line."""
+        """The next message that is not about attaching; None if there will be none."""
         while True:
+            record = os.read(self._wake, WAKE_NBYTES)
+            if record != SEE_LINE:
+                return unpack_again(record) if record else None
             nbytes, ancillary, _, _ = self._line.recvmsg_into([self._buffer], 4 * 256)
             if not nbytes:
                 return None
-            if self._buffer[0] == AGAIN_MARK:
-                return unpack_again(self._buffer)
             message = pickle.loads(self._buffer[:nbytes])
             if isinstance(message, Attach):
                 fds = _descriptors(ancillary)
@@ -349,7 +355,7 @@ class _Worker:
     # ------------------------------------------------ main loop
 
     def run(self) -> int:
-        """Serve calls until the line ends; the exit status is returned."""
+        """Serve calls until the caller hangs up; the exit status is returned."""
         thread = threading.Thread(target=self._serve_aside, name="shmmap-aside", daemon=True)
         thread.start()
         if self._start.memory_limit is not None:
@@ -398,14 +404,18 @@ class _Worker:
         _current.leave()
         _array.forget_files()
         _stored.forget()
-        port.tail += self._kept_records(call.seq)
         slot[FIRST] = slot[STOP] = 0
         slot[SINCE] = 0
+        if control is not None and not control.is_intact():
+            if not port.tail:
+                slot[LEFT] = call.seq  # all it did is in place
+            os._exit(EXIT_DESCRIPTORS)  # what waits in the tail does not count as done
+        port.tail += self._kept_records(call.seq)
+        port.write_tail()
         slot[RUNNING] = 0
         slot[LEFT] = call.seq
-        if control is not None and not control.is_intact():
-            os._exit(EXIT_DESCRIPTORS)
-        port.leave(Record(call.seq, self.rank, LEAVE, 0, 0, 0, 0, 0))
+        if control is None or control.leave() >= call.team:
+            port.write(Record(call.seq, self.rank, LEAVE, 0, 0, 0, 0, 0).pack())
         self._baseline.restore()
 
     def _limit_blas(self) -> None:
@@ -653,7 +663,9 @@ class _Port:
         self._control: ControlBlock | None = None
         self._pipe = -1
         self.tail = b""
-        """Records that go out together with the one that says the worker has left."""
+        """Records that go out last, so that the caller is not woken for each."""
+        self._handed: list[int] = []
+        """Chunks whose results are in the tail: not done before it is written."""
         self._spec = b""
         """Index 0's form, on its way: a map that is over at once has no need of it earlier."""
         self._closing = False
@@ -665,6 +677,7 @@ class _Port:
         self._control = control
         self._pipe = pipe
         self.tail = self._spec = b""
+        self._handed.clear()
         self._closing = False
         if control is not None:
             self._ledger = control.ledger
@@ -680,13 +693,13 @@ class _Port:
         elif kind == SPEC:
             self._spec = record.pack()
         else:
-            self._write(self._spec + record.pack())
+            self.write(self._spec + record.pack())
             self._spec = b""
 
     def release_spec(self) -> None:
         """The map goes on: the caller needs to know the form of index 0's result now."""
         if self._spec:
-            self._write(self._spec)
+            self.write(self._spec)
             self._spec = b""
 
     def close(self) -> None:
@@ -694,11 +707,16 @@ class _Port:
         self._closing = True
         self.tail, self._spec = self._spec, b""
 
-    def leave(self, record: Record) -> None:
-        """Say that the worker has left, and everything that waited for it."""
-        self._write(self.tail + record.pack())
+    def write_tail(self) -> None:
+        """Send what has waited for the worker's leaving."""
+        if self.tail:
+            self.write(self.tail)
+            self.tail = b""
+        for k in self._handed:
+            self._ledger[k] = HANDED
 
-    def _write(self, records: bytes) -> None:
+    def write(self, records: bytes) -> None:
+        """Put records on the pipe of the call."""
         try:
             os.write(self._pipe, records)
         except BrokenPipeError:
@@ -717,6 +735,9 @@ class _Port:
         except Exception as exc:
             raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
         self.send(RESULTS, first, stop, payload)
+        if self.tail:
+            self._handed += [k for k, _ in pieces]
+            return
         for k, _ in pieces:
             self._ledger[k] = HANDED
 
@@ -756,7 +777,7 @@ class _Port:
         while control.words[READY] == UNKNOWN:
             if control.words[STOP_AT] < top:
                 return None
-            select.select([self._worker._line], [], [], 0.01)
+            select.select([self._worker._wake], [], [], 0.01)
         return self.poll_output()
 
     def _receive_output(self) -> Any:

@@ -330,3 +330,35 @@ class TestWhatSurvives:
         again = pickle.loads(pickle.dumps(caught.value))
         assert str(again) == str(caught.value)
         assert again.failed == caught.value.failed
+
+
+class DieAtFlush:
+    """A standard output whose flush, after the last chunk and before the worker leaves, kills."""
+
+    def __init__(self, armed: Any) -> None:
+        self.armed = armed
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        if self.armed[0]:
+            self.armed[0] = False
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_results_on_their_way_are_not_done(engine: Any) -> None:
+    """A worker that dies between its last chunk and telling the caller of it takes that chunk along."""
+    armed = shmmap.full(1, True)
+
+    def func(x: float) -> float:
+        import sys
+
+        if armed[0]:
+            sys.stdout = DieAtFlush(armed)
+        return x + 1
+
+    result = shmmap.pmap(func, np.arange(4.0), engine=engine)
+    assert result.tolist() == [1, 2, 3, 4]
+    assert not armed[0]
+    assert_next_map_works(engine)

@@ -7,7 +7,6 @@ find out what must be ended.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import select
 import time
@@ -41,12 +40,11 @@ from .._control import (
     unpack_records,
 )
 from .._errors import WorkerDied
-from .._hints import hint_at_copies
+from .._functions import name_of, pack_function
 from .._interrupts import Uninterrupted
 from .._kernel import Form
 from .._messages import (
     Output,
-    Packed,
     Payload,
     Report,
     dumps_message,
@@ -58,49 +56,19 @@ from .._messages import (
 from .._relay import emit
 from .._run import CallSpec, Death, Run
 from .._surroundings import snapshot
-from .._team import Team, name_of
+from .._team import Team
 from . import Task
 
 __all__ = ["ForkEngine", "ProcessEngine"]
 
 # After an error, a Ctrl-C or a cancellation, chunks under way get this long before their worker is ended.
 GRACE_S = 1.0
+# How often the claim slots are asked who has left, once a worker has died.
+DOUBT_S = 0.01
+# How often progress and time limits are looked at.
+TICK_S = 0.05
 # Whole records only: a multiple of their size.
 _READ_NBYTES = 56 * 1024
-
-_importable: dict[int, tuple[Any, Packed, bytes]] = {}
-
-
-def _pack_function(func: Any) -> tuple[Packed, bytes, bool]:
-    """``packed, digest, by_value``; the digest is empty if workers must not keep the function."""
-    known = _importable.get(id(func))
-    if known is not None and known[0] is func and _is_importable(func):
-        return known[1], known[2], False
-    try:
-        packed = pack(func)
-    except Exception as exc:
-        from .._team import _cannot_pickle
-
-        raise _cannot_pickle(func, exc) from None
-    if packed.segments or packed.keep:
-        hint_at_copies(name_of(func), packed.placed)
-        return packed, b"", True  # it refers to arrays, which must not be kept alive by a cache
-    digest = hashlib.blake2b(packed.data, digest_size=16).digest()
-    by_value = not _is_importable(func)
-    if not by_value and len(_importable) < 1024:
-        _importable[id(func)] = (func, packed, digest)
-    return packed, digest, by_value
-
-
-def _is_importable(func: Any) -> bool:
-    """Whether a worker gets this very function by importing its module."""
-    import sys
-
-    module = sys.modules.get(getattr(func, "__module__", None) or "")
-    name = getattr(func, "__qualname__", "")
-    if module is None or module.__name__ == "__main__" or "." in name:
-        return False
-    return getattr(module, name, None) is func and getattr(module, "__spec__", None) is not None
 
 
 class _ProcessWork(Run):
@@ -115,8 +83,8 @@ class _ProcessWork(Run):
         self._todo: list[int] | None = None
         """Chunks of this round; None: all."""
         self._cancelled = False
-        self._is_drained = False
-        """Every worker has left, and everything it said has been taken."""
+        self._is_reusable = True
+        """Whether the control block may serve another map: no worker can still come to it."""
         self._timed_out: dict[int, int] = {}
         self._redo: dict[int, list[int]] = {}
         """What the worker on a rank was given of its predecessor's."""
@@ -127,7 +95,7 @@ class _ProcessWork(Run):
         self._inherited = inherited
         self._func: Payload | None = None
         if inherited is None:
-            func, self._digest, self._by_value = _pack_function(task.func)
+            func, self._digest, self._by_value = pack_function(task.func)
             payload, func_root = make_payload(func.data)
             self._func = payload
             self._job_id, self._job, self._segments, keep = self._pack_job(task)
@@ -191,6 +159,9 @@ class _ProcessWork(Run):
         if plan.schedule == "static" and todo is None:
             shares = dict(enumerate(plan.shares(workers)))
         self.output = None
+        needs = None
+        if self._job_id and self._digest and todo is None:
+            needs = (control.id, self._job_id, self._digest, self._by_value, self._surroundings)
         seq = self._team.next_seq(self)
         spec = CallSpec(
             seq,
@@ -205,6 +176,7 @@ class _ProcessWork(Run):
             workers,
             segments,
             self._surroundings,
+            needs,
         )
         self.keep.append(root)
         self._timed_out.clear()
@@ -239,20 +211,21 @@ class _ProcessWork(Run):
             while True:
                 self._wait_round()
                 self._check_cancelled()
-                assert self.control is not None
-                ledger = bytes(self.control.ledger[: task.plan.chunks])
+                marks = self.marks()
                 undone: list[int] = []
-                if count_done(ledger) < task.plan.chunks:
-                    undone = [k for k, mark in enumerate(ledger) if not mark & 1]
+                if count_done(marks) < task.plan.chunks:
+                    undone = [k for k, mark in enumerate(marks) if not mark & 1]
                 todo = task.outcome.todo(undone) if undone else []
                 if not todo:
                     break
                 self._post(todo)
             if task.tick is not None:
                 task.tick(self.done)
-            everybody_left = self._end_round()
-            self._marks_at_end = self.marks()
-            self._close(reusable=everybody_left)
+            if not self._is_reusable:
+                self._end_round()
+                marks = self.marks()
+            self._marks_at_end = marks
+            self._close()
         except BaseException:
             self._abandon()
             raise
@@ -266,36 +239,26 @@ class _ProcessWork(Run):
         """Take records until every participant has left, or need not be waited for any more."""
         control, task = self.control, self._task
         assert control is not None
-        self._is_drained = False
         pipe = control.pipe_read
         remaining = set(self._ranks)
         ticking = task.tick is not None or task.job.timeout is not None
         deadline: float | None = None
-        drained = True
+        is_over = False
         while remaining:
-            if ticking or deadline is not None:
-                if select.select([pipe], [], [], 0.05)[0]:
+            # After a death nobody may turn out to be the last one: the claim slots are asked instead.
+            is_doubtful = is_over or self.deaths > 0
+            if ticking or is_doubtful or deadline is not None:
+                data = b""
+                if _has_data(pipe, DOUBT_S if is_doubtful else TICK_S):
                     data = os.read(pipe, _READ_NBYTES)
-                else:
-                    data = b""
                 self._tick()
             else:
                 data = os.read(pipe, _READ_NBYTES)
-            try:
-                records = list(unpack_records(data))
-            except RuntimeError:
-                self._team.distrust_pipes()
-                raise
-            for record in records:
-                if record.seq == self.seq and record.kind == LEAVE:
-                    remaining.discard(record.rank)  # first: they need not be told of the output
-            for record in records:
-                if record.seq == self.seq:
-                    self._take(record, remaining)
-                elif record.page:
-                    self._team.shelf.skip(record)
+            if self._take_records(data, remaining):
+                is_over = True
+            if is_over or self.deaths:
+                remaining -= {rank for rank in remaining if self._has_left(rank)}
             while self.vacated:
-                drained = False
                 remaining.discard(self.vacated.popleft())
             if self._fatal is not None:
                 raise self._fatal
@@ -307,12 +270,33 @@ class _ProcessWork(Run):
             if deadline is None and control.words[STOP_AT] < task.plan.chunks:
                 deadline = time.monotonic() + GRACE_S
             if deadline is not None and time.monotonic() > deadline:
+                self._is_reusable = False
                 return
-        self._is_drained = drained
-        if self.relayed or self._ranks:
-            self._team.wait_relayed(self._ranks)
-            while self.relayed:
-                emit(*self.relayed.popleft())
+        if not is_over:
+            self._is_reusable = False  # somebody may be about to count as the last one
+            while _has_data(pipe, 0):
+                self._take_records(os.read(pipe, _READ_NBYTES), remaining)
+        self._team.wait_relayed(self._ranks)
+        while self.relayed:
+            emit(*self.relayed.popleft())
+
+    def _take_records(self, data: bytes, remaining: set[int]) -> bool:
+        """Take what was read from the pipe; whether it says that the last worker has left."""
+        try:
+            records = list(unpack_records(data))
+        except RuntimeError:
+            self._team.distrust_pipes()
+            raise
+        over = False
+        for record in records:
+            if record.seq != self.seq:
+                if record.page:
+                    self._team.shelf.skip(record)
+            elif record.kind == LEAVE:
+                over = True
+            else:
+                self._take(record, remaining)
+        return over
 
     def _take(self, record: Record, remaining: set[int]) -> None:
         team, collector = self._team, self._task.collector
@@ -328,10 +312,11 @@ class _ProcessWork(Run):
                     self._task.outcome.note_exception(0, exc, 0, 0, 1, "the calling process")
                     self.control.stop(self._task.plan.chunks, -1)
                     return
+            waiting = [rank for rank in remaining if not self._has_left(rank)]
             if not collector.columns:
                 self._let_hand_over()  # nothing is returned, so far as index 0 can tell
-            elif remaining:
-                self._publish(remaining)
+            elif waiting:
+                self._publish(waiting)
         elif record.kind == ERROR:
             self._task.outcome.note_report(record.first, Report(*team.shelf.take(record)))
             if record.first == 0:
@@ -448,57 +433,59 @@ class _ProcessWork(Run):
         slots = self._team._slots
         return slots is not None and slots.words[rank * SLOT_WORDS + RUNNING] == self.seq
 
-    def _end_round(self) -> bool:
-        """End workers that are still inside this map; whether the control block can be used again."""
+    def _end_round(self) -> None:
+        """End workers that are still inside this map."""
         late = [rank for rank in self._ranks if not self._has_left(rank)]
         if not late:
-            return True
+            return
         self._team.disown(self)
         for rank in late:
             if self._is_inside(rank):
                 self._team.kill(rank, self.seq)
-        return False
 
     def _abandon(self) -> None:
         """Any exception in the waiting thread: stop, wait a little, end those still inside."""
         control = self.control
+        self._is_reusable = False
         if control is None:
             with Uninterrupted():
-                self._close(reusable=False)
+                self._close()
             return
         control.stop(self._task.plan.chunks, -1)
         deadline = time.monotonic() + GRACE_S
         try:
             while time.monotonic() < deadline and any(map(self._is_inside, self._ranks)):
-                if select.select([control.pipe_read], [], [], 0.02)[0]:
-                    self._drain()
+                self._drain(0.02)
         finally:
-            reusable = self._end_round()
-            if reusable:
-                self._drain()
+            self._end_round()
             with Uninterrupted():
-                self._close(reusable)
+                self._close()
 
-    def _drain(self) -> None:
+    def _drain(self, patience: float) -> None:
         """Let go of what came and nobody will look at."""
         control = self.control
         assert control is not None
-        while select.select([control.pipe_read], [], [], 0)[0]:
+        while _has_data(control.pipe_read, patience):
             data = os.read(control.pipe_read, _READ_NBYTES)
             for record in unpack_records(data[: len(data) // 56 * 56]):
                 self._team.shelf.skip(record)
 
-    def _close(self, reusable: bool) -> None:
+    def _close(self) -> None:
         if self._ended:
             return
-        if reusable and self.control is not None and not self._is_drained:
-            self._drain()
-        self._team.end_run(self, reusable)
+        if not self._is_reusable and self.control is not None:
+            self._drain(0)
+        self._team.end_run(self, self._is_reusable)
         self._ended = True
         if self._inherited is not None:
             _worker.inherited.pop(self._inherited, None)
         if self._own_team:
             self._team.shutdown()
+
+
+def _has_data(fd: int, patience: float) -> bool:
+    """Whether there is something to read, or is within so many seconds."""
+    return bool(select.select([fd], [], [], patience)[0])
 
 
 class ProcessEngine:

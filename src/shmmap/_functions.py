@@ -1,0 +1,233 @@
+"""How a function travels to workers, and when what was pickled before still stands for it.
+
+A function that can be imported goes by reference, and its pickle is kept. Any other is pickled by value
+for each call, so that a changed global, closure or default is seen; that takes 20-100 us. Where all that
+its pickle depends on are *constants* (numbers, strings, modules, importable functions and classes, tuples
+of such), comparing them tells in 3 us that nothing has changed. What is compared is found as cloudpickle
+finds it: the globals that the code names, and what the functions among them name in turn.
+
+What must hold: nothing here keeps an array alive, as arrays are no constants; and a constant that is the
+same object has the same value.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import hashlib
+import sys
+import threading
+import types
+from operator import is_
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._hints import hint_at_copies
+from ._messages import Packed, pack
+
+__all__ = ["PackedFunction", "cannot_pickle", "name_of", "pack_function"]
+
+
+class PackedFunction(NamedTuple):
+    """A function as it is sent."""
+
+    packed: Packed
+    digest: bytes
+    """Identity of the pickle; empty if workers must not keep the function."""
+    by_value: bool
+
+
+class _Parts(NamedTuple):
+    """All that the pickle of a function depends on."""
+
+    values: list[Any]
+    """Each has to be a constant."""
+    labels: list[Any]
+    """Names and annotations: enough that they are the same objects."""
+
+
+class _Known(NamedTuple):
+    """A function pickled by value, and what that pickle depends on."""
+
+    parts: _Parts
+    function: PackedFunction
+
+
+# Functions whose pickles are kept; the oldest go first.
+_KNOWN_MOST = 64
+_IMPORTABLE_MOST = 1024
+# A longer constant would be kept alive for too little.
+_CONSTANT_MOST = 4096
+
+_importable: dict[int, tuple[Any, PackedFunction]] = {}
+_known: dict[Any, _Known] = {}
+_globals_of: dict[types.CodeType, tuple[str, ...]] = {}
+
+_ATOMS = frozenset(
+    (type(None), type(...), bool, int, float, complex, np.bool_, np.int64, np.float64)
+)
+_MISSING: Any = object()
+_lock = threading.Lock()
+"""Held to add to what is known; looking it up takes none."""
+
+
+def pack_function(func: Any) -> PackedFunction:
+    """Pickle a function for workers, or take what was pickled before.
+
+    Raises
+    ------
+    TypeError
+        If it does not pickle, saying what to do instead.
+    """
+    known = _importable.get(id(func))
+    if known is not None and known[0] is func and is_importable(func):
+        return known[1]
+    key, parts = _parts_of(func)
+    earlier = None if key is None else _known.get(key)
+    if earlier is not None and _are_same(earlier.parts, parts):
+        return earlier.function
+    try:
+        packed = pack(func)
+    except Exception as exc:
+        raise cannot_pickle(func, exc) from None
+    if packed.segments or packed.keep:
+        hint_at_copies(name_of(func), packed.placed)
+        return PackedFunction(packed, b"", True)
+    digest = hashlib.blake2b(packed.data, digest_size=16).digest()
+    if is_importable(func):
+        function = PackedFunction(packed, digest, False)
+        if len(_importable) < _IMPORTABLE_MOST:
+            _importable[id(func)] = (func, function)
+        return function
+    function = PackedFunction(packed, digest, True)
+    if key is not None and all(map(_is_constant, parts.values)):
+        with _lock:
+            _known.pop(key, None)
+            while len(_known) >= _KNOWN_MOST:
+                del _known[next(iter(_known))]
+            _known[key] = _Known(parts, function)
+    return function
+
+
+def is_importable(func: Any) -> bool:
+    """Whether a worker gets this very function by importing its module."""
+    module = sys.modules.get(getattr(func, "__module__", None) or "")
+    name = str(getattr(func, "__qualname__", "") or getattr(func, "__name__", ""))
+    if module is None or module.__name__ == "__main__" or "." in name:
+        return False
+    return getattr(module, name, None) is func and getattr(module, "__spec__", None) is not None
+
+
+def name_of(func: Any) -> str:
+    """How a function is called in messages."""
+    while hasattr(func, "func") and not hasattr(func, "__qualname__"):  # functools.partial
+        func = func.func
+    return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func)
+
+
+def cannot_pickle(func: Any, exc: BaseException) -> TypeError:
+    """The error for a function that does not pickle."""
+    return TypeError(
+        f"{name_of(func)} cannot be sent to worker processes: {exc}. Create what does not pickle inside "
+        "the function or in a Team's initializer, or use engine='fork' or engine='threads'"
+    )
+
+
+# ---------------------------------------------------------------- what a pickle depends on
+
+
+def _are_same(earlier: _Parts, now: _Parts) -> bool:
+    return all(
+        len(then) == len(those) and all(map(is_, then, those))
+        for then, those in zip(earlier, now, strict=True)
+    )
+
+
+def _parts_of(func: Any) -> tuple[Any, _Parts]:
+    """``key, parts``: under what the function is kept, and what its pickle depends on.
+
+    The key is None where that cannot be told.
+    """
+    parts = _Parts([], [])
+    # cloudpickle adds the submodules of packages that are imported by now.
+    modules = len(sys.modules)
+    if type(func) is types.FunctionType:
+        _add_function(func, parts, set())
+        return (func.__code__, modules), parts
+    if type(func) is functools.partial and not func.__dict__:
+        inner = func.func
+        parts.values.extend(func.args)
+        parts.values.extend(func.keywords.values())
+        if type(inner) is types.FunctionType:
+            _add_function(inner, parts, set())
+        else:
+            parts.values.append(inner)
+        key = (getattr(inner, "__code__", None), modules, len(func.args), *func.keywords)
+        return key, parts
+    return None, parts
+
+
+def _add_function(func: types.FunctionType, parts: _Parts, seen: set[int]) -> None:
+    """Add what a function by value consists of, functions of the same kind that it names included."""
+    seen.add(id(func))
+    code, namespace = func.__code__, func.__globals__
+    values: list[Any] = [code, func.__defaults__]
+    for cell in func.__closure__ or ():
+        try:
+            values.append(cell.cell_contents)
+        except ValueError:  # not yet filled
+            values.append(_MISSING)
+    names = _globals_of.get(code)
+    if names is None:
+        names = _find_globals(code)
+    values += [namespace.get(name, _MISSING) for name in names]
+    if func.__kwdefaults__:
+        values += func.__kwdefaults__.values()
+    if func.__dict__:
+        parts.labels.extend(func.__dict__)
+        values += func.__dict__.values()
+    parts.values.extend(values)
+    parts.labels.extend((func.__name__, func.__qualname__, func.__doc__, func.__module__))
+    if func.__annotations__:
+        parts.labels.extend(func.__annotations__)
+        parts.labels.extend(func.__annotations__.values())
+    for value in values:
+        if (
+            type(value) is types.FunctionType
+            and (value.__globals__ is namespace or value.__module__ == "__main__")
+            and id(value) not in seen
+        ):
+            _add_function(value, parts, seen)
+
+
+def _find_globals(code: types.CodeType) -> tuple[str, ...]:
+    """Names of the globals that some code refers to, code nested in it included."""
+    names: dict[str, None] = {}
+    waiting = [code]
+    while waiting:
+        each = waiting.pop()
+        for instruction in dis.get_instructions(each):
+            if instruction.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"):
+                names[instruction.argval] = None
+        waiting += [const for const in each.co_consts if isinstance(const, types.CodeType)]
+    while len(_globals_of) >= _IMPORTABLE_MOST:
+        _globals_of.pop(next(iter(_globals_of)), None)
+    _globals_of[code] = tuple(names)
+    return _globals_of[code]
+
+
+def _is_constant(part: Any) -> bool:
+    """Whether a part cannot change as long as it is the same object."""
+    kind = type(part)
+    if kind in _ATOMS or part is _MISSING or kind is types.CodeType:
+        return True
+    if kind is str or kind is bytes:
+        return len(part) <= _CONSTANT_MOST
+    if kind is tuple or kind is frozenset:
+        return len(part) <= _CONSTANT_MOST and all(map(_is_constant, part))
+    if kind is types.ModuleType:
+        return part.__name__ != "__main__" and sys.modules.get(part.__name__) is part
+    if kind is types.FunctionType and part.__module__ == "__main__":
+        return True  # its own parts are among the others
+    return callable(part) and is_importable(part)
