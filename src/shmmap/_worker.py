@@ -723,8 +723,8 @@ class _Port:
     def wait_taken(self, nbytes: int) -> None:
         control, outbox = self._control, self._worker._outbox
         assert control is not None
-        top = control.words[STOP_AT]
-        while outbox.waiting_nbytes() > nbytes and control.words[STOP_AT] == top:
+        top = control.words[STOP_AT]  # below 0 if the map was stopped before this began
+        while outbox.waiting_nbytes() > nbytes and control.words[STOP_AT] == top >= 0:
             time.sleep(TAKEN_S)
 
     def propose(self, form: Form, at_once: bool) -> None:
@@ -752,7 +752,11 @@ class _Port:
     def wait_output(self) -> Any:
         control = self._control
         assert control is not None
-        top = control.words[STOP_AT]
+        if self.tail:  # what tells the output's form may be among it: nobody would tell the output
+            self._write(self.tail)
+            self.tail = b""
+        self.release_spec()
+        top = max(0, control.words[STOP_AT])  # below 0 if the map was stopped before this began
         while control.words[READY] == UNKNOWN:
             if control.words[STOP_AT] < top:
                 return None
