@@ -31,6 +31,7 @@ import numpy as np
 from . import _array, _current, _segment, _stored
 from ._blas import limit
 from ._control import (
+    ABANDONED,
     CHUNK,
     DONE,
     ERROR,
@@ -673,6 +674,8 @@ class _Port:
         """Put a payload in place and tell the caller."""
         if _forked:
             os._exit(0)
+        if self._is_abandoned():
+            return
         where = self._worker._outbox.put(payload)
         record = Record(self._seq, self._worker.rank, kind, first, stop, *where)
         if self._closing and len(self.tail) < TAIL_NBYTES:
@@ -682,6 +685,10 @@ class _Port:
         else:
             self._write(self._spec + record.pack())
             self._spec = b""
+
+    def _is_abandoned(self) -> bool:
+        """Whether nobody waits for the map any more: what came now would only take memory."""
+        return self._control is not None and self._control.words[STOP_AT] == ABANDONED
 
     def release_spec(self) -> None:
         """The map goes on: the caller needs to know the form of index 0's result now."""
@@ -712,6 +719,8 @@ class _Port:
     def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
         if _forked:
             os._exit(0)
+        if self._is_abandoned():
+            return
         try:
             payload = pack_result(pieces, self._worker.share)
         except Exception as exc:
