@@ -21,7 +21,8 @@ the shared open file description is an atomic fetch-and-add done by the kernel.
 ====== ========= ============== ======================================================
 offset field     written by     meaning
 ====== ========= ============== ======================================================
-0      STOP_AT   anyone, downwards  chunks above this number are not to be started
+0      STOP_AT   anyone, downwards  chunks above this number are not to be started; ABANDONED
+                                if the caller does not wait for the map any more either
 8      READY     caller, or the KNOWN once the message that tells the output is sent;
                  worker with    UNTOLD if index 0 failed, was lost, or gave None
                  index 0
@@ -64,6 +65,8 @@ RANKS_MAX = 1024
 STOP_AT, READY = 0, 1
 # Values of READY.
 UNKNOWN, KNOWN, UNTOLD = 0, 1, 2
+# A value of STOP_AT, as it goes on from "start no chunk at all": nobody will look at what is handed over.
+ABANDONED = -2
 _LEDGER = 64
 # Done means odd: DONE is in place, HANDED was given to the caller in a page, for NOTHING None was returned.
 # LOST: begun by a worker that died.

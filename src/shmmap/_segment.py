@@ -397,22 +397,30 @@ def allocate(nbytes: int) -> NDArray[np.uint8]:
     ------
     SharedMemoryError
         If there is not enough of it.
+    OSError
+        If there are no descriptors left.
     """
+    try:
+        return _allocate(nbytes)
+    except (SharedMemoryError, OSError) as exc:
+        if isinstance(exc, OSError) and exc.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        if not release_spare():  # what is kept for later has both memory and descriptors
+            raise
+    return _allocate(nbytes)
+
+
+def _allocate(nbytes: int) -> NDArray[np.uint8]:
     if _released:
         _reap()
     size = max(ALIGN, -(-nbytes // ALIGN) * ALIGN)
     if size >= SMALL_NBYTES:
-        segment = _reuse(nbytes)
-        if segment is None:
-            try:
-                segment = _create(nbytes)
-            except SharedMemoryError:
-                if not release_spare():
-                    raise
-                segment = _create(nbytes)
-        with _lock:
-            _segments[segment.id] = segment
-            root = root_array(segment, 0, nbytes, None)
+        # Or a Ctrl-C could leave a segment with nobody: neither new, nor kept for later, nor in use.
+        with Uninterrupted():
+            segment = _reuse(nbytes) or _create(nbytes)
+            with _lock:
+                _segments[segment.id] = segment
+                root = root_array(segment, 0, nbytes, None)
     else:
         with _lock:
             for slab in _slabs:
@@ -420,10 +428,11 @@ def allocate(nbytes: int) -> NDArray[np.uint8]:
                 if offset is not None:
                     break
             else:
-                segment = _create(SLAB_NBYTES)
-                _segments[segment.id] = segment
-                slab = Slab(segment)
-                _slabs.append(slab)
+                with Uninterrupted():
+                    segment = _create(SLAB_NBYTES)
+                    _segments[segment.id] = segment
+                    slab = Slab(segment)
+                    _slabs.append(slab)
                 offset = slab.take(size)
                 assert offset is not None
             root = root_array(slab.segment, offset, size, slab)

@@ -32,6 +32,7 @@ import numpy as np
 from . import _array, _current, _segment, _stored
 from ._blas import limit
 from ._control import (
+    ABANDONED,
     CHUNK,
     DONE,
     ERROR,
@@ -686,6 +687,8 @@ class _Port:
         """Put a payload in place and tell the caller."""
         if _forked:
             os._exit(0)
+        if self._is_abandoned():
+            return
         where = self._worker._outbox.put(payload)
         record = Record(self._seq, self._worker.rank, kind, first, stop, *where)
         if self._closing and len(self.tail) < TAIL_NBYTES:
@@ -695,6 +698,10 @@ class _Port:
         else:
             self.write(self._spec + record.pack())
             self._spec = b""
+
+    def _is_abandoned(self) -> bool:
+        """Whether nobody waits for the map any more: what came now would only take memory."""
+        return self._control is not None and self._control.words[STOP_AT] == ABANDONED
 
     def release_spec(self) -> None:
         """The map goes on: the caller needs to know the form of index 0's result now."""
@@ -730,6 +737,8 @@ class _Port:
     def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
         if _forked:
             os._exit(0)
+        if self._is_abandoned():
+            return
         try:
             payload = pack_result(pieces, self._worker.share)
         except Exception as exc:
@@ -744,8 +753,8 @@ class _Port:
     def wait_taken(self, nbytes: int) -> None:
         control, outbox = self._control, self._worker._outbox
         assert control is not None
-        top = control.words[STOP_AT]
-        while outbox.waiting_nbytes() > nbytes and control.words[STOP_AT] == top:
+        top = control.words[STOP_AT]  # below 0 if the map was stopped before this began
+        while outbox.waiting_nbytes() > nbytes and control.words[STOP_AT] == top >= 0:
             time.sleep(TAKEN_S)
 
     def propose(self, form: Form, at_once: bool) -> None:
@@ -773,7 +782,11 @@ class _Port:
     def wait_output(self) -> Any:
         control = self._control
         assert control is not None
-        top = control.words[STOP_AT]
+        if self.tail:  # what tells the output's form may be among it: nobody would tell the output
+            self._write(self.tail)
+            self.tail = b""
+        self.release_spec()
+        top = max(0, control.words[STOP_AT])  # below 0 if the map was stopped before this began
         while control.words[READY] == UNKNOWN:
             if control.words[STOP_AT] < top:
                 return None

@@ -219,6 +219,12 @@ class EngineSuite:
         assert_same(pmap_chunks(functions.double, np.array([4])), np.array([8]))
         assert preduce(np.sum, np.array([4])) == 4
 
+    @pytest.mark.parametrize("chunks", [1, 2])
+    def test_results_of_megabytes_in_the_last_chunks(self, pmap_chunks: Any, chunks: int) -> None:
+        """More than is handed over rather than written in place: their worker waits for the output."""
+        a = np.arange(chunks << 18, dtype=float)
+        assert_same(pmap_chunks(np.negative, a, chunksize=1 << 18), -a)
+
     def test_many_chunks(self, pmap: Any) -> None:
         assert_same(pmap(functions.double, np.arange(5000), chunksize=1), np.arange(5000) * 2)
 

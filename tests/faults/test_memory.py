@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import _segment
-from shmmap.testing import KillSelf
+from shmmap import Team, _segment
+from shmmap._collect import Collector
+from shmmap.testing import KillSelf, wait_until
 from tests import functions
 from tests.helpers import (
     assert_next_map_works,
@@ -309,15 +311,113 @@ class Test24NoDescriptors:
     def test_map_on_a_running_team(self, start: str) -> None:
         """The map is refused; the team and the next map are none the worse."""
         with shmmap.Team(workers=2, start=start) as team:
-            shmmap.pmap(functions.double, np.arange(10), engine=team, chunksize=1)
-            x = np.arange(1 << 18)
+            make_pages(team, 900 << 10)
+            pids = sorted(process.pid for process in team_members(team))
+            x = np.arange(180_000)
 
             def action() -> None:
-                result = shmmap.pmap_chunks(functions.double, x, engine=team)
+                # What a worker may have to hand over for want of an output is less than its page holds.
+                result = shmmap.pmap_chunks(functions.double, x, engine=team, chunksize=90_000)
                 assert_same(result, x * 2)
 
             self.check(self.climb(action, 60))
             action()
+            assert sorted(process.pid for process in team_members(team)) == pids
+
+    @pytest.mark.quick
+    def test_what_is_kept_for_later_goes_first(self, team: Any) -> None:
+        """Segments kept for the next array hold descriptors: nothing is refused on their account."""
+        shmmap.pmap(functions.double, np.arange(10), engine=team, chunksize=1)
+        _segment.release_spare()
+        arrays = [shmmap.zeros((2 + k) << 20, np.uint8) for k in range(8)]
+        del arrays
+        gc.collect()
+        assert _segment._spares.nbytes
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        top = max(int(name) for name in os.listdir("/proc/self/fd"))
+        fill = []
+        while (fd := os.dup(0)) <= top:
+            fill.append(fd)
+        os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1, hard))
+        try:
+            assert not shmmap.zeros(32 << 20, np.uint8).any()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in fill:
+                os.close(fd)
+
+
+class TestOutputRefused:
+    """24, 18: the output of a map that runs already cannot be had."""
+
+    @pytest.mark.quick
+    def test_workers_give_up_what_they_keep_for_it(
+        self, team: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They neither wait for an output that nobody will make, nor make room for what nobody will take."""
+        make_pages(team, 1 << 16)
+        pids = sorted(process.pid for process in team_members(team))
+        refused = shmmap.zeros(1, bool)
+
+        def refuse(*args: Any) -> Any:
+            refused[0] = True
+            raise shmmap.SharedMemoryError(1 << 40, 0, "this test", "try again")
+
+        def func(chunk: Any) -> Any:
+            if chunk[0]:
+                wait_until(lambda: refused[0])
+                time.sleep(0.1)  # until the map is over for its caller
+            return np.repeat(chunk, 1 << 20)[None]
+
+        for _ in range(3):
+            refused[0] = False
+            before = descriptor_count(), shared_memory_in_use()
+            with monkeypatch.context() as patch, in_time(0.9), pytest.raises(MemoryError):
+                patch.setattr(Collector, "propose", refuse)
+                shmmap.pmap_chunks(func, np.arange(2), engine=team, chunksize=1)
+            assert descriptor_count() <= before[0]
+            assert shared_memory_in_use() <= before[1]
+            assert_next_map_works(team)
+        assert sorted(process.pid for process in team_members(team)) == pids
+
+    @pytest.mark.quick
+    def test_map_that_was_sent_to_nobody_keeps_nothing(
+        self, team: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A team that finds no descriptors for a missing worker lets go of what the map refers to."""
+        assert_next_map_works(team)
+
+        def refuse(*args: Any) -> None:
+            raise OSError(errno.EMFILE, "no file descriptor left")
+
+        _segment.release_spare()
+        before = descriptor_count(), shared_memory_in_use()
+        for _ in range(5):
+            with monkeypatch.context() as patch, in_time(0.9), pytest.raises(OSError, match="left"):
+                patch.setattr(Team, "_ensure", refuse)
+                shmmap.pmap_chunks(functions.double, np.arange(1 << 18), engine=team, chunksize=9999)
+            gc.collect()
+            _segment.release_spare()
+            assert descriptor_count() <= before[0] and shared_memory_in_use() <= before[1]
+        assert_next_map_works(team)
+
+
+def team_members(team: Any) -> list[Any]:
+    """What a team knows of each of its workers."""
+    return list(team._members.values())
+
+
+def make_pages(team: Any, nbytes: int) -> None:
+    """Have each of two workers make the page that results of up to so many bytes are handed over in."""
+    met = shmmap.zeros(2, bool)
+
+    def fill(i: Any) -> bytes:
+        met[i] = True
+        wait_until(met.all)
+        return bytes(nbytes)
+
+    shmmap.pmap(fill, range(2), engine=team, chunksize=1, out=list)
 
 
 @pytest.mark.timeout(1200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -129,3 +130,28 @@ def test_no_more_is_kept_than_said() -> None:
     assert _segment._spares.nbytes <= _spare.SPARE_NBYTES
     again = shmmap.zeros(_spare.SPARE_NBYTES + (64 << 20), np.uint8)
     assert not again.any(), "the head was used before, the rest is new"
+
+
+@pytest.mark.parametrize("at", ["Segment", "root_array"])
+def test_ctrl_c_leaves_no_segment_with_nobody(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a new one, nor one that was kept for the next array and is being taken."""
+    original = getattr(_segment, at)
+
+    def interrupted(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return original(*args)
+
+    def descriptors() -> int:
+        gc.collect()
+        _segment.release_spare()
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+    for has_spare in (False, True):
+        if has_spare:
+            a = shmmap.ones(NBYTES, np.uint8)
+            del a
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(_segment, at, interrupted)
+            shmmap.ones(NBYTES if at == "root_array" else 3 * NBYTES, np.uint8)
+        assert descriptors() == before

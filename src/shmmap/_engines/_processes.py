@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import _array, _segment, _worker
 from .._control import (
+    ABANDONED,
     ERROR,
     INDEX,
     KEPT,
@@ -451,7 +452,9 @@ class _ProcessWork(Run):
             with Uninterrupted():
                 self._close()
             return
-        control.stop(self._task.plan.chunks, -1)
+        control.stop(self._task.plan.chunks, ABANDONED)
+        if self.spec is None:
+            self._ranks = []  # it was not sent to anybody, so nobody is to leave it
         deadline = time.monotonic() + GRACE_S
         try:
             while time.monotonic() < deadline and any(map(self._is_inside, self._ranks)):
