@@ -50,6 +50,12 @@ Order = str | None
 PARALLEL_NBYTES = 1 << 23
 # More threads than this only contend for the memory bus.
 COPY_THREADS = 8
+# A file is read in pieces of this size where they go through a buffer: it is to stay in the cache, and the
+# more system calls there are, the more they cost.
+READ_NBYTES = 1 << 18
+# With more threads, a file is better read into the pages themselves: writing through a descriptor goes
+# through a lock that lets in one of them at a time.
+READ_THREADS = 4
 
 
 # ---------------------------------------------------------------- handles
@@ -329,8 +335,13 @@ def check_dtype(dtype: np.dtype[Any], what: str = "a shared array") -> None:
         )
 
 
-def _in_parallel(task: Callable[[int, int], object], n: int, nbytes: int) -> None:
-    """Call ``task(start, stop)`` over ``range(n)`` in several threads if it is worth it."""
+def _in_parallel(
+    task: Callable[[int, int], object], n: int, nbytes: int, step: int = 1
+) -> None:
+    """Call ``task(start, stop)`` over ``range(n)`` in several threads if it is worth it.
+
+    The limits between are multiples of `step`: of a page, where whole pages are quicker to write.
+    """
     threads = min(COPY_THREADS, usable_cores(), n)
     if nbytes < PARALLEL_NBYTES or threads < 2:
         task(0, n)
@@ -338,7 +349,7 @@ def _in_parallel(task: Callable[[int, int], object], n: int, nbytes: int) -> Non
     from concurrent.futures import ThreadPoolExecutor
 
     parts = threads * 4
-    cuts = [n * i // parts for i in range(parts + 1)]
+    cuts = [*(n * i // parts // step * step for i in range(parts)), n]
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(task, cuts[:-1], cuts[1:]):
             pass
@@ -659,6 +670,15 @@ def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = N
     return target
 
 
+def _place_in_segment(a: Array) -> tuple[int, int] | None:
+    """Descriptor of the segment that a new array lies in, and the position there; None if there is none."""
+    address = a.__array_interface__["data"][0]
+    block = _segment.find_block(address)
+    if block is None or block.segment.fd < 0:
+        return None
+    return block.segment.fd, address - block.segment.address
+
+
 def _write_into(target: Array, source: Array) -> bool:
     """Fill a large fresh array through its descriptor, if its bytes are those of `source`.
 
@@ -668,18 +688,17 @@ def _write_into(target: Array, source: Array) -> bool:
         return False
     if target.strides != source.strides or not (target.flags.forc and source.flags.forc):
         return False
-    block = _segment.find_block(target.__array_interface__["data"][0])
-    if block is None or block.segment.fd < 0:
+    place = _place_in_segment(target)
+    if place is None:
         return False
-    fd = block.segment.fd
-    base = target.__array_interface__["data"][0] - block.segment.address
+    fd, base = place
     data = memoryview(_numpy.asarray(source.reshape(-1, order="A").view(np.uint8)))
 
     def write(start: int, stop: int) -> None:
         while start < stop:
             start += os.pwrite(fd, data[start:stop], base + start)
 
-    _in_parallel(write, target.nbytes, target.nbytes)
+    _in_parallel(write, target.nbytes, target.nbytes, mmap.PAGESIZE)
     return True
 
 
@@ -786,18 +805,42 @@ def load(path: StrPath, mmap_mode: str | None = None) -> Array:
         a = empty(shape, dtype, "F" if fortran else "C")
         if nbytes == 0:
             return a
-        flat = memoryview(_numpy.asarray(a.reshape(-1, order="A").view(np.uint8)))
-        fd = file.fileno()
-
-        def read(start: int, stop: int) -> None:
-            while start < stop:
-                got = os.preadv(fd, [flat[start:stop]], offset + start)
-                if got == 0:
-                    raise ValueError(f"{os.fspath(path)!r} became shorter while it was read")
-                start += got
-
-        _in_parallel(read, nbytes, nbytes)
+        _read_into(a, file.fileno(), offset, os.fspath(path))
         return a
+
+
+def _read_into(target: Array, fd: int, offset: int, path: Any) -> None:
+    """Fill a new array with a file's bytes from `offset` on.
+
+    A large one through its descriptor: reading into a fresh mapping clears each page, faults it in, and
+    only then overwrites it, which takes nearly twice as long as a detour over a buffer in the cache.
+    """
+    nbytes = target.nbytes
+    flat = memoryview(_numpy.asarray(target.reshape(-1, order="A").view(np.uint8)))
+    place = _place_in_segment(target) if nbytes >= PARALLEL_NBYTES else None
+
+    def check(got: int) -> int:
+        if got == 0:
+            raise ValueError(f"{path!r} became shorter while it was read")
+        return got
+
+    def read(start: int, stop: int) -> None:
+        while start < stop:
+            start += check(os.preadv(fd, [flat[start:stop]], offset + start))
+
+    def pour(start: int, stop: int) -> None:
+        assert place is not None
+        buffer = memoryview(bytearray(READ_NBYTES))
+        while start < stop:
+            got = check(os.preadv(fd, [buffer[: stop - start]], offset + start))
+            done = 0
+            while done < got:
+                done += os.pwrite(place[0], buffer[done:got], place[1] + start + done)
+            start += got
+
+    threads = min(COPY_THREADS, usable_cores())
+    through = pour if place and threads <= READ_THREADS else read
+    _in_parallel(through, nbytes, nbytes, mmap.PAGESIZE)
 
 
 def adopt(
