@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import faulthandler
 import gc
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,6 +42,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unguarded(reason): the leak guard would be in the way")
     config.addinivalue_line("markers", "quick: one of the fault tests that every run has time for")
     config.addinivalue_line("markers", "warm: the default team is to be there before the test")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes run the tests: none but this one where some tests are asked for by name.
+
+    One more than there are cores, as most tests wait most of the time; but the limits of time that
+    the tests set must hold, and some of them take a gigabyte.
+    """
+    given = config.invocation_params.args
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    if named and not any(arg.startswith(("-n", "--numprocesses")) for arg in given):
+        return 0
+    return min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
 def pytest_collection_finish() -> None:
