@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import faulthandler
+import gc
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,6 +42,29 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unguarded(reason): the leak guard would be in the way")
     config.addinivalue_line("markers", "quick: one of the fault tests that every run has time for")
     config.addinivalue_line("markers", "warm: the default team is to be there before the test")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes run the tests: none but this one where some tests are asked for by name.
+
+    One more than there are cores, as most tests wait most of the time; but the limits of time that
+    the tests set must hold, and some of them take a gigabyte.
+    """
+    given = config.invocation_params.args
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    if named and not any(arg.startswith(("-n", "--numprocesses")) for arg in given):
+        return 0
+    return min(len(os.sched_getaffinity(0)) + 1, 8)
+
+
+def pytest_collection_finish() -> None:
+    """Look for cycles among what tests make only, not in all that was imported and collected.
+
+    The guard looks after each test; with all those objects in the way that takes a quarter of a
+    second, and was half of the time of the whole suite.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

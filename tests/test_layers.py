@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,8 +85,13 @@ SHIM = "_segment"
 DOCUMENTED = {"os._exit", "sys._getframe"}
 
 
-def imports(module: str) -> Iterator[tuple[str, int]]:
+@functools.cache
+def imports(module: str) -> list[tuple[str, int]]:
     """All a module imports at run time, at any depth, by absolute name; and the lines."""
+    return list(find_imports(module))
+
+
+def find_imports(module: str) -> Iterator[tuple[str, int]]:
     for node in walk(MODULES[module]):
         if isinstance(node, ast.Import):
             for alias in node.names:

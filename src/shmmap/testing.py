@@ -24,6 +24,7 @@ import dataclasses
 import faulthandler
 import gc
 import os
+import re
 import secrets
 import signal as signals
 import tempfile
@@ -73,6 +74,9 @@ MARK = "SHMMAP_LEAK_GUARD"
 
 MEMORY_PATHS = ("/dev/shm/", "/memfd:", "/dev/zero (deleted)")
 
+OWNED_NAME = re.compile(r"shmmap-(?P<pid>\d+)-(?P<started>\d+)-")
+"""A name of this library, which says whose it is: a process, by its pid and its start time."""
+
 
 class Leak(AssertionError):
     """Something that was not there before the block is still there after it."""
@@ -87,6 +91,10 @@ def leak_guard() -> Iterator[None]:
     ends gets a chance: cycles are collected, then `shmmap.shutdown` ends the default team, which is
     allowed to stay warm; whatever remains some seconds later is reported. A block that raises is
     not checked, as its traceback keeps arrays alive.
+
+    Only what belongs to this process counts, so several programs may guard themselves at once:
+    processes that descend from it or were started below it, their memory, and names but those that
+    a living process of another program made, has open or has mapped.
 
     Raises
     ------
@@ -107,11 +115,13 @@ def leak_guard() -> Iterator[None]:
     before = _things(token)
     yield
     gc.collect()
-    if _new_things(token, before):
+    left = _new_things(token, before)
+    if left:
         shmmap.shutdown()
         with contextlib.suppress(TimeoutError):
             wait_until(lambda: not _new_things(token, before), GRACE_S, interval_s=0.01)
-    if left := _new_things(token, before):
+        left = _new_things(token, before)
+    if left:
         raise Leak("left behind:\n" + "\n".join(f"  {text}" for text in sorted(left.values())))
 
 
@@ -157,11 +167,11 @@ def _mark_children() -> str:
 
 
 def _new_things(token: str, before: dict[tuple[Any, ...], str]) -> dict[tuple[Any, ...], str]:
-    """Compare what is there now with before; names that other programs use are not ours."""
+    """Compare what is there now with before; names that belong to other programs are not ours."""
     new = {key: text for key, text in _things(token).items() if key not in before}
     if any(kind == "name" for kind, *_ in new):
-        used = _used_elsewhere(token)
-        new = {key: text for key, text in new.items() if text.removeprefix("name ") not in used}
+        others = _belongs_elsewhere(token)
+        new = {key: text for key, text in new.items() if key[0] != "name" or not others(*key[1:])}
     return new
 
 
@@ -183,40 +193,61 @@ def _things(token: str) -> dict[tuple[Any, ...], str]:
     return things
 
 
-def _processes(token: str) -> dict[tuple[int, int], str]:
-    """Descendants of this process, and orphans that carry its token; by pid and start time."""
-    parents: dict[int, int] = {}
-    started: dict[int, int] = {}
-    ours = {os.getpid()}
+def _living() -> dict[int, tuple[int, int]]:
+    """The parent and the start time of every process there is."""
+    found = {}
     for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
         with contextlib.suppress(OSError):
             # The command's name, in parentheses, may itself contain spaces and parentheses.
             fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-            parents[pid], started[pid] = int(fields[1]), int(fields[19])
-            if pid != os.getpid() and token in _read(f"/proc/{pid}/environ"):
-                ours.add(pid)
-    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
-        ours |= more
-    found = {}
-    for pid in ours - {os.getpid()}:
-        with contextlib.suppress(OSError):
-            command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
-            found[pid, started[pid]] = command or "(ended, not waited for)"
+            found[pid] = int(fields[1]), int(fields[19])
     return found
 
 
-def _used_elsewhere(token: str) -> set[str]:
-    """Files that other programs have open or mapped."""
-    ours = {pid for pid, _ in _processes(token)} | {os.getpid()}
+def _tree(token: str, living: dict[int, tuple[int, int]]) -> set[int]:
+    """Of the living: this process, its descendants, and orphans that carry its token."""
+    ours = {os.getpid()}
+    for pid in living:
+        with contextlib.suppress(OSError):
+            if token in _read(f"/proc/{pid}/environ"):
+                ours.add(pid)
+    while more := {pid for pid, (parent, _) in living.items() if parent in ours} - ours:
+        ours |= more
+    return ours
+
+
+def _processes(token: str) -> dict[tuple[int, int], str]:
+    """Descendants of this process, and orphans that carry its token; by pid and start time."""
+    living = _living()
+    found = {}
+    for pid in _tree(token, living) - {os.getpid()}:
+        with contextlib.suppress(OSError):
+            command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+            found[pid, living[pid][1]] = command or "(ended, not waited for)"
+    return found
+
+
+def _belongs_elsewhere(token: str) -> Callable[[str, str], bool]:
+    """Tell of a folder and a name in it whether a living process of another program has it."""
+    living = _living()
+    ours = _tree(token, living)
+    others = {pid: started for pid, (_, started) in living.items() if pid not in ours}
     used: set[str] = set()
-    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
-        if pid not in ours:
-            used.update(target for _, target in _descriptors(str(pid)))
-            with contextlib.suppress(OSError):
-                used.update(
-                    line.split(maxsplit=5)[-1] for line in _read(f"/proc/{pid}/maps").splitlines()
-                )
-    return used
+    for pid in map(str, others):
+        used.update(target for _, target in _descriptors(pid))
+        with contextlib.suppress(OSError):
+            used.update(
+                line.split(maxsplit=5)[-1] for line in _read(f"/proc/{pid}/maps").splitlines()
+            )
+
+    def belongs_elsewhere(folder: str, name: str) -> bool:
+        # Between creating and opening a segment, the owner in its name is all there is to see.
+        owner = OWNED_NAME.match(name)
+        if owner and others.get(int(owner["pid"])) == int(owner["started"]):
+            return True
+        return f"{folder}/{name}" in used
+
+    return belongs_elsewhere
 
 
 def _descriptors(pid: str) -> Iterator[tuple[int, str]]:
@@ -246,8 +277,13 @@ def _memory(pid: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _read(path: str) -> str:
-    with open(path, errors="replace") as file:
-        return file.read()
+    # Without `open`, whose buffer and decoder take longer than the file: a guard reads hundreds.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = list(iter(lambda: os.read(fd, 1 << 16), b""))
+    finally:
+        os.close(fd)
+    return b"".join(parts).decode(errors="replace")
 
 
 # --- functions that misbehave -------------------------------------------------------------------

@@ -46,11 +46,55 @@ def test_ordinary_use_is_no_leak() -> None:
         del a
 
 
+def start_time(pid: int) -> str:
+    """When a process started: the second part of the names of its segments."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
 @pytest.mark.parametrize("folder", ["/dev/shm", tempfile.gettempdir()])
 def test_name_is_a_leak(folder: str) -> None:
-    path = Path(folder, f"shmmap-test-{os.getpid()}")
+    path = Path(folder, f"shmmap-{os.getpid()}-{start_time(os.getpid())}-test")
     try:
         with pytest.raises(Leak, match=f"name {path}"), leak_guard():
+            path.touch()
+    finally:
+        path.unlink()
+
+
+def test_name_of_a_child_is_a_leak(cleanup: list[int]) -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        cleanup.append(child.pid)
+        path = Path(f"/dev/shm/shmmap-{child.pid}-{start_time(child.pid)}-test")
+        try:
+            with pytest.raises(Leak, match=f"name {path}"), leak_guard():
+                path.touch()
+        finally:
+            path.unlink()
+        child.kill()
+
+
+@pytest.mark.parametrize("started", ["1", ""], ids=["dead", "unknown"])
+def test_name_of_nobody_alive_is_a_leak(started: str) -> None:
+    path = Path(f"/dev/shm/shmmap-{os.getpid()}-{started}-test")
+    try:
+        with pytest.raises(Leak, match=f"name {path}"), leak_guard():
+            path.mkdir()  # a file would be swept by the next program that allocates
+    finally:
+        path.rmdir()
+
+
+def test_name_made_by_another_program_is_none(cleanup: list[int]) -> None:
+    """Nobody has it open yet, but its owner is alive, and nothing to do with this process."""
+    unmarked = {key: value for key, value in os.environ.items() if key != testing.MARK}
+    done = subprocess.run(
+        ["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"],
+        env=unmarked, capture_output=True, check=True,
+    )  # fmt: skip
+    pid = int(done.stdout)
+    cleanup.append(pid)
+    path = Path(f"/dev/shm/shmmap-{pid}-{start_time(pid)}-test")
+    try:
+        with leak_guard():
             path.touch()
     finally:
         path.unlink()

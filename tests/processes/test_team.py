@@ -279,7 +279,9 @@ def test_initializer_runs_once_in_every_worker(start: str) -> None:
 
 @pytest.mark.parametrize("start", ["clean", "fork"])
 @pytest.mark.parametrize(
-    "fault", [Raise(ImportError("no such library")), KillSelf(), KillWhenUnpickled()], ids=repr
+    "fault",
+    [Raise(ImportError("no such library")), KillSelf(), KillWhenUnpickled()],
+    ids=lambda fault: type(fault).__name__,
 )
 def test_failing_initializer_is_an_immediate_error(start: str, fault: Any) -> None:
     tries = shmmap.zeros(1, int)
