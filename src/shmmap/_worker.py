@@ -721,6 +721,7 @@ class _Port:
             self.tail = b""
         for k in self._handed:
             self._ledger[k] = HANDED
+        self._handed.clear()
 
     def write(self, records: bytes) -> None:
         """Put records on the pipe of the call."""
@@ -782,9 +783,7 @@ class _Port:
     def wait_output(self) -> Any:
         control = self._control
         assert control is not None
-        if self.tail:  # what tells the output's form may be among it: nobody would tell the output
-            self._write(self.tail)
-            self.tail = b""
+        self.write_tail()  # what tells the output's form may be among it: nobody would tell the output
         self.release_spec()
         top = max(0, control.words[STOP_AT])  # below 0 if the map was stopped before this began
         while control.words[READY] == UNKNOWN:
