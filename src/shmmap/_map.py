@@ -6,13 +6,13 @@ A call of ``pmap(func, x)`` on a team, in six hops::
     ----------------------------------------------+-------------------------------------------------
     1 verb: check options, bind arguments (_bind) |
     2 Plan: chunk limits, frozen (_plan)          |
-    3 engine: open a control block, post the call |   parked in recvmsg on its line (_worker)
-      to the workers' lines (_engines, _team)     |
+    3 engine: open a control block, post the call |   parked in a read of its wake pipe (_worker)
+      to the workers (_engines, _team)            |
                                                   | 4 draw a ticket: lseek on a shared description
                                                   | 5 the function gets views (_kernel); its result
       first result tells shape and dtype:         |   goes into the output, or into a page
       allocate the output, tell all (_collect)    |
-      ... blocked in one read of a pipe ...       | 6 mark the ledger; no tickets left: write LEAVE
+      ... blocked in one read of a pipe ...       | 6 mark the ledger; the last to leave says so
       all have left: does the ledger cover the    |
       extent exactly? (_outcome) -> result        |
 
