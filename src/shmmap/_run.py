@@ -63,7 +63,6 @@ class Death(NamedTuple):
 class CallSpec(NamedTuple):
     """What it takes to send a call to any member, also later, to a replacement."""
 
-    seq: int
     control: ControlBlock | None
     job_id: int
     """Under which workers keep the job for calls to come; 0: they don't."""
@@ -86,6 +85,7 @@ class Run:
 
     def __init__(self) -> None:
         self.seq = 0
+        """Number of its call, given as that is posted: a worker gets calls in the order of their numbers."""
         self.spec: CallSpec | None = None
         self.control: ControlBlock | None = None
         self.doorbell = -1

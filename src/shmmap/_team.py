@@ -368,42 +368,40 @@ class Team(Executor):
         if run.admitted is not None:
             run.admitted.set()
 
-    def next_seq(self, run: Run) -> int:
-        """A new sequence number for (the next round of) a run, which is then told of deaths."""
+    def post_run(self, run: Run, spec: CallSpec, workers: int) -> None:
+        """Send a run's call, or that of its next round, to the first `workers` members.
+
+        From then on the run is told of deaths.
+        """
         with self._lock:
             self._runs.pop(run.seq, None)
             self.shelf.purge(run.seq)
             self._seq += 1
             run.seq = self._seq
             self._runs[run.seq] = run
-            return run.seq
-
-    def post_run(self, run: Run, spec: CallSpec, workers: int) -> None:
-        """Send a run's call to the first `workers` members."""
-        with self._lock:
             self._check_usable()
             self._ensure(workers)
             run.spec = spec
             for rank in range(workers):
-                self._roster.assign(rank, spec.seq, again=True)
+                self._roster.assign(rank, run.seq, again=True)
             for rank in range(workers):
                 member = self._members.get(rank)
                 if member is not None:
                     try:
-                        self._send_call(member, spec)
+                        self._send_call(member, run.seq, spec)
                     except BaseException:  # a Ctrl-C, say: who knows what was sent
                         member.distrust()
                         raise
 
     def _send_call(
-        self, member: Member, spec: CallSpec, redo: tuple[Payload, Any] | None = None
+        self, member: Member, seq: int, spec: CallSpec, redo: tuple[Payload, Any] | None = None
     ) -> None:
         share = None if spec.shares is None else spec.shares.get(member.rank, (0, 0))
         control_id = 0 if spec.control is None else spec.control.id
         if spec.needs is not None and redo is None and member.settled == spec.needs:
             member.wake(
                 pack_again(
-                    spec.seq,
+                    seq,
                     control_id,
                     spec.job_id,
                     spec.digest,
@@ -428,7 +426,7 @@ class Team(Executor):
             member.surroundings = spec.surroundings
         knows_job, forget = member.remember_job(spec.job_id)
         call = Call(
-            spec.seq,
+            seq,
             control_id,
             spec.job_id,
             None if knows_job else spec.job,
@@ -650,7 +648,6 @@ class Team(Executor):
             payload, root = make_payload(task.packed.data)
             segments = task.packed.segments | payload.segments()
             spec = CallSpec(
-                self._seq,
                 None,
                 0,
                 payload,
@@ -669,7 +666,7 @@ class Team(Executor):
             self._roster.assign(member.rank, self._seq, again=False)
             # The function's pickle writes into __main__, so the one loaded before may be outdated.
             member.last_function = b""
-            self._send_call(member, spec)
+            self._send_call(member, self._seq, spec)
 
     def _resolve(self, seq: int, record: Record | None, error: BaseException | None) -> None:
         task, rank, roots = self._submitted.pop(seq)
@@ -1059,7 +1056,7 @@ class Team(Executor):
                 its_run = self._runs.get(seq)
                 if its_run is None or its_run.spec is None:
                     continue
-                self._send_call(successor, its_run.spec, redo.get(seq))
+                self._send_call(successor, seq, its_run.spec, redo.get(seq))
                 if its_run.output is not None:
                     successor.attach(its_run.output[1])
                     successor.post(its_run.output[0])

@@ -163,9 +163,7 @@ class _ProcessWork(Run):
         needs = None
         if self._job_id and self._digest and todo is None:
             needs = (control.id, self._job_id, self._digest, self._by_value, self._surroundings)
-        seq = self._team.next_seq(self)
         spec = CallSpec(
-            seq,
             control,
             self._job_id,
             self._job,
