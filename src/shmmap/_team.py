@@ -194,8 +194,8 @@ class Team(Executor):
         """Runs that have a control block, or are about to."""
         self._next_control = 0
         self._waiting: deque[tuple[Run, int]] = deque()
-        self._lingering: list[tuple[Run, list[Member]]] = []
-        """Abandoned maps, and the workers that may still touch what they refer to."""
+        self._lingering: list[tuple[Run, ControlBlock, list[Member]]] = []
+        """Abandoned maps, and the workers that may still touch what they refer to, or say something."""
         self._dropped: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
         self._submitted: dict[int, tuple[_Task, int, tuple[Any, ...]]] = {}
@@ -507,10 +507,9 @@ class Team(Executor):
             if control is not None and not reusable:
                 # Some worker may still come to it, or be in it: what it refers to has to stay.
                 inside = [m for m in self._members.values() if not self._has_left(m, run.seq)]
-                self._lingering.append((run, inside))
+                self._lingering.append((run, control, inside))
                 self._wake()
                 run.control = None
-                self._discard(control)
             elif control is not None and control not in self._controls:
                 run.control = None
                 self._controls.append(control)
@@ -526,8 +525,7 @@ class Team(Executor):
                 self._let_go()
             self._idle_since = time.monotonic()
             self.shelf.purge(run.seq)
-            if self.shelf.has_orphans:
-                self.shelf.purge_orphans()
+            self._purge_orphans()
             if self._tasks:
                 self._dispatch()
             if self._closed and self._is_idle():
@@ -536,10 +534,32 @@ class Team(Executor):
     def _let_go(self) -> None:
         """Release what abandoned maps refer to, once the last worker has left them."""
         for item in list(self._lingering):
-            run, inside = item
-            if all(self._has_left(member, run.seq) for member in inside):
+            run, control, inside = item
+            has_ended = all(self._has_left(member, run.seq) for member in inside)
+            # Nobody waits for what they say; unread, the pages it lies in would never be free again.
+            for record in control.drain():
+                self.note_late(record)
+            if has_ended:
                 self._lingering.remove(item)
                 run.keep.clear()
+                if len(self._controls) < OPEN_MAX:
+                    self._controls.append(control)
+                else:
+                    self._discard(control)
+                self._purge_orphans()
+
+    def note_late(self, record: Record) -> None:
+        """Take note of what a worker says about a call that nobody waits for any more."""
+        if record.kind == KEPT:
+            _segment.mark_kept(record.first)
+        else:
+            self.shelf.skip(record)
+
+    def _purge_orphans(self) -> None:
+        if self.shelf.has_orphans:
+            lingering = (run.seq for run, *_ in self._lingering)
+            oldest = min((*self._runs, *self._submitted, *lingering), default=math.inf)
+            self.shelf.purge_orphans(self._seq, oldest)
 
     def _discard(self, control: ControlBlock) -> None:
         message = dumps_message(Close(control.id))
@@ -1061,8 +1081,9 @@ class Team(Executor):
             control.close()
         self._controls.clear()
         self.shelf.clear()
-        for run, _ in self._lingering:
+        for run, control, _ in self._lingering:
             run.keep.clear()
+            control.close()
         self._lingering.clear()
         if self._slots is not None:
             _segment.off_drop(self._listener)
@@ -1110,11 +1131,12 @@ class Team(Executor):
                 os.close(fd)
         self._submit_pipe = self._wake_pipe = (-1, -1)
         open_controls = [run.control for run in self._runs.values() if run.control is not None]
+        open_controls += [control for _, control, _ in self._lingering]
         for control in (*self._controls, *open_controls):
             control.close_in_child()
         if self._slots is not None:
             os.close(self._slots.fd)
-        self._controls, self._runs, self._slots = [], {}, None
+        self._controls, self._runs, self._lingering, self._slots = [], {}, [], None
         self._members.clear()
         self._launcher = None
 

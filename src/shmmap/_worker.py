@@ -399,7 +399,7 @@ class _Worker:
         _current.leave()
         _array.forget_files()
         _stored.forget()
-        port.tail += self._kept_records(call.seq)
+        port.tell_kept(self._kept_records(call.seq))
         slot[FIRST] = slot[STOP] = 0
         slot[SINCE] = 0
         slot[RUNNING] = 0
@@ -700,6 +700,12 @@ class _Port:
         """What is sent from now on may wait for the worker's leaving."""
         self._closing = True
         self.tail, self._spec = self._spec, b""
+
+    def tell_kept(self, records: bytes) -> None:
+        """Tell which segments were kept; before the worker counts as having left, and they are let go."""
+        if records:
+            self._write(self.tail + records)
+            self.tail = b""
 
     def leave(self, record: Record) -> None:
         """Say that the worker has left, and everything that waited for it."""

@@ -118,6 +118,8 @@ class _ProcessWork(Run):
         self._cancelled = False
         self._is_drained = False
         """Every worker has left, and everything it said has been taken."""
+        self._untaken: list[Record] = []
+        """Records that were read and not looked at yet, latest first."""
         self._timed_out: dict[int, int] = {}
         self._redo: dict[int, list[int]] = {}
         """What the worker on a rank was given of its predecessor's."""
@@ -290,11 +292,13 @@ class _ProcessWork(Run):
             for record in records:
                 if record.seq == self.seq and record.kind == LEAVE:
                     remaining.discard(record.rank)  # first: they need not be told of the output
-            for record in records:
+            self._untaken = records[::-1]
+            while self._untaken:
+                record = self._untaken.pop()
                 if record.seq == self.seq:
                     self._take(record, remaining)
-                elif record.page:
-                    self._team.shelf.skip(record)
+                else:
+                    self._team.note_late(record)
             while self.vacated:
                 drained = False
                 remaining.discard(self.vacated.popleft())
@@ -470,6 +474,7 @@ class _ProcessWork(Run):
         control.stop(self._task.plan.chunks, ABANDONED)
         if self.spec is None:
             self._ranks = []  # it was not sent to anybody, so nobody is to leave it
+        self._let_untaken_go()
         deadline = time.monotonic() + GRACE_S
         try:
             while time.monotonic() < deadline and any(map(self._is_inside, self._ranks)):
@@ -484,12 +489,14 @@ class _ProcessWork(Run):
 
     def _drain(self) -> None:
         """Let go of what came and nobody will look at."""
-        control = self.control
-        assert control is not None
-        while select.select([control.pipe_read], [], [], 0)[0]:
-            data = os.read(control.pipe_read, _READ_NBYTES)
-            for record in unpack_records(data[: len(data) // 56 * 56]):
-                self._team.shelf.skip(record)
+        assert self.control is not None
+        for record in self.control.drain():
+            self._team.note_late(record)
+
+    def _let_untaken_go(self) -> None:
+        """Let go of what was read together with the record that ended the map."""
+        while self._untaken:
+            self._team.note_late(self._untaken.pop())
 
     def _close(self, reusable: bool) -> None:
         if self._ended:
