@@ -159,9 +159,12 @@ def _mark_children() -> str:
 def _new_things(token: str, before: dict[tuple[Any, ...], str]) -> dict[tuple[Any, ...], str]:
     """Compare what is there now with before; names that other programs use are not ours."""
     new = {key: text for key, text in _things(token).items() if key not in before}
-    if any(kind == "name" for kind, *_ in new):
-        used = _used_elsewhere(token)
-        new = {key: text for key, text in new.items() if text.removeprefix("name ") not in used}
+    names = {key: "/".join(key[1:]) for key in new if key[0] == "name"}
+    used = _used_elsewhere(token) if names else set()
+    for key, path in names.items():
+        # Other programs make names for less than a millisecond: such a one is gone by now.
+        if path in used or not os.path.lexists(path):
+            del new[key]
     return new
 
 
