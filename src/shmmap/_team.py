@@ -256,7 +256,7 @@ class Team(Executor):
             for rank in ranks:
                 if rank not in self._members:
                     self._roster.seats.pop(rank)
-            if not self._members:
+            if not self._members and self._attendant is None:
                 self._go_home()
             raise
         if self._attendant is None:
@@ -990,8 +990,8 @@ class Team(Executor):
                 continue
             del self._dying[rank]
             del self._members[rank]
+            member.close()  # first: whoever takes the seat may need the descriptors
             self._replace(member)
-            member.close()
 
     def _replace(self, member: Member) -> None:
         """Do what the roster decides about a dead worker's seat."""
@@ -1004,6 +1004,8 @@ class Team(Executor):
         running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
         self.shelf.has_orphans = True
         departure: Departure = self._roster.died(rank, member.failed)
+        if departure.replace and not self._respawn(rank):
+            departure = self._roster.unfilled(rank, departure)
         redo: dict[int, tuple[Payload, Any]] = {}
         concerned = []
         for seq in (*departure.again, *departure.lost):
@@ -1040,7 +1042,6 @@ class Team(Executor):
                     _chain(retry, task.future)
                     self._tasks.appendleft(_Task(retry, task.packed, task.name))
         if departure.replace:
-            self._spawn(rank)
             successor = self._members[rank]
             for seq in departure.again:
                 its_run = self._runs.get(seq)
@@ -1052,11 +1053,20 @@ class Team(Executor):
                     successor.post(its_run.output[0])
         elif self._tasks and not departure.is_broken_start:
             for each in self._roster.fill(self._size):
-                self._spawn(each)
-        elif self._tasks and not self._members:
-            self._fail_tasks(lambda: WorkerDied("the workers died while they started"))
+                if not self._respawn(each):
+                    self._roster.seats.pop(each)
+        if self._tasks and not self._members:
+            self._fail_tasks(lambda: WorkerDied("the workers died, and no others could be started"))
         for run in concerned:
             run.ring()
+
+    def _respawn(self, rank: int) -> bool:
+        """Start a worker in the place of one that died; False if this process cannot."""
+        try:
+            self._spawn(rank)
+        except OSError:  # no descriptors, no memory, no more processes: the others go on
+            return False
+        return True
 
     def _go_home(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""

@@ -110,7 +110,8 @@ def leak_guard() -> Iterator[None]:
     if _new_things(token, before):
         shmmap.shutdown()
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: not _new_things(token, before), GRACE_S, interval_s=0.01)
+            grace_s = GRACE_S * _waiting_per_core()
+            wait_until(lambda: not _new_things(token, before), grace_s, interval_s=0.01)
     if left := _new_things(token, before):
         raise Leak("left behind:\n" + "\n".join(f"  {text}" for text in sorted(left.values())))
 
@@ -139,6 +140,15 @@ def wait_until(
         if time.monotonic() > deadline:
             raise TimeoutError(f"still waiting for {condition} after {timeout_s} s")
         time.sleep(interval_s)
+
+
+def _waiting_per_core() -> float:
+    """How many times longer than on a machine of its own this process takes for anything, at least 1.
+
+    As many as there are processes that want a core, for each; a nice one gets still less than its share.
+    """
+    waiting = os.getloadavg()[0] / len(os.sched_getaffinity(0))
+    return float(max(1.0, waiting * 1.25 ** max(0, os.nice(0))))
 
 
 # --- what is there ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import resource
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,56 @@ class TestOutputRefused:
             _segment.release_spare()
             assert descriptor_count() <= before[0] and shared_memory_in_use() <= before[1]
         assert_next_map_works(team)
+
+
+class TestReplacementRefused:
+    """24: a worker dies, and there are no descriptors left for another."""
+
+    @pytest.mark.quick
+    @pytest.mark.parametrize("workers", [1, 2])
+    @pytest.mark.parametrize("start", ["clean", "fork"])
+    def test_the_others_go_on(
+        self, start: str, workers: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        struck = shmmap.zeros(1, bool)
+
+        def func(i: Any) -> Any:
+            if i == 3 and not struck[0]:
+                struck[0] = True
+                os.kill(os.getpid(), signal.SIGKILL)
+            return i * 2
+
+        def refuse(*args: Any) -> None:
+            raise OSError(errno.EMFILE, "no file descriptor left")
+
+        with shmmap.Team(workers, start=start) as team:
+            assert_next_map_works(team, workers)
+            for _ in range(2):
+                struck[0] = False
+                with monkeypatch.context() as patch, in_time():
+                    patch.setattr(Team, "_spawn", refuse)
+                    # The first seat may be the empty one, and what was lost is run again from there on.
+                    try:
+                        result = shmmap.pmap(func, np.arange(10), engine=team, chunksize=1)
+                    except OSError as error:
+                        assert "descriptor" in str(error)
+                    else:
+                        assert workers == 2
+                        assert_same(result, np.arange(10) * 2)
+                assert_next_map_works(team, workers)
+            struck[0] = False
+            with monkeypatch.context() as patch, in_time():
+                patch.setattr(Team, "_spawn", refuse)
+                futures = [team.submit(func, i) for i in (3, 1, 2)]
+                with pytest.raises(shmmap.WorkerDied):
+                    futures[0].result()
+                for i, future in enumerate(futures[1:], 1):
+                    if workers == 1:
+                        with pytest.raises(shmmap.WorkerDied):
+                            future.result()
+                    else:
+                        assert future.result() == 2 * i
+            assert_next_map_works(team, workers)
 
 
 def team_members(team: Any) -> list[Any]:
