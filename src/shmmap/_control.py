@@ -49,6 +49,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import select
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -76,6 +77,8 @@ PENDING, DONE, FAILED, HANDED, LOST, NOTHING = range(6)
 LEAVE, RESULTS, SPEC, ERROR, KEPT, DIED, RELAY = range(7)
 
 _RECORD = struct.Struct("<7q")
+# Whole records only.
+_DRAIN_NBYTES = 1024 * _RECORD.size
 
 
 def count_done(marks: bytes | bytearray) -> int:
@@ -172,6 +175,15 @@ class ControlBlock:
         if at < self.words[STOP_AT]:
             self.words[STOP_AT] = at
         os.lseek(self.fd, max(chunks, os.lseek(self.fd, 0, os.SEEK_CUR)), os.SEEK_SET)
+
+    def drain(self, patience: float = 0.0) -> Iterator[Record]:
+        """The records that wait in the pipe, or come within so many seconds of the one before.
+
+        Whole ones, should something else be among them.
+        """
+        while select.select([self.pipe_read], [], [], patience)[0]:
+            data = os.read(self.pipe_read, _DRAIN_NBYTES)
+            yield from unpack_records(data[: len(data) // _RECORD.size * _RECORD.size])
 
     def _make_doorbell(self) -> int:
         if os.path.exists("/proc/self/fd"):

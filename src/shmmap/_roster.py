@@ -12,7 +12,7 @@ bounded number of replacements.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["Departure", "Roster", "Seat"]
 
@@ -116,6 +116,14 @@ class Roster:
         if broken:
             seat.false_starts = 0
         return Departure(rank, broken, tuple(again), lost, bool(again))
+
+    def unfilled(self, rank: int, departure: Departure) -> Departure:
+        """The replacement could not be started, for want of descriptors, say: what follows from that."""
+        seat = self.seats[rank]
+        seat.state = EMPTY
+        seat.calls.clear()
+        lost = (*departure.again, *departure.lost)
+        return replace(departure, again=(), lost=lost, replace=False)
 
     def busy(self, rank: int) -> int:
         """Number of calls a worker holds."""

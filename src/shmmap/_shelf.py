@@ -43,6 +43,8 @@ class Shelf:
         """Segments that workers made for large results, and the calls that these belong to."""
         self.has_orphans = False
         """There may be pages of workers that are gone."""
+        self._orphans: dict[int, int] = {}
+        """Such pages, and the last call there was when they were first seen to be."""
 
     # ------------------------------------------------ payloads
 
@@ -133,14 +135,19 @@ class Shelf:
                         page.is_asked_for = True
                         member.post(dumps_message(Trim((id,))))
 
-    def purge_orphans(self) -> None:
-        """Let go of the pages of workers that are gone, once everything in them was taken."""
+    def purge_orphans(self, last_seq: int, oldest_open: float) -> None:
+        """Let go of the pages of workers that are gone, once nobody will take anything from them.
+
+        A worker that was killed may have put something in its page that it never told anybody of. So a page
+        goes at the latest when all calls are over that were open when it was first seen here.
+        """
         alive = {id for member in self._members.values() for id in member.attached}
         self.has_orphans = False
         for id, page in list(self._pages.items()):
             if id in alive:
                 continue
-            if page.is_free():
+            orphaned_at = self._orphans.setdefault(id, last_seq)
+            if page.is_free() or oldest_open > orphaned_at:
                 self.forget(id)
             else:
                 self.has_orphans = True
@@ -148,6 +155,7 @@ class Shelf:
     def forget(self, id: int) -> None:
         """Let go of a page."""
         page = self._pages.pop(id, None)
+        self._orphans.pop(id, None)
         if page is not None:
             page.close()
             _segment.discard(id)

@@ -19,6 +19,7 @@ import os
 import random
 import secrets
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -47,8 +48,12 @@ FAULT_S = 5.0
 LOOK_EVERY = 50
 # One trial in so many is the killing of a whole program.
 PROGRAM_EVERY = 40
-# Growth that is no leak yet: allocators keep what was freed.
-RSS_SLACK = 64 << 20
+# Growth that is no leak yet: fragments, caches. More: a leak is seen later.
+RSS_SLACK = 24 << 20
+# From so many looks on, what was held in the last third of them is compared with the first third.
+LOOKS_FOR_DRIFT = 9
+# Growth from the one to the other that is no leak: in an hour, a leak of 2 kB in every map is more.
+DRIFT_SLACK = 6 << 20
 # The machine's shared memory is not ours alone: only much more than any trial uses is taken for a leak.
 MACHINE_SLACK = 1 << 30
 NBYTES_MAX = 32 << 20
@@ -517,7 +522,9 @@ class Usage:
     def measure(cls) -> Usage:
         """Look now."""
         with contextlib.suppress(AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # what glibc keeps for later is no leak
+            ctypes.CDLL(None).malloc_trim(
+                0
+            )  # what glibc keeps for later is no leak; see `keep_one_arena`
         ours = [os.getpid(), *descendants(os.getpid())]
         memory = {entry[:2]: entry[2] for pid in ours for entry in testing._memory(str(pid))}
         fields: dict[str, str] = {}
@@ -536,9 +543,15 @@ class Usage:
         )
 
 
-def waiting_per_core() -> float:
-    """How many processes wait for each core, at least 1: everything takes that much longer."""
-    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+def keep_one_arena() -> None:
+    """Have all threads of this process allocate from the one arena that glibc can give back whole.
+
+    A thread's own arena keeps what lies free at its end, up to 64 MiB, and ``malloc_trim`` does not look
+    there. A map that waits in a thread of its own draws one of them by chance, so that memory seemed to grow,
+    in steps, for hours, while what was allocated stayed the same.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
 
 
 class Soak:
@@ -551,6 +564,8 @@ class Soak:
         self.slowest_s = 0.0
         self.first: Usage | None = None
         self.last: Usage | None = None
+        self.rss: list[int] = []
+        """At every look."""
         self._current = ""
         self._raised_elsewhere: list[str] = []
 
@@ -646,7 +661,9 @@ class Soak:
             # The same fault strikes once more for every retry; with "continue" and a callable the rest of the
             # map comes first.
             limit_s = (
-                FAULT_S * (1 + trial.retries + (trial.on_error != "raise")) * waiting_per_core()
+                FAULT_S
+                * (1 + trial.retries + (trial.on_error != "raise"))
+                * testing._waiting_per_core()
             )
             require(took_s < limit_s, f"the error came {took_s:.1f} s after the fault")
             self.slowest_s = max(self.slowest_s, took_s)
@@ -705,6 +722,11 @@ class Soak:
             self.first = now
             return
         require(self._is_flat(now), f"not flat: first {self.first}, now {now}")
+        self.rss.append(now.rss)
+        drift = self.rss_drift
+        require(
+            drift < DRIFT_SLACK, f"memory grows: {drift >> 10} kiB from the first third to the last"
+        )
 
     def _is_flat(self, now: Usage) -> bool:
         first = self.first
@@ -720,6 +742,14 @@ class Soak:
             and now.rss <= first.rss + RSS_SLACK
             and now.machine <= first.machine + MACHINE_SLACK
         )
+
+    @property
+    def rss_drift(self) -> int:
+        """Bytes by which memory grew from the first third of all looks to the last: their medians."""
+        third = len(self.rss) // 3
+        if len(self.rss) < LOOKS_FOR_DRIFT:
+            return 0
+        return int(statistics.median(self.rss[-third:]) - statistics.median(self.rss[:third]))
 
     @property
     def summary(self) -> str:
@@ -745,7 +775,8 @@ class Soak:
         return (
             f"{self.counts['maps']} maps, {self.counts['kills']} kills of workers, "
             f"{self.counts['programs killed']} programs killed; errors as expected: "
-            f"{errors or 'none'} (slowest {self.slowest_s:.1f} s); drift: {drift}; seed {self.seed}"
+            f"{errors or 'none'} (slowest {self.slowest_s:.1f} s); drift: {drift}, "
+            f"rss from first to last third {self.rss_drift / (1 << 20):+.1f} MiB; seed {self.seed}"
         )
 
     def describe(self, violation: Violation) -> str:
@@ -764,6 +795,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
+    keep_one_arena()
     soak = Soak(seed)
     status = 0
     with soak.watch():

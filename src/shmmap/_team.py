@@ -195,8 +195,8 @@ class Team(Executor):
         """Runs that have a control block, or are about to."""
         self._next_control = 0
         self._waiting: deque[tuple[Run, int]] = deque()
-        self._lingering: list[tuple[Run, list[Member]]] = []
-        """Abandoned maps, and the workers that may still touch what they refer to."""
+        self._lingering: list[tuple[Run, ControlBlock, list[Member]]] = []
+        """Abandoned maps, and the workers that may still touch what they refer to, or say something."""
         self._dropped: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
         self._submitted: dict[int, tuple[_Task, int, tuple[Any, ...]]] = {}
@@ -257,7 +257,7 @@ class Team(Executor):
             for rank in ranks:
                 if rank not in self._members:
                     self._roster.seats.pop(rank)
-            if not self._members:
+            if not self._members and self._attendant is None:
                 self._go_home()
             raise
         if self._attendant is None:
@@ -514,10 +514,9 @@ class Team(Executor):
             if control is not None and not reusable:
                 # Some worker may still come to it, or be in it: what it refers to has to stay.
                 inside = [m for m in self._members.values() if not self._has_left(m, run.seq)]
-                self._lingering.append((run, inside))
+                self._lingering.append((run, control, inside))
                 self._wake()
                 run.control = None
-                self._discard(control)
             elif control is not None and control not in self._controls:
                 run.control = None
                 self._controls.append(control)
@@ -533,8 +532,7 @@ class Team(Executor):
                 self._let_go()
             self._idle_since = time.monotonic()
             self.shelf.purge(run.seq)
-            if self.shelf.has_orphans:
-                self.shelf.purge_orphans()
+            self._purge_orphans()
             if self._tasks:
                 self._dispatch()
             if self._closed and self._is_idle():
@@ -543,10 +541,29 @@ class Team(Executor):
     def _let_go(self) -> None:
         """Release what abandoned maps refer to, once the last worker has left them."""
         for item in list(self._lingering):
-            run, inside = item
-            if all(self._has_left(member, run.seq) for member in inside):
+            run, control, inside = item
+            has_ended = all(self._has_left(member, run.seq) for member in inside)
+            # Nobody waits for what they say; unread, the pages it lies in would never be free again.
+            for record in control.drain():
+                self.note_late(record)
+            if has_ended:
                 self._lingering.remove(item)
                 run.keep.clear()
+                self._discard(control)  # somebody may be about to count as the last one to leave
+                self._purge_orphans()
+
+    def note_late(self, record: Record) -> None:
+        """Take note of what a worker says about a call that nobody waits for any more."""
+        if record.kind == KEPT:
+            _segment.mark_kept(record.first)
+        else:
+            self.shelf.skip(record)
+
+    def _purge_orphans(self) -> None:
+        if self.shelf.has_orphans:
+            lingering = (run.seq for run, *_ in self._lingering)
+            oldest = min((*self._runs, *self._submitted, *lingering), default=math.inf)
+            self.shelf.purge_orphans(self._seq, oldest)
 
     def _discard(self, control: ControlBlock) -> None:
         message = dumps_message(Close(control.id))
@@ -993,8 +1010,8 @@ class Team(Executor):
                 continue
             del self._dying[rank]
             del self._members[rank]
+            member.close()  # first: whoever takes the seat may need the descriptors
             self._replace(member)
-            member.close()
 
     def _replace(self, member: Member) -> None:
         """Do what the roster decides about a dead worker's seat."""
@@ -1013,6 +1030,8 @@ class Team(Executor):
         running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
         self.shelf.has_orphans = True
         departure: Departure = self._roster.died(rank, member.failed)
+        if departure.replace and not self._respawn(rank):
+            departure = self._roster.unfilled(rank, departure)
         redo: dict[int, tuple[Payload, Any]] = {}
         concerned = over
         for seq in (*departure.again, *departure.lost):
@@ -1050,7 +1069,6 @@ class Team(Executor):
                     _chain(retry, task.future)
                     self._tasks.appendleft(_Task(retry, task.packed, task.name))
         if departure.replace:
-            self._spawn(rank)
             successor = self._members[rank]
             for seq in departure.again:
                 its_run = self._runs.get(seq)
@@ -1062,11 +1080,20 @@ class Team(Executor):
                     successor.post(its_run.output[0])
         elif self._tasks and not departure.is_broken_start:
             for each in self._roster.fill(self._size):
-                self._spawn(each)
-        elif self._tasks and not self._members:
-            self._fail_tasks(lambda: WorkerDied("the workers died while they started"))
+                if not self._respawn(each):
+                    self._roster.seats.pop(each)
+        if self._tasks and not self._members:
+            self._fail_tasks(lambda: WorkerDied("the workers died, and no others could be started"))
         for run in concerned:
             run.ring()
+
+    def _respawn(self, rank: int) -> bool:
+        """Start a worker in the place of one that died; False if this process cannot."""
+        try:
+            self._spawn(rank)
+        except OSError:  # no descriptors, no memory, no more processes: the others go on
+            return False
+        return True
 
     def _go_home(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""
@@ -1091,8 +1118,9 @@ class Team(Executor):
             control.close()
         self._controls.clear()
         self.shelf.clear()
-        for run, _ in self._lingering:
+        for run, control, _ in self._lingering:
             run.keep.clear()
+            control.close()
         self._lingering.clear()
         if self._slots is not None:
             _segment.off_drop(self._listener)
@@ -1140,11 +1168,12 @@ class Team(Executor):
                 os.close(fd)
         self._submit_pipe = self._wake_pipe = (-1, -1)
         open_controls = [run.control for run in self._runs.values() if run.control is not None]
+        open_controls += [control for _, control, _ in self._lingering]
         for control in (*self._controls, *open_controls):
             control.close_in_child()
         if self._slots is not None:
             os.close(self._slots.fd)
-        self._controls, self._runs, self._slots = [], {}, None
+        self._controls, self._runs, self._lingering, self._slots = [], {}, [], None
         self._members.clear()
         self._launcher = None
 

@@ -141,3 +141,16 @@ def as_nobody(*args: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
     )
+
+
+BECOME_NOBODY = """
+import ctypes, os
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: /proc/self belongs to the new user
+"""
+"""Makes a program of root's another user's.
+
+It has loaded what it needs by then: that user may not be able to read this Python and what is installed.
+"""

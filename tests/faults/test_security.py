@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import stat
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import shmmap
 from shmmap import _array, _segment
 from shmmap.testing import wait_until
 from tests import functions
-from tests.helpers import assert_next_map_works, assert_same, process_tree
+from tests.helpers import assert_next_map_works, assert_same, process_tree, run_python
 
-from .common import as_nobody, run_program
+from .common import BECOME_NOBODY, as_nobody, need_root, run_program
 
 
 def shared_descriptors(pid: int) -> list[str]:
@@ -54,18 +53,20 @@ class Test35OtherUsers:
     @pytest.mark.parametrize("umask", ["0277", "0777"])
     def test_umask_that_takes_everything(self, umask: str) -> None:
         """Not even the owner may open what it makes then; root may, so another user tries."""
-        if as_nobody(sys.executable, "-c", "").returncode:
-            pytest.skip("another user cannot run this Python")
-        code = """
+        need_root()
+        code = f"""
 import os, stat, sys
-os.umask(int(sys.argv[1], 8))
 from shmmap import _segment
+os.close(_segment.open_nameless(100))
+{BECOME_NOBODY}
+os.umask(int(sys.argv[1], 8))
 for size in (100, 1 << 21):
     fd = _segment.open_nameless(size)
-    print(oct(stat.S_IMODE(os.fstat(fd).st_mode)), os.readlink(f"/proc/self/fd/{fd}")[:16])
+    status = os.fstat(fd)
+    print(status.st_uid, oct(stat.S_IMODE(status.st_mode)), os.readlink(f"/proc/self/fd/{{fd}}")[:16])
 """
-        done = as_nobody(sys.executable, "-c", code, umask)
-        assert (done.stdout, done.stderr) == ("0o600 /dev/shm/shmmap-\n" * 2, "")
+        done = run_python("-c", code, umask)
+        assert (done.stdout, done.stderr) == ("65534 0o600 /dev/shm/shmmap-\n" * 2, "")
 
     @pytest.mark.privileged
     def test_nobody_opens_nothing(self, team: Any) -> None:

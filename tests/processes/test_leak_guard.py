@@ -124,6 +124,20 @@ def test_name_in_use_by_another_program_is_none() -> None:
         assert lines.read() == ""
 
 
+def test_name_that_another_program_made_for_a_moment_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = Path(f"/dev/shm/psm_test_{os.getpid()}")
+
+    def gone(token: str) -> set[str]:
+        path.unlink()
+        return set()
+
+    monkeypatch.setattr(testing, "_used_elsewhere", gone)
+    with leak_guard():
+        path.touch()
+
+
 def test_child_is_a_leak(cleanup: list[int]) -> None:
     with pytest.raises(Leak, match="process"), leak_guard():
         child = subprocess.Popen(["sleep", "60"])

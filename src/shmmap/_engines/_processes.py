@@ -86,6 +86,8 @@ class _ProcessWork(Run):
         self._cancelled = False
         self._is_reusable = True
         """Whether the control block may serve another map: no worker can still come to it."""
+        self._untaken: list[Record] = []
+        """Records that were read and not looked at yet, latest first."""
         self._timed_out: dict[int, int] = {}
         self._redo: dict[int, list[int]] = {}
         """What the worker on a rank was given of its predecessor's."""
@@ -282,20 +284,20 @@ class _ProcessWork(Run):
     def _take_records(self, data: bytes, remaining: set[int]) -> bool:
         """Take what was read from the pipe; whether it says that the last worker has left."""
         try:
-            records = list(unpack_records(data))
+            self._untaken = list(unpack_records(data))[::-1]
         except RuntimeError:
             self._team.distrust_pipes()
             raise
-        over = False
-        for record in records:
+        is_over = False
+        while self._untaken:
+            record = self._untaken.pop()
             if record.seq != self.seq:
-                if record.page:
-                    self._team.shelf.skip(record)
+                self._team.note_late(record)
             elif record.kind == LEAVE:
-                over = True
+                is_over = True
             else:
                 self._take(record, remaining)
-        return over
+        return is_over
 
     def _take(self, record: Record, remaining: set[int]) -> None:
         team, collector = self._team, self._task.collector
@@ -464,12 +466,11 @@ class _ProcessWork(Run):
 
     def _drain(self, patience: float) -> None:
         """Let go of what came and nobody will look at."""
-        control = self.control
-        assert control is not None
-        while _has_data(control.pipe_read, patience):
-            data = os.read(control.pipe_read, _READ_NBYTES)
-            for record in unpack_records(data[: len(data) // 56 * 56]):
-                self._team.shelf.skip(record)
+        assert self.control is not None
+        while self._untaken:  # what was read together with the record that ended the map
+            self._team.note_late(self._untaken.pop())
+        for record in self.control.drain(patience):
+            self._team.note_late(record)
 
     def _close(self) -> None:
         if self._ended:
