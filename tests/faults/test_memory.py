@@ -396,7 +396,9 @@ class TestOutputRefused:
         for _ in range(5):
             with monkeypatch.context() as patch, in_time(0.9), pytest.raises(OSError, match="left"):
                 patch.setattr(Team, "_ensure", refuse)
-                shmmap.pmap_chunks(functions.double, np.arange(1 << 18), engine=team, chunksize=9999)
+                shmmap.pmap_chunks(
+                    functions.double, np.arange(1 << 18), engine=team, chunksize=9999
+                )
             gc.collect()
             _segment.release_spare()
             assert descriptor_count() <= before[0] and shared_memory_in_use() <= before[1]

@@ -155,7 +155,9 @@ def test_a_function_made_anew_from_the_same_code_is_not_pickled_again() -> None:
 
 def test_partials_keep_their_arguments_apart() -> None:
     helper = script()["helper"]
-    assert pack_function(functools.partial(helper, 1)) is pack_function(functools.partial(helper, 1))
+    assert pack_function(functools.partial(helper, 1)) is pack_function(
+        functools.partial(helper, 1)
+    )
     digests = {
         pack_function(functools.partial(helper, *args, **kwargs)).digest
         for args, kwargs in [((1, 2), {}), ((1,), {"y": 2}), ((1,), {"z": 2}), ((True, 2), {})]
