@@ -7,6 +7,7 @@ import contextlib
 import faulthandler
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import hypothesis
 import pytest
 
 import shmmap
+from shmmap import testing
 from shmmap.testing import leak_guard, wait_until
 
 ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")
@@ -35,6 +37,7 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, print_blob=T
 hypothesis.settings.load_profile("default")
 
 _failed = pytest.StashKey[bool]()
+_token = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,6 +45,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unguarded(reason): the leak guard would be in the way")
     config.addinivalue_line("markers", "quick: one of the fault tests that every run has time for")
     config.addinivalue_line("markers", "warm: the default team is to be there before the test")
+    if not hasattr(config, "workerinput"):
+        config.stash[_token] = testing._mark_children()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the programs of tests that were interrupted, which have process groups of their own."""
+    if token := config.stash.get(_token, None):
+        for (pid, _), command in testing._processes(token).items():
+            # The tracker of `multiprocessing` ends with those it serves, and tidies up after them.
+            if "resource_tracker" not in command:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -103,7 +103,9 @@ def environment() -> dict[str, str]:
     environ["PYTHONPATH"] = os.pathsep.join([str(BENCHMARKS), *([path] if path else [])])
     # As when installed: importing does not compile, whatever the surroundings say.
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "shmmap-benchmarks-pycache")
+    environ["PYTHONPYCACHEPREFIX"] = str(
+        Path(tempfile.gettempdir()) / "benchmarks-of-shmmap-pycache"
+    )
     return environ
 
 

@@ -18,8 +18,10 @@ import pickle
 import struct
 import sys
 import traceback
+import types
+from collections import ChainMap
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -263,6 +265,7 @@ def _make_cached(func: Any, maxsize: int | None, typed: bool) -> Any:
 
 
 _pickler_class: type | None = None
+_NO_FILE = "<dynamic-code>"
 
 
 def _make_pickler() -> type:
@@ -270,9 +273,20 @@ def _make_pickler() -> type:
     import cloudpickle
 
     base: Any = cloudpickle.Pickler
+    reduce_as_it_does = base.dispatch_table[types.CodeType]
+
+    def reduce_code(code: types.CodeType) -> Any:
+        # From 3.1.3 cloudpickle calls the file of all code "<dynamic-code>"; then the remote traceback
+        # of a function that travels by value would show no line of it.
+        make, args = reduce_as_it_does(code)
+        return make, tuple(
+            code.co_filename if isinstance(arg, str) and arg == _NO_FILE else arg for arg in args
+        )
 
     class CallPickler(base):  # type: ignore[misc]
         """cloudpickle, with arrays as handles and one namespace for ``__main__``."""
+
+        dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: reduce_code}, base.dispatch_table)
 
         def __init__(self, file: io.BytesIO, copies: Copies | None) -> None:
             super().__init__(file, protocol=5)

@@ -245,22 +245,38 @@ def _belongs_elsewhere(token: str) -> Callable[[str, str], bool]:
     living = _living()
     ours = _tree(token, living)
     others = {pid: started for pid, (_, started) in living.items() if pid not in ours}
-    used: set[str] = set()
-    for pid in map(str, others):
-        used.update(target for _, target in _descriptors(pid))
-        with contextlib.suppress(OSError):
-            used.update(
-                line.split(maxsplit=5)[-1] for line in _read(f"/proc/{pid}/maps").splitlines()
-            )
+    used: set[tuple[str, int]] = set()
+    for pid in others:
+        used.update(_files(str(pid)))
 
     def belongs_elsewhere(folder: str, name: str) -> bool:
         # Between creating and opening a segment, the owner in its name is all there is to see.
         owner = OWNED_NAME.match(name)
         if owner and others.get(int(owner["pid"])) == int(owner["started"]):
             return True
-        return f"{folder}/{name}" in used
+        # By identity, not by path: a semaphore is opened under another name than its own.
+        with contextlib.suppress(OSError):
+            return _identity(os.stat(f"{folder}/{name}")) in used
+        return False
 
     return belongs_elsewhere
+
+
+def _files(pid: str) -> Iterator[tuple[str, int]]:
+    """Device and inode of the files that a process has open or mapped."""
+    with contextlib.suppress(OSError):
+        for line in _read(f"/proc/{pid}/maps").splitlines():
+            _, _, _, device, inode, *_ = line.split(maxsplit=5)
+            yield device, int(inode)
+    for number, target in _descriptors(pid):
+        if target.startswith("/"):
+            with contextlib.suppress(OSError):
+                yield _identity(os.stat(f"/proc/{pid}/fd/{number}"))
+
+
+def _identity(status: os.stat_result) -> tuple[str, int]:
+    """Device and inode, the first as in ``/proc/<pid>/maps``."""
+    return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}", status.st_ino
 
 
 def _descriptors(pid: str) -> Iterator[tuple[int, str]]:
@@ -285,8 +301,7 @@ def _memory(pid: str) -> Iterator[tuple[str, int, int]]:
         if target.startswith(MEMORY_PATHS):
             with contextlib.suppress(OSError):
                 status = os.stat(f"/proc/{pid}/fd/{number}")
-                device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
-                yield device, status.st_ino, status.st_size
+                yield *_identity(status), status.st_size
 
 
 def _read(path: str) -> str:

@@ -100,12 +100,25 @@ def test_name_made_by_another_program_is_none(cleanup: list[int]) -> None:
         path.unlink()
 
 
-def test_name_in_use_by_another_program_is_none() -> None:
-    source = "import sys; file = open(sys.argv[1], 'w'); print('open', flush=True); input()"
-    path = Path(f"/dev/shm/psm_test_{os.getpid()}")
-    # A program that is not ours to the guard: started before, and without its mark.
+@pytest.mark.parametrize("prefix", ["psm_", "sem."])
+def test_name_in_use_by_another_program_is_none(prefix: str) -> None:
+    """Also that of a semaphore, which the C library opens under another name first."""
+    source = """
+import _multiprocessing, os, sys
+path, prefix = sys.argv[1:]
+input()
+if prefix == "sem.":
+    held = _multiprocessing.SemLock(1, 1, 1, "/" + path.partition(prefix)[2], False)
+else:
+    held = open(path, "w")
+print("made", flush=True)
+input()
+os.unlink(path)
+"""
+    path = Path(f"/dev/shm/{prefix}test-{os.getpid()}")
+    # A program that is not ours to the guard: started before, without its mark, and an orphan.
     environment = {key: value for key, value in os.environ.items() if key != testing.MARK}
-    command = ["-c", source, str(path)]
+    command = ["-c", source, str(path), prefix]
     launch = f"import subprocess, sys; subprocess.Popen([sys.executable, *{command!r}])"
     read, write = os.pipe()
     out, theirs = os.pipe()
@@ -115,13 +128,14 @@ def test_name_in_use_by_another_program_is_none() -> None:
     os.close(read)
     os.close(theirs)
     with open(out) as lines:
-        assert lines.readline() == "open\n"
-        path.unlink()
         with leak_guard():
-            pass
+            os.write(write, b"\n")
+            assert lines.readline() == "made\n"
+            assert path.exists()
         os.write(write, b"\n")
         os.close(write)
         assert lines.read() == ""
+    assert not path.exists()
 
 
 def test_name_that_another_program_made_for_a_moment_is_none(
