@@ -335,9 +335,7 @@ def check_dtype(dtype: np.dtype[Any], what: str = "a shared array") -> None:
         )
 
 
-def _in_parallel(
-    task: Callable[[int, int], object], n: int, nbytes: int, step: int = 1
-) -> None:
+def _in_parallel(task: Callable[[int, int], object], n: int, nbytes: int, step: int = 1) -> None:
     """Call ``task(start, stop)`` over ``range(n)`` in several threads if it is worth it.
 
     The limits between are multiples of `step`: of a page, where whole pages are quicker to write.
