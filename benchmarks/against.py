@@ -13,6 +13,7 @@ documents from that file. A peer that is not installed is left out with a line s
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -116,4 +117,6 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    # Ended from outside, end the hosts as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sys.exit(main())

@@ -64,7 +64,7 @@ def main() -> None:
         known = fingerprint(work, result)
         del result
         # The first calls still start things; of what takes long, one look is enough.
-        for _ in range(1 if once > 0.3 else 3):
+        for _ in range(3 if once < 0.3 else 1 if once < 3 else 0):
             once = min(once, one(run, work))
         number = max(1, min(1000, int(BATCH_S / (once + work.pause_s))))
         module = sys.modules.get("shmmap")

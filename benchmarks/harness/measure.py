@@ -25,13 +25,16 @@ from harness import machine, memory, scripts
 from harness.figures import Figure, Result
 from harness.peers import ENTRIES
 
-LIMIT_S = 90.0
+LIMIT_S = 60.0
 """A host that says nothing for this long is ended, and left out with a line."""
+START_S = 150.0
+"""The same while it starts, which others do beside it."""
 MAIN_S, PEER_S = 6.0, 3.0
 """How long the samples of one peer may take in one figure. Who is slower sits out some rounds: `MAIN_S`
 for those that the targets speak of, less for the others. More rounds say little more: see the spread."""
 LEAST = 3
-"""Rounds that everybody takes part in, however slow."""
+"""Rounds that everybody takes part in, however slow; one less where a sample takes longer than `SLOW_S`."""
+SLOW_S = 4.0
 MEMORY = 0.6
 """The share of the memory available that the hosts of one wave may take."""
 
@@ -67,7 +70,7 @@ class Host:
 
     def wait_ready(self) -> None:
         """Wait until the work was done once and is warm."""
-        said = self._answer()
+        said = self._answer(START_S)
         if "left_out" in said:
             raise LeftOut(said["left_out"])
         self.known, self.n, self.sample_s = said["ready"], said["n"], said["sample_s"]
@@ -107,11 +110,11 @@ class Host:
         self.process.stdout.close()
         self._stderr.close()
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self, limit_s: float = LIMIT_S) -> dict[str, Any]:
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], LIMIT_S)
+        ready, _, _ = select.select([self.process.stdout], [], [], limit_s)
         if not ready:
-            raise LeftOut(f"no answer within {LIMIT_S:.0f} s")
+            raise LeftOut(f"no answer within {limit_s:.0f} s")
         line = self.process.stdout.readline()
         if not line:
             self._stderr.seek(0)
@@ -160,26 +163,26 @@ def run(
     sampler = (Scripts if figure.script else Hosts)(figure, workers, smoke)
     with contextlib.closing(sampler):
         for wave in sampler.waves(there):
-            alive = sampler.open(wave, leave_out)
-            parts = {}
-            for peer in alive:
-                fitting = int((MAIN_S if peer in main else PEER_S) / sampler.sample_s(peer))
-                parts[peer] = max(min(LEAST, rounds), min(rounds, fitting))
-            # The library goes along for as long as there is somebody to be compared with.
-            most = max((count for peer, count in parts.items() if peer != "shmmap"), default=rounds)
-            if "shmmap" in parts:
-                parts["shmmap"] = most
-            for index in range(most):
-                turn = index % max(1, len(alive))
+            alive = list(sampler.open(wave, leave_out))
+            spent = dict.fromkeys(alive, 0.0)
+            for index in range(rounds):
+                going = [peer for peer in alive if goes_on(index, spent[peer], peer in main)]
+                # The library goes along for as long as there is somebody to be compared with.
+                if going in ([], ["shmmap"]) and len(alive) > 1:
+                    break
+                if "shmmap" in alive and "shmmap" not in going:
+                    going.append("shmmap")
+                turn = index % max(1, len(going))
                 taken: dict[str, float] = {}
-                for peer in alive[turn:] + alive[:turn]:
-                    if (index + 1) * parts[peer] // most == index * parts[peer] // most:
-                        continue
+                for peer in going[turn:] + going[:turn]:
+                    start = time.perf_counter()
                     try:
                         taken[peer] = sampler.sample(peer)
                     except LeftOut as reason:
-                        alive = [other for other in alive if other != peer]
+                        alive.remove(peer)
                         leave_out(peer, reason)
+                    else:
+                        spent[peer] += time.perf_counter() - start
                 result.rounds.append(taken)
             sampler.shut([peer for peer in wave if peer != "shmmap"])
         result.seen = sampler.seen
@@ -188,6 +191,13 @@ def run(
             taken.pop(peer, None)
     result.busy["stolen"] = stolen.share()
     return result
+
+
+def goes_on(taken: int, spent_s: float, is_main: bool) -> bool:
+    """Whether a peer takes part in one more round, after so many that took it so long."""
+    if taken < LEAST:
+        return taken < 2 or spent_s / taken < SLOW_S
+    return spent_s + spent_s / taken <= (MAIN_S if is_main else PEER_S)
 
 
 class Hosts:
@@ -246,9 +256,9 @@ class Hosts:
                 right.remove(peer)
         return right
 
-    def sample_s(self, peer: str) -> float:
-        """About how long a sample takes."""
-        return (3 if self.figure.is_memory else 1) * self.hosts[peer].sample_s
+    def _times(self, host: Host) -> int:
+        """Samples in which a peak of memory is looked for."""
+        return 3 if self.figure.is_memory and host.sample_s < 0.5 else 1
 
     def sample(self, peer: str) -> float:
         """One sample, in seconds per call or bytes."""
@@ -256,7 +266,7 @@ class Hosts:
         try:
             if self.figure.is_memory:
                 with memory.Peak(host.process.pid) as peak:
-                    for _ in range(3):
+                    for _ in range(self._times(host)):
                         host.sample()
                 return float(peak.nbytes - self.work.input_nbytes - self.work.result_nbytes)
             seconds = host.sample()
@@ -312,7 +322,6 @@ class Scripts:
         self.seen: dict[str, int] = {}
         self.folder = tempfile.TemporaryDirectory()
         self.paths: dict[str, Path] = {}
-        self.taken: dict[str, float] = {}
 
     def waves(self, peers: list[str]) -> list[list[str]]:
         """All together: nothing stays."""
@@ -329,18 +338,12 @@ class Scripts:
                 if text is None:
                     raise LeftOut("has no such program")
                 self.paths[peer].write_text(text)
-                start = time.perf_counter()
                 self.sample(peer)
-                self.taken[peer] = time.perf_counter() - start
             except LeftOut as reason:
                 leave_out(peer, reason)
             else:
                 able.append(peer)
         return able
-
-    def sample_s(self, peer: str) -> float:
-        """About how long a program takes."""
-        return self.taken[peer]
 
     def shut(self, peers: list[str]) -> None:
         """Nothing stays."""
