@@ -1,6 +1,6 @@
 """Run `shmmap` beside its peers, interleaved in one run, and say how they compare.
 
-    python benchmarks/against.py                    # everything; about half an hour
+    python benchmarks/against.py                    # everything; about a quarter of an hour
     python benchmarks/against.py --only call chunk  # some figures
     python benchmarks/against.py --smoke            # tiny sizes: does it all run?
     python benchmarks/against.py --report           # no run: tables of what is stored
@@ -13,6 +13,7 @@ documents from that file. A peer that is not installed is left out with a line s
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -46,20 +47,19 @@ def main() -> int:
             start = time.perf_counter()
             print(f"\n## {figure.title}\n", flush=True)
             peers = choose(figure, args.peers, args.smoke)
-            facts = machine.describe()
-            rounds = args.repeat or (2 if args.smoke else 5 if figure.heavy else 9)
+            rounds = args.repeat or (2 if args.smoke else 3 if figure.is_memory else 7)
             result = measure.run(figure, peers, workers, rounds, args.smoke, say)
             failed |= any("failed" in why or "no answer" in why for why in result.notes.values())
             show(figure, result)
-            say(f"{rounds} rounds, {time.perf_counter() - start:.0f} s")
+            say(f"{time.perf_counter() - start:.0f} s")
             if not args.no_save:
-                report.save(store, {name: result}, {name: rounds}, facts)
+                report.save(store, {name: result}, machine.describe())
     if args.no_save or not store.exists():
         return int(failed)
     stored = report.load(store)
     print("\n" + report.summary_table(everything, stored[0]))
     print(report.target_table(everything, stored[0]))
-    print(report.machine_lines(stored[2], stored[1]))
+    print(report.machine_lines(stored[1], stored[0]))
     if args.plot or args.docs:
         plot.draw(PICTURE, everything, stored[0])
     if args.readme:
@@ -78,7 +78,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--only", nargs="+", metavar="FIGURE", choices=list(figures(1)), help="these figures only")
     add("--peers", nargs="+", metavar="PEER", choices=list(ENTRIES), help="these peers only")
-    add("--repeat", type=int, metavar="N", help="rounds (default: 9, heavy figures 5, smoke 2)")
+    add("--repeat", type=int, metavar="N", help="rounds (default: 7, memory 3, smoke 2)")
     add("--workers", type=int, default=machine.usable_cores(), help="default: usable cores")
     add("--smoke", action="store_true", help="tiny sizes; Ray only if it is named")
     add("--list", action="store_true", help="name the figures and the peers")
@@ -97,7 +97,8 @@ def choose(figure: Figure, wanted: list[str] | None, smoke: bool) -> list[str]:
     able = [p for p in able if ENTRIES[p].warm or figure.script == "cold"]
     if wanted:
         return [p for p in able if p in wanted]
-    return [p for p in able if not (smoke and p == "ray")]
+    asked = figure.has_ray or "ray" in figure.peers
+    return [p for p in able if p != "ray" or (asked and not smoke)]
 
 
 def show(figure: Figure, result: Result) -> None:
@@ -116,4 +117,6 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    # Ended from outside, end the hosts as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sys.exit(main())

@@ -16,13 +16,25 @@ UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "MB": 1e6}
 
 @dataclass
 class Result:
-    """The samples of one figure, one per round and peer, in seconds or bytes."""
+    """The samples of one figure: a mapping per round, peer to seconds (or bytes).
 
-    samples: dict[str, list[float]]
+    Not every peer takes part in every round: a slow one sits some out, and where not all fit into
+    memory at once they come in waves. The library itself takes part in all of them.
+    """
+
+    rounds: list[dict[str, float]] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     """Why a peer is missing."""
     seen: dict[str, int] = field(default_factory=dict)
     """How many workers took part, where that is checked."""
+    busy: dict[str, float] = field(default_factory=dict)
+    """Shares of the machine's time: ``before`` the figure, used by others; ``stolen`` during it."""
+
+    @property
+    def samples(self) -> dict[str, list[float]]:
+        """The samples of each peer."""
+        peers = [peer for peer in ENTRIES if any(peer in taken for taken in self.rounds)]
+        return {peer: [taken[peer] for taken in self.rounds if peer in taken] for peer in peers}
 
     def median(self, peer: str) -> float:
         """The median over rounds."""
@@ -37,9 +49,19 @@ class Result:
         return (high - low) / 2 / max(statistics.median(values), 1e-12)
 
     def ratio(self, peer: str, to: str) -> float:
-        """The median of the ratios within a round: neighbours in time share their luck."""
-        pairs = zip(self.samples[peer], self.samples[to], strict=True)
-        return statistics.median(a / b for a, b in pairs)
+        """The median of the ratios within a round: neighbours in time share their luck.
+
+        Two peers of different waves are compared by way of the library.
+        """
+        if peer == to:
+            return 1.0
+        both = [taken[peer] / taken[to] for taken in self.rounds if peer in taken and to in taken]
+        if both:
+            return statistics.median(both)
+        samples = self.samples
+        if peer not in samples or to not in samples or "shmmap" in (peer, to):
+            raise KeyError(peer if peer not in samples else to)
+        return self.ratio(peer, "shmmap") * self.ratio("shmmap", to)
 
     def of_kind(self, *kinds: str) -> list[str]:
         """The peers of these kinds that were measured."""
@@ -56,6 +78,8 @@ class Target:
     bound: float
     holds: Callable[[float, float], bool] = operator.le
     shown: str = "{:.2f}x"
+    peers: tuple[str, ...] = ()
+    """Whom the library is compared with."""
 
     def verdict(self, result: Result) -> tuple[str, bool | None]:
         """What was measured, and whether that is good enough (None: not measured)."""
@@ -78,12 +102,12 @@ class Figure:
     """The scenario of `scripts`, for figures that take a fresh interpreter per sample."""
     per: int = 0
     """Whether the time is divided by the number of calls of ``func``."""
-    heavy: bool = False
-    """Whether hosts start and end within each round, because all at once would not fit."""
     is_memory: bool = False
     """Whether the figure is the peak memory of the process tree, beyond input and output."""
     peers: tuple[str, ...] = ()
     """The peers that make sense here; all, if empty."""
+    has_ray: bool = False
+    """Whether Ray takes part: it is slow to start and to stop, and says the same in every figure."""
     targets: tuple[Target, ...] = ()
 
 
@@ -95,12 +119,12 @@ def at_most(bound: float, text: str) -> Target:
 
 def within(factor: float, of: str, text: str, holds: Callable[[float, float], bool] = operator.le):
     """Bound the ratio of the library to a peer."""
-    return Target(text, lambda r: r.ratio("shmmap", of), factor, holds)
+    return Target(text, lambda r: r.ratio("shmmap", of), factor, holds, peers=(of,))
 
 
 def ahead(factor: float, of: str, text: str) -> Target:
     """Demand that the library be faster than a peer by a factor."""
-    return Target(text, lambda r: r.ratio(of, "shmmap"), factor, operator.ge)
+    return Target(text, lambda r: r.ratio(of, "shmmap"), factor, operator.ge, peers=(of,))
 
 
 def ahead_of_processes(text: str = "ahead of every process-based peer") -> Target:
@@ -158,10 +182,17 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
             "a warm call over a tiny shared array, every worker taking part",
             "us",
             Work("touch", work.stamp, (64 * workers,), work.zeros),
+            has_ray=True,
             targets=(
                 at_most(40e-6, "at most 40 us"),
                 ahead(7, "pool", "at least 7x below Pool"),
             ),
+        ),
+        Figure(
+            "call-rested",
+            "the same call, 5 ms after the one before: cores and workers have gone to sleep",
+            "us",
+            Work("touch", work.stamp, (64 * workers,), work.zeros, pause_s=5e-3),
         ),
         Figure(
             "chunk",
@@ -169,6 +200,7 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
             "us",
             Work("ranges", work.nothing_range, (n_chunks,), work.zeros),
             per=1,
+            has_ray=True,
             targets=(
                 at_most(1e-6, "at most 1 us"),
                 ahead(14, "pool", "at least 14x below SharedMemory + Pool"),
@@ -199,6 +231,7 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
             "cold start: import, first map over the rows of a 64 MB array, exit",
             "ms",
             script="cold",
+            has_ray=True,
             targets=(
                 Target(
                     "below ProcessPoolExecutor",
@@ -243,7 +276,7 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
             f"memory-bound block map, {'512' if not smoke else '4'} MB (norms of rows)",
             "ms",
             Work("blocks", work.row_norms, tall, work.ramp, ((tall[0],), "f8"), fresh=False),
-            heavy=not smoke,
+            has_ray=True,
             targets=(
                 within(1.05, "bare", "within 1.05x of bare hands"),
                 ahead_of_processes(),
@@ -254,7 +287,6 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
             f"write-bound map, {big} in, {big} out, output reused",
             "ms",
             Work("blocks", work.polish, (write,), work.ramp, ((write,), "f8"), fresh=False),
-            heavy=not smoke,
             targets=(
                 within(1.1, "bare", "within 1.1x of bare hands"),
                 within(1.0, "tpe", "no slower than threads"),
@@ -265,7 +297,6 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
             f"write-bound map, {big} in, {big} out, output fresh each time",
             "ms",
             Work("blocks", work.polish, (write,), work.ramp, ((write,), "f8")),
-            heavy=not smoke,
             targets=(ahead(2.0, "pool", "at least 2x faster than SharedMemory + Pool"),),
         ),
         Figure(
@@ -279,7 +310,7 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
                 work.ramp,
                 ((images, edge, edge), "c16"),
             ),
-            heavy=not smoke,
+            has_ray=True,
             targets=(
                 within(1.05, "bare", "within 1.05x of bare hands"),
                 ahead_of_processes(),
@@ -320,7 +351,6 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
             f"peak PSS beyond input and output, {8 * pss // mib} MiB in and out",
             "MB",
             Work("blocks", work.polish, (pss,), work.ramp, ((pss,), "f8"), fresh=False),
-            heavy=True,
             is_memory=True,
             targets=(
                 Target(

@@ -1,8 +1,9 @@
 """One peer in an interpreter of its own: ``python -m harness.host FIGURE PEER WORKERS [--smoke]``.
 
-It places the data, does the work twice, and answers ``ready`` with a fingerprint of the result;
-then one ``sample`` per line of its input. Times are taken here, so that talking to the
-controller is not part of them.
+It places the data, does the work, and answers ``ready`` with a fingerprint of the result; then one
+``sample`` per line of its input, or the fingerprint for the first few items alone (``expect N``), with
+which the results of peers are checked that do less. Times are taken here, so that talking to the
+controller is not part of them, nor is what the controller does meanwhile: it waits.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from harness.figures import figures
 from harness.peers import ENTRIES
-from harness.work import fingerprint
+from harness.work import Work, fingerprint
 
 BATCH_S = 0.1
 """Short work is repeated for about this long, and the median of the batch is one sample."""
+WARM_S = 0.02
+"""While others were sampled, this host's cores, caches and workers have served them. Work that is
+shorter than this is done untimed for about as long first, by every peer alike."""
 
 
 def main() -> None:
@@ -30,7 +35,6 @@ def main() -> None:
     parser.add_argument("peer")
     parser.add_argument("workers", type=int)
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--items", type=int, help="do the first few items only")
     args = parser.parse_args()
     # What the work prints must not end up among the answers.
     answers = os.fdopen(os.dup(1), "w")
@@ -42,7 +46,7 @@ def main() -> None:
     figure = figures(args.workers, args.smoke)[args.figure]
     work = figure.work
     assert work is not None
-    peer = ENTRIES[args.peer].load()(args.peer, work, args.workers, args.items)
+    peer = ENTRIES[args.peer].load()(args.peer, work, args.workers)
     if not hasattr(peer, work.verb):
         answer(left_out=f"has no way to do {work.verb!r}")
         return
@@ -52,25 +56,47 @@ def main() -> None:
         answer(left_out=str(reason))
         return
     try:
-        result = peer.run()
+        # A loop over the calls is part of the work only where there is one.
+        run = peer.run if work.calls > 1 else getattr(peer, work.verb)
+        start = time.perf_counter()
+        result = run()
+        once = time.perf_counter() - start
         known = fingerprint(work, result)
         del result
-        # The best of a few: the first ones still start things.
-        once = min(one(peer, work.drops) for _ in range(1 if figure.heavy else 3))
-        number = max(1, min(1000, int(BATCH_S / once)))
-        answer(ready=known, n=peer.n)
-        for _ in sys.stdin:
-            times = [one(peer, work.drops) for _ in range(number)]
-            answer(seconds=statistics.median(times))
+        # The first calls still start things; of what takes long, one look is enough.
+        for _ in range(3 if once < 0.3 else 1 if once < 3 else 0):
+            once = min(once, one(run, work))
+        number = max(1, min(1000, int(BATCH_S / (once + work.pause_s))))
+        module = sys.modules.get("shmmap")
+        where = None if module is None else module.__file__
+        answer(ready=known, n=peer.n, sample_s=number * (once + work.pause_s), where=where)
+        for line in sys.stdin:
+            if line.startswith("expect"):
+                peer.shorten(int(line.split()[1]))
+                answer(known=fingerprint(work, run()))
+                peer.shorten(work.shape[0])
+                continue
+            warm(run, work, once)
+            answer(seconds=statistics.median(one(run, work) for _ in range(number)))
     finally:
         peer.close()
 
 
-def one(peer: Any, drops: bool) -> float:
+def warm(run: Callable[[], Any], work: Work, once: float) -> None:
+    """Do short work untimed, for a moment."""
+    if once < WARM_S:
+        stop = time.perf_counter() + WARM_S
+        while time.perf_counter() < stop:
+            run()
+
+
+def one(run: Callable[[], Any], work: Work) -> float:
     """Do the work once; seconds."""
+    if work.pause_s:
+        time.sleep(work.pause_s)
     start = time.perf_counter()
-    result = peer.run()
-    if drops:
+    result = run()
+    if work.drops:
         del result
     return time.perf_counter() - start
 

@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import time
 from pathlib import Path
 
 PACKAGES = ("numpy", "joblib", "mpire", "dask", "ray", "numba")
@@ -26,7 +27,6 @@ def describe() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "huge pages, private": _setting("/sys/kernel/mm/transparent_hugepage/enabled"),
         "huge pages, shared": _setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
-        "load before the run": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
     }
     for package in PACKAGES:
@@ -50,3 +50,50 @@ def _setting(path: str) -> str:
         return Path(path).read_text().partition("[")[2].partition("]")[0]
     except OSError:
         return "unknown"
+
+
+# ----------------------------------------------------------------------------------- busyness
+
+
+def _jiffies() -> dict[str, int]:
+    """Time of all cores so far, by what they did."""
+    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+    fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    return dict(zip(names, map(int, fields), strict=True))
+
+
+def _since(before: dict[str, int]) -> dict[str, int]:
+    return {name: value - before[name] for name, value in _jiffies().items()}
+
+
+def busyness(seconds: float = 1.0) -> float:
+    """The share of the cores' time that others used just now, or other machines on this one.
+
+    Nothing of ours may run meanwhile. The load average is of no use for that: it goes on telling of
+    what ended a minute ago.
+    """
+    before = _jiffies()
+    time.sleep(seconds)
+    spent = _since(before)
+    return 1 - (spent["idle"] + spent["iowait"]) / max(1, sum(spent.values()))
+
+
+class Stolen:
+    """The share of the cores' time that the machine below has kept for itself since this was made."""
+
+    def __init__(self) -> None:
+        self._before = _jiffies()
+
+    def share(self) -> float:
+        """Of the time that was asked for: idle cores are not stolen from."""
+        spent = _since(self._before)
+        wanted = sum(spent.values()) - spent["idle"] - spent["iowait"]
+        return spent["steal"] / max(1, wanted)
+
+
+def available_nbytes() -> int:
+    """What can be allocated without hardship."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -4,52 +4,43 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness.figures import UNITS, Figure, Result
 from harness.peers import ENTRIES
 
-LOAD = "load before the run"
-BUSY = 0.5
-"""Load per core, before a run, above which the tables carry a warning."""
+BUSY = 0.05
+"""Share of the cores' time, used by others just before a figure, above which the tables carry a warning."""
+STOLEN = 0.05
+"""The same for what the machine below kept for itself while the figure was measured."""
 BEGIN, END = "<!-- against:begin -->", "<!-- against:end -->"
 
 
 # ----------------------------------------------------------------------------------- JSON
 
 
-def save(
-    path: Path, results: dict[str, Result], rounds: dict[str, int], machine: dict[str, str]
-) -> None:
+def save(path: Path, results: dict[str, Result], facts: dict[str, str]) -> None:
     """Add these figures to the file; figures measured earlier stay."""
     known = json.loads(path.read_text())["figures"] if path.exists() else {}
     for name, result in results.items():
-        known[name] = {
-            "machine": machine,
-            "rounds": rounds[name],
-            "samples": result.samples,
-            "notes": result.notes,
-            "seen": result.seen,
-        }
+        known[name] = {"machine": facts, **asdict(result)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"figures": known}, indent=1) + "\n")
 
 
-def load(path: Path) -> tuple[dict[str, Result], dict[str, int], dict[str, str]]:
-    """Return all results in the file, rounds, and the machine of the latest at its busiest."""
-    results, rounds = {}, {}
-    machine: dict[str, str] = {}
-    loads = []
+def load(path: Path) -> tuple[dict[str, Result], dict[str, str]]:
+    """Return all results in the file, and the machine of the latest."""
+    results, facts = {}, {}
     for name, stored in json.loads(path.read_text())["figures"].items():
-        results[name] = Result(stored["samples"], stored["notes"], stored["seen"])
-        rounds[name] = stored["rounds"]
-        if stored["machine"]["date"] >= machine.get("date", ""):
-            machine = dict(stored["machine"])
-        loads.append(float(stored["machine"][LOAD]))
-    machine[LOAD] = str(max(loads))
-    return results, rounds, machine
+        its_facts = stored.pop("machine")
+        results[name] = Result(**stored)
+        if its_facts["date"] >= facts.get("date", ""):
+            facts = its_facts
+    return results, facts
 
 
 # --------------------------------------------------------------------------------- tables
@@ -77,14 +68,32 @@ def figure_table(figure: Figure, result: Result) -> str:
     kept = [i for i in range(len(head)) if i < 2 or any(row[i] for row in rows)]
     text = markdown([head[i] for i in kept], ([row[i] for i in kept] for row in rows))
     missing = "; ".join(f"{ENTRIES[peer].title} {why}" for peer, why in result.notes.items())
-    return text + (f"\nLeft out: {missing}.\n" if missing else "")
+    text += f"\nLeft out: {missing}.\n" if missing else ""
+    counts = {peer: len(values) for peer, values in result.samples.items()}
+    usual = statistics.mode(counts.values()) if counts else 0
+    few = [f"{ENTRIES[p].title} {n}" for p, n in counts.items() if n < usual]
+    text += f"\nSamples: {usual}; of what takes long, fewer: {', '.join(few)}.\n" if few else ""
+    trouble = disturbance(result)
+    return text + (f"\n**{trouble}**\n" if trouble else "")
+
+
+def disturbance(result: Result) -> str:
+    """Say that other work ran, if it did: then the figure is to be measured again."""
+    before, stolen = result.busy.get("before", 0.0), result.busy.get("stolen", 0.0)
+    said = []
+    if before > BUSY:
+        said.append(f"other work took {before:.0%} of the cores' time just before")
+    if stolen > STOLEN:
+        said.append(f"the machine below kept {stolen:.0%} of it meanwhile")
+    return f"Disturbed: {', and '.join(said)}." if said else ""
 
 
 def times(result: Result, peer: str, to: str) -> str:
     """The ratio, or nothing where one of the two is missing."""
-    if to not in result.samples or peer not in result.samples:
+    try:
+        return f"{number(result.ratio(peer, to))}x"
+    except KeyError:
         return ""
-    return f"{number(result.ratio(peer, to))}x"
 
 
 def summary_table(figures: dict[str, Figure], results: dict[str, Result]) -> str:
@@ -131,21 +140,22 @@ def target_table(figures: dict[str, Figure], results: dict[str, Result]) -> str:
     return markdown(("figure", "target", "measured", "holds"), rows)
 
 
-def machine_lines(machine: dict[str, str], rounds: dict[str, int]) -> str:
-    """What this ran on, in one paragraph."""
-    counts = sorted(set(rounds.values()))
-    span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    facts = ", ".join(f"{key}: {value}" for key, value in machine.items())
+def machine_lines(facts: dict[str, str], results: dict[str, Result]) -> str:
+    """What this ran on, in one paragraph, and whether it had the machine to itself."""
+    counts = [len(result.samples.get("shmmap", ())) for result in results.values()]
+    span = str(min(counts)) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+    told = ", ".join(f"{key}: {value}" for key, value in facts.items())
+    disturbed = [name for name, result in results.items() if disturbance(result)]
     warning = ""
-    if float(machine[LOAD]) > BUSY * int(machine["cores"]):
+    if disturbed:
         warning = (
-            "**The load average was above half of the cores before some of the runs (the figures measured"
-            " just before count): if other work ran, speed-ups are not to be read off this table.** "
+            f"**Other work ran beside {len(disturbed)} of the {len(results)} figures"
+            f" ({', '.join(disturbed)}): speed-ups are not to be read off those.** "
         )
     return (
         warning
         + f"Medians of {span} interleaved rounds ± half the distance between the quartiles; ratios"
-        f" are medians of the ratios within a round. Measured on {facts}.\n"
+        f" are medians of the ratios within a round. Measured on {told}.\n"
     )
 
 
@@ -178,15 +188,15 @@ def fill(path: Path, text: str) -> None:
 
 def readme_block(stored: Any, figures: dict[str, Figure]) -> str:
     """The short form."""
-    results, rounds, machine = stored
-    return summary_table(figures, results) + "\n" + machine_lines(machine, rounds)
+    results, facts = stored
+    return summary_table(figures, results) + "\n" + machine_lines(facts, results)
 
 
 def docs_block(stored: Any, figures: dict[str, Figure], picture: str | None) -> str:
     """The long form: summary, targets, picture, and every peer of every figure."""
-    results, rounds, machine = stored
+    results, facts = stored
     parts = [
-        machine_lines(machine, rounds),
+        machine_lines(facts, results),
         summary_table(figures, results),
         "### Targets\n",
         target_table(figures, results),

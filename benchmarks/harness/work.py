@@ -42,6 +42,8 @@ class Work:
     """Maps in a row that make one sample."""
     drops: bool = True
     """Whether letting the result go belongs to the time."""
+    pause_s: float = 0.0
+    """For how long everybody rests before each call; not part of the time."""
 
     @property
     def input_nbytes(self) -> int:

@@ -24,13 +24,13 @@ class Peer:
     x: Array
     y: Array | None = None
 
-    def __init__(self, name: str, work: Work, workers: int, items: int | None = None) -> None:
+    def __init__(self, name: str, work: Work, workers: int) -> None:
         self.name = name
         self.work = work
         self.workers = workers
         self.n = work.shape[0]
         if work.verb in ("ranges", "rows") and work.func in CHEAP:
-            self.n = min(self.n, items or self.most)
+            self.n = min(self.n, self.most)
         self.shape = (self.n, *work.shape[1:])
         if work.verb == "load":
             self.path = self._save()

@@ -11,6 +11,11 @@ from harness.work import Array
 class Serial(Peer):
     """The definition of every result, and the reference of every speed-up."""
 
+    def shorten(self, n: int) -> None:
+        """Do the first items only: what peers that do no more have to return."""
+        self.n = n
+        self.x = self.whole[:n]
+
     def touch(self) -> Array:
         """Stamp everything."""
         self.work.func(self.x)
@@ -52,6 +57,7 @@ class Serial(Peer):
         """A file needs no array."""
         if self.work.verb != "load":
             super().place_data()
+            self.whole = self.x
 
 
 PEERS = {"serial": Serial}
