@@ -53,6 +53,7 @@ def test_many_calls_see_what_was_written_in_between(team: shmmap.Team) -> None:
 
 
 @pytest.mark.usefixtures("pids")
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")  # people do it all the same
 def test_an_array_that_changes_its_looks_is_another(team: shmmap.Team) -> None:
     x = shmmap.asshared(np.arange(12.0))
     assert shmmap.pmap(len, x.reshape(3, 4), engine=team).tolist() == [4, 4, 4]
