@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from operator import is_not, length_hint
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, Protocol
@@ -241,13 +241,16 @@ class _Kernel:
         self.func = func
         self._clock = clock
         self._is_plain = (
-            isinstance(func, (FunctionType, MethodType))
-            and len(job.inputs) == 1
+            job.verb == "items"
+            and isinstance(func, (FunctionType, MethodType))
+            and [entry.kind for entry in job.inputs] in (["array"], ["items"])
             and clock is None
             and self._streams is None
             and not (job.keep_going or job.retries)
         )
-        """Whether a chunk's items may be gone through in a plain loop, see `left_over`."""
+        """Whether items are gone through in a plain loop rather than by `iterate`: it is quicker. The
+        interpreter calls a function written in Python from a loop without leaving its own, which takes
+        a third of what a call through `map` does. What is written in C gains nothing."""
         self._slicers = [_make_slicer(entry, job.verb) for entry in job.inputs]
         self._mapped = next((j for j, e in enumerate(job.inputs) if e.kind != "whole"), 0)
         self._n = job.n
@@ -297,18 +300,17 @@ class _Kernel:
             return self.func(*args)
         return self.func(*args, rng=self._streams.at(index + self.first_index))
 
-    def left_over(self) -> Iterator[Any] | None:
-        """The items of this chunk not taken yet, if a plain loop over them is as good as `iterate`.
-
-        It is, and quicker: the interpreter calls a function written in Python from a loop without
-        leaving its own, which takes a third of what a call through `map` does. What is written in C
-        gains nothing, and goes through `map`. The iterator knows how many items are left.
-        """
-        items = self.position.items
-        return items if self._is_plain and hasattr(items, "__length_hint__") else None
+    def begin_items(self, k: int, start: int, stop: int) -> Iterator[Any]:
+        """The items of a chunk, for a plain loop. The iterator knows how many are left, see `where`."""
+        items = self._slicers[0](k, start, stop)
+        if type(items) is not np.ndarray and not hasattr(items, "__len__"):
+            items = list(items)
+        iterator: Iterator[Any] = iter(items)
+        self.position.items = iterator
+        return iterator
 
     def note_failure(self, items: Iterator[Any], exc: BaseException) -> None:
-        """Note the index at which the function failed in a loop over `left_over`."""
+        """Note the index at which the function failed in a loop over `begin_items`."""
         self.position.index = self.position.stop - 1 - length_hint(items)
         if isinstance(exc, StopIteration):  # or the loop of somebody above would seem to end
             raise _stop_iteration() from exc
@@ -379,10 +381,8 @@ class GatherKernel(_Kernel):
         position.start, position.stop, position.index = start, stop, -1
         if self.job.verb == "items":
             results: list[Any] = []
-            iterator = self.iterate(k, start, stop)
-            items = self.left_over()
-            if items is not None:
-                func = self.func
+            if self._is_plain:
+                func, items = self.func, self.begin_items(k, start, stop)
                 try:
                     self._held.append((k, [func(item) for item in items]))
                 except BaseException as exc:
@@ -391,7 +391,7 @@ class GatherKernel(_Kernel):
                 return
             try:
                 # list.extend keeps what was appended when the iterator raises, at the speed of C.
-                results.extend(iterator)
+                results.extend(self.iterate(k, start, stop))
             except BaseException:
                 position.index = start + len(results)
                 raise
@@ -521,17 +521,52 @@ class FillKernel(_Kernel):
         position.start, position.stop, position.index = start, stop, -1
         if self._out is None and self._kind == "unknown":
             self._learn_output()
-        if self.job.verb == "items":
-            kind, columns = self._items(k, start, stop)
+        if self._is_plain:
+            kind, columns = self._plain_items(k, start, stop)
+        elif self.job.verb == "items":
+            results = self.iterate(k, start, stop)
+            kind, columns = self._items(start, stop, results, time.perf_counter())
         else:
             kind, columns = self._block(self.call_chunk(k, start, stop), start, stop)
         self._place(k, start, stop, kind, columns)
 
-    def _items(self, k: int, start: int, stop: int) -> tuple[Any, tuple[Array, ...]]:
-        position = self.position
-        results = self.iterate(k, start, stop)
-        i = position.index = start
+    def _plain_items(self, k: int, start: int, stop: int) -> tuple[Any, tuple[Array, ...]]:
+        """Columns of a chunk; numbers, and nothing, in a plain loop, others as they come."""
+        func, items = self.func, self.begin_items(k, start, stop)
         began = time.perf_counter()
+        values: list[Any] = []
+        try:
+            first = func(next(items))
+            is_number = type(first) in _NUMBERS
+            if start == 0 and self._kind == "unknown" and (first is None or is_number):
+                self._propose(*split_result(first), began, stop)
+            if first is None:
+                for item in items:
+                    result = func(item)
+                    if result is not None:
+                        check_kind(split_result(result)[0], 1, None, 1)
+                return None, ()
+            if is_number:
+                values = [first, *[func(item) for item in items]]
+        except BaseException as exc:
+            self.note_failure(items, exc)
+            raise
+        if is_number:
+            return "array", (self._scalars(values, start),)
+        return self._items(start, stop, chain((first,), map(func, items)), began)
+
+    def _propose(self, kind: Any, cells: tuple[Any, ...], began: float, count: int) -> None:
+        """Tell the form of index 0's result, the first of so many."""
+        columns = [as_column(cell) for cell in cells]
+        left = (time.perf_counter() - began) * count
+        form = Form(kind, tuple((c.shape, c.dtype) for c in columns))
+        self.port.propose(form, left > PROPOSE_S)
+
+    def _items(
+        self, start: int, stop: int, results: Iterator[Any], began: float
+    ) -> tuple[Any, tuple[Array, ...]]:
+        position = self.position
+        i = position.index = start
         values: list[Any] = []
         try:
             first = next(results, _NO_RESULT)
@@ -544,14 +579,7 @@ class FillKernel(_Kernel):
                 raise _stop_iteration()
             kind, cells = split_result(first)
             if start == 0 and self._kind == "unknown":
-                columns = [as_column(cell) for cell in cells]
-                left = (time.perf_counter() - began) * (stop - start)
-                form = Form(kind, tuple((c.shape, c.dtype) for c in columns))
-                self.port.propose(form, left > PROPOSE_S)
-            items = self.left_over()
-            if kind is None and items is not None:
-                self._go_on_for_nothing(items)
-                return None, ()
+                self._propose(kind, cells, began, stop)
             if kind is None:
                 values += [None] * (i + 1 - start)
                 values.extend(results)
@@ -564,14 +592,6 @@ class FillKernel(_Kernel):
             is_number = type(first) in _NUMBERS or (
                 not isinstance(first, (np.ndarray, tuple)) and np.ndim(first) == 0
             )
-            if is_number and items is not None:
-                func = self.func
-                try:
-                    values = [first, *[func(item) for item in items]]
-                except BaseException as exc:
-                    self.note_failure(items, exc)
-                    raise
-                return kind, (self._scalars(values, start),)
             if is_number and not self.job.keep_going:
                 values.append(first)
                 values.extend(results)
@@ -584,18 +604,6 @@ class FillKernel(_Kernel):
         except BaseException:
             if position.index == start:  # not told more precisely on the way
                 position.index = max(i, start + len(values))
-            raise
-
-    def _go_on_for_nothing(self, items: Iterator[Any]) -> None:
-        """Call the function with each item, as it has returned None for the first."""
-        func = self.func
-        try:
-            for item in items:
-                result = func(item)
-                if result is not None:
-                    check_kind(split_result(result)[0], 1, None, 1)
-        except BaseException as exc:
-            self.note_failure(items, exc)
             raise
 
     def _check_nothing(self, values: list[Any], start: int) -> None:

@@ -62,6 +62,24 @@ def test_automatic_chunks_hold_at_least_one_item(n, item_nbytes, vectorised):
 
 
 @pytest.mark.parametrize(
+    ("n", "size"),
+    [(1, 1), (2048, 1), (2049, 2), (4000, 2), (8191, 4), (8192, 8), (1_000_000, 977)],
+)
+def test_automatic_chunks_of_items_balance_few_and_are_cheap_for_many(n: int, size: int) -> None:
+    assert auto_chunksize(n, 8, vectorised=False) == size
+
+
+def test_automatic_chunks_of_items_are_bounded_in_bytes() -> None:
+    assert auto_chunksize(1_000_000, 1 << 20, vectorised=False) == 8
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+def test_more_items_never_make_smaller_automatic_chunks(vectorised: bool) -> None:
+    sizes = [auto_chunksize(n, 64, vectorised) for n in range(1, 40_000, 7)]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize(
     ("text", "items"), [("1KiB", 128), ("1 kB", 125), ("8", 1), ("2MiB", 262_144), ("0.5KiB", 64)]
 )
 def test_chunk_size_in_bytes(text, items):
