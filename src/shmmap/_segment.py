@@ -46,7 +46,12 @@ ALIGN = 64
 # Asking what is available costs about 50 us; below this an allocation is not worth the question.
 CHECK_NBYTES = 1 << 24
 
+# Smaller than this, a segment has no huge page.
+HUGE_NBYTES = 1 << 21
+
 _SHM_FOLDER = "/dev/shm"
+_SHMEM_ENABLED = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+_MADV_POPULATE_WRITE = 23
 _PREFIX = "shmmap-"
 
 
@@ -304,6 +309,8 @@ def open_nameless(nbytes: int) -> int:
         except AttributeError:  # no memfd_create on this platform
             continue
         try:
+            if nbytes >= HUGE_NBYTES and _wants_advice(fd):
+                populate(map_fd(fd, nbytes), 0, nbytes)
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(fd, 0, nbytes)
             return fd
@@ -323,13 +330,63 @@ def open_nameless(nbytes: int) -> int:
     ) from failure
 
 
+def _wants_advice(fd: int) -> bool:
+    """Whether the system gives huge pages to this segment, but only where they are advised."""
+    try:
+        in_folder = os.fstat(fd).st_dev == os.stat(_SHM_FOLDER).st_dev
+    except OSError:
+        in_folder = False
+    known = _advice.get(in_folder)
+    if known is None:
+        known = _advice[in_folder] = "advise" in (
+            _mount_options() if in_folder else _bracketed(_SHMEM_ENABLED)
+        )
+    return known
+
+
+_advice: dict[bool, bool] = {}
+"""What `_wants_advice` has found out, for segments in `_SHM_FOLDER` and for others."""
+
+
+def _mount_options() -> list[str]:
+    """What the mount of `_SHM_FOLDER` says of huge pages."""
+    try:
+        with open("/proc/self/mounts") as file:
+            options = [line.split()[3] for line in file if line.split()[1] == _SHM_FOLDER]
+    except (OSError, IndexError):
+        return []
+    return [o[5:] for o in ",".join(options[-1:]).split(",") if o.startswith("huge=")]
+
+
+def _bracketed(path: str) -> list[str]:
+    """The value of a setting of the kernel that lists all values, with the one in force in brackets."""
+    try:
+        with open(path) as file:
+            return [file.read().partition("[")[2].partition("]")[0]]
+    except OSError:
+        return []
+
+
+def populate(mapping: mmap.mmap, start: int, nbytes: int) -> None:
+    """Have the pages of an advised mapping allocated, as huge ones if there are any.
+
+    Reserving alone would not: ``fallocate`` knows of no advice, as that belongs to a mapping, and takes
+    small pages for good. What is missing afterwards, reserving notices; here nothing fails.
+    """
+    start -= start % mmap.PAGESIZE
+    try:
+        mapping.madvise(_MADV_POPULATE_WRITE, start, nbytes)
+    except (AttributeError, OSError, ValueError):
+        pass  # Linux before 5.14; or not enough memory
+
+
 def map_fd(fd: int, nbytes: int) -> mmap.mmap:
     """Map all of `fd`; huge pages are advised always, which costs nothing where they are off."""
     if sys.version_info >= (3, 13):
         mapping = mmap.mmap(fd, nbytes, trackfd=False)
     else:
         mapping = mmap.mmap(fd, nbytes)
-    if nbytes >= 1 << 21 and hasattr(mmap, "MADV_HUGEPAGE"):
+    if nbytes >= HUGE_NBYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         try:
             mapping.madvise(mmap.MADV_HUGEPAGE)
         except OSError:
@@ -358,6 +415,8 @@ def _reuse(nbytes: int) -> Segment | None:
     try:
         if missing >= CHECK_NBYTES and available()[0] < missing:
             raise MemoryError
+        if missing >= HUGE_NBYTES and _wants_advice(segment.fd):
+            populate(segment.map, segment.touched, missing)
         os.posix_fallocate(segment.fd, 0, segment.nbytes)
     except (OSError, MemoryError):
         with _lock:

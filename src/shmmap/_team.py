@@ -530,6 +530,10 @@ class Team(Executor):
                 self._admit(*self._waiting.popleft())
             if self._lingering:
                 self._let_go()
+            while (
+                self._controls and self._slots is None
+            ):  # it failed, and went home before its maps
+                self._controls.pop().close()
             self._idle_since = time.monotonic()
             self.shelf.purge(run.seq)
             self._purge_orphans()
@@ -767,12 +771,17 @@ class Team(Executor):
         self._wake()
 
     def _give_up(self) -> None:
-        """The attendant has failed: nobody would tell of deaths any more."""
+        """The attendant has failed: nobody would tell of deaths any more, nor resolve a future."""
         with self._lock:
             self._closed = True
             for run in self._runs.values():
                 run.broken = True
                 run.ring()
+            self._fail_tasks(_team_failed)
+            while self._submitted:
+                _, (task, *_) = self._submitted.popitem()
+                task.future.set_exception(_team_failed())
+            self._go_home()
 
     def _watch(self) -> _Watch | None:
         """What the attendant waits for; None if all have gone home."""
@@ -1238,6 +1247,10 @@ class _StartError:
 
     def __call__(self) -> Exception:
         return restore_exception(self._report, "the initializer", "as a worker started")
+
+
+def _team_failed() -> Exception:
+    return RuntimeError("the team failed; see the traceback of its attendant thread")
 
 
 def _chain(retry: Future[Any], future: Future[Any]) -> None:

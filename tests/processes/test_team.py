@@ -9,6 +9,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -423,3 +424,37 @@ class TestPreload:
                 shmmap.Team(workers=1, preload=wrong)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="preload"):
             shmmap.Team(workers=1, preload=["wave"], start="fork")
+
+
+@pytest.mark.parametrize("start", ["clean", "fork"])
+def test_attendant_that_fails_ends_everything(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map and a submitted function raise, the workers end, and the team is closed."""
+    told: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    team = shmmap.Team(workers=2, start=start)
+    begun = shmmap.zeros(3, bool)
+
+    def func(i: Any) -> Any:
+        begun[i] = True
+        time.sleep(60)
+
+    assert list(team.map(functions.double, range(4))) == [0, 2, 4, 6]
+    pids = [member.pid for member in team._members.values()]
+    future = team.submit(func, 0)
+    work = shmmap.pmap(func, range(1, 3), engine=team, chunksize=1, wait=False)
+    wait_until(lambda: begun[0] and begun[1:].any())
+
+    def fail(*args: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(shmmap.Team, "_handle", fail)
+    with in_time():
+        team._wake()
+        for each in (future, work):
+            with pytest.raises(RuntimeError, match="attendant"):
+                each.result(60)
+        wait_dead(*pids)
+    assert [each.exc_type for each in told] == [ZeroDivisionError]
+    told.clear()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        team.submit(func, 0)
