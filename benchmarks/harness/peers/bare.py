@@ -6,14 +6,19 @@ limit of what Python processes on this hardware can do.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from harness.peers.base import Peer
 from harness.work import Array
+
+POUR_NBYTES = 1 << 24
+"""Fresh outputs from here on are written through their descriptor."""
 
 
 class Crew:
@@ -30,6 +35,7 @@ class Crew:
             pid = os.fork()
             if pid == 0:
                 try:
+                    _keep_freed_memory()
                     for fd in (ours, *self._wake):
                         os.close(fd)
                     while os.read(wake, 1):
@@ -65,8 +71,8 @@ class Crew:
 class Bare(Peer):
     """Warm workers over mappings they inherited.
 
-    A fresh output is the inherited file cut to nothing and grown again, mapped anew by everybody:
-    its pages are touched for the first time by the workers.
+    A fresh output is the inherited file cut to nothing and reserved again. Large results are written
+    through its descriptor: whole pages are then neither cleared nor faulted in, as storing would.
     """
 
     crew: Crew | None = None
@@ -99,7 +105,7 @@ class Bare(Peer):
         assert self.crew is not None
         if self.y is None and self.work.result is not None:
             os.ftruncate(self.file, 0)
-            os.ftruncate(self.file, self.work.result_nbytes)
+            os.posix_fallocate(self.file, 0, self.work.result_nbytes)
         y = self._output()
         self.crew.call()
         return y
@@ -122,13 +128,25 @@ class Bare(Peer):
         return self._call()
 
     def place(self) -> Array:
-        """Copy into a fresh mapping."""
-        y = self.allocate(self.shape, "f8")
-        np.copyto(y, self.x)
+        """Written to fresh pages by a thread per worker: a forked process does not see the array."""
+        fd = os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR)
+        os.posix_fallocate(fd, 0, self.work.result_nbytes)
+        data = memoryview(self.x).cast("B")
+
+        def write(pair: tuple[int, int]) -> None:
+            start, stop = (8 * i for i in pair)
+            while start < stop:
+                start += os.pwrite(fd, data[start:stop], start)
+
+        with ThreadPoolExecutor(self.workers) as threads:
+            list(threads.map(write, self.parts()))
+        y = _mapped(fd, self.shape, "f8")
+        os.close(fd)
         return y
 
     def _body(self) -> Callable[[int, int], None]:
-        func, x, n, lseek = self.work.func, self.x, self.n, os.lseek
+        func, x, n, lseek, write = self.work.func, self.x, self.n, os.lseek, self._write
+        is_poured = self.y is None and self.work.result_nbytes >= POUR_NBYTES
         parts, cur = self.parts(), os.SEEK_CUR
         if self.work.verb == "touch":
 
@@ -148,11 +166,13 @@ class Bare(Peer):
             limits = self.block_ranges()
 
             def blocks(rank: int, tickets: int) -> None:
-                y = self._output()
-                assert y is not None
+                y = None if is_poured else self._output()
                 while (ticket := lseek(tickets, 1, cur)) <= len(limits):
                     start, stop = limits[ticket - 1]
-                    y[start:stop] = func(x[start:stop])
+                    if y is None:
+                        write(start, func(x[start:stop]))
+                    else:
+                        y[start:stop] = func(x[start:stop])
 
             return blocks
         limits = self.row_ranges()
@@ -161,7 +181,10 @@ class Bare(Peer):
             y = self._output()
             while (ticket := lseek(tickets, 1, cur)) <= len(limits):
                 start, stop = limits[ticket - 1]
-                if y is None:
+                if is_poured and y is not None and y.ndim > 1:
+                    for i in range(start, stop):
+                        write(i, func(x[i]))
+                elif y is None:
                     for row in x[start:stop]:
                         func(row)
                 elif y.ndim == 1:
@@ -171,6 +194,22 @@ class Bare(Peer):
                         y[i] = func(x[i])
 
         return rows
+
+    def _write(self, start: int, part: Array) -> None:
+        """Write what belongs to the indices from `start` on."""
+        assert self.work.result is not None
+        at = start * (self.work.result_nbytes // self.work.result[0][0])
+        data = memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self.file, data[done:], at + done)
+
+
+def _keep_freed_memory() -> None:
+    """Have malloc keep what a function frees: in a small process it would be faulted in at every call."""
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(-3, 1 << 24)  # M_MMAP_THRESHOLD
+    mallopt(-1, 1 << 25)  # M_TRIM_THRESHOLD
 
 
 def _mapped(fd: int, shape: tuple[int, ...], dtype: str) -> Array:

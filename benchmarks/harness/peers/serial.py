@@ -34,15 +34,17 @@ class Serial(Peer):
             for row in self.x:
                 func(row)
             return None
+        if len(self.work.result[0]) > 1:
+            y = self.result_array()
+            for i, row in enumerate(self.x):
+                y[i] = func(row)
+            return y
         return stacked([func(row) for row in self.x])
 
     def blocks(self) -> Array:
-        """One call, as NumPy users write it."""
+        """One call, as NumPy users write it; copying it to where an earlier result lay helps nobody."""
         result: Array = self.work.func(self.x)
-        if self.y is None:
-            return result
-        self.y[...] = result
-        return self.y
+        return result
 
     def place(self) -> Array:
         """Copy within private memory: nothing is shared."""
