@@ -42,7 +42,7 @@ MOST_NBYTES = 256 << 20
 MOST_ITEMS = {"item": 400_000, "chunk": 1 << 24}
 MOST_CHUNKS = 20_000
 """More than this many chunks cannot be best, and take their time."""
-SERIAL_S = 0.1
+SERIAL_S = 0.25
 """Serial time of one map, where items are cheap enough to choose."""
 BOUND = 1.1
 FEW, MANY = 5, 9
