@@ -37,7 +37,7 @@ PROPOSE_S = 2e-4
 # Results a worker may keep while the output is not known yet, before it waits for it.
 HELD_NBYTES = 1 << 26
 # Up to this much is handed over as it is when there are no more tickets, rather than wait for the output.
-SHIP_NBYTES = 1 << 20
+SHIP_NBYTES = 1 << 18
 # What may be handed over and not written yet, where the caller writes: less, and workers wait although the
 # caller could write on; more only takes memory. A chunk larger than this goes alone.
 HAND_NBYTES = 1 << 23
