@@ -447,7 +447,6 @@ class _ProcessWork(Run):
     def _abandon(self) -> None:
         """Any exception in the waiting thread: stop, wait a little, end those still inside."""
         control = self.control
-        self._is_reusable = False
         if control is None:
             with Uninterrupted():
                 self._close()
@@ -455,6 +454,8 @@ class _ProcessWork(Run):
         control.stop(self._task.plan.chunks, ABANDONED)
         if self.spec is None:
             self._ranks = []  # it was not sent to anybody, so nobody is to leave it
+        else:
+            self._is_reusable = False
         deadline = time.monotonic() + GRACE_S
         try:
             while time.monotonic() < deadline and any(map(self._is_inside, self._ranks)):
