@@ -219,7 +219,8 @@ def hand_over(
                 keep.extend(each.keep)
             keep.append(blob)
             segments = frozenset().union(*(each.segments for each in packed))
-            entry = Input("items", blob, 0, offsets, segments)
+            by_value = any(each.by_value for each in packed)
+            entry = Input("items", blob, 0, offsets, segments, by_value=by_value)
             data = blob
         handed.append(entry._replace(data=data))
     return tuple(handed), tuple(keep)

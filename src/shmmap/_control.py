@@ -81,6 +81,13 @@ _RECORD = struct.Struct("<7q")
 _DRAIN_NBYTES = 1024 * _RECORD.size
 
 
+def has_data(fd: int, patience_s: float = 0.0) -> bool:
+    """Whether there is something to read, or the end, or will be within so many seconds."""
+    poll = select.poll()  # `select.select` takes no descriptor above 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0.0, patience_s) * 1000))
+
+
 def count_done(marks: bytes | bytearray) -> int:
     """Number of chunks done according to a ledger."""
     return marks.count(DONE) + marks.count(HANDED) + marks.count(NOTHING)
@@ -181,7 +188,7 @@ class ControlBlock:
 
         Whole ones, should something else be among them.
         """
-        while select.select([self.pipe_read], [], [], patience)[0]:
+        while has_data(self.pipe_read, patience):
             data = os.read(self.pipe_read, _DRAIN_NBYTES)
             yield from unpack_records(data[: len(data) // _RECORD.size * _RECORD.size])
 

@@ -18,6 +18,7 @@ import hashlib
 import sys
 import threading
 import types
+from collections.abc import Iterable, Mapping
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -45,6 +46,8 @@ class _Parts(NamedTuple):
     """Each has to be a constant."""
     labels: list[Any]
     """Names and annotations: enough that they are the same objects."""
+    walked: dict[int, Any]
+    """The functions whose own parts are among these, by identity."""
 
 
 class _Known(NamedTuple):
@@ -101,7 +104,7 @@ def pack_function(func: Any) -> PackedFunction:
             _importable[id(func)] = (func, function)
         return function
     function = PackedFunction(packed, digest, True)
-    if key is not None and all(map(_is_constant, parts.values)):
+    if key is not None and all(_is_constant(part, parts.walked) for part in parts.values):
         with _lock:
             _known.pop(key, None)
             while len(_known) >= _KNOWN_MOST:
@@ -110,13 +113,32 @@ def pack_function(func: Any) -> PackedFunction:
     return function
 
 
+_BY_REFERENCE = (types.FunctionType, types.BuiltinFunctionType, type, np.ufunc)
+
+
 def is_importable(func: Any) -> bool:
-    """Whether a worker gets this very function by importing its module."""
+    """Whether a worker gets this very function or class by importing its module."""
     module = sys.modules.get(getattr(func, "__module__", None) or "")
     name = str(getattr(func, "__qualname__", "") or getattr(func, "__name__", ""))
     if module is None or module.__name__ == "__main__" or "." in name:
         return False
-    return getattr(module, name, None) is func and getattr(module, "__spec__", None) is not None
+    if getattr(module, name, None) is not func or getattr(module, "__spec__", None) is None:
+        return False
+    if _travels_by_value(module.__name__):
+        return False
+    if isinstance(func, _BY_REFERENCE):
+        return True
+    try:  # other objects may bear a name as well: those that pickle by reference say so by a string
+        return isinstance(func.__reduce_ex__(5), str)
+    except Exception:
+        return False
+
+
+def _travels_by_value(module: str) -> bool:
+    """Whether the user told cloudpickle to pickle what is in a module by value."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    registered = cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else ()
+    return any(f"{module}.".startswith(f"{name}.") for name in registered)
 
 
 def name_of(func: Any) -> str:
@@ -140,7 +162,7 @@ def cannot_pickle(func: Any, exc: BaseException) -> TypeError:
 def _are_same(earlier: _Parts, now: _Parts) -> bool:
     return all(
         len(then) == len(those) and all(map(is_, then, those))
-        for then, those in zip(earlier, now, strict=True)
+        for then, those in ((earlier.values, now.values), (earlier.labels, now.labels))
     )
 
 
@@ -149,28 +171,23 @@ def _parts_of(func: Any) -> tuple[Any, _Parts]:
 
     The key is None where that cannot be told.
     """
-    parts = _Parts([], [])
+    parts = _Parts([], [], {})
     # cloudpickle adds the submodules of packages that are imported by now.
     modules = len(sys.modules)
     if type(func) is types.FunctionType:
-        _add_function(func, parts, set())
+        _add_function(func, parts)
         return (func.__code__, modules), parts
     if type(func) is functools.partial and not func.__dict__:
         inner = func.func
-        parts.values.extend(func.args)
-        parts.values.extend(func.keywords.values())
-        if type(inner) is types.FunctionType:
-            _add_function(inner, parts, set())
-        else:
-            parts.values.append(inner)
+        _add_values((inner, *func.args, *func.keywords.values()), parts)
         key = (getattr(inner, "__code__", None), modules, len(func.args), *func.keywords)
         return key, parts
     return None, parts
 
 
-def _add_function(func: types.FunctionType, parts: _Parts, seen: set[int]) -> None:
-    """Add what a function by value consists of, functions of the same kind that it names included."""
-    seen.add(id(func))
+def _add_function(func: types.FunctionType, parts: _Parts) -> None:
+    """Add what a function by value consists of, functions by value that it refers to included."""
+    parts.walked[id(func)] = func
     code, namespace = func.__code__, func.__globals__
     values: list[Any] = [code, func.__defaults__]
     for cell in func.__closure__ or ():
@@ -187,18 +204,23 @@ def _add_function(func: types.FunctionType, parts: _Parts, seen: set[int]) -> No
     if func.__dict__:
         parts.labels.extend(func.__dict__)
         values += func.__dict__.values()
-    parts.values.extend(values)
     parts.labels.extend((func.__name__, func.__qualname__, func.__doc__, func.__module__))
     if func.__annotations__:
         parts.labels.extend(func.__annotations__)
         parts.labels.extend(func.__annotations__.values())
+    _add_values(values, parts)
+
+
+def _add_values(values: Iterable[Any], parts: _Parts) -> None:
+    """Add values, and what the functions by value among them consist of, in tuples as well."""
     for value in values:
-        if (
-            type(value) is types.FunctionType
-            and (value.__globals__ is namespace or value.__module__ == "__main__")
-            and id(value) not in seen
-        ):
-            _add_function(value, parts, seen)
+        parts.values.append(value)
+        kind = type(value)
+        if kind is types.FunctionType:
+            if id(value) not in parts.walked and not is_importable(value):
+                _add_function(value, parts)
+        elif kind is tuple or kind is frozenset:
+            _add_values(value, parts)
 
 
 def _find_globals(code: types.CodeType) -> tuple[str, ...]:
@@ -211,23 +233,23 @@ def _find_globals(code: types.CodeType) -> tuple[str, ...]:
             if instruction.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"):
                 names[instruction.argval] = None
         waiting += [const for const in each.co_consts if isinstance(const, types.CodeType)]
-    while len(_globals_of) >= _IMPORTABLE_MOST:
-        _globals_of.pop(next(iter(_globals_of)), None)
-    _globals_of[code] = tuple(names)
-    return _globals_of[code]
+    found = tuple(names)
+    with _lock:
+        while len(_globals_of) >= _IMPORTABLE_MOST:
+            del _globals_of[next(iter(_globals_of))]
+        _globals_of[code] = found
+    return found
 
 
-def _is_constant(part: Any) -> bool:
-    """Whether a part cannot change as long as it is the same object."""
+def _is_constant(part: Any, walked: Mapping[int, Any]) -> bool:
+    """Whether a part cannot change as long as it is the same object, and its own parts are the same."""
     kind = type(part)
     if kind in _ATOMS or part is _MISSING or kind is types.CodeType:
         return True
     if kind is str or kind is bytes:
         return len(part) <= _CONSTANT_MOST
     if kind is tuple or kind is frozenset:
-        return len(part) <= _CONSTANT_MOST and all(map(_is_constant, part))
+        return len(part) <= _CONSTANT_MOST and all(_is_constant(each, walked) for each in part)
     if kind is types.ModuleType:
         return part.__name__ != "__main__" and sys.modules.get(part.__name__) is part
-    if kind is types.FunctionType and part.__module__ == "__main__":
-        return True  # its own parts are among the others
-    return callable(part) and is_importable(part)
+    return id(part) in walked or is_importable(part)

@@ -60,6 +60,8 @@ class Input(NamedTuple):
     """Items only: segments that their pickles refer to."""
     stencil: Stencil | None = None
     """Arrays only: the neighbours that each chunk gets."""
+    by_value: bool = False
+    """Items only: see `Packed.by_value`."""
 
 
 class Job(NamedTuple):

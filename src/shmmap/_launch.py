@@ -7,7 +7,6 @@ its pid with a pidfd (-1 where the platform has none), and, when it has ended, i
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import struct
@@ -15,6 +14,7 @@ import sys
 import warnings
 from typing import NamedTuple, Protocol
 
+from ._control import has_data
 from ._template import FORKED, REPLY, blas_variables, single_threaded
 from ._worker import Descriptors, run_worker
 
@@ -146,7 +146,7 @@ class TemplateLauncher:
         try:
             pidfd = os.pidfd_open(pid)
             try:
-                if not select.select([pidfd], [], [], 1.0)[0]:
+                if not has_data(pidfd, 1.0):
                     os.kill(pid, signal.SIGKILL)
             finally:
                 os.close(pidfd)

@@ -8,6 +8,7 @@ full socket or pipe does not take waits in the backlog, in order, so that nobody
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import deque
@@ -16,6 +17,7 @@ from typing import Any
 
 from . import _segment
 from ._control import ControlBlock
+from ._interrupts import Uninterrupted
 from ._messages import SEE_LINE, TOKEN_NBYTES, Attach, Drop, Open, Trim, dumps_message, unpack
 from ._relay import Decoders
 from ._surroundings import Surroundings
@@ -25,6 +27,10 @@ __all__ = ["Member"]
 
 # The kernel takes at most 253 descriptors with one message.
 _FDS_MAX = 200
+# Messages it may not have read yet that lie in memory of their own: a call of each open map, and two more.
+_ROOTS_MAX = 32
+# How sending fails where the worker has died, of which the attendant hears by other ways; or was hung up on.
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EBADF)
 # Jobs a worker keeps for calls to come: those of an inner loop, and of the loop around it.
 _JOBS_MAX = 16
 
@@ -51,6 +57,8 @@ class Member:
         self._jobs: dict[int, None] = {}
         """Jobs it keeps, oldest first."""
         self.surroundings: Surroundings | None = None
+        self.roots: deque[Any] = deque(maxlen=_ROOTS_MAX)
+        """Memory that messages lie in which it may not have read yet."""
         self.settled: tuple[Any, ...] | None = None
         """What its last call needed, all of which it has: such a call is one record."""
         self.relayed = 0
@@ -97,8 +105,10 @@ class Member:
 
     def post(self, data: bytes, fds: list[int] | None = None) -> None:
         """Send a message on the line, and wake the worker for it."""
-        self._put(data, fds or [])
-        self._put(SEE_LINE, None)
+        # Both or neither: a message without its record would be taken for the next one's.
+        with Uninterrupted():
+            self._put(data, fds or [])
+            self._put(SEE_LINE, None)
 
     def wake(self, record: bytes) -> None:
         """Send a record that needs nothing else."""
@@ -118,8 +128,9 @@ class Member:
                 self.line.send(data)
         except BlockingIOError:
             return False
-        except OSError:
-            pass  # it has died: the attendant hears of it by other ways
+        except OSError as exc:
+            if exc.errno not in _GONE:
+                raise
         return True
 
     def clogged(self) -> int:

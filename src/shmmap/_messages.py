@@ -234,6 +234,8 @@ class Packed(NamedTuple):
     """What must stay alive until it was used: shared copies made for it."""
     placed: int = 0
     """Bytes of private arrays that were copied into shared memory for it."""
+    by_value: bool = False
+    """Something of ``__main__`` is in it by value: unpickling it writes into the worker's ``__main__``."""
 
 
 Copies = dict[Any, tuple[Any, Any]]
@@ -382,7 +384,13 @@ def _pack(obj: Any, copies: Copies | None) -> Packed:
     file = io.BytesIO()
     pickler = _pickler_class(file, copies)
     pickler.dump(obj)
-    return Packed(file.getvalue(), frozenset(pickler.segments), tuple(pickler.keep), pickler.placed)
+    return Packed(
+        file.getvalue(),
+        frozenset(pickler.segments),
+        tuple(pickler.keep),
+        pickler.placed,
+        pickler.by_value,
+    )
 
 
 class _JobPickler(pickle.Pickler):

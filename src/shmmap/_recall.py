@@ -9,6 +9,7 @@ for every call.
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from typing import Any, NamedTuple
 
@@ -46,6 +47,8 @@ class _Entry(NamedTuple):
 
 
 _entries: dict[Any, _Entry] = {}
+_lock = threading.Lock()
+"""Held to add to them; looking one up takes none."""
 _job_ids = itertools.count(1)
 
 
@@ -121,7 +124,8 @@ def remember(request: Request, options: Options, bound: Bound) -> Bound:
     bound = bound._replace(memo=Memo(next(_job_ids)))
     seen = [_Seen(weakref.ref(a), a.shape, a.strides, a.dtype, a.flags.writeable) for a in arrays]
     kinds = tuple((entry.kind, entry.axis, entry.stencil) for entry in bound.inputs)
-    while len(_entries) >= _MOST:
-        _entries.pop(next(iter(_entries)), None)
-    _entries[key] = _Entry(bound._replace(inputs=(), outs=()), kinds, tuple(seen))
+    with _lock:
+        while len(_entries) >= _MOST:
+            del _entries[next(iter(_entries))]
+        _entries[key] = _Entry(bound._replace(inputs=(), outs=()), kinds, tuple(seen))
     return bound

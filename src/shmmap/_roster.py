@@ -81,10 +81,6 @@ class Roster:
         """A worker is given a call."""
         self.seats[rank].calls[seq] = again
 
-    def has_left(self, rank: int, seq: int, last: int) -> bool:
-        """Whether a worker that has left all its calls up to `last` had this one."""
-        return seq <= last and seq in self.seats[rank].calls
-
     def left(self, rank: int, seq: int) -> None:
         """A worker has left all its calls up to `seq`."""
         calls = self.seats[rank].calls

@@ -78,6 +78,8 @@ class CallSpec(NamedTuple):
     surroundings: Surroundings
     needs: tuple[Any, ...] | None
     """All a worker has to have to take part; None: something is sent in any case."""
+    writes_main: bool
+    """Unpickling it writes into ``__main__`` there, so that a function kept from before may be outdated."""
 
 
 class Run:
@@ -113,5 +115,5 @@ class Run:
         if self.doorbell >= 0:
             try:
                 os.write(self.doorbell, Record(0, 0, LEAVE, 0, 0, 0, 0, 0).pack())
-            except BlockingIOError:
-                pass  # the pipe is full: that thread is awake
+            except OSError:
+                pass  # the pipe is full: that thread is awake; or it has just gone

@@ -36,6 +36,8 @@ class Surroundings(NamedTuple):
 
 
 _last: Surroundings | None = None
+_told_levels: set[str] = set()
+"""Loggers that have the level they have because `apply` was told so."""
 _environment_version = 0
 _hooked = False
 
@@ -101,8 +103,12 @@ def apply(packed: tuple[Any, ...]) -> None:
     np.seterr(**errors)
     warnings.resetwarnings()
     warnings.filters[:] = filters  # type: ignore[index]
+    for name in _told_levels.difference(name for name, _ in levels):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    _told_levels.clear()
     for name, level in levels:
         logging.getLogger(name or None).setLevel(level)
+        _told_levels.add(name)
 
 
 class Baseline:

@@ -43,6 +43,7 @@ from ._control import (
     ClaimSlots,
     ControlBlock,
     Record,
+    has_data,
     unpack_records,
 )
 from ._errors import WorkerDied
@@ -207,7 +208,7 @@ class Team(Executor):
         self.shelf = Shelf(self._lock, self._members, fetch, wake)
         """Pages and segments that workers made for results."""
         self._strays: deque[tuple[bytes, bytes, Any]] = deque()
-        self._surroundings: tuple[Surroundings, bytes] | None = None
+        self._surroundings: tuple[Surroundings, Payload, Any] | None = None
         self._relay_arrived = threading.Condition(self._lock)
         self._idle_since = time.monotonic()
         self._closed = False
@@ -315,13 +316,13 @@ class Team(Executor):
         initializer = self._initializer_payload
         if self._initializer is not None and initializer is not None:
             member.attach(self._initializer.segments | initializer.segments())
-        member.surroundings = snapshot()
+        surroundings = self._tell_surroundings(member, snapshot())
         start = Start(
             member.rank,
             initializer,
             self.blas_threads,
             self._memory_limit,
-            self._pack_surroundings(member.surroundings),
+            surroundings,
             member.token,
         )
         member.post(dumps_message(start))
@@ -333,10 +334,15 @@ class Team(Executor):
             for fd in fds:
                 os.close(fd)
 
-    def _pack_surroundings(self, now: Surroundings) -> bytes:
+    def _tell_surroundings(self, member: Member, now: Surroundings) -> Payload:
+        """The caller's surroundings, for a message to a worker, which has what they need from now on."""
         if self._surroundings is None or self._surroundings[0] != now:
-            self._surroundings = (now, pack(pack_surroundings(now)).data)
-        return self._surroundings[1]
+            self._surroundings = (now, *make_payload(pack(pack_surroundings(now)).data))
+        _, payload, root = self._surroundings
+        member.attach(payload.segments())
+        member.surroundings = now
+        member.roots.append(root)
+        return payload
 
     # ------------------------------------------------ runs (caller's threads)
 
@@ -375,11 +381,13 @@ class Team(Executor):
         """
         with self._lock:
             self._runs.pop(run.seq, None)
+            run.vacated.clear()  # who had left the round before takes part in this one
             self.shelf.purge(run.seq)
             self._seq += 1
             run.seq = self._seq
             self._runs[run.seq] = run
-            self._check_usable()
+            if self._closed and self._attendant is None:
+                self._check_usable()  # else it began before the end, which waits for it
             self._ensure(workers)
             run.spec = spec
             for rank in range(workers):
@@ -421,9 +429,7 @@ class Team(Executor):
             func = None
         surroundings = None
         if member.surroundings != spec.surroundings:
-            data = self._pack_surroundings(spec.surroundings)
-            surroundings = Payload(data)
-            member.surroundings = spec.surroundings
+            surroundings = self._tell_surroundings(member, spec.surroundings)
         knows_job, forget = member.remember_job(spec.job_id)
         call = Call(
             seq,
@@ -442,6 +448,8 @@ class Team(Executor):
         )
         member.post(dumps_message(call))
         member.settled = spec.needs
+        if spec.writes_main:
+            member.last_function = b""
         if member.clogged() >= 0:
             self._wake()
 
@@ -560,8 +568,17 @@ class Team(Executor):
         """Take note of what a worker says about a call that nobody waits for any more."""
         if record.kind == KEPT:
             _segment.mark_kept(record.first)
-        else:
-            self.shelf.skip(record)
+            return
+        if record.kind == ERROR and record.first < 0:
+            self.distrust(record.rank)
+        self.shelf.skip(record)
+
+    def distrust(self, rank: int) -> None:
+        """A worker could not load what it was sent: who knows what it has."""
+        with self._lock:
+            member = self._members.get(rank)
+            if member is not None:
+                member.distrust()
 
     def _purge_orphans(self) -> None:
         if self.shelf.has_orphans:
@@ -681,12 +698,11 @@ class Team(Executor):
                 segments,
                 snapshot(),
                 None,
+                True,
             )
             self._submitted[self._seq] = (task, member.rank, (root,))
             member.submitted += 1
             self._roster.assign(member.rank, self._seq, again=False)
-            # The function's pickle writes into __main__, so the one loaded before may be outdated.
-            member.last_function = b""
             self._send_call(member, self._seq, spec)
 
     def _resolve(self, seq: int, record: Record | None, error: BaseException | None) -> None:
@@ -1027,8 +1043,11 @@ class Team(Executor):
         assert self._slots is not None
         rank = member.rank
         slot = self._slots.slot(rank)
+        # Not of the seat, where calls that were left are forgotten.
         over = [
-            run for seq, run in self._runs.items() if self._roster.has_left(rank, seq, slot[LEFT])
+            run
+            for seq, run in self._runs.items()
+            if run.spec is not None and rank < run.spec.team and seq <= slot[LEFT]
         ]
         for run in over:  # it had left, but may not have counted as one that has
             run.vacated.append(rank)
@@ -1113,7 +1132,7 @@ class Team(Executor):
             # Parked workers end by themselves, at once; the lifeline's end kills the others.
             while not member.gone and member.pidfd >= 0:
                 left = max(0.0, deadline - time.monotonic())
-                if select.select([member.pidfd], [], [], left)[0] or left == 0.0:
+                if has_data(member.pidfd, left) or left == 0.0:
                     break
             member.close()
         if self._launcher is not None:

@@ -16,7 +16,6 @@ import gc
 import os
 import pickle
 import random
-import select
 import signal
 import socket
 import sys
@@ -58,6 +57,7 @@ from ._control import (
     ControlBlock,
     Outbox,
     Record,
+    has_data,
 )
 from ._kernel import Form, Job, Kernel, make_kernel
 from ._messages import (
@@ -131,7 +131,7 @@ class Start(NamedTuple):
     """Pickled ``(initializer, initargs)``."""
     blas_threads: int
     memory_limit: int | None
-    surroundings: bytes
+    surroundings: Payload
     token: bytes
     """What everything it sends on its sockets begins with."""
 
@@ -174,7 +174,7 @@ def _hold_lifeline(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     except (AttributeError, OSError):
         return  # not Linux: the aside thread sees the end of its socket
-    if select.select([fd], [], [], 0)[0]:
+    if has_data(fd):
         os._exit(0)  # it closed before we could ask
 
 
@@ -362,7 +362,7 @@ class _Worker:
         thread.start()
         if self._start.memory_limit is not None:
             _limit_memory(self._start.memory_limit)
-        apply(unpack(self._start.surroundings))
+        apply(unpack(read_payload(self._start.surroundings)))
         self._limit_blas()
         if self._start.initializer is not None:
             try:
@@ -406,7 +406,7 @@ class _Worker:
         _current.leave()
         _array.forget_files()
         _stored.forget()
-        slot[FIRST] = slot[STOP] = 0
+        slot[STOP] = slot[FIRST] = 0
         slot[SINCE] = 0
         if control is not None and not control.is_intact():
             if not port.tail:
@@ -537,8 +537,8 @@ class _Worker:
                 if first >= share[1] or words[STOP_AT] < first:
                     break
                 share = (stop, share[1])
+            slot[FIRST] = first  # in this order: half a claim is an empty one
             slot[STOP] = stop
-            slot[FIRST] = first
             port.release_spec()
             began = now()
             for ticket in range(first, stop):
@@ -790,7 +790,7 @@ class _Port:
         while control.words[READY] == UNKNOWN:
             if control.words[STOP_AT] < top:
                 return None
-            select.select([self._worker._wake], [], [], 0.01)
+            has_data(self._worker._wake, 0.01)
         return self.poll_output()
 
     def _receive_output(self) -> Any:

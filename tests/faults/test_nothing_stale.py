@@ -264,3 +264,109 @@ def test_results_of_functions_by_name(team: Any) -> None:
     for i in range(20):
         a[:] = i
         assert_same(np.array(shmmap.pmap(functions.double, a, engine=team)), np.full(100, 2.0 * i))
+
+
+def test_41_globals_that_items_brought_along(team: Any, tmp_path: Path) -> None:
+    """What the pickle of an item writes into ``__main__`` there is not what a kept function reads."""
+    printed = run_program(
+        tmp_path,
+        """
+        import operator
+        G = 1
+        def f(x):
+            return x * G
+        def g():
+            return G
+        with shmmap.Team(workers=2) as team:
+            seen = []
+            seen += shmmap.pmap(f, [1, 1], engine=team)
+            G = 2
+            seen += shmmap.pmap(operator.call, [g, g], engine=team)
+            G = 1
+            seen += shmmap.pmap(f, [1, 1], engine=team)
+        print(seen)
+        """,
+    )
+    assert printed == "[1, 1, 2, 2, 1, 1]\n"
+
+
+def test_41_a_helper_that_is_a_default(tmp_path: Path) -> None:
+    """And one in a tuple, and in a partial: what they read is seen to change, too."""
+    printed = run_program(
+        tmp_path,
+        """
+        import functools
+        G = 1
+        def f(x):
+            return x * G
+        def by_default(x, f=f):
+            return f(x)
+        FUNCS = (f,)
+        def by_tuple(x):
+            return FUNCS[0](x)
+        def apply(f, x):
+            return f(x)
+        for G in (1, 2, 3):
+            for func in (by_default, by_tuple, functools.partial(apply, f)):
+                print(*shmmap.pmap(func, [1, 10]), end=" ")
+        """,
+    )
+    assert printed.split() == [str(x * G) for G in (1, 2, 3) for _ in range(3) for x in (1, 10)]
+
+
+def test_a_function_that_does_not_load_poisons_nothing(team: Any, tmp_path: Path) -> None:
+    """The same call fails in the same way again, and others over the same arrays work."""
+    (tmp_path / "gone.py").write_text("def f(x):\n    return x\n")
+    x = shmmap.asshared(np.arange(4.0))
+    import sys
+
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import gone  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(tmp_path))
+        (tmp_path / "gone.py").unlink()
+    if team._start == "fork":
+        del sys.modules["gone"]
+        assert_same(shmmap.pmap(functions.double, x, engine=team), x * 2)
+        sys.modules["gone"] = gone
+    try:
+        for _ in range(3):
+            with in_time(), pytest.raises(ModuleNotFoundError, match="gone"):
+                shmmap.pmap(gone.f, x, engine=team)
+            assert_same(shmmap.pmap(np.sqrt, x, engine=team), np.sqrt(x))
+            assert_same(shmmap.pmap(lambda i: i + 1, x, engine=team), x + 1)
+    finally:
+        del sys.modules["gone"]
+    assert_next_map_works(team)
+
+
+def test_surroundings_of_any_size(team: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment larger than what a socket takes at once, from the start and later."""
+
+    def lengths(i: int) -> list[int]:
+        return [len(os.environ.get(name, "")) for name in ("SHMMAP_A", "SHMMAP_B")]
+
+    monkeypatch.setenv("SHMMAP_A", "a" * 120_000)
+    monkeypatch.setenv("SHMMAP_B", "b" * 120_000)
+    with in_time():
+        assert shmmap.pmap(lengths, [0, 1], engine=team) == [[120_000, 120_000]] * 2
+    monkeypatch.setenv("SHMMAP_B", "b" * 110_000)
+    with in_time():
+        assert shmmap.pmap(lengths, [0, 1], engine=team) == [[120_000, 110_000]] * 2
+    monkeypatch.delenv("SHMMAP_A")
+    assert shmmap.pmap(lengths, [0, 1], engine=team) == [[0, 110_000]] * 2
+
+
+def test_a_level_that_is_reset(team: Any) -> None:
+    """A logger's level is the caller's, also when that has none of its own any more."""
+    import logging
+
+    logger = logging.getLogger("shmmap.test.levels")
+
+    def level(i: int) -> int:
+        return logging.getLogger("shmmap.test.levels").level
+
+    for each in (logging.ERROR, logging.NOTSET, logging.DEBUG, logging.NOTSET):
+        logger.setLevel(each)
+        assert shmmap.pmap(level, [0, 1], engine=team) == [each] * 2

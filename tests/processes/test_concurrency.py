@@ -280,3 +280,38 @@ class TestInputsAreReleased:
             wait_until(lambda: ref() is None)
         finally:
             gc.enable()
+
+
+def test_maps_that_wait_for_their_turn_are_finished_before_the_end() -> None:
+    """Leaving the block waits for all that was begun in it, however many maps that are."""
+    with shmmap.Team(workers=2) as team:
+        futures = [
+            shmmap.pmap(functions.double, np.arange(50), engine=team, chunksize=1, wait=False)
+            for _ in range(24)
+        ]
+    for future in futures:
+        assert_same(future.result(timeout=20), np.arange(50) * 2)
+
+
+def test_many_open_files(team: Any, tmp_path: Path) -> None:
+    """Descriptors above 1023, which `select` does not take."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip(f"this process may have {hard} descriptors only")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    try:
+        with contextlib.ExitStack() as stack:
+            for k in range(1100):
+                stack.enter_context(open(tmp_path / str(k), "w"))
+            with in_time():
+                assert_same(
+                    shmmap.pmap(functions.double, np.arange(9), engine=team, timeout=20),
+                    np.arange(9) * 2,
+                )
+            with in_time(), pytest.raises(shmmap.WorkerDied):
+                shmmap.pmap(KillSelf(at=3), np.arange(9), engine=team, retries=0, chunksize=1)
+            team.shutdown()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib.machinery
 import math
 import sys
 import types
 from collections.abc import Callable
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,6 +35,18 @@ def outer(shift):
         return helper(x) + shift + y + z + math.pi + len(text)
     return inner
 
+def by_default(x, f=helper):
+    return f(x)
+
+pair = (helper, 1)
+
+def by_tuple(x):
+    return pair[0](x)
+
+def by_partial(x):
+    return twice(x)
+
+twice = functools.partial(helper)
 func = outer(3)
 recursive = lambda n: 1 if n < 2 else n * recursive(n - 1)
 """
@@ -130,6 +144,48 @@ def test_a_change_is_seen(change: Callable[..., None]) -> None:
     change(space, 17)
     after = pack_function(space["func"])
     assert after.digest != before.digest
+
+
+@pytest.mark.parametrize("name", ["by_default", "by_tuple", "by_partial", "twice"])
+@pytest.mark.parametrize("change", [set_global_of_helper])
+def test_a_change_is_seen_however_a_function_is_reached(
+    name: str, change: Callable[..., None]
+) -> None:
+    space = script()
+    bound = functools.partial(space["helper"], space["by_default"])
+    before = pack_function(space[name]), pack_function(bound)
+    change(space, 17)
+    assert pack_function(space[name]).digest != before[0].digest
+    assert pack_function(bound).digest != before[1].digest
+
+
+def test_an_instance_that_looks_like_a_function_is_none() -> None:
+    class Gain:
+        def __init__(self, k: int) -> None:
+            functools.update_wrapper(self, named)
+            self.k = k
+
+        def __call__(self, x: float) -> float:
+            return x * self.k
+
+    module = types.ModuleType("shmmap_test_module")
+    module.__spec__ = importlib.machinery.ModuleSpec("shmmap_test_module", None)
+
+    def named(x: float) -> float:
+        return x
+
+    named.__module__, named.__qualname__ = "shmmap_test_module", "named"
+    sys.modules["shmmap_test_module"] = module
+    try:
+        module.named = gain = Gain(3)  # type: ignore[attr-defined]
+        assert not is_importable(gain)
+        module.named = named  # type: ignore[attr-defined]
+        assert is_importable(named)
+        cloudpickle.register_pickle_by_value(module)
+        assert not is_importable(named)
+        cloudpickle.unregister_pickle_by_value(module)
+    finally:
+        del sys.modules["shmmap_test_module"]
 
 
 def test_a_mutable_value_changes_in_place() -> None:

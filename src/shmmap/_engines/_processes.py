@@ -1,14 +1,13 @@
 """The engine of worker processes: opens a run on a team, waits for it, decides about the dead.
 
-The waiting thread blocks in one read of the run's completion pipe. Records there are doorbells with bulk;
-what is done is in the ledger, who has left is in the claim slots, so that an interrupted wait can still
-find out what must be ended.
+The waiting thread blocks in one read of the run's completion pipe, until the last worker says that all
+have left. What is done is in the ledger, and who has left in the claim slots, so that a wait that was
+interrupted, or in which somebody died, can still find out what is to be waited for or ended.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Iterable
 from concurrent.futures import CancelledError
@@ -38,6 +37,7 @@ from .._control import (
     UNTOLD,
     Record,
     count_done,
+    has_data,
     unpack_records,
 )
 from .._errors import WorkerDied
@@ -101,13 +101,13 @@ class _ProcessWork(Run):
             func, self._digest, self._by_value = pack_function(task.func)
             payload, func_root = make_payload(func.data)
             self._func = payload
-            self._job_id, self._job, self._segments, keep = self._pack_job(task)
+            self._job_id, self._job, self._segments, self._writes_main, keep = self._pack_job(task)
             if func.segments or func_root is not None:
                 self._segments |= func.segments | payload.segments()
             self.keep += [func_root, func.keep, keep, task]
         else:
             self._digest, self._by_value = inherited, False
-            self._job_id, self._job = 0, Payload(b"")
+            self._job_id, self._job, self._writes_main = 0, Payload(b""), False
             self._segments = frozenset()
             self.keep.append(task)
         self._surroundings = snapshot()
@@ -121,8 +121,11 @@ class _ProcessWork(Run):
     # ------------------------------------------------ starting
 
     @staticmethod
-    def _pack_job(task: Task) -> tuple[int, Payload, frozenset[int], Any]:
-        """Job id, job, the segments it needs, what to keep; as they were, if it has come before."""
+    def _pack_job(task: Task) -> tuple[int, Payload, frozenset[int], bool, Any]:
+        """Job id, job, the segments it needs, whether it writes into ``__main__`` there, what to keep.
+
+        As they were, if it has come before.
+        """
         memo = task.memo
         if memo is not None and memo.packed is not None:
             return memo.job_id, *memo.packed, None
@@ -135,10 +138,11 @@ class _ProcessWork(Run):
         payload, root = make_payload(packed.data)
         segments = packed.segments | payload.segments()
         segments = segments.union(*(entry.segments for entry in inputs))
+        writes_main = packed.by_value or any(entry.by_value for entry in inputs)
         if memo is not None and root is None:
-            memo.packed = payload, segments
-            return memo.job_id, payload, segments, None
-        return 0, payload, segments, (root, packed.keep)
+            memo.packed = payload, segments, writes_main
+            return memo.job_id, payload, segments, writes_main, None
+        return 0, payload, segments, writes_main, (root, packed.keep)
 
     def _post(self, todo: list[int] | None) -> None:
         """Begin a round: all chunks, or those that are to be run again."""
@@ -149,7 +153,7 @@ class _ProcessWork(Run):
             control.reset(plan.chunks)
         else:
             control.words[STOP_AT] = plan.chunks
-            control.words[READY] = UNKNOWN
+            control.words[READY] = UNKNOWN if 0 in todo else UNTOLD
             for chunk in todo:
                 control.ledger[chunk] = 0
             control.rewind()
@@ -163,7 +167,7 @@ class _ProcessWork(Run):
             shares = dict(enumerate(plan.shares(workers)))
         self.output = None
         needs = None
-        if self._job_id and self._digest and todo is None:
+        if self._job_id and self._digest and todo is None and not self._writes_main:
             needs = (control.id, self._job_id, self._digest, self._by_value, self._surroundings)
         spec = CallSpec(
             control,
@@ -178,6 +182,7 @@ class _ProcessWork(Run):
             segments,
             self._surroundings,
             needs,
+            self._writes_main,
         )
         self.keep.append(root)
         self._timed_out.clear()
@@ -250,7 +255,7 @@ class _ProcessWork(Run):
             is_doubtful = is_over or self.deaths > 0
             if ticking or is_doubtful or deadline is not None:
                 data = b""
-                if _has_data(pipe, DOUBT_S if is_doubtful else TICK_S):
+                if has_data(pipe, DOUBT_S if is_doubtful else TICK_S):
                     data = os.read(pipe, _READ_NBYTES)
                 self._tick()
             else:
@@ -275,7 +280,8 @@ class _ProcessWork(Run):
                 return
         if not is_over:
             self._is_reusable = False  # somebody may be about to count as the last one
-            while _has_data(pipe, 0):
+        if not self._is_reusable:  # and may have in this round for the one before
+            while has_data(pipe):
                 self._take_records(os.read(pipe, _READ_NBYTES), remaining)
         self._team.wait_relayed(self._ranks)
         while self.relayed:
@@ -323,6 +329,7 @@ class _ProcessWork(Run):
             if record.first == 0:
                 self._let_hand_over()
             if record.first < 0 and self.control is not None:
+                self._team.distrust(record.rank)
                 self.control.stop(self._task.plan.chunks, -1)
         elif record.kind == KEPT:
             _segment.mark_kept(record.first)
@@ -364,8 +371,9 @@ class _ProcessWork(Run):
             begun = [*begun, death.chunk]
         undone = [k for k in dict.fromkeys([*left, *held]) if not control.ledger[k] & 1]
         lost = [k for k in begun if not control.ledger[k] & 1]
-        if 0 in lost:
-            self._let_hand_over()
+        # Whoever was to tell the form of index 0's result may have been the dead one: nobody is to wait for
+        # it. If it is told all the same, so is the output.
+        self._let_hand_over()
         left_to_successor = undone if death.replaced else []
         if death.rank in self._timed_out:
             index = self._timed_out.pop(death.rank)
@@ -452,6 +460,8 @@ class _ProcessWork(Run):
                 self._close()
             return
         control.stop(self._task.plan.chunks, ABANDONED)
+        if control.words[READY] == UNKNOWN:
+            control.words[READY] = UNTOLD
         if self.spec is None:
             self._ranks = []  # it was not sent to anybody, so nobody is to leave it
         else:
@@ -484,11 +494,6 @@ class _ProcessWork(Run):
             _worker.inherited.pop(self._inherited, None)
         if self._own_team:
             self._team.shutdown()
-
-
-def _has_data(fd: int, patience: float) -> bool:
-    """Whether there is something to read, or is within so many seconds."""
-    return bool(select.select([fd], [], [], patience)[0])
 
 
 class ProcessEngine:
