@@ -519,10 +519,11 @@ class _Worker:
             chunk = (
                 position.start // job.chunksize
             )  # not the one asked for, if a kept result failed
-            port.error(exc, chunk, position.index, position.start, position.stop)
             control.ledger[chunk] = FAILED
             if not job.keep_going:
                 control.stop(tickets, chunk)
+            # Last: the caller is woken by this, and sees then that the others have a second left.
+            port.error(exc, chunk, position.index, position.start, position.stop)
 
         if call.redo is not None:
             self._redo(unpack(read_payload(call.redo)), control, kernel, fail)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import shared_memory
 from pathlib import Path
 
@@ -143,11 +143,11 @@ def test_name_that_another_program_made_for_a_moment_is_none(
 ) -> None:
     path = Path(f"/dev/shm/psm_test_{os.getpid()}")
 
-    def gone(token: str) -> set[str]:
+    def gone(token: str) -> Callable[[str, str], bool]:
         path.unlink()
-        return set()
+        return lambda folder, name: False
 
-    monkeypatch.setattr(testing, "_used_elsewhere", gone)
+    monkeypatch.setattr(testing, "_belongs_elsewhere", gone)
     with leak_guard():
         path.touch()
 
