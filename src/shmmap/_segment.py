@@ -156,6 +156,26 @@ _slabs: list[Slab] = []
 # Blocks whose last array has gone. The garbage collector may say so at any moment, in any thread, even
 # inside a section that holds the lock; so it only appends here, and whoever can takes the lock next.
 _released: deque[Block] = deque()
+
+
+class _Door:
+    """The lock of the tables here. Whoever goes out takes back what has been dropped meanwhile.
+
+    An array may go at any moment, also in a thread that is inside: its block then waits in `_released`.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        _lock.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        _lock.release()
+        if _released:
+            _reap()
+
+
+_door = _Door()
 _drop_listeners: list[Callable[[int], None]] = []
 _spares = Spares()
 _is_watched = False
@@ -407,7 +427,7 @@ def _create(nbytes: int) -> Segment:
 
 def _reuse(nbytes: int) -> Segment | None:
     """A segment just released that is large enough; all of it reserved again."""
-    with _lock:
+    with _door:
         segment = _spares.take(nbytes)
     if segment is None or segment.touched == segment.nbytes:
         return segment
@@ -419,7 +439,7 @@ def _reuse(nbytes: int) -> Segment | None:
             populate(segment.map, segment.touched, missing)
         os.posix_fallocate(segment.fd, 0, segment.nbytes)
     except (OSError, MemoryError):
-        with _lock:
+        with _door:
             _forget(segment)
         _tell_dropped([segment])
         return None
@@ -477,11 +497,11 @@ def _allocate(nbytes: int) -> NDArray[np.uint8]:
         # Or a Ctrl-C could leave a segment with nobody: neither new, nor kept for later, nor in use.
         with Uninterrupted():
             segment = _reuse(nbytes) or _create(nbytes)
-            with _lock:
+            with _door:
                 _segments[segment.id] = segment
                 root = root_array(segment, 0, nbytes, None)
     else:
-        with _lock:
+        with _door:
             for slab in _slabs:
                 offset = slab.take(size)
                 if offset is not None:
@@ -495,8 +515,6 @@ def _allocate(nbytes: int) -> NDArray[np.uint8]:
                 offset = slab.take(size)
                 assert offset is not None
             root = root_array(slab.segment, offset, size, slab)
-    if _released:
-        _reap()
     return root
 
 
@@ -577,7 +595,7 @@ def _forget(segment: Segment) -> None:
 
 def release_spare() -> int:
     """Give back what is kept for the next array; the number of bytes is returned."""
-    with _lock:
+    with _door:
         empty = [slab for slab in _slabs if not slab.segment.used]
         for slab in empty:
             _slabs.remove(slab)
@@ -592,7 +610,7 @@ def release_spare() -> int:
 def expire_spare() -> float | None:
     """Give back what has been kept for long enough; when to call again, None if not before a drop."""
     global _is_watched
-    with _lock:
+    with _door:
         expired = _spares.expire()
         for segment in expired:
             _forget(segment)
@@ -604,7 +622,7 @@ def expire_spare() -> float | None:
 
 def mark_kept(id: int) -> None:
     """A worker's function kept a view of a segment: what lies there now must not be used again."""
-    with _lock:
+    with _door:
         for block in _blocks:
             if block.segment.id == id:
                 block.kept = True
@@ -661,7 +679,7 @@ def attach(id: int, fd: int, nbytes: int, *, keep_fd: bool = False, pour: bool =
     ValueError
         If what the descriptor names is smaller than `nbytes`: it is refused before it is mapped.
     """
-    with _lock:
+    with _door:
         known = _segments.get(id)
     if known is not None:
         os.close(fd)
@@ -678,7 +696,7 @@ def attach(id: int, fd: int, nbytes: int, *, keep_fd: bool = False, pour: bool =
         segment.pour_fd = fd
     elif not keep_fd:
         os.close(fd)
-    with _lock:
+    with _door:
         _segments[id] = segment
     return segment
 
@@ -690,13 +708,13 @@ def adopt(fd: int, nbytes: int) -> NDArray[np.uint8]:
 
 def own(segment: Segment) -> NDArray[np.uint8]:
     """Make an attached segment live and die with the arrays over it, as one created here does."""
-    with _lock:
+    with _door:
         return root_array(segment, 0, segment.nbytes, None)
 
 
 def detach(id: int) -> None:
     """Drop this process's references to an attached segment; the mapping goes with the last view."""
-    with _lock:
+    with _door:
         segment = _segments.get(id)
         if segment is not None:
             _forget(segment)
@@ -704,7 +722,7 @@ def detach(id: int) -> None:
 
 def discard(id: int) -> bool:
     """Forget an attached segment unless arrays live in it; whether it is gone now."""
-    with _lock:
+    with _door:
         segment = _segments.get(id)
         if segment is not None and not segment.used:
             _forget(segment)
@@ -724,7 +742,7 @@ def get_segment(id: int) -> Segment:
 
 def find_segment(address: int) -> Segment | None:
     """The attached segment that holds `address`; for processes with no blocks of their own."""
-    with _lock:
+    with _door:
         for segment in _segments.values():
             if 0 <= address - segment.address < segment.nbytes:
                 return segment
