@@ -77,8 +77,8 @@ PENDING, DONE, FAILED, HANDED, LOST, NOTHING = range(6)
 LEAVE, RESULTS, SPEC, ERROR, KEPT, DIED, RELAY = range(7)
 
 _RECORD = struct.Struct("<7q")
-# Whole records only.
-_DRAIN_NBYTES = 1024 * _RECORD.size
+# Read from a pipe of records at once: whole ones only.
+READ_NBYTES = 1024 * _RECORD.size
 
 
 def has_data(fd: int, patience_s: float = 0.0) -> bool:
@@ -189,7 +189,7 @@ class ControlBlock:
         Whole ones, should something else be among them.
         """
         while has_data(self.pipe_read, patience):
-            data = os.read(self.pipe_read, _DRAIN_NBYTES)
+            data = os.read(self.pipe_read, READ_NBYTES)
             yield from unpack_records(data[: len(data) // _RECORD.size * _RECORD.size])
 
     def _make_doorbell(self) -> int:

@@ -34,6 +34,7 @@ from ._control import (
     LEAVE,
     LEFT,
     RANKS_MAX,
+    READ_NBYTES,
     RELAYED,
     RESULTS,
     RUNNING,
@@ -969,7 +970,7 @@ class Team(Executor):
     def _take_submitted(self) -> None:
         while True:
             try:
-                data = os.read(self._submit_pipe[0], 56 * 1024)
+                data = os.read(self._submit_pipe[0], READ_NBYTES)
             except BlockingIOError:
                 return
             try:

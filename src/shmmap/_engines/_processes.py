@@ -26,6 +26,7 @@ from .._control import (
     LEFT,
     LOST,
     PENDING,
+    READ_NBYTES,
     READY,
     RESULTS,
     RUNNING,
@@ -68,8 +69,6 @@ GRACE_S = 1.0
 DOUBT_S = 0.01
 # How often progress and time limits are looked at.
 TICK_S = 0.05
-# Whole records only: a multiple of their size.
-_READ_NBYTES = 56 * 1024
 
 
 class _ProcessWork(Run):
@@ -256,10 +255,10 @@ class _ProcessWork(Run):
             if ticking or is_doubtful or deadline is not None:
                 data = b""
                 if has_data(pipe, DOUBT_S if is_doubtful else TICK_S):
-                    data = os.read(pipe, _READ_NBYTES)
+                    data = os.read(pipe, READ_NBYTES)
                 self._tick()
             else:
-                data = os.read(pipe, _READ_NBYTES)
+                data = os.read(pipe, READ_NBYTES)
             if self._take_records(data, remaining):
                 is_over = True
             if is_over or self.deaths:
@@ -282,7 +281,7 @@ class _ProcessWork(Run):
             self._is_reusable = False  # somebody may be about to count as the last one
         if not self._is_reusable:  # and may have in this round for the one before
             while has_data(pipe):
-                self._take_records(os.read(pipe, _READ_NBYTES), remaining)
+                self._take_records(os.read(pipe, READ_NBYTES), remaining)
         self._team.wait_relayed(self._ranks)
         while self.relayed:
             emit(*self.relayed.popleft())
