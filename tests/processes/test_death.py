@@ -180,7 +180,8 @@ class Test4AllAtOnce:
         def func(i: Any) -> None:
             there[i] = os.getpid()
             wait_until(there.all)
-            with contextlib.suppress(ProcessLookupError):  # dead already: its successor has not come
+            # Dead already: its successor has not come.
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(int(there[1 - i]), signal.SIGKILL)
             wait_until(lambda: False, 10)
 
