@@ -6,6 +6,7 @@ engine ever sees what cannot work.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from . import _array, _stored
 from ._engines import Engine, Memo
 from ._files import on_one_mapping, reserve_file
 from ._kernel import Input
-from ._messages import Copies, pack
+from ._messages import Copies, are_plain, pack
 from ._options import Options
 from ._plan import Plan, align_chunksize, parse_chunksize
 from ._reduction import is_plain, read_only
@@ -211,19 +212,34 @@ def hand_over(
                 raise ValueError(f"input {len(handed)}: {data.why_not_read}")
             data = data.elsewhere()
         elif entry.kind == "sequence" and not engine.sees_caller and not isinstance(data, range):
-            packed = [pack(data[slice(*plan.limits(k))], copies) for k in range(plan.chunks)]
-            offsets = [0, *accumulate(len(each.data) for each in packed)]
-            blob = _array.empty(offsets[-1], np.uint8)
-            for at, each in zip(offsets, packed, strict=False):
-                blob[at : at + len(each.data)] = np.frombuffer(each.data, np.uint8)
-                keep.extend(each.keep)
-            keep.append(blob)
-            segments = frozenset().union(*(each.segments for each in packed))
-            by_value = any(each.by_value for each in packed)
-            entry = Input("items", blob, 0, offsets, segments, by_value=by_value)
-            data = blob
+            entry, kept = _pack_items(data, plan, copies)
+            data = entry.data
+            keep += [data, *kept]
         handed.append(entry._replace(data=data))
     return tuple(handed), tuple(keep)
+
+
+def _pack_items(data: Sequence[Any], plan: Plan, copies: Copies) -> tuple[Input, list[Any]]:
+    """A sequence as one pickle per chunk, in shared memory; what else must be kept."""
+    parts: list[bytes]
+    keep: list[Any] = []
+    segments: frozenset[int] = frozenset()
+    starts = range(0, plan.n, plan.chunksize)
+    is_plain, by_value = are_plain(data), False
+    if is_plain:
+        parts = [pickle.dumps(data[at : at + plan.chunksize], 5) for at in starts]
+    else:
+        packed = [pack(data[at : at + plan.chunksize], copies) for at in starts]
+        parts = [each.data for each in packed]
+        segments = segments.union(*(each.segments for each in packed))
+        by_value = any(each.by_value for each in packed)
+        keep.extend(each.keep for each in packed if each.keep)
+    offsets = [0, *accumulate(map(len, parts))]
+    blob = _array.empty(offsets[-1], np.uint8)
+    target = memoryview(blob)
+    for at, part in zip(offsets, parts, strict=False):
+        target[at : at + len(part)] = part
+    return Input("items", blob, 0, offsets, segments, None, by_value, is_plain), keep
 
 
 # ---------------------------------------------------------------- binding outputs

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import _array
 from ._control import DONE, NOTHING
-from ._kernel import Form, Job, check_kind, split_result
+from ._kernel import Form, Job, Piece, check_kind, split_result
 from ._plan import Plan
 
 __all__ = ["Collector"]
@@ -99,13 +99,45 @@ class Collector:
         new = _array.empty(shape, dtype)
         return new if self.job.verb == "items" or axis == 0 else np.moveaxis(new, axis, 0)
 
-    def add(self, pieces: list[tuple[int, Any]]) -> None:
+    def add(self, pieces: list[Piece]) -> None:
         """Take results that were handed over rather than written in place."""
+        for k, last, piece in pieces:
+            base = k * self.plan.chunksize
+            if not self.job.gather and self._fits(*piece):
+                for column, target in zip(piece[1], self.columns or (), strict=True):
+                    target[base : base + len(column)] = column
+                self._placed.update(range(k, last))
+                continue
+            if last == k + 1:
+                self._add(k, piece)
+                continue
+            for each in range(k, last):
+                start, stop = self.plan.limits(each)
+                here = slice(start - base, stop - base)
+                if self.job.gather:
+                    self._add(each, piece[here])
+                else:
+                    kind, columns = piece
+                    self._add(each, (kind, tuple([column[here] for column in columns])))
+
+    def _fits(self, kind: Any, columns: tuple[Array, ...]) -> bool:
+        """Whether columns can be put where they belong at once, with nothing to check or to widen."""
+        return (
+            kind == self.kind
+            and self.columns is not None
+            and len(columns) == len(self.columns)
+            and all(
+                type(target) is np.ndarray
+                and column.dtype == target.dtype
+                and column.shape[1:] == target.shape[1:]
+                for column, target in zip(columns, self.columns, strict=True)
+            )
+        )
+
+    def _add(self, k: int, piece: Any) -> None:
         if self.job.out is not None and not self.job.gather:
-            for k, (kind, columns) in pieces:  # so that they need not be kept
-                self._put(k, kind, columns)
-            return
-        for k, piece in pieces:
+            self._put(k, *piece)  # so that it need not be kept
+        else:
             self.pieces[k] = piece
 
     def _put(self, k: int, kind: Any, columns: tuple[Array, ...]) -> None:

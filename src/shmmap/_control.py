@@ -13,6 +13,7 @@ offset field     written by meaning
 40     SINCE     worker     monotonic ns at which that call began, 0 outside one (likewise)
 48     RELAYED   worker     number of messages it has put on its relay socket
 56     CHUNK     worker     1 + number of the chunk it is in, 0 between chunks
+64     LAST      worker     the same of the last one, where it goes through several as one; else 0
 ====== ========= ========== ==========================================================
 
 Control block: one per open map, a nameless segment. Its *file offset* is the ticket counter: an lseek on
@@ -59,7 +60,7 @@ from . import _segment
 
 __all__ = ["ClaimSlots", "ControlBlock", "Page", "Record", "unpack_records"]
 
-RUNNING, LEFT, FIRST, STOP, INDEX, SINCE, RELAYED, CHUNK = range(8)
+RUNNING, LEFT, FIRST, STOP, INDEX, SINCE, RELAYED, CHUNK, LAST = range(9)
 SLOT_WORDS = 16
 RANKS_MAX = 1024
 

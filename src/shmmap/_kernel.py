@@ -10,10 +10,11 @@ Inner loops inline ``Plan.limits``; per item there is nothing but the function a
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from operator import is_not, length_hint
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, Protocol
@@ -62,6 +63,8 @@ class Input(NamedTuple):
     """Arrays only: the neighbours that each chunk gets."""
     by_value: bool = False
     """Items only: see `Packed.by_value`."""
+    is_plain: bool = False
+    """Items only: see `are_plain`; their pickles need no unpickler of ours, and always load."""
 
 
 class Job(NamedTuple):
@@ -109,14 +112,19 @@ Output = tuple[Any, tuple[Array, ...], tuple[Pour | None, ...]]
 """Where results go: their kind, columns, and ways into those whose pages are fresh (or none at all)."""
 
 
+Piece = tuple[int, int, Any]
+"""``first, stop, results``: of chunks in that range, as one. Results are kind and columns; or what is
+gathered, a list with one entry per item if the chunks are several."""
+
+
 class Port(Protocol):
     """How a kernel reaches the collector."""
 
-    def mark(self, k: int, nothing: bool = False) -> None:
-        """Enter chunk `k` into the ledger as done; `nothing`: because None was returned."""
+    def mark(self, first: int, stop: int, nothing: bool = False) -> None:
+        """Enter chunks ``[first, stop)`` into the ledger as done; `nothing`: because None was returned."""
 
-    def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
-        """Hand over results of chunks in ``[first, stop)``, and mark each of them done."""
+    def results(self, pieces: list[Piece]) -> None:
+        """Hand over results of chunks, and mark each of them done."""
 
     def propose(self, form: Form, at_once: bool) -> None:
         """Tell the form of index 0's result, from which the output is allocated.
@@ -154,16 +162,27 @@ class Position:
 # ---------------------------------------------------------------- inputs
 
 
-def _make_unpacker(data: memoryview, offsets: Any) -> Callable[[int, int, int], Any]:
-    return lambda k, start, stop: unpack(data[offsets[k] : offsets[k + 1]])
+def _make_unpacker(entry: Input, size: int) -> Callable[[int, int, int], Any]:
+    data, offsets = memoryview(entry.data), entry.offsets
+    load = pickle.loads if entry.is_plain else unpack
+
+    def take(k: int, start: int, stop: int) -> Any:
+        if stop - start <= size:
+            return load(data[offsets[k] : offsets[k + 1]])
+        joined: list[Any] = []
+        for each in range(k, k - (start - stop) // size):
+            joined += load(data[offsets[each] : offsets[each + 1]])
+        return joined
+
+    return take
 
 
 def _itself(data: Any) -> Any:
     return data
 
 
-def _make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
-    """A function ``(k, start, stop) -> what chunk k gets of this input``."""
+def _make_slicer(entry: Input, verb: str, size: int) -> Callable[[int, int, int], Any]:
+    """A function ``(k, start, stop) -> what chunk k gets of this input``; or chunks from k on, as one."""
     data, axis, stencil = entry.data, entry.axis, entry.stencil
     if stencil is not None:
         return lambda k, start, stop: stencil.cut(data, start, stop)
@@ -183,7 +202,7 @@ def _make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
             return lambda k, start, stop: repeat(view(data))
         return lambda k, start, stop: view(data)
     if entry.kind == "items":
-        return _make_unpacker(memoryview(data), entry.offsets)
+        return _make_unpacker(entry, size)
     if entry.kind == "rows" and verb == "items":
         # As a list, whose iterator knows how many are left: see `_Kernel.where`.
         return lambda k, start, stop: list(take_rows(data, start, stop))
@@ -253,10 +272,21 @@ class _Kernel:
         """Whether items are gone through in a plain loop rather than by `iterate`: it is quicker. The
         interpreter calls a function written in Python from a loop without leaving its own, which takes
         a third of what a call through `map` does. What is written in C gains nothing."""
-        self._slicers = [_make_slicer(entry, job.verb) for entry in job.inputs]
+        self._slicers = [_make_slicer(entry, job.verb, job.chunksize) for entry in job.inputs]
         self._mapped = next((j for j, e in enumerate(job.inputs) if e.kind != "whole"), 0)
         self._n = job.n
         self._size = job.chunksize
+        self.joins = (
+            job.verb == "items"
+            and all(
+                entry.kind in ("array", "sequence", "whole") or entry.is_plain
+                for entry in job.inputs
+            )
+            and clock is None
+            and not (job.keep_going or job.retries or job.store)
+        )
+        """Whether neighbouring chunks may be gone through as one: the function does not see where one ends,
+        and a chunk costs as much as ten calls of a cheap function."""
 
     def _timed(self, func: Callable[..., Any], clock: Any) -> Callable[..., Any]:
         """Note in the claim slot when each call of the function begins (``timeout=``)."""
@@ -276,11 +306,23 @@ class _Kernel:
     def where(self, rank: int | None) -> Context:
         """What `current` tells; see there."""
         position, first = self.position, self.first_index
-        index = None
+        k, index = position.start // self._size, None
         if self.job.verb == "items":
-            index = first + position.stop - 1 - length_hint(position.items)
-        attempt = position.tries + self.attempts.get(position.start // self._size, 0)
-        return Context(first + position.start, first + position.stop, index, rank, attempt)
+            at = position.stop - 1 - length_hint(position.items)
+            k, index = at // self._size, first + at
+        start, stop = self._limits(k)
+        attempt = position.tries + self.attempts.get(k, 0)
+        return Context(first + start, first + stop, index, rank, attempt)
+
+    def _limits(self, k: int) -> tuple[int, int]:
+        start = k * self._size
+        return start, min(start + self._size, self._n)
+
+    def where_failed(self) -> tuple[int, int, int, int]:
+        """``chunk, index, start, stop`` of what has just failed; index -1 if it was the chunk as a whole."""
+        index = self.position.index
+        k = (self.position.start if index < 0 else index) // self._size
+        return (k, index, *self._limits(k))
 
     def call_chunk(self, k: int, start: int, stop: int) -> Any:
         """Call the function for a whole chunk."""
@@ -373,24 +415,32 @@ class GatherKernel(_Kernel):
 
     def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
         super().__init__(job, func, port, clock)
-        self._held: list[tuple[int, Any]] = []
+        self._held: list[Piece] = []
+        self._is_direct = job.verb == "ranges" and self._streams is None and not job.retries
+        """Whether the function can be called with the limits of a chunk, and nothing else."""
 
-    def run(self, k: int) -> None:
-        """Do chunk `k`."""
+    def run(self, k: int, last: int) -> None:
+        """Do chunk `k`, or ``[k, last)`` if this kernel `joins` them."""
         start = k * self._size
-        stop = min(start + self._size, self._n)
+        stop = min(last * self._size, self._n)
         position = self.position
         position.start, position.stop, position.index = start, stop, -1
-        if self.job.verb == "items":
-            results: list[Any] = []
-            if self._is_plain:
-                func, items = self.func, self.begin_items(k, start, stop)
-                try:
-                    self._held.append((k, [func(item) for item in items]))
-                except BaseException as exc:
-                    self.note_failure(items, exc)
-                    raise
-                return
+        if self.job.verb != "items":
+            result = self.func(start, stop) if self._is_direct else self.call_chunk(k, start, stop)
+            if result is None:
+                self.port.mark(k, last)  # nothing to hand over: not being there means None
+            else:
+                self._held.append((k, last, result))
+            return
+        results: list[Any] = []
+        if self._is_plain:
+            func, items = self.func, self.begin_items(k, start, stop)
+            try:
+                results = [func(item) for item in items]
+            except BaseException as exc:
+                self.note_failure(items, exc)
+                raise
+        else:
             try:
                 # list.extend keeps what was appended when the iterator raises, at the speed of C.
                 results.extend(self.iterate(k, start, stop))
@@ -402,13 +452,7 @@ class GatherKernel(_Kernel):
                 raise _stop_iteration()
             if self.job.keep_going:
                 results = [None if result is FAILED_ITEM else result for result in results]
-            self._held.append((k, results))
-            return
-        result = self.call_chunk(k, start, stop)
-        if result is None:
-            self.port.mark(k)  # nothing to hand over: not being there means None
-        else:
-            self._held.append((k, result))
+        self._held.append((k, last, results))
 
     def flush(self) -> None:
         """Hand over what the draw just ended has brought."""
@@ -416,12 +460,14 @@ class GatherKernel(_Kernel):
             return
         held, self._held = self._held, []
         try:
-            self.port.results(held[0][0], held[-1][0] + 1, held)
+            self.port.results(held)
         except TypeError:  # one of them does not pickle: find out which
-            for k, piece in held:
-                self.position.start = k * self._size
-                self.position.stop = min(self.position.start + self._size, self._n)
-                self.port.results(k, k + 1, [(k, piece)])
+            for k, last, piece in held:
+                base = k * self._size
+                for each in range(k, last):
+                    start, stop = self.position.start, self.position.stop = self._limits(each)
+                    part = piece if last == k + 1 else piece[start - base : stop - base]
+                    self.port.results([(each, each + 1, part)])
 
     finish = flush
 
@@ -509,31 +555,32 @@ class FillKernel(_Kernel):
         """The part of the output that `_rows` has just filled."""
         self._pours: tuple[Pour | None, ...] = ()
         """Ways into outputs whose pages are fresh, one for each; empty if there is none."""
-        self._held: list[tuple[int, Any]] = []
+        self._held: list[Piece] = []
         self._held_nbytes = 0
         self._held_since = 0.0
 
     # ------------------------------------------------ one chunk
 
-    def run(self, k: int) -> None:
-        """Do chunk `k`."""
+    def run(self, k: int, last: int) -> None:
+        """Do chunk `k`, or ``[k, last)`` if this kernel `joins` them."""
         start = k * self._size
-        stop = min(start + self._size, self._n)
+        stop = min(last * self._size, self._n)
         position = self.position
         position.start, position.stop, position.index = start, stop, -1
         if self._out is None and self._kind == "unknown":
             self._learn_output()
+        made: tuple[Any, tuple[Array, ...]] | None
         if self._is_plain:
-            kind, columns = self._plain_items(k, start, stop)
+            made = self._plain_items(k, start, stop)
         elif self.job.verb == "items":
-            results = self.iterate(k, start, stop)
-            kind, columns = self._items(start, stop, results, time.perf_counter())
+            made = self._items(start, stop, self.iterate(k, start, stop), time.perf_counter())
         else:
-            kind, columns = self._block(self.call_chunk(k, start, stop), start, stop)
-        self._place(k, start, stop, kind, columns)
+            made = self._block(self.call_chunk(k, start, stop), start, stop)
+        if made is not None:
+            self._place(k, last, start, stop, *made)
 
-    def _plain_items(self, k: int, start: int, stop: int) -> tuple[Any, tuple[Array, ...]]:
-        """Columns of a chunk; numbers, and nothing, in a plain loop, others as they come."""
+    def _plain_items(self, k: int, start: int, stop: int) -> tuple[Any, tuple[Array, ...]] | None:
+        """Columns of chunks; numbers, and nothing, in a plain loop, others as they come. See `_items`."""
         func, items = self.func, self.begin_items(k, start, stop)
         began = time.perf_counter()
         values: list[Any] = []
@@ -566,10 +613,12 @@ class FillKernel(_Kernel):
 
     def _items(
         self, start: int, stop: int, results: Iterator[Any], began: float
-    ) -> tuple[Any, tuple[Array, ...]]:
+    ) -> tuple[Any, tuple[Array, ...]] | None:
+        """Columns of a chunk, or of several as one; None if they have been placed, one by one."""
         position = self.position
         i = position.index = start
         values: list[Any] = []
+        is_called = False  # for all items: what fails from then on knows where
         try:
             first = next(results, _NO_RESULT)
             while first is FAILED_ITEM and i + 1 < stop:
@@ -588,6 +637,7 @@ class FillKernel(_Kernel):
                 i = start + len(values)
                 if i < stop:
                     raise _stop_iteration()
+                is_called = True
                 if any(map(is_not, values, repeat(None))):
                     self._check_nothing(values, start)
                 return None, ()
@@ -600,11 +650,14 @@ class FillKernel(_Kernel):
                 i = start + len(values)
                 if i < stop:
                     raise _stop_iteration()
-                i = start
+                is_called = True
                 return kind, (self._scalars(values, start),)
+            if stop - start > self._size:
+                self._rows_of_each(first, results, start, stop)
+                return None
             return kind, self._rows(kind, cells, results, i, start, stop)
         except BaseException:
-            if position.index == start:  # not told more precisely on the way
+            if position.index == start and not is_called:  # not told more precisely on the way
                 position.index = max(i, start + len(values))
             raise
 
@@ -695,6 +748,23 @@ class FillKernel(_Kernel):
         self._in_place = targets[0] if targets and targets[0].base is not None else None
         return tuple(targets)
 
+    def _rows_of_each(self, first: Any, results: Iterator[Any], start: int, stop: int) -> None:
+        """Store and place chunk by chunk what comes of several as one, beginning with `first`.
+
+        Arrays, which may fit to those of other chunks or not, and not to each other.
+        """
+        size = self._size
+        for lo in range(start, stop, size):
+            hi = min(lo + size, stop)
+            self.position.start = self.position.index = lo
+            if lo > start:
+                first = next(results, _NO_RESULT)
+                if first is _NO_RESULT:
+                    raise _stop_iteration()
+            kind, cells = split_result(first)
+            columns = self._rows(kind, cells, islice(results, hi - lo - 1), lo, lo, hi)
+            self._place(lo // size, lo // size + 1, lo, hi, kind, columns)
+
     def _store(self, targets: list[Array], j: int, i: int, a: Array) -> None:
         target = targets[j]
         self._check_shape(a.shape, target.shape[1:])
@@ -765,10 +835,12 @@ class FillKernel(_Kernel):
             self._kind, self._out, self._pours = output
             self._place_held()
 
-    def _place(self, k: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]) -> None:
-        """Put a chunk's columns into the output, or keep them until it is known."""
+    def _place(
+        self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]
+    ) -> None:
+        """Put columns of chunks ``[k, last)`` into the output, or keep them until it is known."""
         if kind is FAILED_ITEM:
-            self.port.mark(k)
+            self.port.mark(k, last)
             return
         if kind == "array" and self._kind == "array" and self._out is not None:
             column, target = columns[0], self._out[0]  # by far the most frequent case
@@ -777,24 +849,29 @@ class FillKernel(_Kernel):
                     self._pours and self._pour(0, column, start)
                 ):
                     target[start:stop] = column
-                self.port.mark(k)
+                self.port.mark(k, last)
                 return
         if self._kind == "unknown" and kind is None:
-            self.port.mark(k, nothing=True)  # whether that fits is told by the whole ledger
+            self.port.mark(k, last, nothing=True)  # whether that fits is told by the whole ledger
             return
         if self._kind == "unknown":
             self._learn_output()
-        if self._kind == "unknown":
+            if self._kind != "unknown":
+                self._place(k, last, start, stop, kind, columns)
+                return
             # A copy: the function may return the same buffer every time.
             kept = tuple(np.array(column) for column in columns)
             if not self._held:
                 self._held_since = time.monotonic()
-            self._held.append((k, (kind, kept)))
+            self._held.append((k, last, (kind, kept)))
             self._held_nbytes += sum(column.nbytes for column in kept)
             if self._held_nbytes > HELD_NBYTES:
                 self._wait_output()
                 if self._held:
                     self._ship()
+            return
+        if last > k + 1:  # something does not fit: to each its own, or one of them is at fault
+            self._place_each(k, last, start, kind, columns)
             return
         out = self._out or ()
         if kind is not self._kind or len(columns) != len(out):
@@ -806,13 +883,25 @@ class FillKernel(_Kernel):
                 self._check_shape(column.shape[1:], target.shape[1:])
                 if not fits(column.dtype, target.dtype):
                     self._promote(column.dtype, target.dtype)
-                    self.port.results(k, k + 1, [(k, (kind, columns))])
+                    self.port.results([(k, last, (kind, columns))])
                     return
         for column, target in zip(columns, out, strict=True):
             part = target[start:stop]
             if part.__array_interface__["data"][0] != column.__array_interface__["data"][0]:
                 np.copyto(part, column, casting="same_kind")
-        self.port.mark(k)
+        self.port.mark(k, last)
+
+    def _place_each(
+        self, k: int, last: int, start: int, kind: Any, columns: tuple[Array, ...]
+    ) -> None:
+        """Place chunks that were gone through as one, one by one."""
+        position = self.position
+        for each in range(k, last):
+            lo, hi = position.start, position.stop = self._limits(each)
+            if position.index >= 0:
+                position.index = lo
+            part = tuple([column[lo - start : hi - start] for column in columns])
+            self._place(each, each + 1, lo, hi, kind, part)
 
     def _pour(self, j: int, part: Array, start: int) -> bool:
         pour = self._pours[j]
@@ -822,10 +911,10 @@ class FillKernel(_Kernel):
         held, self._held, self._held_nbytes = self._held, [], 0
         position = self.position
         before = position.start, position.stop, position.index
-        for k, (kind, columns) in held:
-            position.start, position.index = k * self._size, -1
-            position.stop = min(position.start + self._size, self._n)
-            self._place(k, position.start, position.stop, kind, columns)
+        for k, last, (kind, columns) in held:
+            position.start, position.stop = k * self._size, min(last * self._size, self._n)
+            position.index = -1
+            self._place(k, last, position.start, position.stop, kind, columns)
         position.start, position.stop, position.index = before
 
     def _wait_output(self) -> None:
@@ -836,7 +925,7 @@ class FillKernel(_Kernel):
 
     def _ship(self) -> None:
         held, self._held, self._held_nbytes = self._held, [], 0
-        self.port.results(held[0][0], held[-1][0] + 1, held)
+        self.port.results(held)
 
     def flush(self) -> None:
         """Between draws: hand over what has been kept for long."""
@@ -877,20 +966,22 @@ class StoreKernel(FillKernel):
         """See `FillKernel`; the kind stays what it is."""
         self.position.items = ()
 
-    def _place(self, k: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]) -> None:
+    def _place(
+        self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]
+    ) -> None:
         if kind is FAILED_ITEM:
-            self.port.mark(k)
+            self.port.mark(k, last)
             return
         check_kind(kind, len(columns), self._kind, len(self._targets))
         for column, target in zip(columns, self._targets, strict=True):
             self._check_declared(column[0], target)
         if self.job.store == "hand":
             self.port.wait_taken(HAND_NBYTES)
-            self.port.results(k, k + 1, [(k, (kind, columns))])
+            self.port.results([(k, last, (kind, columns))])
             return
         for column, target in zip(columns, self._targets, strict=True):
             target[start:stop] = column
-        self.port.mark(k)
+        self.port.mark(k, last)
 
 
 Kernel = GatherKernel | FillKernel

@@ -12,10 +12,12 @@ import os
 import time
 from collections.abc import Iterator
 
-__all__ = ["available", "cgroup_headroom", "usable_cores"]
+__all__ = ["UNLIMITED", "available", "cgroup_headroom", "usable_cores"]
 
-# cgroup v1 writes "no limit" as a number near 2**63.
-_UNLIMITED = 1 << 60
+# From here on a number means "no limit": cgroup v1 writes one near 2**63, and `available` returns one
+# where nothing tells.
+UNLIMITED = 1 << 60
+_UNKNOWN = 1 << 62
 
 
 def _read(path: str) -> str | None:
@@ -69,7 +71,7 @@ def cgroup_headroom() -> int | None:
             limit = _read_int(folder + "/memory.limit_in_bytes")
             usage = _read_int(folder + "/memory.usage_in_bytes")
             cache = "total_inactive_file "
-        if limit is None or usage is None or limit >= _UNLIMITED:
+        if limit is None or usage is None or limit >= UNLIMITED:
             continue
         # Page cache that nobody uses is given up before anybody is killed.
         for line in (_read(folder + "/memory.stat") or "").splitlines():
@@ -81,8 +83,11 @@ def cgroup_headroom() -> int | None:
 
 
 def available() -> tuple[int, str]:
-    """Bytes that may be allocated without anybody being killed, and what sets that limit."""
-    free, where = 1 << 62, "physical memory"
+    """Bytes that may be allocated without anybody being killed, and what sets that limit.
+
+    `UNLIMITED` or more where nothing tells.
+    """
+    free, where = _UNKNOWN, "physical memory"
     fields = dict(
         line.split(":", 1) for line in (_read("/proc/meminfo") or "").splitlines() if ":" in line
     )

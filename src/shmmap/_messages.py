@@ -20,7 +20,7 @@ import sys
 import traceback
 import types
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -416,6 +416,23 @@ def pack_plain(obj: Any) -> Packed:
     pickler = _JobPickler(file)
     pickler.dump(obj)
     return Packed(file.getvalue(), frozenset(pickler.segments), ())
+
+
+_VALUES = frozenset((bool, int, float, complex, str, bytes, type(None)))
+
+
+def are_plain(items: Iterable[Any]) -> bool:
+    """Whether all of these are numbers, strings, bytes or None, or tuples of such.
+
+    Nothing in them is ours to look at, so `pickle` may do them by itself, ten times as fast.
+    """
+    kinds = set(map(type, items))
+    if tuple in kinds:
+        kinds.remove(tuple)
+        for item in items:
+            if type(item) is tuple and not _VALUES.issuperset(map(type, item)):
+                return False
+    return kinds <= _VALUES
 
 
 class _Unpickler(pickle.Unpickler):

@@ -147,24 +147,21 @@ class Outcome:
             return self._judge([chunk], undone)
 
     def note_death(
-        self, cause: str, current: int, lost: Sequence[int], undone: list[int]
+        self, cause: str, current: range, lost: Sequence[int], undone: list[int]
     ) -> Verdict:
-        """A worker died in chunk `current`; of the chunks it had begun, `lost` are not done.
+        """A worker died in one of the chunks `current`; of those it had begun, `lost` are not done.
 
         `undone`: what it leaves in all.
         """
-        where = (
-            ""
-            if current < 0
-            else f" in indices {describe_ranges(self._shown([self._plan.limits(current)]))}"
-        )
+        ranges = self._shown(self._plan.ranges(current))
+        where = f" in indices {describe_ranges(ranges)}" if ranges else ""
         with self._door:
             self._early_deaths = 0 if lost else self._early_deaths + 1
             self._causes.append(cause + where)
             for chunk in lost:
                 self._begun[chunk] = self._begun.get(chunk, 0) + 1
                 # The others had run well, and only their results are gone: no fault of theirs.
-                if chunk == current or not self.is_safe():
+                if chunk in current or not self.is_safe():
                     self._losses[chunk] = self._losses.get(chunk, 0) + 1
             return self._judge(lost, undone)
 

@@ -21,12 +21,10 @@ __all__ = ["Plan", "align_chunksize", "auto_chunksize", "merge_ranges", "parse_c
 CHUNK_NBYTES = 1 << 20
 # A map of few bytes can still be dear per item. More chunks balance better and cost about 2 us each.
 CHUNKS_MIN = 32
-# Per-item functions: enough chunks that a worker with dear items does not finish long after the others, few
-# enough that what a chunk costs, some 5 us, stays small beside its items. Where there are few items, single
-# dear ones decide, and more chunks are better; from `MANY_ITEMS` on items are cheap, and fewer are.
-ITEM_CHUNKS = 2048
-MANY_ITEMS = 1 << 13
-MANY_ITEM_CHUNKS = 1024
+# Per-item functions: enough chunks that a worker with dear items does not finish long after the others.
+# Chunks of cheap items cost next to nothing, as those drawn together are gone through as one; more of them
+# take a byte of the ledger each, and for the items of a list a pickle.
+ITEM_CHUNKS = 4096
 # Chunks are made whole storage chunks, which are read and decompressed as one, up to this size. More:
 # fewer bytes are read twice; less: a chunk and its results need less memory.
 STORED_NBYTES = 1 << 26
@@ -83,8 +81,7 @@ def auto_chunksize(n: int, item_nbytes: int, vectorised: bool) -> int:
     item_nbytes = max(1, item_nbytes)
     if vectorised:
         return max(1, min(CHUNK_NBYTES // item_nbytes, -(-n // CHUNKS_MIN)))
-    chunks = ITEM_CHUNKS if n < MANY_ITEMS else MANY_ITEM_CHUNKS
-    return max(1, min(ITEM_CHUNK_NBYTES // item_nbytes, -(-n // chunks)))
+    return max(1, min(ITEM_CHUNK_NBYTES // item_nbytes, -(-n // ITEM_CHUNKS)))
 
 
 def align_chunksize(size: int, item_nbytes: int, reads: list[int], writes: list[int]) -> int:

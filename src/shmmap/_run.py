@@ -37,8 +37,8 @@ class Death(NamedTuple):
     """The call it was in, 0 if none."""
     claim: tuple[int, int]
     """Tickets it held."""
-    chunk: int
-    """The chunk it was in, -1 if it was in none."""
+    chunks: range
+    """The chunk it was in, or those it went through as one; empty if it was in none."""
     is_broken_start: bool
     replaced: bool
 

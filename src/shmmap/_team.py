@@ -31,6 +31,7 @@ from ._control import (
     ERROR,
     FIRST,
     KEPT,
+    LAST,
     LEAVE,
     LEFT,
     RANKS_MAX,
@@ -1056,7 +1057,8 @@ class Team(Executor):
         self._roster.left(rank, slot[LEFT])
         for seq in [seq for seq, (its, *_) in self._leaving.items() if its == rank]:
             del self._leaving[seq]
-        running, claim, chunk = slot[RUNNING], (slot[FIRST], slot[STOP]), slot[CHUNK] - 1
+        running, claim = slot[RUNNING], (slot[FIRST], slot[STOP])
+        chunks = range(slot[CHUNK] - 1, max(slot[CHUNK], slot[LAST])) if slot[CHUNK] else range(0)
         self.shelf.has_orphans = True
         departure: Departure = self._roster.died(rank, member.failed)
         if departure.replace and not self._respawn(rank):
@@ -1070,19 +1072,19 @@ class Team(Executor):
                 member.status,
                 running,
                 claim if running == seq else (0, 0),
-                chunk if running == seq else -1,
+                chunks if running == seq else range(0),
                 departure.is_broken_start,
                 seq in departure.again,
             )
             if seq in self._runs:
                 run = self._runs[seq]
                 concerned.append(run)
-                chunks = run.note_death(death)
+                again = run.note_death(death)
                 run.deaths += 1
                 if not death.replaced:
                     run.vacated.append(rank)
-                elif chunks:
-                    redo[seq] = make_payload(pack_plain(chunks).data)
+                elif again:
+                    redo[seq] = make_payload(pack_plain(again).data)
                     run.keep.append(redo[seq][1])
             elif seq in self._submitted:
                 task, _, _ = self._submitted[seq]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import math
 import os
 import pickle
 import random
@@ -24,6 +25,7 @@ import time
 import types
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +42,7 @@ from ._control import (
     HANDED,
     KEPT,
     KNOWN,
+    LAST,
     LEAVE,
     LEFT,
     NOTHING,
@@ -59,7 +62,7 @@ from ._control import (
     Record,
     has_data,
 )
-from ._kernel import Form, Job, Kernel, make_kernel
+from ._kernel import Form, Job, Kernel, Piece, make_kernel
 from ._messages import (
     SEE_LINE,
     WAKE_NBYTES,
@@ -88,6 +91,8 @@ __all__ = ["Descriptors", "Start", "run_worker"]
 # A draw should take about this long: tickets cost about 1 us, so less than 1 % of it; and what a draw
 # holds is what waits for the slowest worker at the end, or is done again after a death.
 DRAW_S = 5e-4
+# Less than this is not worth sharing: a draw and what goes with it take some 10 us.
+LEAST_S = 5e-5
 # Freed memory a worker's malloc may keep. Less: page faults at every call; more: memory nobody uses.
 MALLOC_NBYTES = 1 << 25
 # Functions pickled by reference that are kept loaded.
@@ -511,19 +516,18 @@ class _Worker:
         words, ledger, slot = control.words, control.ledger, self.slot
         now = time.perf_counter
         k, share = 1, call.share
-        position = kernel.position
+        joins = kernel.joins and chunks is None and share is None
 
         def fail(exc: BaseException) -> None:
             if _forked:
                 os._exit(0)
-            chunk = (
-                position.start // job.chunksize
-            )  # not the one asked for, if a kept result failed
+            # Not the one asked for, if a kept result failed.
+            chunk, index, start, stop = kernel.where_failed()
             control.ledger[chunk] = FAILED
             if not job.keep_going:
                 control.stop(tickets, chunk)
             # Last: the caller is woken by this, and sees then that the others have a second left.
-            port.error(exc, chunk, position.index, position.start, position.stop)
+            port.error(exc, chunk, index, start, stop)
 
         if call.redo is not None:
             self._redo(unpack(read_payload(call.redo)), control, kernel, fail)
@@ -542,15 +546,18 @@ class _Worker:
             slot[STOP] = stop
             port.release_spec()
             began = now()
-            for ticket in range(first, stop):
+            step = stop - first if joins else 1
+            for ticket in range(first, stop, step):
                 chunk = ticket if chunks is None else chunks[ticket]
                 if chunk > words[STOP_AT]:
                     break
                 if share is not None and ledger[chunk] != PENDING:
                     continue  # a predecessor on this seat has done or begun it
+                if step > 1:
+                    slot[LAST] = stop
                 slot[CHUNK] = chunk + 1
                 try:
-                    kernel.run(chunk)
+                    kernel.run(chunk, chunk + step)
                 except BaseException as exc:
                     fail(exc)
                     del exc
@@ -561,11 +568,14 @@ class _Worker:
             except BaseException as exc:
                 fail(exc)
                 del exc
-            slot[CHUNK] = 0
+            slot[CHUNK] = slot[LAST] = 0
             took = now() - began
-            # More tickets at once the cheaper they are, but few near the end, where they are shared.
-            k = int(min(4 * k, k * DRAW_S / took if took > 0 else 4 * k, 1 << 16))
-            k = max(1, min(k, (tickets - stop) // (2 * call.team)))
+            # More tickets at once the cheaper they are; but few near the end, where they are shared, unless
+            # there is too little in them for that.
+            speed = (stop - first) / took if took > 0 else math.inf
+            share_of_rest = (tickets - stop) // (2 * call.team)
+            k = int(min(4 * k, speed * DRAW_S, max(share_of_rest, speed * LEAST_S), 1 << 16))
+            k = max(k, 1)
         port.close()
         try:
             kernel.finish()
@@ -588,7 +598,7 @@ class _Worker:
                 return
             self.slot[CHUNK] = chunk + 1
             try:
-                kernel.run(chunk)
+                kernel.run(chunk, chunk + 1)
                 kernel.flush()
             except BaseException as exc:
                 fail(exc)
@@ -732,12 +742,15 @@ class _Port:
         except BrokenPipeError:
             pass  # the caller has abandoned this map
 
-    def mark(self, k: int, nothing: bool = False) -> None:
+    def mark(self, first: int, stop: int, nothing: bool = False) -> None:
         if _forked:
             os._exit(0)
-        self._ledger[k] = NOTHING if nothing else DONE
+        if stop - first == 1:
+            self._ledger[first] = NOTHING if nothing else DONE
+        else:
+            self._ledger[first:stop] = bytes([NOTHING if nothing else DONE]) * (stop - first)
 
-    def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
+    def results(self, pieces: list[Piece]) -> None:
         if _forked:
             os._exit(0)
         if self._is_abandoned():
@@ -746,11 +759,12 @@ class _Port:
             payload = pack_result(pieces, self._worker.share)
         except Exception as exc:
             raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
-        self.send(RESULTS, first, stop, payload)
+        self.send(RESULTS, pieces[0][0], pieces[-1][1], payload)
+        handed = chain.from_iterable(range(first, stop) for first, stop, _ in pieces)
         if self.tail:
-            self._handed += [k for k, _ in pieces]
+            self._handed.extend(handed)
             return
-        for k, _ in pieces:
+        for k in handed:
             self._ledger[k] = HANDED
 
     def wait_taken(self, nbytes: int) -> None:

@@ -132,6 +132,26 @@ def test_no_more_is_kept_than_said() -> None:
     assert not again.any(), "the head was used before, the rest is new"
 
 
+def test_a_large_one_stays_whole_once_it_was_missed() -> None:
+    """In a loop, that is; not where it is dropped once."""
+    nbytes = _spare.SPARE_NBYTES + (64 << 20)
+    kept = []
+    for _ in range(4):
+        large = shmmap.ones(nbytes, np.uint8)
+        id = segment_of(large)
+        del large
+        kept.append((_segment._spares.nbytes, id))
+    assert [nbytes for nbytes, _ in kept] == [_spare.SPARE_NBYTES, nbytes, nbytes, nbytes]
+    assert len({id for _, id in kept}) == 1
+    small = shmmap.ones(NBYTES, np.uint8)
+    del small
+    assert _segment._spares.nbytes == nbytes + NBYTES, "a small one does not put it out"
+    wait_until(lambda: _segment._spares.nbytes == 0, _spare.SPARE_S + 5)
+    large = shmmap.ones(nbytes, np.uint8)
+    del large
+    assert _segment._spares.nbytes == _spare.SPARE_NBYTES, "the loop is over"
+
+
 @pytest.mark.parametrize("at", ["Segment", "root_array"])
 def test_ctrl_c_leaves_no_segment_with_nobody(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a new one, nor one that was kept for the next array and is being taken."""

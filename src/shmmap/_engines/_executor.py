@@ -10,7 +10,7 @@ import numpy as np
 
 from .._control import HANDED, PENDING
 from .._current import running
-from .._kernel import Form, Input, Job, make_kernel
+from .._kernel import Form, Input, Job, Piece, make_kernel
 from .._messages import Report, pack_by_value, report_exception, unpack
 from .._reduction import read_only
 from .._rows import take_rows
@@ -26,15 +26,15 @@ class _ValuePort:
     """Keeps everything: one chunk's results are what the remote call returns."""
 
     def __init__(self) -> None:
-        self.pieces: list[tuple[int, Any]] = []
+        self.pieces: list[Piece] = []
         self.reports: list[Report] = []
         self.first_index = 0
 
-    def mark(self, k: int, nothing: bool = False) -> None:
+    def mark(self, first: int, stop: int, nothing: bool = False) -> None:
         if nothing:
-            self.pieces.append((k, (None, ())))
+            self.pieces.append((first, stop, (None, ())))
 
-    def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
+    def results(self, pieces: list[Piece]) -> None:
         self.pieces.extend(pieces)
 
     def propose(self, form: Form, at_once: bool) -> None:
@@ -65,14 +65,13 @@ def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], li
     port.first_index = offset
     try:
         with running(kernel.where, None):
-            kernel.run(0)
+            kernel.run(0, 1)
             kernel.finish()
     except Exception as exc:
-        position = kernel.position
-        index = -1 if position.index < 0 else position.index + offset
-        start, stop = position.start + offset, position.stop + offset
-        return [], [report_exception(exc, index, start, stop, -1, 0)], False
-    return [piece for _, piece in port.pieces], port.reports, True
+        _, index, start, stop = kernel.where_failed()
+        index = -1 if index < 0 else index + offset
+        return [], [report_exception(exc, index, start + offset, stop + offset, -1, 0)], False
+    return [piece for _, _, piece in port.pieces], port.reports, True
 
 
 def _read_only(entry: Input) -> Input:
@@ -182,7 +181,7 @@ class _ExecutorWork:
             return False
         if pieces:
             try:
-                self._task.collector.add([(k, pieces[0])])
+                self._task.collector.add([(k, k + 1, pieces[0])])
             except (TypeError, ValueError) as exc:
                 self._task.outcome.note_exception(k, exc, -1, start, stop, "the calling process")
                 return False

@@ -13,7 +13,7 @@ from typing import Any
 from .._blas import limited
 from .._control import DONE, HANDED, NOTHING, count_done
 from .._current import running
-from .._kernel import Form, Kernel, make_kernel
+from .._kernel import Form, Kernel, Piece, make_kernel
 from . import Task
 
 __all__ = ["SerialEngine", "ThreadsEngine"]
@@ -26,13 +26,13 @@ class _Port:
         self._work = work
         self._who = who
 
-    def mark(self, k: int, nothing: bool = False) -> None:
-        self._work.ledger[k] = NOTHING if nothing else DONE
+    def mark(self, first: int, stop: int, nothing: bool = False) -> None:
+        self._work.ledger[first:stop] = bytes([NOTHING if nothing else DONE]) * (stop - first)
 
-    def results(self, first: int, stop: int, pieces: list[tuple[int, Any]]) -> None:
+    def results(self, pieces: list[Piece]) -> None:
         with self._work.lock:
             self._work.task.collector.add(pieces)
-        for k, _ in pieces:
+        for k, _, _ in pieces:
             self._work.ledger[k] = HANDED
 
     def propose(self, form: Form, at_once: bool) -> None:
@@ -147,7 +147,6 @@ class _LocalWork:
 
     def _draw_with(self, kernel: Kernel, chunks: Any, tickets: Any, who: str, serial: bool) -> None:
         task = self.task
-        position = kernel.position
         tick = task.tick if serial else None
 
         def guard(step: Callable[[], None]) -> None:
@@ -156,8 +155,7 @@ class _LocalWork:
             except BaseException as exc:
                 if serial and isinstance(exc, KeyboardInterrupt):
                     raise
-                chunk = position.start // task.plan.chunksize
-                index, start, stop = position.index, position.start, position.stop
+                chunk, index, start, stop = kernel.where_failed()
                 with self.lock:
                     task.outcome.note_exception(chunk, exc, index, start, stop, who)
                 if not task.job.keep_going:
@@ -169,7 +167,7 @@ class _LocalWork:
             chunk = chunks[ticket]
             if chunk > self.stop_at:
                 break
-            guard(lambda chunk=chunk: kernel.run(chunk))  # type: ignore[misc]
+            guard(lambda chunk=chunk: kernel.run(chunk, chunk + 1))  # type: ignore[misc]
             guard(kernel.flush)
             if tick is not None and time.monotonic() - self._last_tick > 0.05:
                 self._last_tick = time.monotonic()

@@ -356,8 +356,9 @@ class _ProcessWork(Run):
         first, stop = death.claim
         tickets = range(first, min(stop, task.plan.chunks))
         claim = list(tickets) if self._todo is None else [self._todo[t] for t in tickets]
-        # What it had begun: up to the chunk it was in. The rest of its claim is as good as not drawn.
-        begun = claim[: claim.index(death.chunk) + 1] if death.chunk in claim else []
+        # What it had begun: up to the last chunk it was in. The rest of its claim is as good as not drawn.
+        inside = death.chunks
+        begun = claim[: claim.index(inside[-1]) + 1] if inside and inside[-1] in claim else []
         held = claim
         if self._todo is None and task.plan.schedule == "static":
             held = begun  # its successor gets the same share, and does the rest
@@ -366,8 +367,7 @@ class _ProcessWork(Run):
                     control.ledger[k] = LOST  # it is not to begin these once more
         task.collector.note_nothing(bytes(control.ledger[: task.plan.chunks]))
         left = self._redo.pop(death.rank, [])
-        if death.chunk in left:
-            begun = [*begun, death.chunk]
+        begun += [k for k in inside if k in left]
         undone = [k for k in dict.fromkeys([*left, *held]) if not control.ledger[k] & 1]
         lost = [k for k in begun if not control.ledger[k] & 1]
         # Whoever was to tell the form of index 0's result may have been the dead one: nobody is to wait for
@@ -383,7 +383,7 @@ class _ProcessWork(Run):
             who = f"worker {death.rank} (pid {death.pid})"
             verdict = task.outcome.note_stuck(chunk, shown, error, who, left_to_successor)
         else:
-            verdict = task.outcome.note_death(death.cause(), death.chunk, lost, left_to_successor)
+            verdict = task.outcome.note_death(death.cause(), inside, lost, left_to_successor)
         if verdict.stop_at is not None:
             if verdict.stop_at < 0:
                 self._team.disown(self)

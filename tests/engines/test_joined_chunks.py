@@ -1,0 +1,234 @@
+"""Chunks of cheap items that were drawn together are gone through as one; nobody can tell.
+
+With one item per chunk, a worker holds hundreds of chunks soon. How many is a matter of timing, so each test
+takes what happens anywhere in such a range.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import shmmap
+from tests import functions
+
+pytestmark = pytest.mark.warm
+
+N = 2000
+
+
+@pytest.fixture
+def team() -> Iterator[shmmap.Team]:
+    with shmmap.Team(workers=2) as team:
+        yield team
+
+
+def widening(at: int) -> Callable[[Any], Any]:
+    """Integers, and from one index on something that does not fit into them."""
+    return lambda v: int(v) if v < at else v + 0.5
+
+
+WAYS: dict[str, Callable[[int], Callable[[Any], Any]]] = {
+    "number": lambda at: lambda v: v * 2,
+    "widening": widening,
+    "boolean": lambda at: lambda v: v > at,
+    "array": lambda at: lambda v: np.full(3, v),
+    "widening array": lambda at: lambda v: np.full(2, v if v < at else v + 0.5j),
+    "tuple": lambda at: lambda v: (v, np.arange(2) + v),
+    "text": lambda at: lambda v: f"{v:.0f}",
+    "0-d": lambda at: lambda v: np.asarray(v),
+    "builtin": lambda at: np.sqrt,
+}
+
+
+def columns(values: list[Any]) -> list[Any]:
+    """What stacking results one by one gives."""
+    if isinstance(values[0], tuple):
+        return [np.stack(column) for column in zip(*values, strict=True)]
+    return [np.stack(values)]
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(sorted(WAYS)), st.integers(1, N), st.integers(0, N), st.sampled_from([1, 2, 7])
+)
+def test_the_result_is_that_of_a_loop(way: str, n: int, at: int, size: int) -> None:
+    func = WAYS[way](at)
+    x = shmmap.asshared(np.arange(n, dtype=float))
+    result = shmmap.pmap(func, x, workers=2, chunksize=size)
+    results = result if isinstance(result, tuple) else (result,)
+    for one, other in zip(results, columns([func(v) for v in x]), strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("gather", [False, True], ids=["array", "list"])
+def test_several_inputs_in_any_form(gather: bool) -> None:
+    x = shmmap.asshared(np.arange(N, dtype=float))
+    texts = [str(i) for i in range(N)]
+    pairs = [(i, None, b"x" * (i % 3)) for i in range(N)]
+    out = list if gather else None
+
+    def join(v: Any, text: str, pair: Any, whole: Any, i: int) -> Any:
+        return v + float(text) + len(pair[2]) + whole[0] + i
+
+    result = shmmap.pmap(
+        join,
+        x,
+        texts,
+        pairs,
+        np.ones(3),
+        range(N),
+        axis=(0, 0, 0, None, 0),
+        out=out,
+        chunksize=3,
+        workers=2,
+    )
+    expected = [3.0 * i + i % 3 + 1 for i in range(N)]
+    assert list(result) == expected
+    assert isinstance(result, list) == gather
+
+
+def test_nothing_but_side_effects() -> None:
+    y = shmmap.zeros(N, np.int64)
+
+    def count(i: Any) -> None:
+        y[int(i)] += 1
+
+    assert shmmap.pmap(count, np.arange(N), chunksize=1, workers=2) is None
+    assert (y == 1).all()
+
+
+def test_random_numbers_are_those_of_the_index() -> None:
+    def draw(v: Any, rng: Any) -> Any:
+        return rng.random()
+
+    x = shmmap.asshared(np.zeros(N))
+    several = shmmap.pmap(draw, x, rng=3, chunksize=1, workers=2)
+    assert np.array_equal(several, shmmap.pmap(draw, x, rng=3, engine="serial"))
+
+
+def test_current_tells_the_plans_chunks() -> None:
+    def where(i: Any) -> Any:
+        at = shmmap.current()
+        assert at is not None
+        return at.start, at.stop, at.index
+
+    told = shmmap.pmap(where, list(range(N)), chunksize=3, workers=2)
+    assert told == [(i // 3 * 3, min(i // 3 * 3 + 3, N), i) for i in range(N)]
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, N // 2, N - 1])
+@pytest.mark.parametrize("kind", ["raises", "shape", "kind", "does not pickle"])
+def test_an_error_names_its_index_and_chunk(kind: str, at: int) -> None:
+    def func(i: Any) -> Any:
+        if kind == "shape":
+            return np.zeros(3 if i == at else 2)
+        if i == at:
+            if kind == "raises":
+                raise ZeroDivisionError("on purpose")
+            return (lambda: 1) if kind == "kind" else (v for v in [1])
+        return 1.0
+
+    wanted: type[Exception] = {"raises": ZeroDivisionError, "shape": ValueError}.get(
+        kind, TypeError
+    )
+    out = list if kind == "does not pickle" else None
+    with pytest.raises(wanted) as caught:
+        shmmap.pmap(func, shmmap.asshared(np.arange(N)), out=out, chunksize=1, workers=2)
+    notes = " ".join([str(caught.value), *caught.value.__notes__])
+    if at or kind in ("raises", "does not pickle"):  # else those after it are the odd ones
+        assert f"[{at}, {at + 1})" in notes, notes
+
+
+def test_of_several_errors_the_first_index_is_raised() -> None:
+    def func(i: Any) -> Any:
+        if i in (700, 701, 1500):
+            raise ValueError(int(i))
+        return i
+
+    for _ in range(10):
+        with pytest.raises(ValueError, match="700"):
+            shmmap.pmap(func, shmmap.asshared(np.arange(N)), chunksize=1, workers=2)
+
+
+@pytest.mark.parametrize("at", [1, N // 2, N - 1])
+def test_death_once_is_made_good(team: shmmap.Team, at: int) -> None:
+    killed = shmmap.zeros(1, np.int64)
+
+    def func(i: Any) -> Any:
+        if i == at and not killed[0]:
+            killed[0] = 1
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i * 2
+
+    result = shmmap.pmap(func, shmmap.asshared(np.arange(N)), chunksize=1, engine=team)
+    assert killed[0] == 1
+    assert np.array_equal(result, np.arange(N) * 2)
+
+
+@pytest.mark.parametrize("at", [1, N // 2, N - 1])
+def test_death_again_and_again_names_the_one_item(team: shmmap.Team, at: int) -> None:
+    def func(i: Any) -> Any:
+        if i == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i * 2
+
+    with pytest.raises(shmmap.MapError) as caught:
+        shmmap.pmap(
+            func,
+            shmmap.asshared(np.arange(N)),
+            chunksize=1,
+            engine=team,
+            on_error="continue",
+        )
+    assert caught.value.failed == ((at, at + 1),)
+    with pytest.raises(shmmap.WorkerDied) as died:
+        shmmap.pmap(func, shmmap.asshared(np.arange(N)), chunksize=1, engine=team)
+    assert f"[{at}, {at + 1})" in str(died.value)
+
+
+def test_what_may_have_been_begun_is_not_begun_again(team: shmmap.Team) -> None:
+    """A function that returns nothing works by what it writes: it is told which of it is in doubt."""
+    y = shmmap.zeros(N, np.int64)
+
+    def count(i: Any) -> None:
+        if i == N // 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        y[int(i)] += 1
+
+    with pytest.raises(shmmap.WorkerDied) as caught:
+        shmmap.pmap(count, shmmap.asshared(np.arange(N)), chunksize=1, engine=team)
+    doubtful = np.zeros(N, bool)
+    for start, stop in caught.value.failed:
+        doubtful[start:stop] = True
+    assert doubtful[N // 2]
+    assert (y[~doubtful] == 1).all()
+    assert (y <= 1).all()
+
+
+def test_a_long_item_among_cheap_ones_is_waited_for() -> None:
+    import time
+
+    def func(i: Any) -> Any:
+        if i == N // 2:
+            time.sleep(0.3)
+        return i
+
+    x = shmmap.asshared(np.arange(N))
+    assert np.array_equal(shmmap.pmap(func, x, chunksize=1, workers=2), x)
+
+
+def test_chunks_done_come_one_by_one() -> None:
+    future = shmmap.pmap(
+        functions.square, shmmap.asshared(np.arange(N)), chunksize=1, workers=2, wait=False
+    )
+    parts = sorted((start, stop, *value) for start, stop, value in future.as_completed())
+    assert parts == [(i, i + 1, i * i) for i in range(N)]
