@@ -156,6 +156,7 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
     n_python = size(20_000, 200)
     n_uneven = size(4_000, 40)
     maps = size(300, 5)
+    in_a_row = size(5, 1)
     pss = size(512 * mib, 8 * mib) // 8
     big = f"{'1 GB' if not smoke else '8 MB'}"
 
@@ -294,9 +295,9 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
         ),
         Figure(
             "write-fresh",
-            f"write-bound map, {big} in, {big} out, output fresh each time",
+            f"write-bound map, {big} in, {big} out, output fresh each time, {in_a_row} in a row",
             "ms",
-            Work("blocks", work.polish, (write,), work.ramp, ((write,), "f8")),
+            Work("blocks", work.polish, (write,), work.ramp, ((write,), "f8"), in_a_row=in_a_row),
             targets=(ahead(2.0, "pool", "at least 2x faster than SharedMemory + Pool"),),
         ),
         Figure(

@@ -66,7 +66,7 @@ def main() -> None:
         # The first calls still start things; of what takes long, one look is enough.
         for _ in range(3 if once < 0.3 else 1 if once < 3 else 0):
             once = min(once, one(run, work))
-        number = max(1, min(1000, int(BATCH_S / (once + work.pause_s))))
+        number = max(work.in_a_row, min(1000, int(BATCH_S / (once + work.pause_s))))
         module = sys.modules.get("shmmap")
         where = None if module is None else module.__file__
         answer(ready=known, n=peer.n, sample_s=number * (once + work.pause_s), where=where)

@@ -40,6 +40,8 @@ class Work:
     """Whether every call allocates its output; else one output is written again and again."""
     calls: int = 1
     """Maps in a row that make one sample."""
+    in_a_row: int = 1
+    """Calls at the least that make one sample, which is their median: for what a loop is to show."""
     drops: bool = True
     """Whether letting the result go belongs to the time."""
     pause_s: float = 0.0
