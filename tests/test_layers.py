@@ -42,8 +42,9 @@ LAYERS: list[set[str]] = [
     {"_engines._executor", "_engines._local", "_engines._processes"},
     {"_engines"},
     # The team.
+    {"_default_team"},
     {"_team"},
-    {"_launch", "_roster", "_run", "_shelf"},
+    {"_launch", "_roster", "_run", "_shelf", "_teams"},
     {"_member"},
     {"_template"},
     # The worker.

@@ -32,11 +32,12 @@ from ._current import Context, current
 from ._errors import MapError, PerformanceWarning, RemoteError, SharedMemoryError, WorkerDied
 
 if _typing.TYPE_CHECKING:
+    from ._default_team import shutdown
     from ._future import MapFuture
     from ._map import pmap, pmap_chunks, pmap_ranges, preduce
     from ._options import config
     from ._share import share
-    from ._team import Team, shutdown
+    from ._team import Team
 
 __version__ = "0.1.0"
 
@@ -82,7 +83,7 @@ _HOMES = {
     "pmap_ranges": "_map",
     "preduce": "_map",
     "share": "_share",
-    "shutdown": "_team",
+    "shutdown": "_default_team",
 }
 
 

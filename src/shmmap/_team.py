@@ -10,7 +10,6 @@ attendant holds its team weakly: a team that nobody else has is handed to it, an
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import select
@@ -22,10 +21,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from . import _segment
+from . import _segment, _teams
 from ._control import (
     CHUNK,
     ERROR,
@@ -53,7 +51,6 @@ from ._functions import cannot_pickle, name_of
 from ._interrupts import Uninterrupted
 from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from ._member import Member
-from ._memory import usable_cores
 from ._messages import (
     Attach,
     Call,
@@ -79,7 +76,7 @@ from ._shelf import Shelf
 from ._surroundings import Surroundings, pack_surroundings, snapshot
 from ._worker import Start
 
-__all__ = ["Team", "default_team", "shutdown"]
+__all__ = ["Team"]
 
 # Maps of one team that are open at a time; further ones wait their turn. Each costs four descriptors here
 # and three in every worker.
@@ -162,7 +159,7 @@ class Team(Executor):
             raise TypeError("initializer must be callable")
         if memory_limit is not None and memory_limit < 1:
             raise ValueError("memory_limit must be positive")
-        self._size = resolve_workers(workers)
+        self._size = _teams.resolve_workers(workers)
         self._start = start
         self._initializer = pack((initializer, tuple(initargs))) if initializer else None
         self._initializer_payload: Payload | None = None
@@ -216,7 +213,7 @@ class Team(Executor):
         self._closed = False
         self._ending = False
         self._tokens: list[Any] = []
-        _teams.add(self)
+        _teams.register(self)
 
     @property
     def size(self) -> int:
@@ -228,6 +225,10 @@ class Team(Executor):
         return f"<shmmap.Team of {self._size} workers, {state}>"
 
     # ------------------------------------------------ starting
+
+    def is_usable(self) -> bool:
+        """Whether it takes work: it is this process's own, and not shut down."""
+        return not self._closed and self._pid == os.getpid()
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
@@ -758,12 +759,12 @@ class Team(Executor):
 
     def __enter__(self) -> Team:
         """Make this team the engine of every map in the block that names none."""
-        self._tokens.append(_entered.set(self))
+        self._tokens.append(_teams.entered.set(self))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._tokens:
-            _entered.reset(self._tokens.pop())
+            _teams.entered.reset(self._tokens.pop())
         self.shutdown(wait=True, cancel_futures=exc_info[0] is not None)
 
     def __del__(self) -> None:
@@ -1228,7 +1229,7 @@ def _attend(ref: weakref.ref[Team], orphaned: list[Team]) -> None:
     while True:
         if orphaned:
             heir = orphaned.pop()
-            _teams.add(heir)
+            _teams.register(heir)
             heir._closed = True
         team = heir or ref()
         if team is None:
@@ -1285,76 +1286,6 @@ def _chain(retry: Future[Any], future: Future[Any]) -> None:
 
     retry.add_done_callback(done)
 
-
-def resolve_workers(workers: int | None) -> int:
-    """How many workers an option ``workers=`` means."""
-    if workers is None or workers == -1:
-        return usable_cores()
-    if isinstance(workers, bool) or not hasattr(workers, "__index__"):
-        raise TypeError(f"workers must be an int, not {type(workers).__name__}")
-    workers = workers.__index__()
-    if workers < 1:
-        raise ValueError(f"workers={workers}: give a positive number, or -1 for all usable cores")
-    if workers > RANKS_MAX:
-        raise ValueError(f"workers={workers}: at most {RANKS_MAX}")
-    return workers
-
-
-_entered: ContextVar[Team | None] = ContextVar("shmmap-team", default=None)
-
-
-def entered_team() -> Team | None:
-    """The team whose ``with`` block this is."""
-    team = _entered.get()
-    return None if team is None or team._closed or team._pid != os.getpid() else team
-
-
-_teams: weakref.WeakSet[Team] = weakref.WeakSet()
-_default: Team | None = None
-_default_lock = threading.Lock()
-
-
-def default_team(workers: int) -> Team:
-    """The warm team that serves maps without one of their own, with at least that many workers."""
-    global _default
-    with _default_lock:
-        if _default is None or _default._closed or _default._pid != os.getpid():
-            _default = Team(workers)
-        _default.grow(workers)
-        return _default
-
-
-def shutdown() -> None:
-    """End the default team and give back the memory kept for it; the next map starts another.
-
-    Examples
-    --------
-    >>> import shmmap
-    >>> shmmap.shutdown()
-    """
-    global _default
-    with _default_lock:
-        team, _default = _default, None
-    if team is not None:
-        team.shutdown(wait=True, cancel_futures=True)
-    _segment.release_spare()
-
-
-def _end_all() -> None:
-    for team in list(_teams):
-        team.end_now()
-
-
-def _forget_all_in_child() -> None:
-    global _default, _default_lock
-    _default = None
-    _default_lock = threading.Lock()
-    for team in list(_teams):
-        team.close_in_child()
-
-
-atexit.register(_end_all)
-os.register_at_fork(after_in_child=_forget_all_in_child)
 
 if sys.platform == "win32":  # pragma: no cover
     raise ImportError("shmmap needs a POSIX system")
