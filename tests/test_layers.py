@@ -44,7 +44,11 @@ LAYERS: list[set[str]] = [
     # The team.
     {"_default_team"},
     {"_team"},
-    {"_launch", "_roster", "_run", "_shelf", "_teams"},
+    {"_attendant"},
+    {"_admission", "_submissions"},
+    {"_shelf"},
+    {"_crew"},
+    {"_launch", "_roster", "_run", "_teams"},
     {"_member"},
     {"_template"},
     # The worker.

@@ -1,7 +1,7 @@
 """One worker as its caller sees it: sockets, what it has attached, what was sent and what came back.
 
-Owned by the team; every method is called with the team's lock held. The worker is parked in a read of its
-*wake pipe*: waking through a pipe takes half as long as through a socket. Messages, some of which carry
+Owned by the team's crew; every method is called with the team's lock held. The worker is parked in a read of
+its *wake pipe*: waking through a pipe takes half as long as through a socket. Messages, some of which carry
 descriptors, go over the *line*, each announced on the pipe, which so keeps the order of everything. What a
 full socket or pipe does not take waits in the backlog, in order, so that nobody ever waits for a busy worker.
 """
