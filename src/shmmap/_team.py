@@ -458,7 +458,9 @@ class Team(Executor):
 
     def end_when_idle(self) -> None:
         """Nobody has it any more but its attendant, which is to finish what was submitted."""
-        _teams.register(self)  # weak references have been cleared, if it was in a cycle
+        # If it was in a cycle, the garbage collector has cleared all weak references into it.
+        _teams.register(self)
+        self.shelf.fetch_by(self.attendant.take_messages)
         self._closed = True
 
     def give_up(self) -> None:
