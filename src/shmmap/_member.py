@@ -89,17 +89,17 @@ class Member:
             lifeline,
         )
 
-    def hand_over(self, slots: int, doorbell: int) -> Descriptors:
+    def hand_over(self, slots: int, submitted: int) -> Descriptors:
         """The worker's ends, with copies of what is the team's; whoever gets them closes them."""
         slots = os.dup(slots)
         try:
-            doorbell = os.dup(doorbell)
+            submitted = os.dup(submitted)
         except OSError:
             os.close(slots)
             raise
         wake, line, aside, relay, lifeline = self._theirs
         self._theirs = ()
-        return Descriptors(wake, line, aside, relay, lifeline, slots, doorbell)
+        return Descriptors(wake, line, aside, relay, lifeline, slots, submitted)
 
     # ------------------------------------------------ sending
 
