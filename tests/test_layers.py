@@ -42,8 +42,13 @@ LAYERS: list[set[str]] = [
     {"_engines._executor", "_engines._local", "_engines._processes"},
     {"_engines"},
     # The team.
+    {"_default_team"},
     {"_team"},
-    {"_launch", "_roster", "_run", "_shelf"},
+    {"_attendant"},
+    {"_admission", "_submissions"},
+    {"_shelf"},
+    {"_crew"},
+    {"_launch", "_roster", "_run", "_teams"},
     {"_member"},
     {"_template"},
     # The worker.

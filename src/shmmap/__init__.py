@@ -7,7 +7,7 @@ array([ 3., 12., 21., 30.])
 
 Where things are, in the order a newcomer should read: `_map` (the verbs and the picture of a call),
 `_plan` (index ranges), `_worker` and `_kernel` (what a worker does), `_control` (what both sides see),
-`_roster` (who is alive, purely), `_team` (the processes). Then `_segment` and `_array` (memory),
+`_roster` (who is alive, purely), `_team` and `_crew` (the processes). Then `_segment` and `_array` (memory),
 `_collect` and `_outcome` (results and failures), `_messages` (what crosses), `_engines` (who runs it).
 """
 
@@ -32,11 +32,12 @@ from ._current import Context, current
 from ._errors import MapError, PerformanceWarning, RemoteError, SharedMemoryError, WorkerDied
 
 if _typing.TYPE_CHECKING:
+    from ._default_team import shutdown
     from ._future import MapFuture
     from ._map import pmap, pmap_chunks, pmap_ranges, preduce
     from ._options import config
     from ._share import share
-    from ._team import Team, shutdown
+    from ._team import Team
 
 __version__ = "0.1.0"
 
@@ -82,7 +83,7 @@ _HOMES = {
     "pmap_ranges": "_map",
     "preduce": "_map",
     "share": "_share",
-    "shutdown": "_team",
+    "shutdown": "_default_team",
 }
 
 

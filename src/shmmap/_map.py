@@ -18,7 +18,7 @@ A call of ``pmap(func, x)`` on a team, in six hops::
 
 Nothing but handles and 56-byte records crosses the border; arrays and results stay where they are.
 `_worker` is the right column; `_control` lays out what both sides see; `_outcome` decides about
-failures; `_team` owns the processes.
+failures; `_crew` owns the processes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One worker as its caller sees it: sockets, what it has attached, what was sent and what came back.
 
-Owned by the team; every method is called with the team's lock held. The worker is parked in a read of its
-*wake pipe*: waking through a pipe takes half as long as through a socket. Messages, some of which carry
+Owned by the team's crew; every method is called with the team's lock held. The worker is parked in a read of
+its *wake pipe*: waking through a pipe takes half as long as through a socket. Messages, some of which carry
 descriptors, go over the *line*, each announced on the pipe, which so keeps the order of everything. What a
 full socket or pipe does not take waits in the backlog, in order, so that nobody ever waits for a busy worker.
 """
@@ -89,17 +89,17 @@ class Member:
             lifeline,
         )
 
-    def hand_over(self, slots: int, doorbell: int) -> Descriptors:
+    def hand_over(self, slots: int, submitted: int) -> Descriptors:
         """The worker's ends, with copies of what is the team's; whoever gets them closes them."""
         slots = os.dup(slots)
         try:
-            doorbell = os.dup(doorbell)
+            submitted = os.dup(submitted)
         except OSError:
             os.close(slots)
             raise
         wake, line, aside, relay, lifeline = self._theirs
         self._theirs = ()
-        return Descriptors(wake, line, aside, relay, lifeline, slots, doorbell)
+        return Descriptors(wake, line, aside, relay, lifeline, slots, submitted)
 
     # ------------------------------------------------ sending
 

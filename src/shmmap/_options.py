@@ -12,8 +12,10 @@ from typing import Any, TypedDict
 import numpy as np
 
 from . import _worker
+from ._default_team import default_team
 from ._engines import Engine
-from ._team import Team, default_team, entered_team, resolve_workers
+from ._team import Team
+from ._teams import entered_team, resolve_workers
 
 __all__ = ["Keywords", "Options", "config", "resolve_engine"]
 

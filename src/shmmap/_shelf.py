@@ -11,11 +11,12 @@ import errno
 import math
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import _segment
 from ._control import Page, Record
+from ._crew import Crew
 from ._member import Member
 from ._messages import Trim, dumps_message, unpack
 
@@ -25,19 +26,10 @@ __all__ = ["Shelf"]
 class Shelf:
     """The pages and segments of a team's workers."""
 
-    def __init__(
-        self,
-        lock: Any,
-        members: dict[int, Member],
-        fetch: weakref.WeakMethod[Any],
-        wake: weakref.WeakMethod[Any],
-    ) -> None:
+    def __init__(self, lock: Any, crew: Crew) -> None:
         self._lock = lock
-        self._members = members
-        self._fetch = fetch
-        """Take what a member has said on its line, announcements of segments among it."""
-        self._wake = wake
-        """Have the attendant ask `next_trim` again."""
+        self._crew = crew
+        self._fetch: Callable[[], Callable[[Member], None] | None] = lambda: None
         self._pages: dict[int, Page] = {}
         self._announced: dict[int, int] = {}
         """Segments that workers made for large results, and the calls that these belong to."""
@@ -45,6 +37,11 @@ class Shelf:
         """There may be pages of workers that are gone."""
         self._orphans: dict[int, int] = {}
         """Such pages, and the last call there was when they were first seen to be."""
+
+    def fetch_by(self, fetch: Callable[[Member], None]) -> None:
+        """The method that takes what a member has said on its line, announcements of segments among it."""
+        # Weakly: a team that nobody has any more is to go at once, not with the garbage collector.
+        self._fetch = weakref.WeakMethod(fetch)
 
     # ------------------------------------------------ payloads
 
@@ -92,12 +89,11 @@ class Shelf:
         """Workers announced these pages."""
         for id in ids:
             page = self._pages[id] = Page(_segment.get_segment(id))
-            wake = self._wake()
-            if page.segment.nbytes > Page.KEPT_NBYTES and wake is not None:
-                wake()  # the attendant sees to it that it does not stay
+            if page.segment.nbytes > Page.KEPT_NBYTES:
+                self._crew.wake()  # the attendant sees to it that it does not stay
 
     def _fetch_from(self, rank: int) -> None:
-        member, fetch = self._members.get(rank), self._fetch()
+        member, fetch = self._crew.members.get(rank), self._fetch()
         if member is not None and fetch is not None:
             fetch(member)
 
@@ -114,7 +110,7 @@ class Shelf:
         for id in [id for id, its_seq in self._announced.items() if its_seq == seq]:
             del self._announced[id]
             if _segment.discard(id):
-                for member in self._members.values():
+                for member in self._crew.members.values():
                     member.attached.discard(id)
 
     # ------------------------------------------------ letting pages go
@@ -130,7 +126,7 @@ class Shelf:
         now = time.monotonic()
         for id, page in self._pages.items():
             if page.is_to_go() and page.is_idle(now):
-                for member in self._members.values():
+                for member in self._crew.members.values():
                     if id in member.attached:
                         page.is_asked_for = True
                         member.post(dumps_message(Trim((id,))))
@@ -141,7 +137,7 @@ class Shelf:
         A worker that was killed may have put something in its page that it never told anybody of. So a page
         goes at the latest when all calls are over that were open when it was first seen here.
         """
-        alive = {id for member in self._members.values() for id in member.attached}
+        alive = {id for member in self._crew.members.values() for id in member.attached}
         self.has_orphans = False
         for id, page in list(self._pages.items()):
             if id in alive:

@@ -124,8 +124,8 @@ class Descriptors(NamedTuple):
     relay: int
     lifeline: int
     slots: int
-    doorbell: int
-    """Write end of the pipe for submitted functions."""
+    submitted: int
+    """Write end of the pipe on which it says what came of submitted functions."""
 
 
 class Start(NamedTuple):
@@ -271,7 +271,7 @@ class _Worker:
         self._wake = fds.wake
         self._line = socket.socket(fileno=fds.line)
         self._aside = socket.socket(fileno=fds.aside)
-        self._doorbell = fds.doorbell
+        self._submitted = fds.submitted
         self._lifeline = fds.lifeline
         _segment.become_worker()
         if not clean and not inherited:  # forked, and not for one map only
@@ -392,7 +392,7 @@ class _Worker:
         slot[RUNNING] = call.seq
         control = self._controls.get(call.control)
         port = self._port
-        port.begin(call, control, self._doorbell if control is None else control.pipe_write)
+        port.begin(call, control, self._submitted if control is None else control.pipe_write)
         try:
             if call.surroundings is not None:
                 apply(unpack(read_payload(call.surroundings)))

@@ -18,6 +18,7 @@ import pytest
 import shmmap
 from shmmap import Team, _segment
 from shmmap._collect import Collector
+from shmmap._crew import Crew
 from shmmap.testing import KillSelf, wait_until
 from tests import functions
 from tests.helpers import (
@@ -439,7 +440,7 @@ class TestReplacementRefused:
             for _ in range(2):
                 struck[0] = False
                 with monkeypatch.context() as patch, in_time():
-                    patch.setattr(Team, "_spawn", refuse)
+                    patch.setattr(Crew, "_spawn", refuse)
                     # The first seat may be the empty one, and what was lost is run again from there on.
                     try:
                         result = shmmap.pmap(func, np.arange(10), engine=team, chunksize=1)
@@ -451,7 +452,7 @@ class TestReplacementRefused:
                 assert_next_map_works(team, workers)
             struck[0] = False
             with monkeypatch.context() as patch, in_time():
-                patch.setattr(Team, "_spawn", refuse)
+                patch.setattr(Crew, "_spawn", refuse)
                 futures = [team.submit(func, i) for i in (3, 1, 2)]
                 with pytest.raises(shmmap.WorkerDied):
                     futures[0].result()
@@ -466,7 +467,7 @@ class TestReplacementRefused:
 
 def team_members(team: Any) -> list[Any]:
     """What a team knows of each of its workers."""
-    return list(team._members.values())
+    return list(team.crew.members.values())
 
 
 def make_pages(team: Any, nbytes: int) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import shmmap
+from shmmap._attendant import Attendant
 from shmmap.testing import KillSelf, KillWhenUnpickled, Raise, wait_until
 from tests import functions
 from tests.helpers import assert_same, in_time, is_alive, run_script, wait_dead
@@ -439,7 +440,7 @@ def test_attendant_that_fails_ends_everything(start: str, monkeypatch: pytest.Mo
         time.sleep(60)
 
     assert list(team.map(functions.double, range(4))) == [0, 2, 4, 6]
-    pids = [member.pid for member in team._members.values()]
+    pids = [member.pid for member in team.crew.members.values()]
     future = team.submit(func, 0)
     work = shmmap.pmap(func, range(1, 3), engine=team, chunksize=1, wait=False)
     wait_until(lambda: begun[0] and begun[1:].any())
@@ -447,9 +448,9 @@ def test_attendant_that_fails_ends_everything(start: str, monkeypatch: pytest.Mo
     def fail(*args: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(shmmap.Team, "_handle", fail)
+    monkeypatch.setattr(Attendant, "attend_to", fail)
     with in_time():
-        team._wake()
+        team.crew.wake()
         for each in (future, work):
             with pytest.raises(RuntimeError, match="attendant"):
                 each.result(60)

@@ -23,7 +23,6 @@ from .._control import (
     KEPT,
     KNOWN,
     LEAVE,
-    LEFT,
     LOST,
     PENDING,
     READ_NBYTES,
@@ -31,7 +30,6 @@ from .._control import (
     RESULTS,
     RUNNING,
     SINCE,
-    SLOT_WORDS,
     SPEC,
     STOP_AT,
     UNKNOWN,
@@ -242,7 +240,7 @@ class _ProcessWork(Run):
 
     def _wait_round(self) -> None:
         """Take records until every participant has left, or need not be waited for any more."""
-        control, task = self.control, self._task
+        control, task, crew = self.control, self._task, self._team.crew
         assert control is not None
         pipe = control.pipe_read
         remaining = set(self._ranks)
@@ -262,7 +260,7 @@ class _ProcessWork(Run):
             if self._take_records(data, remaining):
                 is_over = True
             if is_over or self.deaths:
-                remaining -= {rank for rank in remaining if self._has_left(rank)}
+                remaining -= {rank for rank in remaining if crew.has_left(rank, self.seq)}
             while self.vacated:
                 remaining.discard(self.vacated.popleft())
             if self._fatal is not None:
@@ -291,13 +289,13 @@ class _ProcessWork(Run):
         try:
             self._untaken = list(unpack_records(data))[::-1]
         except RuntimeError:
-            self._team.distrust_pipes()
+            self._team.admission.distrust_pipes()
             raise
         is_over = False
         while self._untaken:
             record = self._untaken.pop()
             if record.seq != self.seq:
-                self._team.note_late(record)
+                self._team.admission.note_late(record)
             elif record.kind == LEAVE:
                 is_over = True
             else:
@@ -318,7 +316,7 @@ class _ProcessWork(Run):
                     self._task.outcome.note_exception(0, exc, 0, 0, 1, "the calling process")
                     self.control.stop(self._task.plan.chunks, -1)
                     return
-            waiting = [rank for rank in remaining if not self._has_left(rank)]
+            waiting = [rank for rank in remaining if not team.crew.has_left(rank, self.seq)]
             if not collector.columns:
                 self._let_hand_over()  # nothing is returned, so far as index 0 can tell
             elif waiting:
@@ -398,7 +396,7 @@ class _ProcessWork(Run):
             task.tick(self.done)
         if task.job.timeout is None:
             return
-        slots = self._team._slots
+        slots = self._team.crew.slots
         if slots is None:
             return
         now = time.monotonic_ns()
@@ -433,23 +431,16 @@ class _ProcessWork(Run):
 
     # ------------------------------------------------ the end
 
-    def _has_left(self, rank: int) -> bool:
-        slots = self._team._slots
-        return slots is None or slots.words[rank * SLOT_WORDS + LEFT] >= self.seq
-
-    def _is_inside(self, rank: int) -> bool:
-        slots = self._team._slots
-        return slots is not None and slots.words[rank * SLOT_WORDS + RUNNING] == self.seq
-
     def _end_round(self) -> None:
         """End workers that are still inside this map."""
-        late = [rank for rank in self._ranks if not self._has_left(rank)]
+        team = self._team
+        late = [rank for rank in self._ranks if not team.crew.has_left(rank, self.seq)]
         if not late:
             return
-        self._team.disown(self)
+        team.disown(self)
         for rank in late:
-            if self._is_inside(rank):
-                self._team.kill(rank, self.seq)
+            if team.crew.is_inside(rank, self.seq):
+                team.kill(rank, self.seq)
 
     def _abandon(self) -> None:
         """Any exception in the waiting thread: stop, wait a little, end those still inside."""
@@ -467,20 +458,24 @@ class _ProcessWork(Run):
             self._is_reusable = False
         deadline = time.monotonic() + GRACE_S
         try:
-            while time.monotonic() < deadline and any(map(self._is_inside, self._ranks)):
+            while time.monotonic() < deadline and self._has_any_inside():
                 self._drain(0.02)
         finally:
             self._end_round()
             with Uninterrupted():
                 self._close()
 
+    def _has_any_inside(self) -> bool:
+        crew = self._team.crew
+        return any(crew.is_inside(rank, self.seq) for rank in self._ranks)
+
     def _drain(self, patience: float) -> None:
         """Let go of what came and nobody will look at."""
         assert self.control is not None
         while self._untaken:  # what was read together with the record that ended the map
-            self._team.note_late(self._untaken.pop())
+            self._team.admission.note_late(self._untaken.pop())
         for record in self.control.drain(patience):
-            self._team.note_late(record)
+            self._team.admission.note_late(record)
 
     def _close(self) -> None:
         if self._ended:

@@ -1,0 +1,495 @@
+"""The worker processes of a team: how they are started, called and ended, and what connects them.
+
+Owned by the team; everything here is done with the team's lock held, but for `wake`, `has_left` and
+`is_inside`, which need none. Whatever is said by or becomes of a worker is only brought to light here: what
+follows from it for maps and functions is the attendant's to do, and who sits where is the roster's to say.
+
+What must always hold: all descriptors that a team has of its own are opened before its first worker, and
+closed after its last one, all of them or none.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
+
+from . import _segment
+from ._control import LEFT, RUNNING, SINCE, SLOT_WORDS, ClaimSlots, has_data
+from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
+from ._member import Member
+from ._messages import Call, Packed, Payload, dumps_message, make_payload, pack, pack_again
+from ._roster import Roster
+from ._run import CallSpec
+from ._surroundings import Surroundings, pack_surroundings, snapshot
+from ._worker import Start
+
+__all__ = ["Crew", "Watch"]
+
+# How long a dead worker's exit status is waited for; it takes a millisecond unless the template died too.
+STATUS_S = 0.25
+
+
+class Watch(NamedTuple):
+    """What an attendant waits for.
+
+    It holds all sockets: the garbage collector would close those of a dropped team before its attendant.
+    """
+
+    poll: select.poll
+    watched: dict[int, Member]
+    """By descriptor."""
+    launcher: Launcher | None
+    timeout_ms: int | None
+
+
+class Crew:
+    """The worker processes of a team."""
+
+    def __init__(
+        self,
+        size: int,
+        start: str,
+        initializer: Packed | None,
+        blas_threads: int,
+        memory_limit: int | None,
+        preload: tuple[str, ...],
+    ) -> None:
+        self.size = size
+        """Seats that there are to be."""
+        self.start = start
+        self._initializer = initializer
+        self._initializer_payload: Payload | None = None
+        self._initializer_root: Any = None
+        if self._initializer is not None:
+            payload, root = make_payload(self._initializer.data)
+            self._initializer_payload, self._initializer_root = payload, root
+        self._blas_threads = blas_threads
+        self._memory_limit = memory_limit
+        self._preload = preload
+        self.roster = Roster()
+        self.members: dict[int, Member] = {}
+        """By rank."""
+        self._dying: dict[int, float] = {}
+        """Ranks whose worker has ended, and until when its status is waited for."""
+        self._launcher: Launcher | None = None
+        self.slots: ClaimSlots | None = None
+        """There from before the first worker until all have gone home."""
+        self._submit_pipe = (-1, -1)
+        """On which workers say what came of submitted functions."""
+        self._attendant_pipe = (-1, -1)
+        """What wakes the attendant."""
+        self._listener: Callable[[int], None] = lambda segment: None
+        self._dropped: deque[int] = deque()
+        self.last_seq = 0
+        """Number of the last call."""
+        self._surroundings: tuple[Surroundings, Payload, Any] | None = None
+
+    # ------------------------------------------------ starting
+
+    def open(self) -> None:
+        """Acquire what the team needs before its first worker, all of it or nothing."""
+        slots = ClaimSlots()
+        pipes: list[int] = []
+        try:
+            pipes += os.pipe2(os.O_CLOEXEC)
+            pipes += os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            os.set_blocking(pipes[0], False)
+        except BaseException:
+            slots.close()
+            for fd in pipes:
+                os.close(fd)
+            raise
+        self.slots = slots
+        self._submit_pipe = (pipes[0], pipes[1])
+        self._attendant_pipe = (pipes[2], pipes[3])
+        self._listener = _make_listener(weakref.ref(self))
+        _segment.on_drop(self._listener)
+
+    def fill(self, size: int) -> None:
+        """Start what is missing of the first `size` workers."""
+        ranks = self.roster.fill(size)
+        try:
+            for rank in ranks:
+                self._spawn(rank)
+        except BaseException:
+            for rank in ranks:
+                if rank not in self.members:
+                    self.roster.seats.pop(rank)
+            raise
+
+    def refill(self) -> None:
+        """Start whoever is missing, as far as this process can."""
+        for rank in self.roster.fill(self.size):
+            if not self.respawn(rank):
+                self.roster.seats.pop(rank)
+
+    def respawn(self, rank: int) -> bool:
+        """Start a worker in the place of one that died; False if this process cannot."""
+        try:
+            self._spawn(rank)
+        except OSError:  # no descriptors, no memory, no more processes: the others go on
+            return False
+        return True
+
+    def _spawn(self, rank: int) -> None:
+        assert self.slots is not None
+        if self._launcher is None:
+            self._launcher = (
+                ForkLauncher()
+                if self.start == "fork"
+                else TemplateLauncher(self._blas_threads, self._preload)
+            )
+        slot = self.slots.slot(rank)
+        for word in range(SLOT_WORDS):
+            slot[word] = 0
+        # In the table before it is forked: the child closes what it finds there, or it would hold its own
+        # lifeline.
+        member = self.members[rank] = Member(rank)
+        try:
+            self._start_member(member)
+        except BaseException:
+            del self.members[rank]
+            member.close()
+            raise
+        self.wake()
+
+    def _start_member(self, member: Member) -> None:
+        assert self.slots is not None and self._launcher is not None
+        initializer = self._initializer_payload
+        if self._initializer is not None and initializer is not None:
+            member.attach(self._initializer.segments | initializer.segments())
+        surroundings = self._tell_surroundings(member, snapshot())
+        start = Start(
+            member.rank,
+            initializer,
+            self._blas_threads,
+            self._memory_limit,
+            surroundings,
+            member.token,
+        )
+        member.post(dumps_message(start))
+        # Copies, none of them in the tables here: a forked child closes what is in those.
+        fds = member.hand_over(self.slots.fd, self._submit_pipe[1])
+        try:
+            self._launcher.spawn(member.rank, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _tell_surroundings(self, member: Member, now: Surroundings) -> Payload:
+        """The caller's surroundings, for a message to a worker, which has what they need from now on."""
+        if self._surroundings is None or self._surroundings[0] != now:
+            self._surroundings = (now, *make_payload(pack(pack_surroundings(now)).data))
+        _, payload, root = self._surroundings
+        member.attach(payload.segments())
+        member.surroundings = now
+        member.roots.append(root)
+        return payload
+
+    # ------------------------------------------------ calls
+
+    def next_seq(self) -> int:
+        """The number of a call that is about to be sent: workers get calls in the order of their numbers."""
+        self.last_seq += 1
+        return self.last_seq
+
+    def send_call(
+        self, member: Member, seq: int, spec: CallSpec, redo: tuple[Payload, Any] | None = None
+    ) -> None:
+        """Send a worker a call, with what it lacks for it."""
+        share = None if spec.shares is None else spec.shares.get(member.rank, (0, 0))
+        control_id = 0 if spec.control is None else spec.control.id
+        if spec.needs is not None and redo is None and member.settled == spec.needs:
+            member.wake(
+                pack_again(
+                    seq,
+                    control_id,
+                    spec.job_id,
+                    spec.digest,
+                    spec.by_value,
+                    share,
+                    spec.team,
+                )
+            )
+            if member.clogged() >= 0:
+                self.wake()
+            return
+        member.attach(spec.segments if redo is None else spec.segments | redo[0].segments())
+        if spec.control is not None:
+            member.open(spec.control)
+        func = spec.func
+        if func is not None and member.remember(spec.digest, spec.by_value):
+            func = None
+        surroundings = None
+        if member.surroundings != spec.surroundings:
+            surroundings = self._tell_surroundings(member, spec.surroundings)
+        knows_job, forget = member.remember_job(spec.job_id)
+        call = Call(
+            seq,
+            control_id,
+            spec.job_id,
+            None if knows_job else spec.job,
+            func,
+            spec.digest,
+            spec.by_value,
+            spec.chunks,
+            None if redo is None else redo[0],
+            share,
+            spec.team,
+            surroundings,
+            forget,
+        )
+        member.post(dumps_message(call))
+        member.settled = spec.needs
+        if spec.writes_main:
+            member.last_function = b""
+        if member.clogged() >= 0:
+            self.wake()
+
+    def distrust(self, rank: int) -> None:
+        """A worker could not load what it was sent: who knows what it has."""
+        member = self.members.get(rank)
+        if member is not None:
+            member.distrust()
+
+    def has_left(self, rank: int, seq: int) -> bool:
+        """Whether the worker on a rank has left call `seq`, by what its claim slot says."""
+        slots = self.slots
+        return slots is None or slots.words[rank * SLOT_WORDS + LEFT] >= seq
+
+    def is_inside(self, rank: int, seq: int) -> bool:
+        """Whether the worker on a rank is in call `seq`, by what its claim slot says."""
+        slots = self.slots
+        return slots is not None and slots.words[rank * SLOT_WORDS + RUNNING] == seq
+
+    def is_through(self, member: Member, seq: int) -> bool:
+        """Whether this very worker will not touch anything of call `seq` any more."""
+        if member.gone or self.members.get(member.rank) is not member:
+            return True  # what the slot says is its successor's
+        return self.has_left(member.rank, seq)
+
+    def kill(self, rank: int, seq: int, since: int | None = None) -> bool:
+        """End the worker on a rank if it is still in call `seq`; whether it was.
+
+        `since`: and only if it is still in that very call of the function.
+        """
+        member = self.members.get(rank)
+        if self.slots is None or member is None or member.gone:
+            return False  # what the slot says is a dead worker's
+        slot = self.slots.slot(rank)
+        if slot[RUNNING] != seq or (since is not None and slot[SINCE] != since):
+            return False
+        try:
+            if member.pidfd >= 0:
+                signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
+            elif member.pid:
+                os.kill(member.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has just died, and its death is about to be noticed
+        return True
+
+    # ------------------------------------------------ what the attendant hears
+
+    def wake(self) -> None:
+        """Have the attendant look at everything again."""
+        try:
+            os.write(self._attendant_pipe[1], b"w")
+        except BlockingIOError:
+            pass  # it is awake
+        except OSError:
+            pass  # the team is going home
+
+    def note_drop(self, segment: int) -> None:
+        """A segment is let go; the workers are told when the attendant comes to it."""
+        # May be called by the garbage collector at any moment: no lock here.
+        self._dropped.append(segment)
+        self.wake()
+
+    def watch(self, timeout_ms: int | None) -> Watch:
+        """All there is to wait for."""
+        poll = select.poll()
+        poll.register(self._attendant_pipe[0], select.POLLIN)
+        poll.register(self._submit_pipe[0], select.POLLIN)
+        launcher = self._launcher
+        if launcher is not None and launcher.fileno() >= 0:
+            poll.register(launcher.fileno(), select.POLLIN)
+        watched: dict[int, Member] = {}
+        for member in self.members.values():
+            if member.gone:
+                continue
+            if member.pidfd >= 0:
+                watched[member.pidfd] = member
+                poll.register(member.pidfd, select.POLLIN)
+            clogged = member.clogged()
+            if member.line.fileno() >= 0:
+                watched[member.line.fileno()] = member
+                events = select.POLLOUT if clogged == member.line.fileno() else 0
+                poll.register(member.line.fileno(), select.POLLIN | events)
+            if clogged >= 0 and clogged not in watched:
+                watched[clogged] = member
+                poll.register(clogged, select.POLLOUT)
+            watched[member.relay.fileno()] = member
+            poll.register(member.relay.fileno(), select.POLLIN)
+        return Watch(poll, watched, launcher, timeout_ms)
+
+    def heed_wakes(self, fds: Collection[int]) -> None:
+        """Let the next `wake` wake the attendant again; `fds` are those that were found ready."""
+        if self._attendant_pipe[0] in fds:
+            try:
+                os.read(self._attendant_pipe[0], 4096)
+            except BlockingIOError:
+                pass
+
+    def has_submitted(self, fds: Collection[int]) -> bool:
+        """Whether there is something on the pipe of submitted functions."""
+        return self._submit_pipe[0] in fds
+
+    def read_submitted(self, nbytes: int) -> bytes:
+        """Records on the pipe of submitted functions; nothing if there are none."""
+        try:
+            return os.read(self._submit_pipe[0], nbytes)
+        except BlockingIOError:
+            return b""
+
+    def pass_on_drops(self) -> None:
+        """Have the workers unmap what was dropped."""
+        if self._dropped:
+            dropped = []
+            while self._dropped:
+                dropped.append(self._dropped.popleft())
+            for member in self.members.values():
+                member.drop(dropped)
+
+    # ------------------------------------------------ ending
+
+    def ended(self, fds: Collection[int]) -> Iterator[Member]:
+        """Those whose process has ended, each to be given to `note_end` before the next is asked for."""
+        if self._launcher is not None:
+            for event in self._launcher.events():
+                yield from self._handle_launch(event)
+        for member in list(self.members.values()):
+            if not member.gone and member.pidfd >= 0 and member.pidfd in fds:
+                yield member
+            elif not member.gone and member.pidfd < 0 and member.pid and _has_hung_up(member):
+                yield member
+
+    def _handle_launch(self, event: Forked | Reaped | Lost) -> Iterator[Member]:
+        if isinstance(event, Forked):
+            member = self.members.get(event.rank)
+            if member is None or member.pid or member.gone:
+                if event.pidfd >= 0:
+                    os.close(event.pidfd)
+                return
+            member.pid, member.pidfd = event.pid, event.pidfd
+        elif isinstance(event, Reaped):
+            for member in list(self.members.values()):
+                if member.pid == event.pid:
+                    member.status = event.status
+                    if not member.gone:
+                        yield member
+        else:
+            self._launcher = None
+            for member in list(self.members.values()):
+                if not member.pid and not member.gone:
+                    member.status = event.status
+                    yield member
+            for rank in self._dying:
+                self._dying[rank] = 0.0  # no status will come
+
+    def note_end(self, member: Member) -> None:
+        """A worker has ended, and what it had said is taken: it is buried once its status is known."""
+        member.gone = True
+        self._dying[member.rank] = time.monotonic() + STATUS_S
+
+    @property
+    def has_dying(self) -> bool:
+        """Whether some worker's status is waited for."""
+        return bool(self._dying)
+
+    def bury(self) -> Iterator[Member]:
+        """Those whose end is all known; they have given up what they held, and their seats are free."""
+        for rank, deadline in list(self._dying.items()):
+            member = self.members[rank]
+            if member.status is None and time.monotonic() < deadline:
+                continue
+            del self._dying[rank]
+            del self.members[rank]
+            member.close()  # first: whoever takes the seat may need the descriptors
+            yield member
+
+    def cut_lifelines(self) -> None:
+        """End all workers at once, whatever they do."""
+        for member in self.members.values():
+            if member.lifeline >= 0:
+                os.close(member.lifeline)
+                member.lifeline = -1
+
+    def dismiss(self) -> None:
+        """Let all workers end, and the launcher; others may be started again."""
+        for member in self.members.values():
+            member.hang_up()
+        deadline = time.monotonic() + 1.0
+        for member in self.members.values():
+            # Parked workers end by themselves, at once; the lifeline's end kills the others.
+            while not member.gone and member.pidfd >= 0:
+                left = max(0.0, deadline - time.monotonic())
+                if has_data(member.pidfd, left) or left == 0.0:
+                    break
+            member.close()
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+        self.members.clear()
+        self._dying.clear()
+        self.roster.vacate()
+
+    def close(self) -> None:
+        """Give back what `open` acquired."""
+        if self.slots is not None:
+            _segment.off_drop(self._listener)
+            self.slots.close()
+            self.slots = None
+            for fd in (*self._submit_pipe, *self._attendant_pipe):
+                os.close(fd)
+            self._submit_pipe = self._attendant_pipe = (-1, -1)
+        self._dropped.clear()
+
+    def close_in_child(self) -> None:
+        """In a forked child: let go of every descriptor, so that the parent's end is noticed."""
+        for member in self.members.values():
+            member.close()
+        if isinstance(self._launcher, (TemplateLauncher, ForkLauncher)):
+            self._launcher.close_in_child()
+        for fd in (*self._submit_pipe, *self._attendant_pipe):
+            if fd >= 0:
+                os.close(fd)
+        self._submit_pipe = self._attendant_pipe = (-1, -1)
+        if self.slots is not None:
+            os.close(self.slots.fd)
+        self.slots = None
+        self.members.clear()
+        self._launcher = None
+
+
+def _has_hung_up(member: Member) -> bool:
+    """Without pidfds: whether the other end of the relay socket has closed."""
+    poll = select.poll()
+    poll.register(member.relay.fileno(), select.POLLHUP)
+    return bool(poll.poll(0))
+
+
+def _make_listener(ref: weakref.ref[Crew]) -> Callable[[int], None]:
+    """Tell a crew, if it is still there, of segments that are dropped."""
+
+    def note_drop(segment: int) -> None:
+        crew = ref()
+        if crew is not None:
+            crew.note_drop(segment)
+
+    return note_drop
