@@ -35,6 +35,10 @@ Array = NDArray[Any]
 _SHARES_WORK: Any = 100_000
 # What a list's item is taken to weigh, where chunk sizes in bytes are concerned.
 _OBJECT_NBYTES = 64
+# Plain items that share a pickle, where so many take no more bytes than that: a pickle costs 2 us by itself,
+# and a worker that is at one chunk of it loads them all.
+_PARCEL = 64
+_PARCEL_NBYTES = 1 << 16
 
 
 class Request(NamedTuple):
@@ -220,16 +224,17 @@ def hand_over(
 
 
 def _pack_items(data: Sequence[Any], plan: Plan, copies: Copies) -> tuple[Input, list[Any]]:
-    """A sequence as one pickle per chunk, in shared memory; what else must be kept."""
+    """A sequence as a pickle per chunk, or several, in shared memory; what else must be kept."""
     parts: list[bytes]
     keep: list[Any] = []
     segments: frozenset[int] = frozenset()
-    starts = range(0, plan.n, plan.chunksize)
-    is_plain, by_value = are_plain(data), False
-    if is_plain:
-        parts = [pickle.dumps(data[at : at + plan.chunksize], 5) for at in starts]
+    size, parcel, by_value = plan.chunksize, 0, False
+    if are_plain(data):
+        is_small = len(pickle.dumps(data[:_PARCEL], 5)) <= _PARCEL_NBYTES
+        parcel = size * max(1, _PARCEL // size) if is_small else size
+        parts = [pickle.dumps(data[at : at + parcel], 5) for at in range(0, plan.n, parcel)]
     else:
-        packed = [pack(data[at : at + plan.chunksize], copies) for at in starts]
+        packed = [pack(data[at : at + size], copies) for at in range(0, plan.n, size)]
         parts = [each.data for each in packed]
         segments = segments.union(*(each.segments for each in packed))
         by_value = any(each.by_value for each in packed)
@@ -239,7 +244,7 @@ def _pack_items(data: Sequence[Any], plan: Plan, copies: Copies) -> tuple[Input,
     target = memoryview(blob)
     for at, part in zip(offsets, parts, strict=False):
         target[at : at + len(part)] = part
-    return Input("items", blob, 0, offsets, segments, None, by_value, is_plain), keep
+    return Input("items", blob, 0, offsets, segments, None, by_value, parcel), keep
 
 
 # ---------------------------------------------------------------- binding outputs

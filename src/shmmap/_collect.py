@@ -8,6 +8,7 @@ than index 0's, which are put in place at the end, by one more pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -111,14 +112,16 @@ class Collector:
             if last == k + 1:
                 self._add(k, piece)
                 continue
-            for each in range(k, last):
-                start, stop = self.plan.limits(each)
-                here = slice(start - base, stop - base)
-                if self.job.gather:
-                    self._add(each, piece[here])
-                else:
-                    kind, columns = piece
-                    self._add(each, (kind, tuple([column[here] for column in columns])))
+            size = self.plan.chunksize
+            starts = range(0, min(last * size, self.plan.n) - base, size)
+            if self.job.gather:
+                self.pieces.update(
+                    zip(range(k, last), [piece[at : at + size] for at in starts], strict=True)
+                )
+                continue
+            kind, columns = piece
+            for each, at in zip(range(k, last), starts, strict=True):
+                self._add(each, (kind, tuple([column[at : at + size] for column in columns])))
 
     def _fits(self, kind: Any, columns: tuple[Array, ...]) -> bool:
         """Whether columns can be put where they belong at once, with nothing to check or to widen."""
@@ -230,6 +233,8 @@ class Collector:
         if not pieces and not self._none_as_list:
             return None
         if self.job.verb == "items":
+            if len(pieces) == plan.chunks:
+                return list(chain.from_iterable(map(pieces.__getitem__, range(plan.chunks))))
             items: list[Any] = []
             for k in range(plan.chunks):
                 if k in pieces:

@@ -56,15 +56,15 @@ class Input(NamedTuple):
     data: Any
     axis: int = 0
     offsets: Any = None
-    """Items only: where each chunk's pickle begins in `data`, one more entry than chunks."""
+    """Items only: where each pickle begins in `data`, one more entry than pickles."""
     segments: frozenset[int] = frozenset()
     """Items only: segments that their pickles refer to."""
     stencil: Stencil | None = None
     """Arrays only: the neighbours that each chunk gets."""
     by_value: bool = False
     """Items only: see `Packed.by_value`."""
-    is_plain: bool = False
-    """Items only: see `are_plain`; their pickles need no unpickler of ours, and always load."""
+    parcel: int = 0
+    """Items only: how many are in one pickle, where they `are_plain`; else it is the items of a chunk."""
 
 
 class Job(NamedTuple):
@@ -97,6 +97,8 @@ class Job(NamedTuple):
     to whom every chunk's results are handed over; empty: outputs are in memory."""
     first: int = 0
     """Index of item 0 in the map that the user knows, where this is a part of one over an iterator."""
+    may_join: bool = False
+    """Chunks are of nobody's choosing: neighbours may be gone through as one, see `_Kernel.joins`."""
 
 
 class Form(NamedTuple):
@@ -162,17 +164,26 @@ class Position:
 # ---------------------------------------------------------------- inputs
 
 
-def _make_unpacker(entry: Input, size: int) -> Callable[[int, int, int], Any]:
+def _make_unpacker(entry: Input) -> Callable[[int, int, int], Any]:
     data, offsets = memoryview(entry.data), entry.offsets
-    load = pickle.loads if entry.is_plain else unpack
+    return lambda k, start, stop: unpack(data[offsets[k] : offsets[k + 1]])
+
+
+def _make_parcel_opener(entry: Input) -> Callable[[int, int, int], Any]:
+    """For plain items, of which several chunks share a pickle: the one opened last is kept."""
+    data, offsets, size = memoryview(entry.data), entry.offsets, entry.parcel
+    opened, items = -1, ()
 
     def take(k: int, start: int, stop: int) -> Any:
-        if stop - start <= size:
-            return load(data[offsets[k] : offsets[k + 1]])
-        joined: list[Any] = []
-        for each in range(k, k - (start - stop) // size):
-            joined += load(data[offsets[each] : offsets[each + 1]])
-        return joined
+        nonlocal opened, items
+        taken: Any = ()
+        for parcel in range(start // size, -(-stop // size)):
+            if parcel != opened:
+                items = pickle.loads(data[offsets[parcel] : offsets[parcel + 1]])
+                opened = parcel
+            part = items[max(0, start - parcel * size) : stop - parcel * size]
+            taken = part if not taken else taken + part
+        return taken
 
     return take
 
@@ -181,7 +192,7 @@ def _itself(data: Any) -> Any:
     return data
 
 
-def _make_slicer(entry: Input, verb: str, size: int) -> Callable[[int, int, int], Any]:
+def _make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
     """A function ``(k, start, stop) -> what chunk k gets of this input``; or chunks from k on, as one."""
     data, axis, stencil = entry.data, entry.axis, entry.stencil
     if stencil is not None:
@@ -202,7 +213,7 @@ def _make_slicer(entry: Input, verb: str, size: int) -> Callable[[int, int, int]
             return lambda k, start, stop: repeat(view(data))
         return lambda k, start, stop: view(data)
     if entry.kind == "items":
-        return _make_unpacker(entry, size)
+        return _make_parcel_opener(entry) if entry.parcel else _make_unpacker(entry)
     if entry.kind == "rows" and verb == "items":
         # As a list, whose iterator knows how many are left: see `_Kernel.where`.
         return lambda k, start, stop: list(take_rows(data, start, stop))
@@ -272,21 +283,22 @@ class _Kernel:
         """Whether items are gone through in a plain loop rather than by `iterate`: it is quicker. The
         interpreter calls a function written in Python from a loop without leaving its own, which takes
         a third of what a call through `map` does. What is written in C gains nothing."""
-        self._slicers = [_make_slicer(entry, job.verb, job.chunksize) for entry in job.inputs]
+        self._slicers = [_make_slicer(entry, job.verb) for entry in job.inputs]
         self._mapped = next((j for j, e in enumerate(job.inputs) if e.kind != "whole"), 0)
         self._n = job.n
         self._size = job.chunksize
         self.joins = (
-            job.verb == "items"
+            job.may_join
+            and job.verb == "items"
             and all(
-                entry.kind in ("array", "sequence", "whole") or entry.is_plain
-                for entry in job.inputs
+                entry.kind in ("array", "sequence", "whole") or entry.parcel for entry in job.inputs
             )
             and clock is None
             and not (job.keep_going or job.retries or job.store)
         )
-        """Whether neighbouring chunks may be gone through as one: the function does not see where one ends,
-        and a chunk costs as much as ten calls of a cheap function."""
+        """Whether neighbouring chunks may be gone through as one. The function does not see where one ends,
+        and a chunk costs as much as ten calls of a cheap function; but results are in place only after the
+        last."""
 
     def _timed(self, func: Callable[..., Any], clock: Any) -> Callable[..., Any]:
         """Note in the claim slot when each call of the function begins (``timeout=``)."""

@@ -161,6 +161,7 @@ def _start(
         bound.trim,
         store,
         first,
+        options.chunksize == "auto",
     )
 
     def finish(result: Any) -> Any:

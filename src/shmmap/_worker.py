@@ -88,11 +88,9 @@ from ._surroundings import Baseline, apply
 
 __all__ = ["Descriptors", "Start", "run_worker"]
 
-# A draw should take about this long: tickets cost about 1 us, so less than 1 % of it; and what a draw
-# holds is what waits for the slowest worker at the end, or is done again after a death.
-DRAW_S = 5e-4
-# Less than this is not worth sharing: a draw and what goes with it take some 10 us.
-LEAST_S = 5e-5
+# A draw should take about this long. Where the function has filled the caches, all that goes with one takes
+# 20 to 40 us, so 2 % at the most; what a draw holds is done again after a death.
+DRAW_S = 2e-3
 # Freed memory a worker's malloc may keep. Less: page faults at every call; more: memory nobody uses.
 MALLOC_NBYTES = 1 << 25
 # Functions pickled by reference that are kept loaded.
@@ -570,11 +568,10 @@ class _Worker:
                 del exc
             slot[CHUNK] = slot[LAST] = 0
             took = now() - began
-            # More tickets at once the cheaper they are; but few near the end, where they are shared, unless
-            # there is too little in them for that.
+            # More tickets at once the cheaper they are, but few near the end, where they are shared: the
+            # last ones may be dear.
             speed = (stop - first) / took if took > 0 else math.inf
-            share_of_rest = (tickets - stop) // (2 * call.team)
-            k = int(min(4 * k, speed * DRAW_S, max(share_of_rest, speed * LEAST_S), 1 << 16))
+            k = int(min(4 * k, speed * DRAW_S, (tickets - stop) // (2 * call.team), 1 << 16))
             k = max(k, 1)
         port.close()
         try:

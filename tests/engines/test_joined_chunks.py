@@ -1,7 +1,7 @@
-"""Chunks of cheap items that were drawn together are gone through as one; nobody can tell.
+"""Automatic chunks of cheap items that were drawn together are gone through as one; nobody can tell.
 
-With one item per chunk, a worker holds hundreds of chunks soon. How many is a matter of timing, so each test
-takes what happens anywhere in such a range.
+With up to 4096 items each is a chunk, of which a worker soon holds hundreds. How many is a matter of timing,
+so each test takes what happens anywhere in such a range.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shmmap
+from shmmap._plan import ITEM_CHUNKS
+from shmmap.testing import wait_until
 from tests import functions
 
 pytestmark = pytest.mark.warm
@@ -57,12 +59,14 @@ def columns(values: list[Any]) -> list[Any]:
 
 @settings(max_examples=40)
 @given(
-    st.sampled_from(sorted(WAYS)), st.integers(1, N), st.integers(0, N), st.sampled_from([1, 2, 7])
+    st.sampled_from(sorted(WAYS)),
+    st.integers(1, N) | st.sampled_from([2 * ITEM_CHUNKS, 3 * ITEM_CHUNKS - 1]),
+    st.integers(0, N),
 )
-def test_the_result_is_that_of_a_loop(way: str, n: int, at: int, size: int) -> None:
+def test_the_result_is_that_of_a_loop(way: str, n: int, at: int) -> None:
     func = WAYS[way](at)
     x = shmmap.asshared(np.arange(n, dtype=float))
-    result = shmmap.pmap(func, x, workers=2, chunksize=size)
+    result = shmmap.pmap(func, x, workers=2)
     results = result if isinstance(result, tuple) else (result,)
     for one, other in zip(results, columns([func(v) for v in x]), strict=True):
         assert one.dtype == other.dtype
@@ -88,7 +92,6 @@ def test_several_inputs_in_any_form(gather: bool) -> None:
         range(N),
         axis=(0, 0, 0, None, 0),
         out=out,
-        chunksize=3,
         workers=2,
     )
     expected = [3.0 * i + i % 3 + 1 for i in range(N)]
@@ -102,7 +105,7 @@ def test_nothing_but_side_effects() -> None:
     def count(i: Any) -> None:
         y[int(i)] += 1
 
-    assert shmmap.pmap(count, np.arange(N), chunksize=1, workers=2) is None
+    assert shmmap.pmap(count, np.arange(N), workers=2) is None
     assert (y == 1).all()
 
 
@@ -111,7 +114,7 @@ def test_random_numbers_are_those_of_the_index() -> None:
         return rng.random()
 
     x = shmmap.asshared(np.zeros(N))
-    several = shmmap.pmap(draw, x, rng=3, chunksize=1, workers=2)
+    several = shmmap.pmap(draw, x, rng=3, workers=2)
     assert np.array_equal(several, shmmap.pmap(draw, x, rng=3, engine="serial"))
 
 
@@ -121,8 +124,9 @@ def test_current_tells_the_plans_chunks() -> None:
         assert at is not None
         return at.start, at.stop, at.index
 
-    told = shmmap.pmap(where, list(range(N)), chunksize=3, workers=2)
-    assert told == [(i // 3 * 3, min(i // 3 * 3 + 3, N), i) for i in range(N)]
+    n = 3 * ITEM_CHUNKS - 1
+    told = shmmap.pmap(where, list(range(n)), workers=2)
+    assert told == [(i // 3 * 3, min(i // 3 * 3 + 3, n), i) for i in range(n)]
 
 
 @pytest.mark.parametrize("at", [0, 1, 5, N // 2, N - 1])
@@ -142,7 +146,7 @@ def test_an_error_names_its_index_and_chunk(kind: str, at: int) -> None:
     )
     out = list if kind == "does not pickle" else None
     with pytest.raises(wanted) as caught:
-        shmmap.pmap(func, shmmap.asshared(np.arange(N)), out=out, chunksize=1, workers=2)
+        shmmap.pmap(func, shmmap.asshared(np.arange(N)), out=out, workers=2)
     notes = " ".join([str(caught.value), *caught.value.__notes__])
     if at or kind in ("raises", "does not pickle"):  # else those after it are the odd ones
         assert f"[{at}, {at + 1})" in notes, notes
@@ -156,7 +160,7 @@ def test_of_several_errors_the_first_index_is_raised() -> None:
 
     for _ in range(10):
         with pytest.raises(ValueError, match="700"):
-            shmmap.pmap(func, shmmap.asshared(np.arange(N)), chunksize=1, workers=2)
+            shmmap.pmap(func, shmmap.asshared(np.arange(N)), workers=2)
 
 
 @pytest.mark.parametrize("at", [1, N // 2, N - 1])
@@ -169,7 +173,7 @@ def test_death_once_is_made_good(team: shmmap.Team, at: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return i * 2
 
-    result = shmmap.pmap(func, shmmap.asshared(np.arange(N)), chunksize=1, engine=team)
+    result = shmmap.pmap(func, shmmap.asshared(np.arange(N)), engine=team)
     assert killed[0] == 1
     assert np.array_equal(result, np.arange(N) * 2)
 
@@ -185,13 +189,12 @@ def test_death_again_and_again_names_the_one_item(team: shmmap.Team, at: int) ->
         shmmap.pmap(
             func,
             shmmap.asshared(np.arange(N)),
-            chunksize=1,
             engine=team,
             on_error="continue",
         )
     assert caught.value.failed == ((at, at + 1),)
     with pytest.raises(shmmap.WorkerDied) as died:
-        shmmap.pmap(func, shmmap.asshared(np.arange(N)), chunksize=1, engine=team)
+        shmmap.pmap(func, shmmap.asshared(np.arange(N)), engine=team)
     assert f"[{at}, {at + 1})" in str(died.value)
 
 
@@ -205,7 +208,7 @@ def test_what_may_have_been_begun_is_not_begun_again(team: shmmap.Team) -> None:
         y[int(i)] += 1
 
     with pytest.raises(shmmap.WorkerDied) as caught:
-        shmmap.pmap(count, shmmap.asshared(np.arange(N)), chunksize=1, engine=team)
+        shmmap.pmap(count, shmmap.asshared(np.arange(N)), engine=team)
     doubtful = np.zeros(N, bool)
     for start, stop in caught.value.failed:
         doubtful[start:stop] = True
@@ -223,12 +226,24 @@ def test_a_long_item_among_cheap_ones_is_waited_for() -> None:
         return i
 
     x = shmmap.asshared(np.arange(N))
-    assert np.array_equal(shmmap.pmap(func, x, chunksize=1, workers=2), x)
+    assert np.array_equal(shmmap.pmap(func, x, workers=2), x)
 
 
 def test_chunks_done_come_one_by_one() -> None:
-    future = shmmap.pmap(
-        functions.square, shmmap.asshared(np.arange(N)), chunksize=1, workers=2, wait=False
-    )
+    future = shmmap.pmap(functions.square, shmmap.asshared(np.arange(N)), workers=2, wait=False)
     parts = sorted((start, stop, *value) for start, stop, value in future.as_completed())
     assert parts == [(i, i + 1, i * i) for i in range(N)]
+
+
+def test_chunks_that_were_asked_for_are_not_joined() -> None:
+    """Each is in place before the next one begins: the last item may wait for the results of all others."""
+    n = 500
+    out = shmmap.full(n, -1)
+
+    def func(i: Any) -> Any:
+        if i == n - 1:
+            wait_until(lambda: (out[:-1] >= 0).all())
+        return i
+
+    shmmap.pmap(func, shmmap.asshared(np.arange(n)), out=out, chunksize=1, workers=2)
+    assert np.array_equal(out, np.arange(n))
