@@ -95,6 +95,8 @@ def choose(figure: Figure, wanted: list[str] | None, smoke: bool) -> list[str]:
     """The peers of a figure, in the order of the table of peers."""
     able = [p for p in ENTRIES if (p in figure.peers if figure.peers else True)]
     able = [p for p in able if ENTRIES[p].warm or figure.script == "cold"]
+    named = {peer for target in figure.targets for peer in target.peers}
+    able = [p for p in able if p in named or not ENTRIES[p].asked]
     if wanted:
         return [p for p in able if p in wanted]
     asked = figure.has_ray or "ray" in figure.peers

@@ -174,6 +174,14 @@ def figures(workers: int, smoke: bool = False) -> dict[str, Figure]:
                     operator.ge,
                     "{:.2f}",
                 ),
+                Target(
+                    "0.95 of what a loop per core reaches, or better",
+                    lambda r: r.ratio("loops", "shmmap"),
+                    0.95,
+                    operator.ge,
+                    "{:.2f}",
+                    peers=("loops",),
+                ),
             ),
         )
 

@@ -77,7 +77,7 @@ def main() -> None:
                 peer.shorten(work.shape[0])
                 continue
             warm(run, work, once)
-            answer(seconds=statistics.median(one(run, work) for _ in range(number)))
+            answer(seconds=statistics.median(one(run, work) for _ in range(number)) / peer.works)
     finally:
         peer.close()
 

@@ -25,6 +25,8 @@ class Entry:
     """Whether it may idle beside the others: False for one whose daemons never rest."""
     warm: bool = True
     """Whether it has warm workers to measure; else it takes part in cold starts alone."""
+    asked: bool = False
+    """Whether it takes part only where a target speaks of it."""
 
     def is_installed(self) -> bool:
         """Whether the package it needs can be imported."""
@@ -42,6 +44,9 @@ ENTRIES = {
         Entry("shmmap", "shmmap", "ours", "ours", "shmmap"),
         Entry("shmmap-fork", 'shmmap, engine="fork"', "ours", "ours", "shmmap", warm=False),
         Entry("bare", "bare hands", "limit", "bare"),
+        Entry(
+            "loops", "a loop per core at once, each over everything", "limit", "serial", asked=True
+        ),
         Entry("numba", "numba, threads", "limit", "compiled", "numba"),
         Entry("serial", "serial NumPy", "serial", "serial"),
         Entry("pool", "SharedMemory + Pool", "processes", "pool"),

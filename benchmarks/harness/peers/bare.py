@@ -50,9 +50,17 @@ class Crew:
 
     def call(self) -> None:
         """Wake every worker and hear back from every one."""
+        self.wake()
+        self.wait()
+
+    def wake(self) -> None:
+        """Have every worker run the body."""
         os.lseek(self.tickets, 0, os.SEEK_SET)
         for fd in self._wake:
             os.write(fd, b"w")
+
+    def wait(self) -> None:
+        """Hear back from every worker."""
         missing = len(self._wake)
         while missing:
             heard = os.read(self._done, missing)

@@ -23,6 +23,8 @@ class Peer:
 
     x: Array
     y: Array | None = None
+    works: int = 1
+    """How many times it does the work at once: its time is divided by that."""
 
     def __init__(self, name: str, work: Work, workers: int) -> None:
         self.name = name

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from harness.peers.bare import Crew
 from harness.peers.base import Peer, stacked
 from harness.work import Array
 
@@ -62,4 +66,46 @@ class Serial(Peer):
             self.whole = self.x
 
 
-PEERS = {"serial": Serial}
+class Loops(Serial):
+    """As many serial loops at once as there are workers, each over everything.
+
+    What the cores of this machine leave to each other: those of a virtual machine may be two threads of one
+    core, and then nobody's speed-up reaches their number.
+    """
+
+    crew: Crew | None = None
+
+    def open(self) -> None:
+        """All but one of them are forked."""
+        super().open()
+        self.works = self.workers
+        verb = getattr(super(), self.work.verb)
+
+        def body(rank: int, tickets: int) -> None:
+            verb()
+
+        self.crew = Crew(self.workers - 1, body)
+
+    def close(self) -> None:
+        """Let them go."""
+        super().close()
+        if self.crew is not None:
+            self.crew.end()
+
+    def rows(self) -> Array | None:
+        """One of the loops; the others run beside it."""
+        return self._beside(super().rows)
+
+    def blocks(self) -> Array:
+        """One of the calls; the others run beside it."""
+        return self._beside(super().blocks)
+
+    def _beside(self, verb: Callable[[], Any]) -> Any:
+        assert self.crew is not None
+        self.crew.wake()
+        result = verb()
+        self.crew.wait()
+        return result
+
+
+PEERS = {"serial": Serial, "loops": Loops}
