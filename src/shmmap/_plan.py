@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 __all__ = ["Plan", "align_chunksize", "auto_chunksize", "merge_ranges", "parse_chunksize"]
 
-# A vectorised function works through its chunk several times (inputs, temporaries, result), so the
-# chunk should stay within the L2 cache. Larger: it spills to memory; smaller: the calls show.
-CHUNK_NBYTES = 1 << 20
-# A map of few bytes can still be dear per item. More chunks balance better and cost about 2 us each.
+# A vectorised function works through its chunk several times (inputs, temporaries, result), so the chunk
+# should stay in the cache. Larger: with many cores it spills to memory; smaller: the calls show.
+CHUNK_NBYTES = 1 << 21
+# A map of few bytes can still be dear per item. More chunks balance better, and each costs some 10 us.
 CHUNKS_MIN = 32
 # Per-item functions: enough chunks that a worker with dear items does not finish long after the others.
 # Chunks of cheap items cost next to nothing, as those drawn together are gone through as one; more of them

@@ -83,6 +83,7 @@ class Bare(Peer):
     through its descriptor: whole pages are then neither cleared nor faulted in, as storing would.
     """
 
+    block_nbytes = 2 << 20
     crew: Crew | None = None
 
     def open(self) -> None:
