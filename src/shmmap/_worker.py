@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import gc
-import math
 import os
 import pickle
 import random
@@ -91,6 +90,9 @@ __all__ = ["Descriptors", "Start", "run_worker"]
 # A draw should take about this long. Where the function has filled the caches, all that goes with one takes
 # 20 to 40 us, so 2 % at the most; what a draw holds is done again after a death.
 DRAW_S = 2e-3
+# Chunks that are gone through as one take about this long: all of them count as begun if the worker dies, and
+# none is left out any more if the map is stopped.
+JOIN_S = 5e-4
 # Freed memory a worker's malloc may keep. Less: page faults at every call; more: memory nobody uses.
 MALLOC_NBYTES = 1 << 25
 # Functions pickled by reference that are kept loaded.
@@ -513,7 +515,7 @@ class _Worker:
         tickets = -(-job.n // job.chunksize) if chunks is None else len(chunks)
         words, ledger, slot = control.words, control.ledger, self.slot
         now = time.perf_counter
-        k, share = 1, call.share
+        k, share, speed = 1, call.share, 0.0
         joins = kernel.joins and chunks is None and share is None
 
         def fail(exc: BaseException) -> None:
@@ -544,18 +546,19 @@ class _Worker:
             slot[STOP] = stop
             port.release_spec()
             began = now()
-            step = stop - first if joins else 1
+            step = max(1, int(speed * JOIN_S)) if joins else 1
             for ticket in range(first, stop, step):
                 chunk = ticket if chunks is None else chunks[ticket]
                 if chunk > words[STOP_AT]:
                     break
                 if share is not None and ledger[chunk] != PENDING:
                     continue  # a predecessor on this seat has done or begun it
+                last = chunk + 1
                 if step > 1:
-                    slot[LAST] = stop
+                    last = slot[LAST] = min(chunk + step, stop)
                 slot[CHUNK] = chunk + 1
                 try:
-                    kernel.run(chunk, chunk + step)
+                    kernel.run(chunk, last)
                 except BaseException as exc:
                     fail(exc)
                     del exc
@@ -570,7 +573,7 @@ class _Worker:
             took = now() - began
             # More tickets at once the cheaper they are, but few near the end, where they are shared: the
             # last ones may be dear.
-            speed = (stop - first) / took if took > 0 else math.inf
+            speed = (stop - first) / max(took, 1e-9)
             k = int(min(4 * k, speed * DRAW_S, (tickets - stop) // (2 * call.team), 1 << 16))
             k = max(k, 1)
         port.close()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import shmmap
 from shmmap._plan import ITEM_CHUNKS
 from shmmap.testing import wait_until
 from tests import functions
+from tests.helpers import in_time
 
 pytestmark = pytest.mark.warm
 
@@ -218,8 +221,6 @@ def test_what_may_have_been_begun_is_not_begun_again(team: shmmap.Team) -> None:
 
 
 def test_a_long_item_among_cheap_ones_is_waited_for() -> None:
-    import time
-
     def func(i: Any) -> Any:
         if i == N // 2:
             time.sleep(0.3)
@@ -247,3 +248,19 @@ def test_chunks_that_were_asked_for_are_not_joined() -> None:
 
     shmmap.pmap(func, shmmap.asshared(np.arange(n)), out=out, chunksize=1, workers=2)
     assert np.array_equal(out, np.arange(n))
+
+
+def test_cancelled_in_time_where_items_turn_out_to_be_slow() -> None:
+    reached = shmmap.zeros(1, bool)
+
+    def func(i: Any) -> None:
+        if i > N // 4:
+            reached[0] = True
+            time.sleep(0.05)
+
+    future = shmmap.pmap(func, shmmap.asshared(np.arange(N)), workers=2, wait=False)
+    wait_until(lambda: reached[0])
+    with in_time(3):
+        future.cancel()
+        with pytest.raises(CancelledError):
+            future.result()
