@@ -406,6 +406,26 @@ class TestDropped:
         # Its attendant may have it for a moment, after which only a further collection finds it.
         wait_until(lambda: gc.collect() >= 0 and not is_alive(pid))
 
+    @pytest.mark.parametrize("n", [20, 1 << 18, 1 << 22], ids=["pickle", "page", "segment"])
+    def test_in_a_cycle_with_something_submitted(self, n: int) -> None:
+        """The garbage collector clears weak references into a cycle, also those its parts have."""
+        go = shmmap.zeros(1, bool)
+
+        def func() -> Any:
+            wait_until(lambda: go[0])
+            return shmmap.ones(n // 8) if n == 1 << 22 else np.ones(n // 8)
+
+        team: Any = shmmap.Team(workers=1)
+        team.itself = team
+        pid = team.submit(os.getpid).result()
+        futures = [team.submit(func), team.submit(func)]
+        del team
+        gc.collect()
+        go[0] = True
+        for future in futures:
+            assert future.result(5).sum() == n // 8
+        wait_until(lambda: gc.collect() >= 0 and not is_alive(pid))
+
 
 class TestPreload:
     """What the clean process imports before it forks."""
