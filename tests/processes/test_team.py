@@ -408,7 +408,7 @@ class TestDropped:
 
     @pytest.mark.parametrize("n", [20, 1 << 18, 1 << 22], ids=["pickle", "page", "segment"])
     def test_in_a_cycle_with_something_submitted(self, n: int) -> None:
-        """The garbage collector clears weak references into a cycle, also those its parts have."""
+        """Its attendant goes on until the results are there, in whatever form they come."""
         go = shmmap.zeros(1, bool)
 
         def func() -> Any:
