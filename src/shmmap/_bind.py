@@ -35,8 +35,8 @@ Array = NDArray[Any]
 _SHARES_WORK: Any = 100_000
 # What a list's item is taken to weigh, where chunk sizes in bytes are concerned.
 _OBJECT_NBYTES = 64
-# Plain items that share a pickle, where so many take no more bytes than that: a pickle costs 2 us by itself,
-# and a worker that is at one chunk of it loads them all.
+# Plain items that share a pickle, where so many never take more bytes than that: a pickle costs 2 us by
+# itself, and a worker that is at one chunk of it loads them all.
 _PARCEL = 64
 _PARCEL_NBYTES = 1 << 16
 
@@ -229,10 +229,12 @@ def _pack_items(data: Sequence[Any], plan: Plan, copies: Copies) -> tuple[Input,
     keep: list[Any] = []
     segments: frozenset[int] = frozenset()
     size, parcel, by_value = plan.chunksize, 0, False
-    if are_plain(data):
-        is_small = len(pickle.dumps(data[:_PARCEL], 5)) <= _PARCEL_NBYTES
-        parcel = size * max(1, _PARCEL // size) if is_small else size
+    if type(data) in (list, tuple) and are_plain(data):
+        parcel = size * max(1, _PARCEL // size)
         parts = [pickle.dumps(data[at : at + parcel], 5) for at in range(0, plan.n, parcel)]
+        if parcel > size and max(map(len, parts)) > _PARCEL_NBYTES:
+            parcel = size
+            parts = [pickle.dumps(data[at : at + size], 5) for at in range(0, plan.n, size)]
     else:
         packed = [pack(data[at : at + size], copies) for at in range(0, plan.n, size)]
         parts = [each.data for each in packed]

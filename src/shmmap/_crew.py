@@ -1,8 +1,9 @@
 """The worker processes of a team: how they are started, called and ended, and what connects them.
 
-Owned by the team; everything here is done with the team's lock held, but for `wake`, `has_left` and
-`is_inside`, which need none. Whatever is said by or becomes of a worker is only brought to light here: what
-follows from it for maps and functions is the attendant's to do, and who sits where is the roster's to say.
+Owned by the team; everything here is done with the team's lock held, but for `wake`, `note_drop`, `has_left`
+and `is_inside`, which need none. Whatever is said by or becomes of a worker is only brought to light here:
+what follows from it for maps and functions is the attendant's to do, and who sits where is the roster's to
+say.
 
 What must always hold: all descriptors that a team has of its own are opened before its first worker, and
 closed after its last one, all of them or none.
@@ -108,8 +109,13 @@ class Crew:
         self.slots = slots
         self._submit_pipe = (pipes[0], pipes[1])
         self._attendant_pipe = (pipes[2], pipes[3])
-        self._listener = _make_listener(weakref.ref(self))
+        self.listen()
+
+    def listen(self) -> None:
+        """Hear of segments that are dropped; anew, if the garbage collector has cleared a reference to it."""
+        before, self._listener = self._listener, _make_listener(weakref.ref(self))
         _segment.on_drop(self._listener)
+        _segment.off_drop(before)
 
     def fill(self, size: int) -> None:
         """Start what is missing of the first `size` workers."""

@@ -28,7 +28,8 @@ class Context:
     rank: int | None
     """Number of the worker within its team, from 0; 0 on ``"serial"``, None on another library's Executor."""
     attempt: int
-    """How often this call, or its chunk, was begun before: by ``retries=``, or by a worker that died."""
+    """How often this call, or its chunk, was begun before, or may have been: by ``retries=``, or by a worker
+    that died."""
 
 
 Where = Callable[[int | None], Context]

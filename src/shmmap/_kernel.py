@@ -17,7 +17,7 @@ from functools import partial
 from itertools import chain, islice, repeat
 from operator import is_not, length_hint
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -474,6 +474,7 @@ class GatherKernel(_Kernel):
         try:
             self.port.results(held)
         except TypeError:  # one of them does not pickle: find out which
+            self.position.index = -1
             for k, last, piece in held:
                 base = k * self._size
                 for each in range(k, last):
@@ -489,9 +490,12 @@ class GatherKernel(_Kernel):
         self.position.items = ()
 
 
-_NUMBERS = frozenset((bool, int, float, complex, np.float64, np.float32, np.int64, np.bool_))
-# Those that are all of one dtype. NumPy is told which: finding out takes it four times as long.
-_DTYPES = {kind: np.dtype(kind) for kind in _NUMBERS - {int}}
+_NUMPY_TYPES = cast("set[type]", set(np.sctypeDict.values()))
+# Types of which all values have one dtype. NumPy is told which: finding out takes it four times as long.
+_DTYPES: dict[type, np.dtype[Any]] = {kind: np.dtype(kind) for kind in (bool, float, complex)} | {
+    kind: np.dtype(kind) for kind in _NUMPY_TYPES if issubclass(kind, (np.number, np.bool_))
+}
+_NUMBERS = frozenset((int, *_DTYPES))
 
 _NO_RESULT: Any = object()
 
@@ -613,7 +617,7 @@ class FillKernel(_Kernel):
             self.note_failure(items, exc)
             raise
         if is_number:
-            return "array", (self._scalars(values, start),)
+            return self._column(values, start)
         return self._items(start, stop, chain((first,), map(func, items)), began)
 
     def _propose(self, kind: Any, cells: tuple[Any, ...], began: float, count: int) -> None:
@@ -663,7 +667,7 @@ class FillKernel(_Kernel):
                 if i < stop:
                     raise _stop_iteration()
                 is_called = True
-                return kind, (self._scalars(values, start),)
+                return self._column(values, start)
             if stop - start > self._size:
                 self._rows_of_each(first, results, start, stop)
                 return None
@@ -680,24 +684,47 @@ class FillKernel(_Kernel):
                 self.position.index = index
                 check_kind(split_result(value)[0], 1, None, 1)
 
-    def _scalars(self, values: list[Any], start: int) -> Array:
-        """A column of numbers or strings, with the dtype that stacking them one by one gives."""
-        kind = type(values[0])
-        if len(set(map(type, values))) == 1:
-            dtype = _DTYPES.get(kind)
-            if dtype is not None:
-                return np.array(values, dtype)
-            try:
-                column = np.asarray(values)
-            except (ValueError, OverflowError):
-                column = np.asarray(None)
-            # Python ints that need different dtypes must not be promoted all at once.
-            if (
-                column.ndim == 1
-                and not column.dtype.hasobject
-                and (kind is not int or column.dtype == np.asarray(values[0]).dtype)
-            ):
-                return column
+    def _column(self, values: list[Any], start: int) -> tuple[Any, tuple[Array, ...]] | None:
+        """Numbers or strings of a chunk, or of several as one, as a column; None if placed one by one."""
+        column = self._uniform_column(values)
+        if column is not None:
+            return "array", (column,)
+        if len(values) <= self._size:
+            return "array", (self._mixed_column(values, start),)
+        # What several dtypes become together depends on their order and number: on nothing but the plan.
+        for at in range(0, len(values), self._size):
+            part = values[at : at + self._size]
+            lo, hi = start + at, start + at + len(part)
+            self.position.start, self.position.index = lo, -1
+            column = self._uniform_column(part)
+            if column is None:
+                column = self._mixed_column(part, lo)
+                self.position.index = -1
+            self._place(lo // self._size, lo // self._size + 1, lo, hi, "array", (column,))
+        return None
+
+    @staticmethod
+    def _uniform_column(values: list[Any]) -> Array | None:
+        """A column, if the values are of one type that has a dtype of its own: then all at once."""
+        kinds = set(map(type, values))
+        if len(kinds) > 1:
+            return None
+        (kind,) = kinds
+        dtype = _DTYPES.get(kind)
+        if dtype is not None:
+            return np.array(values, dtype)
+        if kind is not int and kind is not str and kind is not bytes:
+            return None
+        try:
+            column = np.asarray(values)
+        except OverflowError:
+            return None
+        # Python ints that need different dtypes must not be promoted all at once.
+        fits_int = kind is not int or column.dtype == np.asarray(values[0]).dtype
+        return column if fits_int and not column.dtype.hasobject else None
+
+    def _mixed_column(self, values: list[Any], start: int) -> Array:
+        """A column of any numbers or strings, with the dtype that stacking them one by one gives."""
         columns = []
         for i, value in enumerate(values, start):
             self.position.index = i
@@ -733,7 +760,7 @@ class FillKernel(_Kernel):
                 targets.append(np.empty((stop - start, *a.shape), np.result_type(a.dtype)))
             targets[j][at - start] = a
         width = len(targets)
-        pour = self._pours[0] if self._pours and targets[0].base is not None else None
+        pour = self._pours[0] if self._pours and targets and targets[0].base is not None else None
         if pour is not None and pour.stride < POUR_NBYTES:
             pour = None  # its items are too small, each by itself
         i = at - start + 1

@@ -22,8 +22,8 @@ CHUNK_NBYTES = 1 << 21
 # A map of few bytes can still be dear per item. More chunks balance better, and each costs some 10 us.
 CHUNKS_MIN = 32
 # Per-item functions: enough chunks that a worker with dear items does not finish long after the others.
-# Chunks of cheap items cost next to nothing, as those drawn together are gone through as one; more of them
-# take a byte of the ledger each, and for the items of a list a pickle.
+# Chunks of cheap items cost next to nothing, as those drawn together are joined; more of them take a byte of
+# the ledger each, and for most items of a list a pickle.
 ITEM_CHUNKS = 4096
 # Chunks are made whole storage chunks, which are read and decompressed as one, up to this size. More:
 # fewer bytes are read twice; less: a chunk and its results need less memory.

@@ -433,8 +433,12 @@ def _reuse(nbytes: int) -> Segment | None:
         return segment
     missing = segment.nbytes - segment.touched
     try:
-        if missing >= CHECK_NBYTES and available()[0] < missing:
-            raise MemoryError
+        if missing >= CHECK_NBYTES:
+            free, _ = available()
+            if free < missing:
+                raise MemoryError
+            with _door:
+                _spares.note_miss(nbytes, free - missing)
         if missing >= HUGE_NBYTES and _wants_advice(segment.fd):
             populate(segment.map, segment.touched, missing)
         os.posix_fallocate(segment.fd, 0, segment.nbytes)

@@ -461,6 +461,7 @@ class Team(Executor):
         # If it was in a cycle, the garbage collector has cleared all weak references into it.
         _teams.register(self)
         self.shelf.fetch_by(self.attendant.take_messages)
+        self.crew.listen()
         self._closed = True
 
     def give_up(self) -> None:

@@ -90,6 +90,9 @@ __all__ = ["Descriptors", "Start", "run_worker"]
 # A draw should take about this long. Where the function has filled the caches, all that goes with one takes
 # 20 to 40 us, so 2 % at the most; what a draw holds is done again after a death.
 DRAW_S = 2e-3
+# A draw takes no more than this part of a worker's share of what is left. Items are many, and their costs
+# differ most, often by neighbourhood.
+REST, REST_OF_ITEMS = 2, 8
 # Chunks that are gone through as one take about this long: all of them count as begun if the worker dies, and
 # none is left out any more if the map is stopped.
 JOIN_S = 5e-4
@@ -412,7 +415,7 @@ class _Worker:
         _array.forget_files()
         _stored.forget()
         slot[STOP] = slot[FIRST] = 0
-        slot[SINCE] = 0
+        slot[CHUNK] = slot[LAST] = slot[SINCE] = 0
         if control is not None and not control.is_intact():
             if not port.tail:
                 slot[LEFT] = call.seq  # all it did is in place
@@ -516,6 +519,7 @@ class _Worker:
         words, ledger, slot = control.words, control.ledger, self.slot
         now = time.perf_counter
         k, share, speed = 1, call.share, 0.0
+        rest = REST_OF_ITEMS if job.verb == "items" else REST
         joins = kernel.joins and chunks is None and share is None
 
         def fail(exc: BaseException) -> None:
@@ -554,9 +558,11 @@ class _Worker:
                 if share is not None and ledger[chunk] != PENDING:
                     continue  # a predecessor on this seat has done or begun it
                 last = chunk + 1
+                slot[CHUNK] = (
+                    last  # in this order: what is told in between is true of the first one
+                )
                 if step > 1:
                     last = slot[LAST] = min(chunk + step, stop)
-                slot[CHUNK] = chunk + 1
                 try:
                     kernel.run(chunk, last)
                 except BaseException as exc:
@@ -571,10 +577,10 @@ class _Worker:
                 del exc
             slot[CHUNK] = slot[LAST] = 0
             took = now() - began
-            # More tickets at once the cheaper they are, but few near the end, where they are shared: the
-            # last ones may be dear.
+            # More tickets at once the cheaper they are, but never so many that nobody could balance it if
+            # those that come turn out to be dear.
             speed = (stop - first) / max(took, 1e-9)
-            k = int(min(4 * k, speed * DRAW_S, (tickets - stop) // (2 * call.team), 1 << 16))
+            k = int(min(4 * k, speed * DRAW_S, (tickets - stop) // (rest * call.team), 1 << 16))
             k = max(k, 1)
         port.close()
         try:

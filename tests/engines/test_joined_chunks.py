@@ -6,6 +6,7 @@ so each test takes what happens anywhere in such a range.
 
 from __future__ import annotations
 
+import enum
 import os
 import signal
 import time
@@ -38,6 +39,12 @@ def team() -> Iterator[shmmap.Team]:
 def widening(at: int) -> Callable[[Any], Any]:
     """Integers, and from one index on something that does not fit into them."""
     return lambda v: int(v) if v < at else v + 0.5
+
+
+class Color(enum.IntEnum):
+    """A number that is more than that."""
+
+    RED = 1
 
 
 WAYS: dict[str, Callable[[int], Callable[[Any], Any]]] = {
@@ -74,6 +81,125 @@ def test_the_result_is_that_of_a_loop(way: str, n: int, at: int) -> None:
     for one, other in zip(results, columns([func(v) for v in x]), strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)
+
+
+TYPES = (
+    np.int8,
+    np.uint8,
+    np.int16,
+    np.uint16,
+    np.int64,
+    np.uint64,
+    np.float32,
+    np.float64,
+    int,
+    float,
+)
+
+
+def outcome(func: Any, x: Any, **options: Any) -> Any:
+    """What a map gives, or which error, and where."""
+    try:
+        result = shmmap.pmap(func, x, workers=2, **options)
+    except (TypeError, ValueError) as exc:
+        return type(exc), str(exc).splitlines()[0]
+    return result.dtype, result.tolist()
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.sampled_from(range(len(TYPES))), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3)), min_size=1, max_size=30),
+    st.sampled_from([None, np.int64, np.float32]),
+)
+def test_no_dtype_depends_on_what_was_drawn_together(
+    kinds: list[int], runs: list[tuple[int, int]], dtype: Any
+) -> None:
+    """Neither by the order in which dtypes are promoted, nor by how many at once."""
+    types = [kinds[which % len(kinds)] for count, which in runs for _ in range(count)]
+    x = shmmap.asshared(np.array(types))
+
+    def func(which: Any) -> Any:
+        return TYPES[which](which)
+
+    assert outcome(func, x, dtype=dtype) == outcome(func, x, dtype=dtype, engine="serial")
+
+
+@pytest.mark.parametrize("odd", [None, np.datetime64(1, "s"), np.zeros(2), (1, 2)])
+def test_what_does_not_fit_is_told_as_by_a_loop(odd: Any) -> None:
+    def func(i: Any) -> Any:
+        return odd if i == N // 2 else int(i)
+
+    x = shmmap.asshared(np.arange(N))
+    with pytest.raises((TypeError, ValueError)) as caught:
+        shmmap.pmap(func, x, workers=2)
+    notes = " ".join([str(caught.value), *caught.value.__notes__])
+    if odd is not None:  # else which of them is the odd one is known at the end only
+        assert f"[{N // 2}, {N // 2 + 1})" in notes, notes
+
+
+def test_none_among_large_arrays() -> None:
+    def func(i: Any) -> Any:
+        return None if i == 1500 else np.full(1500, float(i))
+
+    with pytest.raises(TypeError, match="None"):
+        shmmap.pmap(func, shmmap.asshared(np.arange(N)), workers=2)
+
+
+def test_error_beside_what_does_not_pickle() -> None:
+    def func(i: Any) -> Any:
+        if i == 1001:
+            raise ZeroDivisionError
+        return (v for v in [1]) if i == 1000 else 1
+
+    for options in ({}, {"chunksize": 1}):
+        with pytest.raises((TypeError, ZeroDivisionError)) as caught:
+            shmmap.pmap(func, np.arange(N), out=list, workers=2, **options)
+        at = 1000 if caught.type is TypeError else 1001
+        assert f"[{at}, {at + 1})" in " ".join(caught.value.__notes__)
+
+
+class Slices(list[Any]):
+    """Its slices are of its class, which workers cannot import."""
+
+    def __getitem__(self, index: Any) -> Any:
+        value = super().__getitem__(index)
+        return Slices(value) if isinstance(index, slice) else value
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        Slices(range(N)),
+        tuple(range(N)),
+        [b""] * 64 + [b"x" * 20_000] * 64,
+        [Color.RED, 1, True, None, "a"] * 100,
+        [(1, (2, 3)), (4,)] * 300,
+        [[1], {2: 3}] * 200,
+    ],
+    ids=["subclass", "tuple", "small and large", "enum", "nested", "mutable"],
+)
+def test_any_sequence_of_items(items: Any) -> None:
+    def func(item: Any) -> Any:
+        return type(item).__name__, item
+
+    assert shmmap.pmap(func, items, workers=2) == [func(item) for item in items]
+
+
+def test_dear_items_in_the_middle_are_shared() -> None:
+    """Cheap ones before them must not have a worker draw them all."""
+    n, dear = 4000, 300
+    pids = shmmap.zeros(n, np.int64)
+
+    def func(i: Any) -> float:
+        if 2000 <= i < 2000 + dear:
+            time.sleep(0.003)
+        pids[int(i)] = os.getpid()
+        return 1.0
+
+    shmmap.pmap(func, shmmap.asshared(np.arange(n)), workers=2)
+    _, counts = np.unique(pids[2000 : 2000 + dear], return_counts=True)
+    assert len(counts) == 2 and counts.min() > dear // 5
 
 
 @pytest.mark.parametrize("gather", [False, True], ids=["array", "list"])

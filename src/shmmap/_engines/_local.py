@@ -32,8 +32,8 @@ class _Port:
     def results(self, pieces: list[Piece]) -> None:
         with self._work.lock:
             self._work.task.collector.add(pieces)
-        for k, _, _ in pieces:
-            self._work.ledger[k] = HANDED
+        for first, stop, _ in pieces:
+            self._work.ledger[first:stop] = bytes([HANDED]) * (stop - first)
 
     def propose(self, form: Form, at_once: bool) -> None:
         work = self._work
