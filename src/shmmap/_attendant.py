@@ -44,23 +44,32 @@ from ._submissions import Submissions
 if TYPE_CHECKING:
     from ._team import Team
 
-__all__ = ["Attendant", "start_attendant"]
+__all__ = ["Attendant", "AttendantThread"]
 
 
-def start_attendant(team: Team, orphaned: list[Team]) -> threading.Thread:
-    """Start the attendant's thread; `orphaned` gets the team once nobody else has it."""
-    thread = threading.Thread(
-        target=_attend,
-        args=(weakref.ref(team), orphaned),
-        name="shmmap-attendant",
-        daemon=True,
-    )
-    thread.start()
-    return thread
+class AttendantThread(threading.Thread):
+    """The attendant's thread, of a team that it holds weakly while it waits, or no team could be dropped."""
+
+    def __init__(self, team: Team, orphaned: list[Team]) -> None:
+        super().__init__(name="shmmap-attendant", daemon=True)
+        self._team = weakref.ref(team)
+        self._orphaned = orphaned
+        """Gets the team once nobody else has it."""
+        self._has_ended = threading.Event()
+
+    def run(self) -> None:
+        """Attend to the team until all have gone home."""
+        try:
+            _attend(self._team, self._orphaned)
+        finally:
+            self._has_ended.set()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for its end. Not by `join`: before Python 3.13, a Ctrl-C in that ends it in name only."""
+        self._has_ended.wait(timeout)
 
 
 def _attend(ref: weakref.ref[Team], orphaned: list[Team]) -> None:
-    """The attendant's thread. While it waits it holds the team weakly, or no team could be dropped."""
     heir: Team | None = None
     while True:
         if orphaned:

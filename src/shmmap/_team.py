@@ -26,7 +26,7 @@ from typing import Any
 
 from . import _segment, _teams
 from ._admission import Admission
-from ._attendant import Attendant, start_attendant
+from ._attendant import Attendant, AttendantThread
 from ._control import LEFT, RANKS_MAX, RELAYED, SLOT_WORDS
 from ._crew import Crew, Watch
 from ._errors import WorkerDied
@@ -130,7 +130,7 @@ class Team(Executor):
         self.attendant = Attendant(
             self._lock, self.crew, self.shelf, self._runs, self.admission, self._submissions
         )
-        self._thread: threading.Thread | None = None
+        self._thread: AttendantThread | None = None
         """The attendant's; there while any worker is."""
         self._orphaned: list[Team] = []
         """The team itself, once nobody but its attendant has it."""
@@ -187,7 +187,9 @@ class Team(Executor):
                 self._go_home()
             raise
         if self._thread is None:
-            self._thread = start_attendant(self, self._orphaned)
+            thread = AttendantThread(self, self._orphaned)
+            thread.start()
+            self._thread = thread
 
     # ------------------------------------------------ runs (caller's threads)
 
@@ -375,20 +377,21 @@ class Team(Executor):
             Cancel what was submitted and has not begun.
         """
         with self._lock:
-            if self._pid != os.getpid() or self._closed:
-                self._closed = True
+            was_closed, self._closed = self._closed, True
+            if self._pid != os.getpid():
                 return
             if cancel_futures:
                 self._submissions.cancel_waiting()
-            self._closed = True
             thread = self._thread
             if thread is None:
-                with Uninterrupted():
-                    self._go_home()
+                if not was_closed:
+                    with Uninterrupted():
+                        self._go_home()
                 return
             self.crew.wake()
+        # Also the second time: a Ctrl-C may have ended the first wait.
         if wait and thread is not threading.current_thread():
-            thread.join()
+            thread.wait()
 
     def __enter__(self) -> Team:
         """Make this team the engine of every map in the block that names none."""
@@ -403,7 +406,7 @@ class Team(Executor):
     def __del__(self) -> None:
         """Let the attendant end a team that nobody has any more; it is idle, or has tasks submitted."""
         thread = getattr(self, "_thread", None)
-        if thread is not None and self._pid == os.getpid() and thread.is_alive():
+        if thread is not None and self._pid == os.getpid():
             self._orphaned.append(self)
             self.crew.wake()
 
@@ -494,7 +497,7 @@ class Team(Executor):
                 return
             self.crew.wake()
         # It must not be caught by the interpreter's end in the middle of something.
-        thread.join(timeout=5)
+        thread.wait(timeout=5)
 
     def _break_off(self) -> None:
         """End all workers at once, whatever they do. The lock is held."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import gc
+import os
 import textwrap
 import threading
 import time
@@ -315,3 +316,95 @@ def test_many_open_files(team: Any, tmp_path: Path) -> None:
             team.shutdown()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_team_in_a_worker_is_its_own(team: Any) -> None:
+    """Maps in a worker are serial; what it submits to a team of its own has processes of its own."""
+
+    def func(i: Any) -> bool:
+        with shmmap.Team(workers=1) as mine:
+            elsewhere = mine.submit(os.getpid).result(20)
+            doubled = shmmap.pmap(functions.double, np.arange(10), engine=mine)
+        return elsewhere != os.getpid() and doubled.tolist() == list(range(0, 20, 2))
+
+    assert shmmap.pmap(func, [0, 1], engine=team) == [True, True]
+
+
+FORKS = """
+    import os, threading, time, warnings
+    import numpy as np, shmmap
+
+    warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads: people do it all the same
+    x = shmmap.asshared(np.arange(1000.0))
+
+    def fork_and_map():
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                status = int(not np.array_equal(shmmap.pmap_chunks(np.sqrt, x, workers=2), np.sqrt(x)))
+            finally:
+                os._exit(status)
+        return os.waitpid(pid, 0)[1]
+
+    statuses = []
+
+    def keep_forking():
+        while not is_over:
+            statuses.append(fork_and_map())
+
+    is_over = False
+    forker = threading.Thread(target=keep_forking)
+    forker.start()
+    maps = 0
+    while len(statuses) < 3 or maps < 20:
+        assert np.array_equal(shmmap.pmap_chunks(np.sqrt, x, workers=2), np.sqrt(x))
+        assert shmmap.pmap(str, [1, 2], workers=2) == ["1", "2"]
+        maps += 1
+    is_over = True
+    forker.join()
+    assert not any(statuses), statuses
+"""
+
+
+def test_forks_in_a_thread_while_maps_run(tmp_path: Path) -> None:
+    """Of a process that is in the middle of something; each child maps by itself."""
+    done = run_script(tmp_path, FORKS)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+SHUTDOWNS = """
+    import os, random, signal, threading, time
+    import shmmap
+
+    def children():
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return file.read().split()
+
+    rng = random.Random(29)
+    shmmap.pmap(str, range(4), workers=2)
+    shmmap.shutdown()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(12):
+        try:
+            team = shmmap.Team(workers=2)
+            shmmap.pmap(str, range(4), engine=team)
+            team.submit(time.sleep, 0.01)
+            threading.Timer(rng.random() * 0.03, os.kill, (os.getpid(), signal.SIGINT)).start()
+            team.shutdown()
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+        team.shutdown()
+        del team
+    deadline = time.monotonic() + 10
+    while (children() or len(os.listdir("/proc/self/fd")) > before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    print(children(), len(os.listdir("/proc/self/fd")) - before)
+"""
+
+
+def test_ctrl_c_while_a_team_is_shut_down(tmp_path: Path) -> None:
+    """It comes out, and the team ends all the same."""
+    done = run_script(tmp_path, SHUTDOWNS)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[] 0\n", ""), done.stderr
