@@ -243,7 +243,7 @@ def _pack_items(data: Sequence[Any], plan: Plan, copies: Copies) -> tuple[Input,
         keep.extend(each.keep for each in packed if each.keep)
     offsets = [0, *accumulate(map(len, parts))]
     blob = _array.empty(offsets[-1], np.uint8)
-    target = memoryview(blob)
+    target = blob.data
     for at, part in zip(offsets, parts, strict=False):
         target[at : at + len(part)] = part
     return Input("items", blob, 0, offsets, segments, None, by_value, parcel), keep

@@ -327,7 +327,12 @@ class Team(Executor):
             return future
         with Uninterrupted(), self._lock:
             self._check_usable()
-            self._ensure(self.size)
+            try:
+                self._ensure(self.size)
+            except OSError:
+                if self._thread is None or not self.crew.members:
+                    raise
+                # A worker has died, and there is nothing for another one: the others go on.
             self._submissions.put(future, packed, name_of(fn))
         return future
 

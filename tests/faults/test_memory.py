@@ -425,10 +425,12 @@ class TestReplacementRefused:
         self, start: str, workers: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         struck = shmmap.zeros(1, bool)
+        go = shmmap.ones(1, bool)
 
         def func(i: Any) -> Any:
             if i == 3 and not struck[0]:
                 struck[0] = True
+                wait_until(lambda: go[0])
                 os.kill(os.getpid(), signal.SIGKILL)
             return i * 2
 
@@ -453,7 +455,9 @@ class TestReplacementRefused:
             struck[0] = False
             with monkeypatch.context() as patch, in_time():
                 patch.setattr(Crew, "_spawn", refuse)
+                go[0] = False
                 futures = [team.submit(func, i) for i in (3, 1, 2)]
+                go[0] = True
                 with pytest.raises(shmmap.WorkerDied):
                     futures[0].result()
                 for i, future in enumerate(futures[1:], 1):
@@ -462,6 +466,8 @@ class TestReplacementRefused:
                             future.result()
                     else:
                         assert future.result() == 2 * i
+                if workers == 2:
+                    assert team.submit(func, 4).result() == 8
             assert_next_map_works(team, workers)
 
 
