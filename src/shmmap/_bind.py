@@ -18,7 +18,7 @@ from . import _array, _stored
 from ._engines import Engine, Memo
 from ._files import on_one_mapping, reserve_file
 from ._kernel import Input
-from ._messages import Copies, are_plain, pack
+from ._messages import INLINE_NBYTES, Copies, are_plain, pack
 from ._options import Options
 from ._plan import Plan, align_chunksize, parse_chunksize
 from ._reduction import is_plain, read_only
@@ -242,10 +242,14 @@ def _pack_items(data: Sequence[Any], plan: Plan, copies: Copies) -> tuple[Input,
         by_value = any(each.by_value for each in packed)
         keep.extend(each.keep for each in packed if each.keep)
     offsets = [0, *accumulate(map(len, parts))]
-    blob = _array.empty(offsets[-1], np.uint8)
-    target = blob.data
-    for at, part in zip(offsets, parts, strict=False):
-        target[at : at + len(part)] = part
+    blob: Any = b""
+    if offsets[-1] <= INLINE_NBYTES:
+        blob = blob.join(parts)
+    else:
+        blob = _array.empty(offsets[-1], np.uint8)
+        target = blob.data
+        for at, part in zip(offsets, parts, strict=False):
+            target[at : at + len(part)] = part
     return Input("items", blob, 0, offsets, segments, None, by_value, parcel), keep
 
 

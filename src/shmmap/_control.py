@@ -78,6 +78,7 @@ PENDING, DONE, FAILED, HANDED, LOST, NOTHING = range(6)
 LEAVE, RESULTS, SPEC, ERROR, KEPT, DIED, RELAY = range(7)
 
 _RECORD = struct.Struct("<7q")
+_HEAD = struct.Struct("<2q")  # what a record begins with
 # Read from a pipe of records at once: whole ones only.
 READ_NBYTES = 1024 * _RECORD.size
 
@@ -248,6 +249,14 @@ def unpack_records(data: bytes) -> Iterator[Record]:
         raise RuntimeError("a function wrote to file descriptors that are not its own")
     for seq, who, first, stop, page, offset, nbytes in _RECORD.iter_unpack(data):
         yield Record(seq, who >> 8, who & 255, first, stop, page, offset, nbytes)
+
+
+def says_left(data: bytes, seq: int) -> bool:
+    """Whether this is all that was read of a map: that the last worker has left call `seq`. Mostly it is."""
+    if len(data) != _RECORD.size:
+        return False
+    its_seq, who = _HEAD.unpack_from(data)
+    return bool(its_seq == seq and who & 255 == LEAVE)
 
 
 class Page:

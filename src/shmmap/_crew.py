@@ -205,27 +205,41 @@ class Crew:
         self.last_seq += 1
         return self.last_seq
 
+    def post_call(self, seq: int, spec: CallSpec) -> None:
+        """Send a call to all that are to take part in it."""
+        again, needs = b"", spec.needs
+        for rank in range(spec.team):
+            self.roster.assign(rank, seq, again=True)
+        for rank in range(spec.team):
+            member = self.members.get(rank)
+            if member is None:
+                continue
+            try:
+                if needs is None or member.settled != needs:
+                    self.send_call(member, seq, spec)
+                    continue
+                if not again:
+                    assert spec.control is not None
+                    again = pack_again(
+                        seq,
+                        spec.control.id,
+                        spec.job_id,
+                        spec.digest,
+                        spec.by_value,
+                        spec.is_static,
+                        spec.team,
+                    )
+                if not member.wake(again):
+                    self.wake()
+            except BaseException:  # a Ctrl-C, say: who knows what was sent
+                member.distrust()
+                raise
+
     def send_call(
         self, member: Member, seq: int, spec: CallSpec, redo: tuple[Payload, Any] | None = None
     ) -> None:
         """Send a worker a call, with what it lacks for it."""
-        share = None if spec.shares is None else spec.shares.get(member.rank, (0, 0))
         control_id = 0 if spec.control is None else spec.control.id
-        if spec.needs is not None and redo is None and member.settled == spec.needs:
-            member.wake(
-                pack_again(
-                    seq,
-                    control_id,
-                    spec.job_id,
-                    spec.digest,
-                    spec.by_value,
-                    share,
-                    spec.team,
-                )
-            )
-            if member.clogged() >= 0:
-                self.wake()
-            return
         member.attach(spec.segments if redo is None else spec.segments | redo[0].segments())
         if spec.control is not None:
             member.open(spec.control)
@@ -246,7 +260,7 @@ class Crew:
             spec.by_value,
             spec.chunks,
             None if redo is None else redo[0],
-            share,
+            spec.is_static,
             spec.team,
             surroundings,
             forget,
@@ -257,6 +271,13 @@ class Crew:
             member.last_function = b""
         if member.clogged() >= 0:
             self.wake()
+
+    def end_call(self, seq: int) -> None:
+        """A call is over; and so are others for whoever has left them."""
+        waiting, slots = self.roster.end(seq), self.slots
+        if slots is not None:
+            for rank in waiting:
+                self.roster.left(rank, slots.words[rank * SLOT_WORDS + LEFT])
 
     def distrust(self, rank: int) -> None:
         """A worker could not load what it was sent: who knows what it has."""

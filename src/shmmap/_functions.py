@@ -57,13 +57,27 @@ class _Known(NamedTuple):
     function: PackedFunction
 
 
+class _Importable(NamedTuple):
+    """A function pickled by reference, and where it is imported from."""
+
+    func: Any
+    module: str
+    name: str
+    function: PackedFunction
+
+    def is_there(self) -> bool:
+        """Whether it still is what is found there, and goes by reference."""
+        module = sys.modules.get(self.module)
+        return getattr(module, self.name, None) is self.func and not _travels_by_value(self.module)
+
+
 # Functions whose pickles are kept; the oldest go first.
 _KNOWN_MOST = 64
 _IMPORTABLE_MOST = 1024
 # A longer constant would be kept alive for too little.
 _CONSTANT_MOST = 4096
 
-_importable: dict[int, tuple[Any, PackedFunction]] = {}
+_importable: dict[int, _Importable] = {}
 _known: dict[Any, _Known] = {}
 _globals_of: dict[types.CodeType, tuple[str, ...]] = {}
 
@@ -84,8 +98,8 @@ def pack_function(func: Any) -> PackedFunction:
         If it does not pickle, saying what to do instead.
     """
     known = _importable.get(id(func))
-    if known is not None and known[0] is func and is_importable(func):
-        return known[1]
+    if known is not None and known.func is func and known.is_there():
+        return known.function
     key, parts = _parts_of(func)
     earlier = None if key is None else _known.get(key)
     if earlier is not None and _are_same(earlier.parts, parts):
@@ -101,7 +115,9 @@ def pack_function(func: Any) -> PackedFunction:
     if is_importable(func):
         function = PackedFunction(packed, digest, False)
         if len(_importable) < _IMPORTABLE_MOST:
-            _importable[id(func)] = (func, function)
+            _importable[id(func)] = _Importable(
+                func, func.__module__, _name_in_module(func), function
+            )
         return function
     function = PackedFunction(packed, digest, True)
     if key is not None and all(_is_constant(part, parts.walked) for part in parts.values):
@@ -119,7 +135,7 @@ _BY_REFERENCE = (types.FunctionType, types.BuiltinFunctionType, type, np.ufunc)
 def is_importable(func: Any) -> bool:
     """Whether a worker gets this very function or class by importing its module."""
     module = sys.modules.get(getattr(func, "__module__", None) or "")
-    name = str(getattr(func, "__qualname__", "") or getattr(func, "__name__", ""))
+    name = _name_in_module(func)
     if module is None or module.__name__ == "__main__" or "." in name:
         return False
     if getattr(module, name, None) is not func or getattr(module, "__spec__", None) is None:
@@ -134,10 +150,16 @@ def is_importable(func: Any) -> bool:
         return False
 
 
+def _name_in_module(func: Any) -> str:
+    return str(getattr(func, "__qualname__", "") or getattr(func, "__name__", ""))
+
+
 def _travels_by_value(module: str) -> bool:
     """Whether the user told cloudpickle to pickle what is in a module by value."""
     cloudpickle = sys.modules.get("cloudpickle")
     registered = cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else ()
+    if not registered:  # nearly always
+        return False
     return any(f"{module}.".startswith(f"{name}.") for name in registered)
 
 

@@ -12,6 +12,12 @@ from types import FrameType, TracebackType
 
 __all__ = ["Uninterrupted"]
 
+# What they wrap, where they wrap anything: they look for enum members, and that there is none for a handler
+# takes longer than all the rest.
+_getsignal = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_signal = getattr(signal.signal, "__wrapped__", signal.signal)
+_SIGINT = int(signal.SIGINT)
+
 
 class Uninterrupted:
     """A context in which SIGINT's Python handler waits for the end; then it is called.
@@ -27,10 +33,10 @@ class Uninterrupted:
         self._previous = None
         if threading.current_thread() is not threading.main_thread():
             return
-        previous = signal.getsignal(signal.SIGINT)
+        previous = _getsignal(_SIGINT)
         if callable(previous):
             self._previous = previous
-            signal.signal(signal.SIGINT, self._catch)
+            _signal(_SIGINT, self._catch)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self._caught = (number, frame)
@@ -44,6 +50,6 @@ class Uninterrupted:
         previous, self._previous = self._previous, None
         if previous is None:
             return
-        signal.signal(signal.SIGINT, previous)
+        _signal(_SIGINT, previous)
         if self._caught is not None:
             previous(*self._caught)

@@ -36,10 +36,9 @@ from ._bind import Bound, Request, bind, hand_over, hand_over_outputs
 from ._collect import Collector
 from ._engines import Task, Work
 from ._freeze import frozen
-from ._functions import name_of
 from ._future import MapFuture, StreamFuture
 from ._kernel import Job
-from ._options import Keywords, Options, make_key, make_options, resolve_engine
+from ._options import Keywords, Options, Route, make_key, make_options, resolve_engine
 from ._outcome import Outcome
 from ._progress import Progress
 from ._recall import recall, remember
@@ -76,13 +75,17 @@ def _run(request: Request, options: Options) -> Any:
         bound = remember(request, options, bind(request, options))
     if bound.n == 0:
         return _finish_empty(request, bound, options)
+    route = resolve_engine(options)
+    if options.wait and options.progress is False and options.rng is None:
+        if not route[0].sees_caller:  # most calls: nothing is to be undone afterwards
+            return _start(request, bound, options, route, None, None, None, 0)[0].wait()
     with ExitStack() as stack:
         tick = None
         if options.progress is not False:
             tick = Progress(options.progress, bound.n)
             stack.callback(tick.close)
         key = None if options.rng is None else make_key(options.rng)
-        work, collector = _start(request, bound, options, stack, tick, key, 0)
+        work, collector = _start(request, bound, options, route, stack, tick, key, 0)
         if options.wait:
             return work.wait()
         ending = stack.pop_all()
@@ -97,6 +100,7 @@ def _run(request: Request, options: Options) -> Any:
 def _run_stream(request: Request, options: Options) -> Any:
     """A map over an iterator: windows of its items, each a map of its own."""
     key = make_key(options.rng)
+    route = resolve_engine(options)
     ending = ExitStack()
     progress: Progress | None = None
 
@@ -107,11 +111,12 @@ def _run_stream(request: Request, options: Options) -> Any:
 
         tick = None if progress is None else show
         chosen = replace(options, chunksize=chunksize)
-        work, _ = _start(window, bind(window, chosen), options, None, tick, key, first)
+        bound = bind(window, chosen)
+        work, _ = _start(window, bound, options, resolve_engine(options), None, tick, key, first)
         return work
 
     stream = Stream(request, begin, options.buffersize, options.chunksize)
-    if resolve_engine(options)[0].sees_caller:
+    if route[0].sees_caller:
         ending.enter_context(frozen(request.func))  # once, not with every window
     if options.progress is not False:
         progress = Progress(options.progress, None)
@@ -128,6 +133,7 @@ def _start(
     request: Request,
     bound: Bound,
     options: Options,
+    route: Route,
     stack: ExitStack | None,
     tick: Callable[[Callable[[], int]], None] | None,
     key: tuple[int, int] | None,
@@ -135,7 +141,7 @@ def _start(
 ) -> tuple[Work, Collector]:
     """Allocate, and hand to the engine; what is to be undone goes onto the stack, if any."""
     func = request.func
-    engine, workers, blas_threads = resolve_engine(options)
+    engine, workers, blas_threads = route
     if options.timeout is not None and not engine.can_replace_workers:
         raise ValueError("timeout= needs workers that can be ended: use an engine with processes")
     if not engine.shares_memory and (request.verb == "ranges" or bound.in_place):
@@ -186,7 +192,7 @@ def _start(
         job,
         bound.plan,
         collector,
-        name_of(func),
+        func,
         in_place=bound.in_place,
         on_error=options.on_error,
         axis=request.axis,

@@ -110,9 +110,12 @@ class Member:
             self._put(data, fds or [])
             self._put(SEE_LINE, None)
 
-    def wake(self, record: bytes) -> None:
-        """Send a record that needs nothing else."""
-        self._put(record, None)
+    def wake(self, record: bytes) -> bool:
+        """Send a record that needs nothing else; False if it has to wait for room, see `clogged`."""
+        if not self._backlog and self._send(record, None):
+            return True
+        self._backlog.append((record, None))
+        return False
 
     def _put(self, data: bytes, fds: list[int] | None) -> None:
         if self._backlog or not self._send(data, fds):

@@ -113,8 +113,8 @@ class Call(NamedTuple):
     tickets are chunk numbers."""
     redo: Payload | None
     """Chunks its predecessor on this rank had begun or drawn, to be done first; a dict like `chunks`."""
-    share: tuple[int, int] | None
-    """Static schedule: this worker's own tickets. None: draw."""
+    is_static: bool
+    """Static schedule: each worker has its own share of the tickets. Else they are drawn."""
     team: int
     """Workers taking part."""
     surroundings: Payload | None
@@ -126,7 +126,7 @@ class Call(NamedTuple):
 # A call of which the worker has everything: the same job, function and surroundings as before. Most calls
 # in a loop are such. Unlike a `Call` it is not pickled, and it is the very record that wakes the worker, so
 # that nothing else is to be received before the first ticket.
-_AGAIN = struct.Struct("<BBBx16s6q")
+_AGAIN = struct.Struct("<BBBB16s4q")
 _AGAIN_MARK = 0x41
 WAKE_NBYTES = _AGAIN.size
 """What wakes a worker are records of this size, written whole: a call again, or `SEE_LINE`."""
@@ -140,29 +140,18 @@ def pack_again(
     job_id: int,
     digest: bytes,
     by_value: bool,
-    share: tuple[int, int] | None,
+    is_static: bool,
     team: int,
 ) -> bytes:
-    """The record for a call again; the fields are those of `Call`."""
-    first, stop = share or (-1, -1)
+    """The record for a call again, the same for every worker; the fields are those of `Call`."""
     return _AGAIN.pack(
-        _AGAIN_MARK,
-        by_value,
-        len(digest),
-        digest,
-        seq,
-        control,
-        job_id,
-        first,
-        stop,
-        team,
+        _AGAIN_MARK, by_value, is_static, len(digest), digest, seq, control, job_id, team
     )
 
 
 def unpack_again(data: bytes) -> Call:
     """The call that a record of `pack_again` stands for."""
-    _, by_value, length, digest, seq, control, job_id, first, stop, team = _AGAIN.unpack(data)
-    share = None if first < 0 else (first, stop)
+    _, by_value, is_static, length, digest, seq, control, job_id, team = _AGAIN.unpack(data)
     return Call(
         seq,
         control,
@@ -173,7 +162,7 @@ def unpack_again(data: bytes) -> Call:
         bool(by_value),
         None,
         None,
-        share,
+        bool(is_static),
         team,
         None,
         (),

@@ -17,7 +17,7 @@ from ._engines import Engine
 from ._team import Team
 from ._teams import entered_team, resolve_workers
 
-__all__ = ["Keywords", "Options", "config", "resolve_engine"]
+__all__ = ["Keywords", "Options", "Route", "config", "resolve_engine"]
 
 
 class Keywords(TypedDict, total=False):
@@ -184,8 +184,12 @@ def config(**options: Any) -> Iterator[None]:
         _defaults.reset(token)
 
 
-def resolve_engine(options: Options) -> tuple[Engine, int, int]:
-    """``engine, workers, blas_threads`` for a call."""
+Route = tuple[Engine, int, int]
+"""Where a map goes: engine, workers, BLAS threads of each."""
+
+
+def resolve_engine(options: Options) -> Route:
+    """Where a call goes by its options."""
     engine = options.engine
     if engine is None and not _worker.is_worker:
         engine = entered_team()
@@ -234,13 +238,13 @@ _default_engine: Any = None
 """The engine of the default team, while that is the same."""
 
 
-def _on_default_team(workers: int) -> tuple[Engine, int, int]:
+def _on_default_team(workers: int) -> Route:
     global _default_engine
-    team, engine = default_team(workers), _default_engine
-    if engine is None or engine.team is not team:
+    engine = _default_engine
+    if engine is None or engine.team.size < workers or not engine.team.is_usable():
         from ._engines._processes import ProcessEngine
 
-        engine = _default_engine = ProcessEngine(team)
+        engine = _default_engine = ProcessEngine(default_team(workers))
     return engine, workers, 1
 
 

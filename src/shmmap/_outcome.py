@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from ._collect import Collector
 from ._errors import MapError, RemoteError, WorkerDied, describe_ranges
+from ._functions import name_of
 from ._kernel import Job
 from ._messages import Report, describe_exception, restore_exception
 from ._plan import Plan, merge_ranges
@@ -63,7 +64,7 @@ class Outcome:
         job: Job,
         plan: Plan,
         collector: Collector,
-        name: str,
+        func: Callable[..., Any],
         *,
         in_place: bool,
         on_error: str | Callable[[Exception, int, int], Any],
@@ -73,7 +74,7 @@ class Outcome:
         self._job = job
         self._plan = plan
         self._collector = collector
-        self._name = name
+        self._func = func
         self._in_place = in_place
         self._on_error = on_error
         self._axis = axis
@@ -94,6 +95,10 @@ class Outcome:
         """One per death."""
 
     # ------------------------------------------------ reports
+
+    @property
+    def _name(self) -> str:
+        return name_of(self._func)
 
     def describe(self, index: int, start: int, stop: int) -> str:
         """Where the function was, for a note."""

@@ -12,9 +12,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["Plan", "align_chunksize", "auto_chunksize", "merge_ranges", "parse_chunksize"]
+__all__ = [
+    "Plan",
+    "align_chunksize",
+    "auto_chunksize",
+    "merge_ranges",
+    "parse_chunksize",
+    "share_of",
+]
 
 # A vectorised function works through its chunk several times (inputs, temporaries, result), so the chunk
 # should stay in the cache. Larger: with many cores it spills to memory; smaller: the calls show.
@@ -44,11 +51,11 @@ class Plan:
     """Items per chunk, 1 or more; the last chunk may be shorter."""
     schedule: str = "dynamic"
     """``"dynamic"``: workers draw chunks as they go. ``"static"``: one contiguous share each."""
+    chunks: int = field(init=False)
+    """Number of chunks."""
 
-    @property
-    def chunks(self) -> int:
-        """Number of chunks."""
-        return -(-self.n // self.chunksize)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chunks", -(-self.n // self.chunksize))
 
     def limits(self, k: int) -> tuple[int, int]:
         """``start, stop`` of chunk `k`."""
@@ -56,13 +63,17 @@ class Plan:
         return start, min(start + self.chunksize, self.n)
 
     def shares(self, workers: int) -> list[tuple[int, int]]:
-        """Contiguous shares of chunk numbers, one per worker, sizes differing by at most one."""
-        chunks = self.chunks
-        return [(chunks * i // workers, chunks * (i + 1) // workers) for i in range(workers)]
+        """The share of each of so many workers, for the static schedule."""
+        return [share_of(self.chunks, rank, workers) for rank in range(workers)]
 
     def ranges(self, chunks: Iterable[int]) -> tuple[tuple[int, int], ...]:
         """Index ranges of the given chunks, neighbours merged, in order."""
         return merge_ranges(self.limits(k) for k in sorted(chunks))
+
+
+def share_of(chunks: int, rank: int, workers: int) -> tuple[int, int]:
+    """A worker's contiguous share of so many chunks; sizes differ by at most one."""
+    return chunks * rank // workers, chunks * (rank + 1) // workers
 
 
 def merge_ranges(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

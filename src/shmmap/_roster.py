@@ -69,8 +69,11 @@ class Roster:
 
     def is_filled(self, size: int) -> bool:
         """Whether `fill` would start nobody."""
-        seats = self.seats
-        return all(rank in seats and seats[rank].state != EMPTY for rank in range(size))
+        for rank in range(size):  # on the path of every call: no generator
+            seat = self.seats.get(rank)
+            if seat is None or seat.state == EMPTY:
+                return False
+        return True
 
     def ready(self, rank: int) -> None:
         """A worker says it has started."""
@@ -87,11 +90,15 @@ class Roster:
         for each in [each for each in calls if each <= seq]:
             del calls[each]
 
-    def end(self, seq: int) -> None:
-        """A call is over: nobody needs to get it again."""
+    def end(self, seq: int) -> list[int]:
+        """A call is over: nobody needs to get it again. Ranks that hold others are returned."""
         self._replaced.pop(seq, None)
-        for seat in self.seats.values():
+        waiting = []
+        for rank, seat in self.seats.items():
             seat.calls.pop(seq, None)
+            if seat.calls:
+                waiting.append(rank)
+        return waiting
 
     def died(self, rank: int, failed: bool = False) -> Departure:
         """A worker has died; `failed` if it said that it could not start."""
@@ -124,10 +131,6 @@ class Roster:
     def busy(self, rank: int) -> int:
         """Number of calls a worker holds."""
         return len(self.seats[rank].calls)
-
-    def waiting(self) -> list[int]:
-        """Ranks that hold calls."""
-        return [rank for rank, seat in self.seats.items() if seat.calls]
 
     def vacate(self) -> None:
         """The team went home."""

@@ -71,7 +71,8 @@ class CallSpec(NamedTuple):
     digest: bytes
     by_value: bool
     chunks: Payload | None
-    shares: dict[int, tuple[int, int]] | None
+    is_static: bool
+    """Each worker has its own share of the chunks, see `Plan.shares`."""
     team: int
     segments: frozenset[int]
     """Segments that job, function and list of chunks need, those of their payloads included."""

@@ -107,6 +107,8 @@ class Shelf:
 
     def purge(self, seq: int) -> None:
         """A call is over: what its workers made for results that nobody took goes."""
+        if not self._announced:  # most calls
+            return
         for id in [id for id, its_seq in self._announced.items() if its_seq == seq]:
             del self._announced[id]
             if _segment.discard(id):

@@ -85,7 +85,7 @@ class Submissions:
                 b"",
                 True,
                 None,
-                None,
+                False,
                 1,
                 segments,
                 snapshot(),

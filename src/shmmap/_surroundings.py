@@ -16,7 +16,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,22 +59,22 @@ def snapshot() -> Surroundings:
         cwd = os.getcwd()
     except OSError:  # the folder was removed
         cwd = ""
-    loggers = logging.root.manager.loggerDict
-    levels = [
-        (name, logger.level)
-        for name, logger in (list(loggers.items()) if loggers else ())
-        if not isinstance(logger, logging.PlaceHolder) and logger.level
-    ]
-    now = Surroundings(
+    levels = [("", logging.root.level)]
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        level = getattr(logger, "level", 0)  # what stands for a logger that is yet to come has none
+        if level:
+            levels.append((name, level))
+    now: Any = (
         tuple(sys.path),
         cwd,
         _environment_version,
-        cast(dict[str, Any], np.geterr()),
+        np.geterr(),
         tuple(warnings.filters),
-        (("", logging.root.level), *levels),
+        tuple(levels),
     )
     if now != _last:  # else the same object, which is quickly compared
-        _last = now
+        _last = Surroundings(*now)
+    assert _last is not None
     return _last
 
 

@@ -27,7 +27,7 @@ from typing import Any
 from . import _segment, _teams
 from ._admission import Admission
 from ._attendant import Attendant, AttendantThread
-from ._control import LEFT, RANKS_MAX, RELAYED, SLOT_WORDS
+from ._control import RANKS_MAX, RELAYED, SLOT_WORDS
 from ._crew import Crew, Watch
 from ._errors import WorkerDied
 from ._functions import cannot_pickle, name_of
@@ -199,32 +199,24 @@ class Team(Executor):
             self._check_usable()
             return self.admission.open(run, chunks)
 
-    def post_run(self, run: Run, spec: CallSpec, workers: int) -> None:
-        """Send a run's call, or that of its next round, to the first `workers` members.
+    def post_run(self, run: Run, spec: CallSpec) -> None:
+        """Send a run's call, or that of its next round, to the workers that take part.
 
         From then on the run is told of deaths.
         """
         crew = self.crew
         with self._lock:
-            self._runs.pop(run.seq, None)
-            run.vacated.clear()  # who had left the round before takes part in this one
-            self.shelf.purge(run.seq)
+            if run.seq:  # a further round
+                self._runs.pop(run.seq, None)
+                run.vacated.clear()  # who had left the round before takes part in this one
+                self.shelf.purge(run.seq)
             run.seq = crew.next_seq()
             self._runs[run.seq] = run
             if self._closed and self._thread is None:
                 self._check_usable()  # else it began before the end, which waits for it
-            self._ensure(workers)
+            self._ensure(spec.team)
             run.spec = spec
-            for rank in range(workers):
-                crew.roster.assign(rank, run.seq, again=True)
-            for rank in range(workers):
-                member = crew.members.get(rank)
-                if member is not None:
-                    try:
-                        crew.send_call(member, run.seq, spec)
-                    except BaseException:  # a Ctrl-C, say: who knows what was sent
-                        member.distrust()
-                        raise
+            crew.post_call(run.seq, spec)
 
     def publish_output(
         self, run: Run, ranks: Iterable[int], message: bytes, segments: frozenset[int]
@@ -281,11 +273,8 @@ class Team(Executor):
         crew = self.crew
         with self._lock:
             self._runs.pop(run.seq, None)
-            crew.roster.end(run.seq)
+            crew.end_call(run.seq)
             self.admission.close(run, reusable)
-            if crew.slots is not None:
-                for rank in crew.roster.waiting():
-                    crew.roster.left(rank, crew.slots.words[rank * SLOT_WORDS + LEFT])
             self._idle_since = time.monotonic()
             self.shelf.purge(run.seq)
             if self.shelf.has_orphans:

@@ -38,6 +38,8 @@ def entered_team() -> Team | None:
 
 def resolve_workers(workers: int | None) -> int:
     """How many workers an option ``workers=`` means."""
+    if type(workers) is int and 0 < workers <= RANKS_MAX:  # most calls
+        return workers
     if workers is None or workers == -1:
         return usable_cores()
     if isinstance(workers, bool) or not hasattr(workers, "__index__"):

@@ -82,6 +82,7 @@ from ._messages import (
     unpack,
     unpack_again,
 )
+from ._plan import share_of
 from ._relay import Sender
 from ._surroundings import Baseline, apply
 
@@ -518,7 +519,8 @@ class _Worker:
         tickets = -(-job.n // job.chunksize) if chunks is None else len(chunks)
         words, ledger, slot = control.words, control.ledger, self.slot
         now = time.perf_counter
-        k, share, speed = 1, call.share, 0.0
+        k, speed = 1, 0.0
+        share = share_of(tickets, self.rank, call.team) if call.is_static else None
         rest = REST_OF_ITEMS if job.verb == "items" else REST
         joins = kernel.joins and chunks is None and share is None
 
@@ -652,7 +654,9 @@ class _Worker:
 
     def _is_kept(self, segment: _segment.Segment) -> bool:
         """Whether anything but the jobs kept here still refers to a segment's bytes."""
-        expected = sum(kept.arrays.get(segment.id, 0) for kept in list(self._jobs.values()))
+        expected, id = 0, segment.id
+        for kept in list(self._jobs.values()):
+            expected += kept.arrays.get(id, 0)
         return _segment.references(segment) > expected
 
 

@@ -37,6 +37,7 @@ from .._control import (
     Record,
     count_done,
     has_data,
+    says_left,
     unpack_records,
 )
 from .._errors import WorkerDied
@@ -159,9 +160,6 @@ class _ProcessWork(Run):
         if todo is not None:
             chunks, root = make_payload(pack_plain(self._task.outcome.attempts(todo)).data)
             segments |= chunks.segments()
-        shares = None
-        if plan.schedule == "static" and todo is None:
-            shares = dict(enumerate(plan.shares(workers)))
         self.output = None
         needs = None
         if self._job_id and self._digest and todo is None and not self._writes_main:
@@ -174,7 +172,7 @@ class _ProcessWork(Run):
             self._digest,
             self._by_value,
             chunks,
-            shares,
+            plan.schedule == "static" and todo is None,
             workers,
             segments,
             self._surroundings,
@@ -186,7 +184,7 @@ class _ProcessWork(Run):
         self._redo.clear()
         # First: whatever becomes of sending it, these may have got it.
         self._ranks = list(range(workers))
-        self._team.post_run(self, spec, workers)
+        self._team.post_run(self, spec)
         if self._task.job.out is None and self._task.collector.columns:
             self._publish(self._ranks)
 
@@ -209,11 +207,13 @@ class _ProcessWork(Run):
         try:
             if self.admitted is not None:
                 while not self.admitted.wait(0.1):
-                    self._check_cancelled()
+                    if self._cancelled:
+                        raise CancelledError
                 self._post(None)
             while True:
                 self._wait_round()
-                self._check_cancelled()
+                if self._cancelled:
+                    raise CancelledError
                 marks = self.marks()
                 undone: list[int] = []
                 if count_done(marks) < task.plan.chunks:
@@ -234,10 +234,6 @@ class _ProcessWork(Run):
             raise
         return task.outcome.finish(undone, self._marks_at_end)
 
-    def _check_cancelled(self) -> None:
-        if self._cancelled:
-            raise CancelledError
-
     def _wait_round(self) -> None:
         """Take records until every participant has left, or need not be waited for any more."""
         control, task, crew = self.control, self._task, self._team.crew
@@ -257,9 +253,11 @@ class _ProcessWork(Run):
                 self._tick()
             else:
                 data = os.read(pipe, READ_NBYTES)
-            if self._take_records(data, remaining):
+            if says_left(data, self.seq) or self._take_records(data, remaining):
                 is_over = True
-            if is_over or self.deaths:
+            if is_over and not self.deaths:
+                remaining.clear()
+            elif self.deaths:
                 remaining -= {rank for rank in remaining if crew.has_left(rank, self.seq)}
             while self.vacated:
                 remaining.discard(self.vacated.popleft())
@@ -269,7 +267,8 @@ class _ProcessWork(Run):
                 emit(*self.relayed.popleft())
             if self.broken:
                 raise RuntimeError("the team failed; see the traceback of its attendant thread")
-            self._check_cancelled()
+            if self._cancelled:
+                raise CancelledError
             if deadline is None and control.words[STOP_AT] < task.plan.chunks:
                 deadline = time.monotonic() + GRACE_S
             if deadline is not None and time.monotonic() > deadline:
