@@ -59,12 +59,13 @@ LAYERS: list[set[str]] = [
     {"_freeze", "_functions", "_kernel", "_relay"},
     {"_messages", "_share"},
     {"_files"},
-    {"_array", "_control", "_reduction", "_rows"},
+    {"_array", "_control", "_job", "_reduction", "_rows"},
     # Storage, plan, errors, and what the operating system says.
     {"_segment"},
     {"_hints", "_spare"},
     {
         "_blas",
+        "_columns",
         "_current",
         "_errors",
         "_interrupts",

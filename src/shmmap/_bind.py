@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from . import _array, _stored
 from ._engines import Engine, Memo
 from ._files import on_one_mapping, reserve_file
-from ._kernel import Input
+from ._job import Input
 from ._messages import INLINE_NBYTES, Copies, are_plain, pack
 from ._options import Options
 from ._plan import Plan, align_chunksize, parse_chunksize

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _array
+from ._columns import check_kind, split_result
 from ._control import DONE, NOTHING
-from ._kernel import Form, Job, Piece, check_kind, split_result
+from ._job import Form, Job, Piece
 from ._plan import Plan
 
 __all__ = ["Collector"]

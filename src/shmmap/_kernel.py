@@ -17,19 +17,30 @@ from functools import partial
 from itertools import chain, islice, repeat
 from operator import is_not, length_hint
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._array import POUR_NBYTES, Pour
+from ._columns import (
+    NUMBERS,
+    as_column,
+    check_declared,
+    check_kind,
+    check_shape,
+    fits,
+    promote,
+    split_result,
+    uniform_column,
+)
 from ._current import Context
+from ._job import Form, Input, Job, Piece
 from ._messages import unpack
 from ._reduction import view_of
 from ._rows import take_rows
-from ._stencil import Stencil, Trim
 
-__all__ = ["FillKernel", "Form", "GatherKernel", "Input", "Job", "Port", "make_kernel"]
+__all__ = ["FillKernel", "GatherKernel", "Port", "make_kernel"]
 
 Array = NDArray[Any]
 
@@ -46,77 +57,8 @@ HAND_NBYTES = 1 << 23
 HELD_S = 0.05
 
 
-class Input(NamedTuple):
-    """One input of a map."""
-
-    kind: str
-    """``"array"``: sliced along `axis`; ``"stored"``: the same, read at every slice; ``"whole"``: passed
-    whole; ``"items"``: a pickled sequence; ``"sequence"``: a sequence that is sliced as it is (range, or any
-    in the caller's process); ``"rows"``: a frame or sparse matrix, see `_rows`."""
-    data: Any
-    axis: int = 0
-    offsets: Any = None
-    """Items only: where each pickle begins in `data`, one more entry than pickles."""
-    segments: frozenset[int] = frozenset()
-    """Items only: segments that their pickles refer to."""
-    stencil: Stencil | None = None
-    """Arrays only: the neighbours that each chunk gets."""
-    by_value: bool = False
-    """Items only: see `Packed.by_value`."""
-    parcel: int = 0
-    """Items only: how many are in one pickle, where they `are_plain`; else it is the items of a chunk."""
-
-
-class Job(NamedTuple):
-    """A map as every engine gets it: bound, planned, checked."""
-
-    verb: str
-    """``"items"``, ``"chunks"`` or ``"ranges"``."""
-    gather: bool
-    """Results are gathered as objects; else they fill arrays."""
-    n: int
-    chunksize: int
-    inputs: tuple[Input, ...]
-    axis: int
-    """Along which blocks of results are put together (`chunks` only)."""
-    out: tuple[Array, ...] | None
-    """Where results go, axis first, if known in advance."""
-    dtypes: tuple[Any, ...] | None
-    """Declared dtypes, one per output, or a single one for all."""
-    seed: tuple[int, int] | None
-    """Key of the Philox streams for ``rng=``."""
-    timeout: float | None
-    keep_going: bool
-    """A failed item or chunk is reported, and does not stop the others."""
-    retries: int
-    """How often a failed call of the function is tried again, at once and in place."""
-    trim: Trim | None = None
-    """Takes the neighbours off the results again."""
-    store: str = ""
-    """``"write"``: outputs are stored arrays, written by whoever runs the chunk; ``"hand"``: by the caller,
-    to whom every chunk's results are handed over; empty: outputs are in memory."""
-    first: int = 0
-    """Index of item 0 in the map that the user knows, where this is a part of one over an iterator."""
-    may_join: bool = False
-    """Chunks are of nobody's choosing: neighbours may be gone through as one, see `_Kernel.joins`."""
-
-
-class Form(NamedTuple):
-    """What kind of thing a function returned: nothing, one array, or a tuple of arrays."""
-
-    kind: Any
-    """``None``, ``"array"``, or the tuple's class."""
-    columns: tuple[tuple[tuple[int, ...], Any], ...]
-    """Item shape and dtype of each array."""
-
-
 Output = tuple[Any, tuple[Array, ...], tuple[Pour | None, ...]]
 """Where results go: their kind, columns, and ways into those whose pages are fresh (or none at all)."""
-
-
-Piece = tuple[int, int, Any]
-"""``first, stop, results``: of chunks in that range, as one. Results are kind and columns; or what is
-gathered, a list with one entry per item if the chunks are several."""
 
 
 class Port(Protocol):
@@ -490,70 +432,7 @@ class GatherKernel(_Kernel):
         self.position.items = ()
 
 
-_NUMPY_TYPES = cast("set[type]", set(np.sctypeDict.values()))
-# Types of which all values have one dtype. NumPy is told which: finding out takes it four times as long.
-_DTYPES: dict[type, np.dtype[Any]] = {kind: np.dtype(kind) for kind in (bool, float, complex)} | {
-    kind: np.dtype(kind) for kind in _NUMPY_TYPES if issubclass(kind, (np.number, np.bool_))
-}
-_NUMBERS = frozenset((int, *_DTYPES))
-
 _NO_RESULT: Any = object()
-
-
-def split_result(result: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Kind and columns of what a function returned, see `Form`."""
-    if result is None:
-        return None, ()
-    if isinstance(result, tuple):
-        return type(result), result
-    return "array", (result,)
-
-
-def as_column(value: Any) -> Array:
-    """A result as an array, or an error that says what to do instead."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            "the function returned a masked array, whose mask an array of results cannot hold; return "
-            "a tuple (data, mask), or pass out=list"
-        )
-    try:
-        a = np.asarray(value)
-    except ValueError as exc:
-        raise ValueError(f"the function's result is not an array: {exc}; pass out=list") from None
-    if a.dtype.hasobject or a.dtype.kind == "T":
-        raise TypeError(
-            f"the function returned {type(value).__name__!r}, which does not fit into an array; pass "
-            "out=list to get a list of any objects"
-        )
-    return a
-
-
-def fits(dtype: Any, target: Any) -> bool:
-    """Whether values of `dtype` stay what they are in an output of dtype `target`."""
-    if dtype == target:
-        return True
-    try:
-        return bool(np.result_type(dtype, target) == target)
-    except TypeError:
-        return False
-
-
-def _describe(kind: Any) -> str:
-    return {None: "None", "array": "an array or number"}.get(kind) or f"a {kind.__name__}"
-
-
-def check_kind(kind: Any, width: int, expected: Any, expected_width: int) -> None:
-    """Refuse results of different kinds within one map."""
-    both_tuples = isinstance(kind, type) and expected is tuple  # a named tuple into out=(...)
-    if kind is not expected and kind != expected and not both_tuples:
-        raise TypeError(
-            f"the function returned {_describe(kind)} here and {_describe(expected)} at other indices; "
-            "pass out=list to get a list of any objects"
-        )
-    if width != expected_width:
-        raise ValueError(
-            f"the function returned a tuple of {width} here and of {expected_width} at other indices"
-        )
 
 
 class FillKernel(_Kernel):
@@ -602,7 +481,7 @@ class FillKernel(_Kernel):
         values: list[Any] = []
         try:
             first = func(next(items))
-            is_number = type(first) in _NUMBERS
+            is_number = type(first) in NUMBERS
             if start == 0 and self._kind == "unknown" and (first is None or is_number):
                 self._propose(*split_result(first), began, stop)
             if first is None:
@@ -657,7 +536,7 @@ class FillKernel(_Kernel):
                 if any(map(is_not, values, repeat(None))):
                     self._check_nothing(values, start)
                 return None, ()
-            is_number = type(first) in _NUMBERS or (
+            is_number = type(first) in NUMBERS or (
                 not isinstance(first, (np.ndarray, tuple)) and np.ndim(first) == 0
             )
             if is_number and not self.job.keep_going:
@@ -686,7 +565,7 @@ class FillKernel(_Kernel):
 
     def _column(self, values: list[Any], start: int) -> tuple[Any, tuple[Array, ...]] | None:
         """Numbers or strings of a chunk, or of several as one, as a column; None if placed one by one."""
-        column = self._uniform_column(values)
+        column = uniform_column(values)
         if column is not None:
             return "array", (column,)
         if len(values) <= self._size:
@@ -696,32 +575,12 @@ class FillKernel(_Kernel):
             part = values[at : at + self._size]
             lo, hi = start + at, start + at + len(part)
             self.position.start, self.position.index = lo, -1
-            column = self._uniform_column(part)
+            column = uniform_column(part)
             if column is None:
                 column = self._mixed_column(part, lo)
                 self.position.index = -1
             self._place(lo // self._size, lo // self._size + 1, lo, hi, "array", (column,))
         return None
-
-    @staticmethod
-    def _uniform_column(values: list[Any]) -> Array | None:
-        """A column, if the values are of one type that has a dtype of its own: then all at once."""
-        kinds = set(map(type, values))
-        if len(kinds) > 1:
-            return None
-        (kind,) = kinds
-        dtype = _DTYPES.get(kind)
-        if dtype is not None:
-            return np.array(values, dtype)
-        if kind is not int and kind is not str and kind is not bytes:
-            return None
-        try:
-            column = np.asarray(values)
-        except OverflowError:
-            return None
-        # Python ints that need different dtypes must not be promoted all at once.
-        fits_int = kind is not int or column.dtype == np.asarray(values[0]).dtype
-        return column if fits_int and not column.dtype.hasobject else None
 
     def _mixed_column(self, values: list[Any], start: int) -> Array:
         """A column of any numbers or strings, with the dtype that stacking them one by one gives."""
@@ -731,7 +590,7 @@ class FillKernel(_Kernel):
             kind, cells = split_result(value)
             check_kind(kind, len(cells), "array", 1)
             columns.append(as_column(value))
-            self._check_shape(columns[-1].shape, columns[0].shape)
+            check_shape(columns[-1].shape, columns[0].shape)
         return np.stack(columns)
 
     def _rows(
@@ -754,7 +613,7 @@ class FillKernel(_Kernel):
                 if a.dtype == target.dtype and self._pours and self._pour(j, a, at):
                     continue
             elif target is not None and self._declared:
-                self._check_declared(a, target)
+                check_declared(a, target)
                 targets.append(target[start:stop])
             else:
                 targets.append(np.empty((stop - start, *a.shape), np.result_type(a.dtype)))
@@ -806,46 +665,16 @@ class FillKernel(_Kernel):
 
     def _store(self, targets: list[Array], j: int, i: int, a: Array) -> None:
         target = targets[j]
-        self._check_shape(a.shape, target.shape[1:])
+        check_shape(a.shape, target.shape[1:])
         if not fits(a.dtype, target.dtype):
             if self._declared:
-                self._check_declared(a, target)
+                check_declared(a, target)
             else:
                 # Never into a narrower output: the whole column goes on in a wider one of its own.
-                wider = np.empty(target.shape, self._promote(a.dtype, target.dtype))
+                wider = np.empty(target.shape, promote(a.dtype, target.dtype))
                 wider[:i] = target[:i]
                 targets[j] = target = wider
         target[i] = a
-
-    @staticmethod
-    def _promote(one: Any, other: Any) -> Any:
-        try:
-            return np.result_type(one, other)
-        except TypeError:
-            raise TypeError(
-                f"results of dtype {one} and {other} have no common dtype; pass out=list"
-            ) from None
-
-    @staticmethod
-    def _check_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-        if shape != expected:
-            raise ValueError(
-                f"the function returned shape {shape} here and {expected} at other indices; results "
-                "of different shapes do not stack: pass out=list"
-            )
-
-    def _check_declared(self, a: Array, target: Array) -> None:
-        """Results have to fit an output that the user gave or declared."""
-        shape = target.shape[1:]
-        if a.shape != shape:
-            raise ValueError(
-                f"the function returned shape {a.shape}, but out holds items of {shape}"
-            )
-        if not np.can_cast(a.dtype, target.dtype, "same_kind"):
-            raise TypeError(
-                f"the function returned dtype {a.dtype}, which cannot be cast to out's "
-                f"{target.dtype} (casting is 'same_kind')"
-            )
 
     def _block(self, result: Any, start: int, stop: int) -> tuple[Any, tuple[Array, ...]]:
         """Columns of a chunk from the one result of a vectorised function."""
@@ -917,11 +746,11 @@ class FillKernel(_Kernel):
             check_kind(kind, len(columns), self._kind, len(out))
         for column, target in zip(columns, out, strict=True):
             if self._declared:
-                self._check_declared(column[0], target)
+                check_declared(column[0], target)
             else:
-                self._check_shape(column.shape[1:], target.shape[1:])
+                check_shape(column.shape[1:], target.shape[1:])
                 if not fits(column.dtype, target.dtype):
-                    self._promote(column.dtype, target.dtype)
+                    promote(column.dtype, target.dtype)
                     self.port.results([(k, last, (kind, columns))])
                     return
         for column, target in zip(columns, out, strict=True):
@@ -1013,7 +842,7 @@ class StoreKernel(FillKernel):
             return
         check_kind(kind, len(columns), self._kind, len(self._targets))
         for column, target in zip(columns, self._targets, strict=True):
-            self._check_declared(column[0], target)
+            check_declared(column[0], target)
         if self.job.store == "hand":
             self.port.wait_taken(HAND_NBYTES)
             self.port.results([(k, last, (kind, columns))])

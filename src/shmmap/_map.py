@@ -37,7 +37,7 @@ from ._collect import Collector
 from ._engines import Task, Work
 from ._freeze import frozen
 from ._future import MapFuture, StreamFuture
-from ._kernel import Job
+from ._job import Job
 from ._options import Keywords, Options, Route, make_key, make_options, resolve_engine
 from ._outcome import Outcome
 from ._progress import Progress

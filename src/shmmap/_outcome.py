@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from ._collect import Collector
 from ._errors import MapError, RemoteError, WorkerDied, describe_ranges
 from ._functions import name_of
-from ._kernel import Job
+from ._job import Job
 from ._messages import Report, describe_exception, restore_exception
 from ._plan import Plan, merge_ranges
 

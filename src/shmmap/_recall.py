@@ -18,7 +18,7 @@ import numpy as np
 from . import _array
 from ._bind import Bound, Request
 from ._engines import Memo
-from ._kernel import Input
+from ._job import Input
 from ._options import Options
 from ._stencil import Stencil
 

@@ -61,7 +61,8 @@ from ._control import (
     Record,
     has_data,
 )
-from ._kernel import Form, Job, Kernel, Piece, make_kernel
+from ._job import Form, Job, Piece
+from ._kernel import Kernel, make_kernel
 from ._messages import (
     SEE_LINE,
     WAKE_NBYTES,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from .._collect import Collector
-from .._kernel import Job
+from .._job import Job
 from .._outcome import Outcome
 from .._plan import Plan
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from .._control import HANDED, PENDING
 from .._current import running
-from .._kernel import Form, Input, Job, Piece, make_kernel
+from .._job import Form, Input, Job, Piece
+from .._kernel import make_kernel
 from .._messages import Report, pack_by_value, report_exception, unpack
 from .._reduction import read_only
 from .._rows import take_rows

@@ -13,7 +13,8 @@ from typing import Any
 from .._blas import limited
 from .._control import DONE, HANDED, NOTHING, count_done
 from .._current import running
-from .._kernel import Form, Kernel, Piece, make_kernel
+from .._job import Form, Piece
+from .._kernel import Kernel, make_kernel
 from . import Task
 
 __all__ = ["SerialEngine", "ThreadsEngine"]

@@ -43,7 +43,7 @@ from .._control import (
 from .._errors import WorkerDied
 from .._functions import name_of, pack_function
 from .._interrupts import Uninterrupted
-from .._kernel import Form
+from .._job import Form
 from .._messages import (
     Output,
     Payload,
