@@ -1,0 +1,83 @@
+"""Results that are objects: the items of a list, or one partial result per chunk.
+
+They are handed over after every draw, each with its chunk's number, so that a death costs no more than what
+was drawn last. A chunk is done once its results are handed over, or there is nothing to hand over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .._job import Job, Piece
+from ._base import FAILED_ITEM, Kernel, Port, stop_iteration
+
+__all__ = ["GatherKernel"]
+
+
+class GatherKernel(Kernel):
+    """Results are objects: handed over, with their chunk's number, after every draw."""
+
+    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+        super().__init__(job, func, port, clock)
+        self._held: list[Piece] = []
+        self._is_direct = job.verb == "ranges" and self._streams is None and not job.retries
+        """Whether the function can be called with the limits of a chunk, and nothing else."""
+
+    def run(self, k: int, last: int) -> None:
+        """Do chunk `k`, or ``[k, last)`` if this kernel `joins` them."""
+        start = k * self._size
+        stop = min(last * self._size, self._n)
+        position = self.position
+        position.start, position.stop, position.index = start, stop, -1
+        if self.job.verb != "items":
+            result = self.func(start, stop) if self._is_direct else self.call_chunk(k, start, stop)
+            if result is None:
+                self.port.mark(k, last)  # nothing to hand over: not being there means None
+            else:
+                self._held.append((k, last, result))
+            return
+        results: list[Any] = []
+        if self._is_plain:
+            func, items = self.func, self.begin_items(k, start, stop)
+            try:
+                results = [func(item) for item in items]
+            except BaseException as exc:
+                self.note_failure(items, exc)
+                raise
+        else:
+            try:
+                # list.extend keeps what was appended when the iterator raises, at the speed of C.
+                results.extend(self.iterate(k, start, stop))
+            except BaseException:
+                position.index = start + len(results)
+                raise
+            if len(results) < stop - start:
+                position.index = start + len(results)
+                raise stop_iteration()
+            if self.job.keep_going:
+                results = [None if result is FAILED_ITEM else result for result in results]
+        self._held.append((k, last, results))
+
+    def flush(self) -> None:
+        """Hand over what the draw just ended has brought."""
+        if not self._held:
+            return
+        held, self._held = self._held, []
+        try:
+            self.port.results(held)
+        except TypeError:  # one of them does not pickle: find out which
+            self.position.index = -1
+            for k, last, piece in held:
+                base = k * self._size
+                for each in range(k, last):
+                    start, stop = self.position.start, self.position.stop = self._limits(each)
+                    part = piece if last == k + 1 else piece[start - base : stop - base]
+                    self.port.results([(each, each + 1, part)])
+
+    finish = flush
+
+    def reset(self) -> None:
+        """Make ready for another call of the same map."""
+        self._held.clear()
+        self.position.items = ()

@@ -1,0 +1,55 @@
+"""Results that go into arrays that are not in memory, a block per chunk.
+
+Each block is put together in memory of its own, and then written by whoever made it or handed over to the
+caller, who alone may write into some files: `Job.store` says which. The outputs are known from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .._columns import check_declared, check_kind
+from .._job import Job
+from ._base import FAILED_ITEM, Port
+from ._fill import FillKernel
+
+__all__ = ["StoreKernel"]
+
+Array = NDArray[Any]
+
+# What may be handed over and not written yet, where the caller writes: less, and workers wait although the
+# caller could write on; more only takes memory. A chunk larger than this goes alone.
+HAND_NBYTES = 1 << 23
+
+
+class StoreKernel(FillKernel):
+    """Results go into arrays that are not in memory, a block per chunk."""
+
+    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+        super().__init__(job, func, port, clock)
+        self._targets = job.out or ()
+        self._out, self._declared = None, False  # blocks are put together in memory of their own
+
+    def reset(self) -> None:
+        """See `FillKernel`; the kind stays what it is."""
+        self.position.items = ()
+
+    def _place(
+        self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]
+    ) -> None:
+        if kind is FAILED_ITEM:
+            self.port.mark(k, last)
+            return
+        check_kind(kind, len(columns), self._kind, len(self._targets))
+        for column, target in zip(columns, self._targets, strict=True):
+            check_declared(column[0], target)
+        if self.job.store == "hand":
+            self.port.wait_taken(HAND_NBYTES)
+            self.port.results([(k, last, (kind, columns))])
+            return
+        for column, target in zip(columns, self._targets, strict=True):
+            target[start:stop] = column
+        self.port.mark(k, last)
