@@ -178,6 +178,15 @@ class Kernel(ABC):
         start = k * self._size
         return start, min(start + self._size, self._n)
 
+    def _one_by_one(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """``k, start, stop`` of each chunk in a range that was gone through as one; `position` follows.
+
+        Where the range stops is left there: while items are still to come, `where` counts back from it.
+        """
+        for at in range(start, stop, self._size):
+            self.position.start = at
+            yield at // self._size, at, min(at + self._size, stop)
+
     def where_failed(self) -> tuple[int, int, int, int]:
         """``chunk, index, start, stop`` of what has just failed; index -1 if it was the chunk as a whole."""
         index = self.position.index

@@ -186,15 +186,14 @@ class FillKernel(Kernel):
         if len(values) <= self._size:
             return "array", (self._mixed_column(values, start),)
         # What several dtypes become together depends on their order and number: on nothing but the plan.
-        for at in range(0, len(values), self._size):
-            part = values[at : at + self._size]
-            lo, hi = start + at, start + at + len(part)
-            self.position.start, self.position.index = lo, -1
+        for k, lo, hi in self._one_by_one(start, start + len(values)):
+            self.position.index = -1
+            part = values[lo - start : hi - start]
             column = uniform_column(part)
             if column is None:
                 column = self._mixed_column(part, lo)
                 self.position.index = -1
-            self._place(lo // self._size, lo // self._size + 1, lo, hi, "array", (column,))
+            self._place(k, k + 1, lo, hi, "array", (column,))
         return None
 
     def _mixed_column(self, values: list[Any], start: int) -> Array:
@@ -266,17 +265,15 @@ class FillKernel(Kernel):
 
         Arrays, which may fit to those of other chunks or not, and not to each other.
         """
-        size = self._size
-        for lo in range(start, stop, size):
-            hi = min(lo + size, stop)
-            self.position.start = self.position.index = lo
+        for k, lo, hi in self._one_by_one(start, stop):
+            self.position.index = lo
             if lo > start:
                 first = next(results, _NO_RESULT)
                 if first is _NO_RESULT:
                     raise stop_iteration()
             kind, cells = split_result(first)
             columns = self._rows(kind, cells, islice(results, hi - lo - 1), lo, lo, hi)
-            self._place(lo // size, lo // size + 1, lo, hi, kind, columns)
+            self._place(k, k + 1, lo, hi, kind, columns)
 
     def _store(self, targets: list[Array], j: int, i: int, a: Array) -> None:
         target = targets[j]
@@ -354,7 +351,7 @@ class FillKernel(Kernel):
                     self._ship()
             return
         if last > k + 1:  # something does not fit: to each its own, or one of them is at fault
-            self._place_each(k, last, start, kind, columns)
+            self._place_each(start, stop, kind, columns)
             return
         out = self._out or ()
         if kind is not self._kind or len(columns) != len(out):
@@ -374,17 +371,14 @@ class FillKernel(Kernel):
                 np.copyto(part, column, casting="same_kind")
         self.port.mark(k, last)
 
-    def _place_each(
-        self, k: int, last: int, start: int, kind: Any, columns: tuple[Array, ...]
-    ) -> None:
+    def _place_each(self, start: int, stop: int, kind: Any, columns: tuple[Array, ...]) -> None:
         """Place chunks that were gone through as one, one by one."""
         position = self.position
-        for each in range(k, last):
-            lo, hi = position.start, position.stop = self._limits(each)
+        for k, lo, hi in self._one_by_one(start, stop):
             if position.index >= 0:
                 position.index = lo
             part = tuple([column[lo - start : hi - start] for column in columns])
-            self._place(each, each + 1, lo, hi, kind, part)
+            self._place(k, k + 1, lo, hi, kind, part)
 
     def _pour(self, j: int, part: Array, start: int) -> bool:
         pour = self._pours[j]

@@ -68,12 +68,12 @@ class GatherKernel(Kernel):
             self.port.results(held)
         except TypeError:  # one of them does not pickle: find out which
             self.position.index = -1
-            for k, last, piece in held:
-                base = k * self._size
-                for each in range(k, last):
-                    start, stop = self.position.start, self.position.stop = self._limits(each)
-                    part = piece if last == k + 1 else piece[start - base : stop - base]
-                    self.port.results([(each, each + 1, part)])
+            for first, last, piece in held:
+                base = first * self._size
+                for k, start, stop in self._one_by_one(base, min(last * self._size, self._n)):
+                    self.position.stop = stop
+                    part = piece if last == first + 1 else piece[start - base : stop - base]
+                    self.port.results([(k, k + 1, part)])
 
     finish = flush
 
