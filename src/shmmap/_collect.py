@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _array
-from ._columns import check_kind, split_result
+from ._columns import check_kind, promote, split_result
 from ._control import DONE, NOTHING
-from ._job import Form, Job, Piece
+from ._job import Form, Job, Piece, form_of
 from ._plan import Plan
 
 __all__ = ["Collector"]
@@ -254,8 +254,7 @@ class Collector:
         if not self.pieces:
             return
         if self.columns is None or self.kind == "unknown":
-            kind, columns = self.pieces[min(self.pieces)]
-            self.propose(Form(kind, tuple((c.shape[1:], c.dtype) for c in columns)))
+            self.propose(form_of(*self.pieces[min(self.pieces)]))
         assert self.columns is not None
         for k in sorted(self.pieces):
             kind, columns = self.pieces[k]
@@ -268,6 +267,8 @@ class Collector:
                             f"results of shape {column.shape[1:]} and {target.shape[1:]} do not "
                             "stack; pass out=list"
                         )
+                    if self.job.dtypes is None and self.job.out is None:
+                        promote(column.dtype, target.dtype)
             except (TypeError, ValueError) as exc:
                 exc.add_note(f"for indices [{start}, {stop})")
                 raise

@@ -273,8 +273,8 @@ class Page:
         self.bytes = memoryview(segment.map)
         self.counts = self.bytes[: self.HEADER].cast("q")
         self.filled = self.HEADER
-        self.taken_at = 0.0
-        """When the caller took a record last."""
+        self.taken_at = time.monotonic()
+        """When the caller took a record last; at first, when it saw the page."""
         self.is_asked_for = False
         """The worker was told to let go of it, and nothing has come in it since."""
 
@@ -294,11 +294,12 @@ class Page:
         """Let go of the memory; see `ClaimSlots.close`."""
         del self.counts, self.bytes
 
-    def take(self) -> None:
-        """Count a record as taken; the caller's only write here."""
+    def take(self) -> bool:
+        """Count a record as taken, the only write of the caller here; whether to ask for the page again."""
         self.counts[1] += 1
         self.taken_at = time.monotonic()
-        self.is_asked_for = False
+        was_asked_for, self.is_asked_for = self.is_asked_for, False
+        return was_asked_for
 
 
 class Outbox:

@@ -7,15 +7,16 @@ and tables have to change together, it is held back until they have; such sectio
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 __all__ = ["Uninterrupted"]
 
-# What they wrap, where they wrap anything: they look for enum members, and that there is none for a handler
+# Without what `signal` puts around them: it looks for an enum's member for every handler, and not finding one
 # takes longer than all the rest.
-_getsignal = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_signal = getattr(signal.signal, "__wrapped__", signal.signal)
+_plain: Any = sys.modules.get("_signal", signal)
 _SIGINT = int(signal.SIGINT)
 
 
@@ -33,10 +34,10 @@ class Uninterrupted:
         self._previous = None
         if threading.current_thread() is not threading.main_thread():
             return
-        previous = _getsignal(_SIGINT)
+        previous = _plain.getsignal(_SIGINT)
         if callable(previous):
             self._previous = previous
-            _signal(_SIGINT, self._catch)
+            _plain.signal(_SIGINT, self._catch)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self._caught = (number, frame)
@@ -50,6 +51,6 @@ class Uninterrupted:
         previous, self._previous = self._previous, None
         if previous is None:
             return
-        _signal(_SIGINT, previous)
+        _plain.signal(_SIGINT, previous)
         if self._caught is not None:
             previous(*self._caught)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ._stencil import Stencil, Trim
 
-__all__ = ["Form", "Input", "Job", "Piece"]
+__all__ = ["Form", "Input", "Job", "Piece", "form_of"]
 
 Array = NDArray[Any]
 
@@ -74,6 +74,16 @@ class Job(NamedTuple):
     may_join: bool = False
     """Chunks are of nobody's choosing: neighbours may be gone through as one, see `Kernel.joins`."""
 
+    def to_plain(self) -> tuple[Any, ...]:
+        """The same as plain tuples: pickling them takes a third of the time."""
+        return tuple(self._replace(inputs=tuple(map(tuple, self.inputs))))  # type: ignore[arg-type]
+
+    @classmethod
+    def from_plain(cls, plain: tuple[Any, ...]) -> Job:
+        """Undo `to_plain`."""
+        job = cls(*plain)
+        return job._replace(inputs=tuple([Input(*entry) for entry in job.inputs]))
+
 
 class Form(NamedTuple):
     """What kind of thing a function returned: nothing, one array, or a tuple of arrays."""
@@ -87,3 +97,8 @@ class Form(NamedTuple):
 Piece = tuple[int, int, Any]
 """``first, stop, results``: of chunks in that range, as one. Results are kind and columns; or what is
 gathered, a list with one entry per item if the chunks are several."""
+
+
+def form_of(kind: Any, columns: tuple[Array, ...]) -> Form:
+    """The form of results that are columns already."""
+    return Form(kind, tuple([(column.shape[1:], column.dtype) for column in columns]))

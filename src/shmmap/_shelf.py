@@ -60,15 +60,19 @@ class Shelf:
                 return unpack(data)
         finally:
             del data
-            page.take()
+            self._note_taken(page)
 
     def skip(self, record: Record) -> None:
         """Let go of what a record carries."""
         if record.page:
             try:
-                self._page(record).take()
+                self._note_taken(self._page(record))
             except OSError:
                 pass
+
+    def _note_taken(self, page: Page) -> None:
+        if page.take():
+            self._crew.wake()  # the attendant sees to it once more, later
 
     def _page(self, record: Record) -> Page:
         with self._lock:

@@ -250,6 +250,19 @@ class Team(Executor):
                     if not self.attendant.relay_arrived.wait(max(0.0, deadline - time.monotonic())):
                         break
 
+    def marks_of(self, run: Run, chunks: int) -> bytes | None:
+        """The ledger of a run, from any thread; None before it is admitted, and once it is over."""
+        with self._lock:  # or its control block might be another run's by now
+            control = run.control
+            return None if control is None else bytes(control.ledger[:chunks])
+
+    def stop_run(self, run: Run, chunks: int) -> None:
+        """Have no chunk of a run started any more, and wake who waits for it; nothing if it is over."""
+        with self._lock:
+            if run.control is not None:
+                run.control.stop(chunks, -1)
+                run.ring()
+
     def disown(self, run: Run) -> None:
         """Nobody is to get a run's call again."""
         with self._lock:

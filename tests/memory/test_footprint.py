@@ -75,6 +75,16 @@ def test_large_pages_go_when_they_are_not_used(team: shmmap.Team) -> None:
         wait_until(lambda: shared_memory_in_use() <= before + (4 << 20), 8, interval_s=0.1)
 
 
+def test_large_page_that_takes_long_to_fill_goes(team: shmmap.Team) -> None:
+    """It is announced while there is nothing in it yet."""
+    shmmap.pmap(functions.pid, range(8), engine=team)
+    before = shared_memory_in_use()
+    for _ in range(2):
+        got = shmmap.pmap(lambda i: bytes(48 << 20), range(2), engine=team, chunksize=1)
+        assert [len(each) for each in got] == [48 << 20] * 2
+        wait_until(lambda: shared_memory_in_use() <= before + (4 << 20), 8, interval_s=0.1)
+
+
 class TestResultsNobodyTakes:
     """Arrays that a worker made in shared memory, for a map that then came to nothing."""
 

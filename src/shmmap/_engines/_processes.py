@@ -43,7 +43,7 @@ from .._control import (
 from .._errors import WorkerDied
 from .._functions import name_of, pack_function
 from .._interrupts import Uninterrupted
-from .._job import Form
+from .._job import Form, form_of
 from .._messages import (
     Output,
     Payload,
@@ -132,7 +132,7 @@ class _ProcessWork(Run):
             entry.kind in ("array", "stored", "items") or type(entry.data) in (range, np.ndarray)
             for entry in inputs
         )
-        packed = (pack_plain if is_plain else pack)(task.job)
+        packed = (pack_plain if is_plain else pack)(task.job.to_plain())
         payload, root = make_payload(packed.data)
         segments = packed.segments | payload.segments()
         segments = segments.union(*(entry.segments for entry in inputs))
@@ -304,22 +304,12 @@ class _ProcessWork(Run):
     def _take(self, record: Record, remaining: set[int]) -> None:
         team, collector = self._team, self._task.collector
         if record.kind == RESULTS:
-            collector.add(team.shelf.take(record))
+            pieces = team.shelf.take(record)
+            if record.first == 0 and collector.columns is None and not self._task.job.gather:
+                self._settle_output(form_of(*pieces[0][2]), remaining)
+            collector.add(pieces)
         elif record.kind == SPEC:
-            form = team.shelf.take(record)
-            if collector.columns is None:
-                try:
-                    collector.propose(Form(*form))
-                except (TypeError, ValueError) as exc:
-                    assert self.control is not None
-                    self._task.outcome.note_exception(0, exc, 0, 0, 1, "the calling process")
-                    self.control.stop(self._task.plan.chunks, -1)
-                    return
-            waiting = [rank for rank in remaining if not team.crew.has_left(rank, self.seq)]
-            if not collector.columns:
-                self._let_hand_over()  # nothing is returned, so far as index 0 can tell
-            elif waiting:
-                self._publish(waiting)
+            self._settle_output(Form(*team.shelf.take(record)), remaining)
         elif record.kind == ERROR:
             self._task.outcome.note_report(record.first, Report(*team.shelf.take(record)))
             if record.first == 0:
@@ -329,6 +319,23 @@ class _ProcessWork(Run):
                 self.control.stop(self._task.plan.chunks, -1)
         elif record.kind == KEPT:
             _segment.mark_kept(record.first)
+
+    def _settle_output(self, form: Form, remaining: set[int]) -> None:
+        """Allocate the output by the form of index 0's result, and tell those who are at work."""
+        team, collector = self._team, self._task.collector
+        if collector.columns is None:
+            try:
+                collector.propose(form)
+            except (TypeError, ValueError) as exc:
+                assert self.control is not None
+                self._task.outcome.note_exception(0, exc, 0, 0, 1, "the calling process")
+                self.control.stop(self._task.plan.chunks, -1)
+                return
+        waiting = [rank for rank in remaining if not team.crew.has_left(rank, self.seq)]
+        if not collector.columns:
+            self._let_hand_over()  # nothing is returned, so far as index 0 can tell
+        elif waiting:
+            self._publish(waiting)
 
     def _let_hand_over(self) -> None:
         """Index 0 will not tell the output in this round: nobody is to wait for it."""
@@ -415,18 +422,13 @@ class _ProcessWork(Run):
 
     def marks(self) -> bytes:
         """See `Work`."""
-        control = self.control
-        if control is None:
-            return self._marks_at_end
-        return bytes(control.ledger[: self._task.plan.chunks])
+        marks = self._team.marks_of(self, self._task.plan.chunks)
+        return self._marks_at_end if marks is None else marks
 
     def cancel(self) -> None:
         """See `Work`."""
         self._cancelled = True
-        control = self.control
-        if control is not None:
-            control.stop(self._task.plan.chunks, -1)
-        self.ring()
+        self._team.stop_run(self, self._task.plan.chunks)
 
     # ------------------------------------------------ the end
 

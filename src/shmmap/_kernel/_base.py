@@ -201,6 +201,8 @@ class Kernel(ABC):
             args: Any = (start, stop)
         else:
             args = [slicer(k, start, stop) for slicer in self._slicers]
+        if not self.job.retries and self._streams is None:
+            return self.func(*args)
         for tries in range(self.job.retries):
             self.position.tries = tries
             try:
