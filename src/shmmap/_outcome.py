@@ -204,8 +204,10 @@ class Outcome:
         with self._door:
             if self._fatal is not None or self._is_given_up():
                 return []
-            if not self._job.keep_going and not all(map(self._again, undone)):
-                return []  # something has failed or is lost for good: no use in going on
+            if not self._job.keep_going:
+                failed = {start // self._plan.chunksize for start in self._failures}
+                if not failed.issubset(undone) or not all(map(self._again, undone)):
+                    return []  # something has failed or is lost for good: no use in going on
             return self._select(undone)
 
     def _select(self, undone: list[int]) -> list[int]:

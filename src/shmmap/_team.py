@@ -251,10 +251,19 @@ class Team(Executor):
                         break
 
     def marks_of(self, run: Run, chunks: int) -> bytes | None:
-        """The ledger of a run, from any thread; None before it is admitted, and once it is over."""
-        with self._lock:  # or its control block might be another run's by now
-            control = run.control
-            return None if control is None else bytes(control.ledger[:chunks])
+        """The ledger of a run, from any thread; None before it is posted, and once it is over.
+
+        Without the lock: it may be held while a user's callback runs, which may wait for who asks here.
+        """
+        control = run.control
+        if control is None or run.spec is None:
+            return None
+        try:
+            marks = bytes(control.ledger[:chunks])
+        except AttributeError:  # closed
+            return None
+        # A control block is taken from its run before anything else becomes of it.
+        return marks if run.control is control else None
 
     def stop_run(self, run: Run, chunks: int) -> None:
         """Have no chunk of a run started any more, and wake who waits for it; nothing if it is over."""

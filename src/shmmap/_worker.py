@@ -98,9 +98,6 @@ REST, REST_OF_ITEMS = 2, 8
 # Chunks that are gone through as one take about this long: all of them count as begun if the worker dies, and
 # none is left out any more if the map is stopped.
 JOIN_S = 5e-4
-# Where what is left of a map takes no longer than this, all is said with the worker's leaving: waking the
-# caller, and everybody else to tell where results go, would take as long.
-TAIL_S = 5e-4
 # Freed memory a worker's malloc may keep. Less: page faults at every call; more: memory nobody uses.
 MALLOC_NBYTES = 1 << 25
 # Functions pickled by reference that are kept loaded.
@@ -523,9 +520,8 @@ class _Worker:
         tickets = -(-job.n // job.chunksize) if chunks is None else len(chunks)
         words, ledger, slot = control.words, control.ledger, self.slot
         now = time.perf_counter
-        k, speed, is_nearly_over = 1, 0.0, False
+        k, speed = 1, 0.0
         share = share_of(tickets, self.rank, call.team) if call.is_static else None
-        end, hands = (tickets, call.team) if share is None else (share[1], 1)
         rest = REST_OF_ITEMS if job.verb == "items" else REST
         joins = kernel.joins and chunks is None and share is None
 
@@ -555,8 +551,7 @@ class _Worker:
                 share = (stop, share[1])
             slot[FIRST] = first  # in this order: half a claim is an empty one
             slot[STOP] = stop
-            if not is_nearly_over:
-                port.tell_form()
+            port.release_spec()
             began = now()
             step = max(1, int(speed * JOIN_S)) if joins else 1
             for ticket in range(first, stop, step):
@@ -578,18 +573,16 @@ class _Worker:
                     del exc
                 if _forked:
                     os._exit(0)
-            if not is_nearly_over:
-                try:
-                    kernel.flush()
-                except BaseException as exc:
-                    fail(exc)
-                    del exc
+            try:
+                kernel.flush()
+            except BaseException as exc:
+                fail(exc)
+                del exc
             slot[CHUNK] = slot[LAST] = 0
-            speed = (stop - first) / max(now() - began, 1e-9)
-            # Not of ranges: one that was handed over is not begun again if this worker dies.
-            is_nearly_over = speed * TAIL_S * hands >= end - stop and job.verb != "ranges"
+            took = now() - began
             # More tickets at once the cheaper they are, but never so many that nobody could balance it if
             # those that come turn out to be dear.
+            speed = (stop - first) / max(took, 1e-9)
             k = int(min(4 * k, speed * DRAW_S, (tickets - stop) // (rest * call.team), 1 << 16))
             k = max(k, 1)
         port.close()
@@ -697,8 +690,8 @@ class _Port:
         """Records that go out last, so that the caller is not woken for each."""
         self._handed: list[int] = []
         """Chunks whose results are in the tail: not done before it is written."""
-        self._form: Form | None = None
-        """Of index 0's result, yet to be told: a map that is over at once has no need of it."""
+        self._spec = b""
+        """Index 0's form, on its way: a map that is over at once has no need of it earlier."""
         self._closing = False
 
     def begin(self, call: Call, control: ControlBlock | None, pipe: int) -> None:
@@ -707,7 +700,7 @@ class _Port:
         self._team = call.team
         self._control = control
         self._pipe = pipe
-        self.tail, self._form = b"", None
+        self.tail = self._spec = b""
         self._handed.clear()
         self._closing = False
         if control is not None:
@@ -723,26 +716,29 @@ class _Port:
         record = Record(self._seq, self._worker.rank, kind, first, stop, *where)
         if self._closing and len(self.tail) < TAIL_NBYTES:
             self.tail += record.pack()
+        elif kind == SPEC:
+            self._spec = record.pack()
         else:
-            self.write(record.pack())
+            self.write(self._spec + record.pack())
+            self._spec = b""
 
     def _is_abandoned(self) -> bool:
         """Whether nobody waits for the map any more: what came now would only take memory."""
         return self._control is not None and self._control.words[STOP_AT] == ABANDONED
 
-    def tell_form(self) -> None:
+    def release_spec(self) -> None:
         """The map goes on: the caller needs to know the form of index 0's result now."""
-        form, self._form = self._form, None
-        if form is not None:
-            self.send(SPEC, 0, 0, pack_result(tuple(form)))
+        if self._spec:
+            self.write(self._spec)
+            self._spec = b""
 
     def close(self) -> None:
         """What is sent from now on may wait for the worker's leaving."""
         self._closing = True
+        self.tail, self._spec = self._spec, b""
 
     def write_tail(self) -> None:
         """Send what has waited for the worker's leaving."""
-        self.tell_form()
         if self.tail:
             self.write(self.tail)
             self.tail = b""
@@ -774,9 +770,6 @@ class _Port:
             payload = pack_result(pieces, self._worker.share)
         except Exception as exc:
             raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
-        if pieces[0][0] == 0:
-            self._form = None  # which the caller sees by the result itself
-        self.tell_form()
         self.send(RESULTS, pieces[0][0], pieces[-1][1], payload)
         handed = chain.from_iterable(range(first, stop) for first, stop, _ in pieces)
         if self.tail:
@@ -797,13 +790,12 @@ class _Port:
             # Nothing is returned, so nothing is to be allocated: what the ledger shows is enough.
             self._control.words[READY] = UNTOLD
             return
-        self._form = form
+        self.send(SPEC, 0, 0, pack_result(tuple(form)))
         if at_once:
-            self.tell_form()
+            self.release_spec()
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report an exception."""
-        self.tell_form()
         report = report_exception(exc, index, start, stop, self._worker.rank, os.getpid())
         self.send(ERROR, chunk, chunk + 1, pack_result(tuple(report)))
 
@@ -819,6 +811,7 @@ class _Port:
         control = self._control
         assert control is not None
         self.write_tail()  # what tells the output's form may be among it: nobody would tell the output
+        self.release_spec()
         top = max(0, control.words[STOP_AT])  # below 0 if the map was stopped before this began
         while control.words[READY] == UNKNOWN:
             if control.words[STOP_AT] < top:

@@ -43,7 +43,7 @@ from .._control import (
 from .._errors import WorkerDied
 from .._functions import name_of, pack_function
 from .._interrupts import Uninterrupted
-from .._job import Form, form_of
+from .._job import Form
 from .._messages import (
     Output,
     Payload,
@@ -304,10 +304,7 @@ class _ProcessWork(Run):
     def _take(self, record: Record, remaining: set[int]) -> None:
         team, collector = self._team, self._task.collector
         if record.kind == RESULTS:
-            pieces = team.shelf.take(record)
-            if record.first == 0 and collector.columns is None and not self._task.job.gather:
-                self._settle_output(form_of(*pieces[0][2]), remaining)
-            collector.add(pieces)
+            collector.add(team.shelf.take(record))
         elif record.kind == SPEC:
             self._settle_output(Form(*team.shelf.take(record)), remaining)
         elif record.kind == ERROR:

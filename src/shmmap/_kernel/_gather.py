@@ -1,8 +1,7 @@
 """Results that are objects: the items of a list, or one partial result per chunk.
 
 They are handed over after every draw, each with its chunk's number, so that a death costs no more than what
-was drawn last; those of the last half a millisecond all at once. A chunk is done once its results are handed
-over, or there is nothing to hand over.
+was drawn last. A chunk is done once its results are handed over, or there is nothing to hand over.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["GatherKernel"]
 
 
 class GatherKernel(Kernel):
-    """Results are objects: handed over, with their chunk's number."""
+    """Results are objects: handed over, with their chunk's number, after every draw."""
 
     def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
         super().__init__(job, func, port, clock)
@@ -61,7 +60,7 @@ class GatherKernel(Kernel):
         self._held.append((k, last, results))
 
     def flush(self) -> None:
-        """Hand over what the draws since the last time have brought."""
+        """Hand over what the draw just ended has brought."""
         if not self._held:
             return
         held, self._held = self._held, []
