@@ -166,4 +166,5 @@ def test_more_workers_take_no_more_memory_for_a_shared_object(kind: str) -> None
         assert (done == expected).all()
         return taken
 
-    assert pss(4) < pss(1) + (32 << 20), "three more copies would be 192 MiB"
+    # A worker by itself takes about 10 MiB.
+    assert pss(4) < pss(1) + (64 << 20), "three more copies would be 192 MiB"
