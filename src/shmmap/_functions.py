@@ -68,7 +68,9 @@ class _Importable(NamedTuple):
     def is_there(self) -> bool:
         """Whether it still is what is found there, and goes by reference."""
         module = sys.modules.get(self.module)
-        return getattr(module, self.name, None) is self.func and not _travels_by_value(self.module)
+        if module is None or getattr(module, self.name, None) is not self.func:
+            return False
+        return not _travels_by_value(module.__name__)
 
 
 # Functions whose pickles are kept; the oldest go first.

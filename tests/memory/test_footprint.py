@@ -64,24 +64,18 @@ def test_map_takes_no_memory_beyond_input_and_output() -> None:
     assert tree_pss(os.getpid()) < before + a.nbytes + b.nbytes + (32 << 20)
 
 
-def test_large_pages_go_when_they_are_not_used(team: shmmap.Team) -> None:
-    """Objects come back in pages of their worker, of which no more than 2 MiB each stay."""
+@pytest.mark.parametrize(("nbytes", "n"), [(6 << 20, 8), (48 << 20, 2)])
+def test_large_pages_go_when_they_are_not_used(team: shmmap.Team, nbytes: int, n: int) -> None:
+    """Objects come back in pages of their worker, of which no more than 2 MiB each stay.
+
+    One that takes long to fill was announced while there was nothing in it yet.
+    """
     shmmap.pmap(functions.pid, range(8), engine=team)
     before = shared_memory_in_use()
     for _ in range(2):
-        got = shmmap.pmap(lambda i: bytes(6 << 20), range(8), engine=team, chunksize=1)
-        assert [len(each) for each in got] == [6 << 20] * 8
-        assert shared_memory_in_use() > before + (6 << 20)
-        wait_until(lambda: shared_memory_in_use() <= before + (4 << 20), 8, interval_s=0.1)
-
-
-def test_large_page_that_takes_long_to_fill_goes(team: shmmap.Team) -> None:
-    """It is announced while there is nothing in it yet."""
-    shmmap.pmap(functions.pid, range(8), engine=team)
-    before = shared_memory_in_use()
-    for _ in range(2):
-        got = shmmap.pmap(lambda i: bytes(48 << 20), range(2), engine=team, chunksize=1)
-        assert [len(each) for each in got] == [48 << 20] * 2
+        got = shmmap.pmap(lambda i: bytes(nbytes), range(n), engine=team, chunksize=1)
+        assert [len(each) for each in got] == [nbytes] * n
+        assert shared_memory_in_use() > before + nbytes
         wait_until(lambda: shared_memory_in_use() <= before + (4 << 20), 8, interval_s=0.1)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .._columns import check_declared, check_kind
 from .._job import Job
-from ._base import FAILED_ITEM, Port
+from ._base import Port
 from ._fill import FillKernel
 
 __all__ = ["StoreKernel"]
@@ -40,9 +40,6 @@ class StoreKernel(FillKernel):
     def _place(
         self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]
     ) -> None:
-        if kind is FAILED_ITEM:
-            self.port.mark(k, last)
-            return
         check_kind(kind, len(columns), self._kind, len(self._targets))
         for column, target in zip(columns, self._targets, strict=True):
             check_declared(column[0], target)
