@@ -24,8 +24,9 @@ from harness.work import Work, fingerprint
 BATCH_S = 0.1
 """Short work is repeated for about this long, and the median of the batch is one sample."""
 WARM_S = 0.02
+SHORT_S = 0.3
 """While others were sampled, this host's cores, caches and workers have served them. Work that is
-shorter than this is done untimed for about as long first, by every peer alike."""
+shorter than `SHORT_S` is done untimed for about `WARM_S` first, by every peer alike."""
 
 
 def main() -> None:
@@ -64,30 +65,39 @@ def main() -> None:
         known = fingerprint(work, result)
         del result
         # The first calls still start things; of what takes long, one look is enough.
-        for _ in range(3 if once < 0.3 else 1 if once < 3 else 0):
+        for _ in range(3 if once < SHORT_S else 1 if once < 3 else 0):
             once = min(once, one(run, work))
-        number = max(work.in_a_row, min(1000, int(BATCH_S / (once + work.pause_s))))
         module = sys.modules.get("shmmap")
         where = None if module is None else module.__file__
-        answer(ready=known, n=peer.n, sample_s=number * (once + work.pause_s), where=where)
+        sample_s = count(work, once) * (once + work.pause_s)
+        answer(ready=known, n=peer.n, sample_s=sample_s, where=where)
         for line in sys.stdin:
             if line.startswith("expect"):
                 peer.shorten(int(line.split()[1]))
                 answer(known=fingerprint(work, run()))
                 peer.shorten(work.shape[0])
                 continue
-            warm(run, work, once)
-            answer(seconds=statistics.median(one(run, work) for _ in range(number)) / peer.works)
+            once = warm(run, work, once)
+            times = [one(run, work) for _ in range(count(work, once))]
+            answer(seconds=statistics.median(times) / peer.works)
     finally:
         peer.close()
 
 
-def warm(run: Callable[[], Any], work: Work, once: float) -> None:
-    """Do short work untimed, for a moment."""
-    if once < WARM_S:
-        stop = time.perf_counter() + WARM_S
-        while time.perf_counter() < stop:
-            run()
+def count(work: Work, once: float) -> int:
+    """How often the work is done for one sample."""
+    return max(work.in_a_row, min(1000, int(BATCH_S / (once + work.pause_s))))
+
+
+def warm(run: Callable[[], Any], work: Work, once: float) -> float:
+    """Do short work untimed, for a moment; the least time it has taken by now is returned.
+
+    What seemed to take 100 ms, as all hosts started at once, may take 100 us.
+    """
+    stop = time.perf_counter() + WARM_S
+    while once < SHORT_S and time.perf_counter() < stop:
+        once = min(once, one(run, work))
+    return once
 
 
 def one(run: Callable[[], Any], work: Work) -> float:
