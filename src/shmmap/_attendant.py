@@ -126,6 +126,7 @@ class Attendant:
             self._handle(ready, watched)
             while self._strays:
                 strays.append(self._strays.popleft())
+        self._submissions.resolve()
         for stray in strays:
             emit(*stray)
 
@@ -181,6 +182,7 @@ class Attendant:
             elif seq in self._submissions.running:
                 self._submissions.fail(seq, make_error())
         self._submissions.fail_waiting(make_error)
+        self._crew.wake()  # this may be a thread that waits for a map; futures are the attendant's
 
     def _take_relayed(self, member: Member) -> None:
         frames = member.receive_relay()

@@ -1,11 +1,11 @@
 """The functions submitted to a team: those that wait for a worker, and those that some worker has.
 
-Owned by the team; everything here is done with the team's lock held. A submitted function is a call of its
-own, sent to one worker, which says on the team's pipe what came of it and then that it has left; what the
-function was given stays in place until both have been heard.
+Owned by the team; everything here is done with the team's lock held, but for `resolve`. A submitted function
+is a call of its own, sent to one worker, which says on the team's pipe what came of it and then that it has
+left; what the function was given stays in place until both have been heard.
 
-What must always hold: every future is resolved, whatever becomes of its worker, once; a function that may
-have begun is never run again.
+What must always hold: every future is resolved, whatever becomes of its worker, once, and while nobody holds
+the team's lock, as its callbacks are the user's; a function that may have begun is never run again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple
 
 from . import _segment
@@ -49,6 +50,8 @@ class Submissions:
         """By the number of the call: those that a worker has, its rank, and what the message lies in."""
         self._leaving: dict[int, tuple[int, Packed, tuple[Any, ...]]] = {}
         """What finished functions were given, until their workers have said whether they kept it."""
+        self._outcomes: deque[Callable[[], object]] = deque()
+        """What is to be called to resolve futures."""
         self.left_at = 0.0
         """When a worker left a function last (``time.monotonic()``)."""
 
@@ -104,7 +107,7 @@ class Submissions:
         member = self._crew.members.get(record.rank)
         if record.kind in (RESULTS, ERROR):
             if record.seq in self.running:
-                self._resolve(record.seq, record, None)
+                self._end(record.seq, record, None)
             else:
                 self._shelf.skip(record)
         elif record.kind == KEPT:
@@ -115,24 +118,22 @@ class Submissions:
             self._crew.roster.left(record.rank, record.seq)
             self.left_at = time.monotonic()
 
-    def _resolve(self, seq: int, record: Record | None, error: BaseException | None) -> None:
+    def _end(self, seq: int, record: Record | None, error: BaseException | None) -> None:
         submission, rank, roots = self.running.pop(seq)
         self._leaving[seq] = rank, submission.packed, roots
-        if error is not None:
-            self._shelf.purge(seq)
-            submission.future.set_exception(error)
-            return
-        assert record is not None
-        try:
-            value = self._shelf.take(record)
-            if record.kind == ERROR:
-                submission.future.set_exception(
-                    restore_exception(Report(*value), submission.name, "as a submitted function")
-                )
-            else:
-                submission.future.set_result(value)
-        except Exception as exc:  # it does not unpickle here
-            submission.future.set_exception(exc)
+        value: Any = None
+        if record is not None:
+            try:
+                value = self._shelf.take(record)
+                if record.kind == ERROR:
+                    report = Report(*value)
+                    error = restore_exception(report, submission.name, "as a submitted function")
+            except Exception as exc:  # it does not unpickle here
+                error = exc
+        if error is None:
+            self._outcomes.append(partial(submission.future.set_result, value))
+        else:
+            self._outcomes.append(partial(submission.future.set_exception, error))
         self._shelf.purge(seq)
 
     # ------------------------------------------------ when it fails
@@ -155,7 +156,7 @@ class Submissions:
 
     def fail(self, seq: int, error: BaseException) -> None:
         """A function that a worker has fails."""
-        self._resolve(seq, None, error)
+        self._end(seq, None, error)
 
     def fail_running(self, error: BaseException) -> None:
         """All that workers have said may be lost: the functions they have fail."""
@@ -169,20 +170,27 @@ class Submissions:
         while self.waiting:
             submission = self.waiting.popleft()
             if submission.future.set_running_or_notify_cancel():
-                submission.future.set_exception(make_error())
+                self._outcomes.append(partial(submission.future.set_exception, make_error()))
 
     def fail_all(self, make_error: Callable[[], BaseException]) -> None:
         """Nobody will hear of any of them any more."""
         self.fail_waiting(make_error)
         while self.running:
             _, (submission, *_) = self.running.popitem()
-            submission.future.set_exception(make_error())
+            self._outcomes.append(partial(submission.future.set_exception, make_error()))
 
     def cancel_waiting(self) -> None:
         """Cancel those that no worker has."""
-        for submission in self.waiting:
-            submission.future.cancel()
+        self._outcomes.extend(submission.future.cancel for submission in self.waiting)
         self.waiting.clear()
+
+    def resolve(self) -> None:
+        """Resolve the futures of which it is known what came of them; the lock must not be held.
+
+        By the attendant alone: one thread calls all callbacks, in the order in which functions ended.
+        """
+        while self._outcomes:
+            self._outcomes.popleft()()
 
     def clear(self) -> None:
         """All workers have ended."""

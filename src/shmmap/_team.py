@@ -431,15 +431,20 @@ class Team(Executor):
     def watch(self) -> Watch | None:
         """What the attendant waits for; None if all have gone home."""
         with self._lock:
-            if self._ending:
-                self._break_off()
-            if self._ending or self._is_finished():
-                self._go_home()
-                return None
-            if self.admission.let_go() and self.shelf.has_orphans:
-                self._purge_orphans()
-            self.shelf.trim()
-            return self.crew.watch(self._timeout_ms())
+            watch = self._watch()
+        self._submissions.resolve()
+        return watch
+
+    def _watch(self) -> Watch | None:
+        if self._ending:
+            self._break_off()
+        if self._ending or self._is_finished():
+            self._go_home()
+            return None
+        if self.admission.let_go() and self.shelf.has_orphans:
+            self._purge_orphans()
+        self.shelf.trim()
+        return self.crew.watch(self._timeout_ms())
 
     def _timeout_ms(self) -> int | None:
         expiry = _segment.expire_spare()
@@ -492,6 +497,7 @@ class Team(Executor):
                 run.ring()
             self._submissions.fail_all(_team_failed)
             self._go_home()
+        self._submissions.resolve()
 
     def _go_home(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""

@@ -237,6 +237,23 @@ class EngineSuite:
         assert isinstance(low_high_sum, tuple)
         assert low_high_sum == (100, 4950)
 
+    def test_preduce_of_a_buffer_that_the_function_uses_again(self, preduce: Any) -> None:
+        a = np.arange(1000)
+        assert preduce(functions.buffered, a, chunksize=1)[:, -1].tolist() == [1000, 499500]
+        assert preduce(functions.buffered_view, a, chunksize=1).tolist() == [1000, 499500]
+        low, high = preduce(functions.buffered_pair, a, chunksize=1)
+        assert (low.tolist(), high.tolist()) == ([1000], [499500])
+
+    def test_rows_and_blocks_in_a_buffer_that_the_function_uses_again(
+        self, pmap: Any, pmap_chunks: Any
+    ) -> None:
+        a = np.arange(600)
+        expected = np.stack([np.ones(600, int), a])
+        assert_same(pmap(functions.buffered_view, a[:, None], chunksize=1), expected.T + 0.0)
+        assert_same(pmap(functions.buffered_view, a[:, None]), expected.T + 0.0)
+        result = pmap_chunks(functions.buffered_view, a, chunksize=2)
+        assert_same(result, np.stack([np.full(300, 2.0), a[::2] + a[1::2]], 1).ravel())
+
     # --- inputs ---------------------------------------------------------------------------------
 
     def test_inputs_are_zipped_and_broadcast(self, pmap: Any, pmap_chunks: Any) -> None:
@@ -548,6 +565,24 @@ class EngineSuite:
             assert "Traceback" in notes
             assert 'raise KeyError("seven")' in notes
             assert re.search(r"pid\D*\d+", notes)
+
+    def test_results_beside_one_that_does_not_pickle_are_not_made_again(
+        self, pmap_chunks: Any, tmp_path: Path
+    ) -> None:
+        if not self.is_elsewhere:
+            pytest.skip("results are not pickled here")
+        log = tmp_path / "log"
+
+        def note(chunk: Any) -> Any:
+            with log.open("a") as file:
+                file.write(f"{chunk[0]}\n")
+            return threading.Lock() if chunk[0] == 500 else int(chunk[0])
+
+        with pytest.raises(shmmap.MapError) as caught:
+            pmap_chunks(note, np.arange(1000), chunksize=1, out=list, on_error="continue")
+        assert caught.value.failed == ((500, 501),)
+        assert [v for v in caught.value.result if v is not None] == [*range(500), *range(501, 1000)]
+        assert sorted(map(int, log.read_text().split())) == list(range(1000))
 
     def test_error_in_a_chunk_names_its_range(self, pmap_chunks: Any, preduce: Any) -> None:
         for verb in (pmap_chunks, preduce):

@@ -19,3 +19,16 @@ class TestSerial(RangesSuite):
         seen: list[tuple[int, str]] = []
         pmap(lambda i: seen.append((int(i), threading.current_thread().name)), np.arange(5))
         assert seen == [(i, threading.current_thread().name) for i in range(5)]
+
+    def test_results_that_nobody_else_has_are_not_copied(self, pmap_chunks: Any) -> None:
+        made: list[int] = []
+
+        def make(chunk: Any) -> Any:
+            array = np.full((8, 8), chunk[0])
+            made.append(array.ctypes.data)
+            return (array.T, array) if chunk[0] % 2 else array.reshape(-1)
+
+        results = pmap_chunks(make, np.arange(4), chunksize=1, out=list)
+        even, odd = results[::2], [both[0] for both in results[1::2]]
+        assert [a.ctypes.data for a in even] == made[::2]
+        assert all(a.ctypes.data != first for a, first in zip(odd, made[1::2], strict=True))

@@ -121,6 +121,31 @@ class Test33Threads:
         )
         assert_same(inner.result(timeout=20).result(timeout=20), np.arange(3) * 2)
 
+    @pytest.mark.parametrize("how", ["resolved", "cancelled"])
+    def test_callback_that_waits_for_a_lock_of_the_users(self, team: Any, how: str) -> None:
+        # Whoever has that lock is about to submit: it must not wait for the callback in turn.
+        lock, is_called = threading.Lock(), threading.Event()
+
+        def take_lock(_: Any) -> None:
+            is_called.set()
+            with lock:
+                pass
+
+        with lock, in_time():
+            if how == "resolved":
+                future = team.submit(functions.double, 1)
+                future.add_done_callback(take_lock)
+                assert is_called.wait(20)
+                assert team.submit(functions.double, 2) is not None
+                assert len(team.crew.members) == team.size
+            else:
+                futures = [team.submit(time.sleep, 0.2) for _ in range(20)]
+                futures[-1].add_done_callback(take_lock)
+                team.shutdown(wait=False, cancel_futures=True)
+                assert is_called.wait(20)
+                with pytest.raises(RuntimeError, match="after shutdown"):
+                    team.submit(functions.double, 2)
+
     def test_shutdown_beside_a_map(self) -> None:
         for _ in range(5):
             future = shmmap.pmap(lambda i: i, np.arange(1000), chunksize=1, wait=False)

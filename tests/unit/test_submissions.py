@@ -64,9 +64,19 @@ class Desk:
     def __init__(self, size: int) -> None:
         self.crew, self.shelf = Crew(size), Shelf()
         self.submissions = Submissions(self.crew, self.shelf)  # type: ignore[arg-type]
+        self.is_resolving = False
+        self.resolved: list[bool] = []
+
+    def resolve(self) -> None:
+        self.is_resolving = True
+        self.submissions.resolve()
+        self.is_resolving = False
+        assert all(self.resolved)
 
     def put(self) -> Future[Any]:
         future: Future[Any] = Future()
+        # As in a team: nobody resolves a future who holds the lock.
+        future.add_done_callback(lambda _: self.resolved.append(self.is_resolving))
         self.submissions.put(future, pack((abs, (-1,), {})), "abs")
         return future
 
@@ -95,6 +105,8 @@ def test_each_worker_holds_only_so_many() -> None:
     desk.say(2, LEAVE)
     desk.submissions.dispatch()
     assert desk.crew.sent[-1] == (1, 2 * SUBMITTED_MAX + 1)
+    assert not futures[1].done()
+    desk.resolve()
     assert futures[1].result(0) == "two"
 
 
@@ -102,6 +114,7 @@ def test_an_exception_is_the_functions_own() -> None:
     desk = Desk(1)
     future = desk.put()
     desk.say(1, ERROR, tuple(report_exception(KeyError("k"), 0, 0, 0, 0, 1)))
+    desk.resolve()
     with pytest.raises(KeyError, match="k"):
         future.result(0)
 
@@ -121,6 +134,7 @@ def test_a_death_fails_only_what_was_running() -> None:
     futures = [desk.put() for _ in range(2 * SUBMITTED_MAX)]
     mine = [seq for rank, seq in desk.crew.sent if rank == 0]
     desk.die(0, running=mine[0])
+    desk.resolve()
     with pytest.raises(shmmap.WorkerDied, match="running abs"):
         futures[mine[0] - 1].result(0)
     for seq in (2, 4):
@@ -128,6 +142,7 @@ def test_a_death_fails_only_what_was_running() -> None:
     desk.submissions.dispatch()
     assert desk.crew.sent[-1][0] == 1, "the other worker takes what never began"
     desk.say(desk.crew.sent[-1][1], RESULTS, "again")
+    desk.resolve()
     assert futures[mine[1] - 1].result(0) == "again"
 
 
@@ -135,6 +150,7 @@ def test_a_start_that_is_broken_fails_all_of_its_functions() -> None:
     desk = Desk(1)
     futures = [desk.put() for _ in range(SUBMITTED_MAX)]
     desk.die(0, running=0, is_broken_start=True)
+    desk.resolve()
     for future in futures:
         with pytest.raises(shmmap.WorkerDied):
             future.result(0)
@@ -146,6 +162,7 @@ def test_what_comes_late_is_let_go() -> None:
     desk.submissions.fail_running(RuntimeError("strays"))
     desk.say(1, RESULTS, 1)
     assert not desk.shelf.payloads
+    desk.resolve()
     with pytest.raises(RuntimeError, match="strays"):
         future.result(0)
 
@@ -154,6 +171,16 @@ def test_nobody_is_forgotten_when_all_fail() -> None:
     desk = Desk(1)
     futures = [desk.put() for _ in range(SUBMITTED_MAX + 3)]
     desk.submissions.fail_all(lambda: RuntimeError("over"))
+    desk.resolve()
     errors = [future.exception(0) for future in futures]
     assert all(isinstance(error, RuntimeError) for error in errors)
     assert len(set(map(id, errors))) == len(errors), "each has its own"
+
+
+def test_those_that_wait_are_cancelled_together() -> None:
+    desk = Desk(1)
+    futures = [desk.put() for _ in range(SUBMITTED_MAX + 3)]
+    desk.submissions.cancel_waiting()
+    desk.resolve()
+    assert [future.cancelled() for future in futures] == [False] * SUBMITTED_MAX + [True] * 3
+    assert not desk.submissions.waiting
