@@ -79,6 +79,7 @@ LAYERS: list[set[str]] = [
         "_stored",
         "_surroundings",
     },
+    {"_masked"},
 ]
 
 LAYER = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}

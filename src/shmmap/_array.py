@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _segment
+from ._masked import is_masked, mask_of
 from ._memory import usable_cores
 
 if TYPE_CHECKING:
@@ -606,13 +607,13 @@ def is_shared(a: object) -> bool:
     """
     if not isinstance(a, np.ndarray) or handle_of(a) is None:
         return False
-    mask: Any = np.ma.getmask(a)
-    return mask is np.ma.nomask or handle_of(mask) is not None
+    mask = mask_of(a)
+    return mask is None or handle_of(mask) is not None
 
 
 def refuse_masked(a: object) -> None:
     """A masked array as a plain one would silently lose its mask."""
-    if isinstance(a, np.ma.MaskedArray):
+    if is_masked(a):
         raise TypeError(
             "a plain array would lose the mask of a masked one; shmmap.share keeps it, and "
             "a.filled(value) has none"

@@ -14,6 +14,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ._masked import is_masked
+
 __all__ = [
     "NUMBERS",
     "as_column",
@@ -48,7 +50,7 @@ def split_result(result: Any) -> tuple[Any, tuple[Any, ...]]:
 
 def as_column(value: Any) -> Array:
     """A result as an array, or an error that says what to do instead."""
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         raise TypeError(
             "the function returned a masked array, whose mask an array of results cannot hold; return "
             "a tuple (data, mask), or pass out=list"

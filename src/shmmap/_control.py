@@ -100,7 +100,7 @@ class ClaimSlots:
 
     def __init__(self, fd: int | None = None) -> None:
         nbytes = RANKS_MAX * SLOT_WORDS * 8
-        self.fd = _segment.open_nameless(nbytes) if fd is None else fd
+        self.fd = _segment.open_scratch(nbytes) if fd is None else fd
         try:
             self._map = _segment.map_fd(self.fd, nbytes)
         except BaseException:
@@ -129,8 +129,8 @@ class ControlBlock:
         self.fd = self.leavers = self.pipe_read = self.pipe_write = self.doorbell = -1
         try:
             if fds is None:
-                self.fd = _segment.open_nameless(nbytes)
-                self.leavers = _segment.open_nameless(1)
+                self.fd = _segment.open_scratch(nbytes)
+                self.leavers = _segment.open_scratch(1)
                 """Its offset is the number of workers that have left."""
                 self.pipe_read, self.pipe_write = os.pipe2(os.O_CLOEXEC)
                 self.doorbell = self._make_doorbell()
@@ -336,7 +336,7 @@ class Outbox:
         else:
             least = 2 * self._pages[-1].segment.nbytes if self._pages else Page.LEAST_NBYTES
             size = max(min(least, 1 << 24), nbytes + Page.HEADER)
-            fd = _segment.open_nameless(size)
+            fd = _segment.open_scratch(size)
             segment = _segment.attach(_segment.new_id(), fd, size, keep_fd=True)
             self._announce(segment)
             page = Page(segment)

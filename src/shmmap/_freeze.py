@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ._array import handle_of
+from ._masked import mask_of
 
 __all__ = ["frozen"]
 
@@ -35,8 +36,9 @@ def _captured(func: Any) -> Iterator[Any]:
         seen.add(id(obj))
         if isinstance(obj, np.ndarray):
             yield obj
-            if np.ma.getmask(obj) is not np.ma.nomask:
-                yield np.ma.getmask(obj)
+            mask = mask_of(obj)
+            if mask is not None:
+                yield mask
         elif isinstance(obj, functools.partial):
             stack += [obj.func, *obj.args, *obj.keywords.values()]
         elif isinstance(obj, types.MethodType):

@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 import warnings
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ._control import has_data
 from ._template import FORKED, REPLY, blas_variables, single_threaded
@@ -77,10 +77,7 @@ class TemplateLauncher:
                 "from shmmap._template import main; "
                 f"main({theirs.fileno()}, {blas_threads}, {blas_variables(os.environ)!r}, {preload!r})"
             )
-            import multiprocessing.spawn
-
-            # Bytes on POSIX, since 3.11, whatever the annotations say.
-            executable = os.fsdecode(multiprocessing.spawn.get_executable() or "")
+            executable = _find_executable()
             if not executable:
                 raise RuntimeError(
                     "no Python executable is known to start workers with (an embedded interpreter?); "
@@ -166,6 +163,13 @@ class TemplateLauncher:
         """Let go of the descriptor in a forked child."""
         self._sock.close()
         self._pid = 0
+
+
+def _find_executable() -> str:
+    """What ``multiprocessing.set_executable`` was given, or Python itself."""
+    # Importing it takes 5 ms, and as long as nobody has, nobody has set anything.
+    spawn: Any = sys.modules.get("multiprocessing.spawn")
+    return os.fsdecode((sys.executable if spawn is None else spawn.get_executable()) or "")
 
 
 def _interpreter_flags() -> list[str]:

@@ -149,6 +149,7 @@ def _start(
         raise ValueError(f"{what} needs shared memory, which an Executor's workers do not have")
     inputs, targets, keep, store = bound.inputs, bound.outs, (), ""
     if bound.memo is None:
+        engine.warm_up(min(workers, bound.plan.chunks))
         inputs, keep = hand_over(inputs, bound.plan, engine)
         targets, store = hand_over_outputs(targets, engine)
     job = Job(

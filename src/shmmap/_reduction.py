@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ._masked import is_masked, mask_of
+
 __all__ = ["is_plain", "read_only", "reduce_kin", "view_of"]
 
 # What a class defines if it says itself how it is pickled.
@@ -36,7 +38,7 @@ def reduce_kin(obj: Any) -> Any:
     if isinstance(obj, np.ndarray):
         if kind is np.ndarray or obj.dtype.hasobject or obj.dtype.kind == "T":
             return NotImplemented
-        if kind is np.ma.MaskedArray:
+        if is_masked(obj) and kind is np.ma.MaskedArray:
             return restore_masked, _take_apart(obj)
         if any(getattr(kind, name) is not getattr(np.ndarray, name) for name in _PICKLING):
             return _reduce_by_its_own(obj)
@@ -56,8 +58,8 @@ def reduce_kin(obj: Any) -> Any:
 
 def _take_apart(a: Any) -> tuple[Any, ...]:
     """A masked array as data, mask, fill value, and whether its mask is hard."""
-    mask = np.ma.getmask(a)
-    mask = None if mask is np.ma.nomask else mask.view(np.ndarray)
+    mask = mask_of(a)
+    mask = None if mask is None else mask.view(np.ndarray)
     return np.ma.getdata(a), mask, a.fill_value, a.hardmask
 
 
@@ -112,7 +114,7 @@ def view_of(a: Any) -> Any:
 
 def read_only(a: Any) -> Any:
     """A view of an array, of its own class, through which nothing can be written."""
-    if type(a) is np.ma.MaskedArray:
+    if is_masked(a) and type(a) is np.ma.MaskedArray:
         data, mask, *rest = _take_apart(a)
         return restore_masked(read_only(data), mask if mask is None else read_only(mask), *rest)
     view = view_of(a)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ._masked import is_masked
+
 __all__ = ["Stencil", "Trim", "choose_trim", "make_stencils"]
 
 Array = NDArray[Any]
@@ -76,8 +78,8 @@ class Stencil(NamedTuple):
         self, data: Any, core: Array, inside: list[slice], limits: list[tuple[int, int]]
     ) -> Array:
         """`core` with what lies outside the array added; corners come out as if axis by axis."""
-        is_masked = isinstance(core, np.ma.MaskedArray)
-        new: Any = np.ma.empty if is_masked else np.empty
+        has_mask = is_masked(core)
+        new: Any = np.ma.empty if has_mask else np.empty
         padded: Array = new([high - low for low, high in limits], core.dtype)
         put = [
             slice(s.start - low, s.stop - low) for s, (low, _) in zip(inside, limits, strict=True)
@@ -106,7 +108,7 @@ class Stencil(NamedTuple):
                     padded[tuple(where)] = padded.take(sources - low, axis)
         for _, place_of, value in sorted(constants, key=lambda each: each[0]):
             padded[place_of] = value
-        is_plain = is_masked or type(core) in (np.ndarray, np.memmap)
+        is_plain = has_mask or type(core) in (np.ndarray, np.memmap)
         return padded if is_plain else padded.view(type(core))
 
 

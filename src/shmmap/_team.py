@@ -170,6 +170,12 @@ class Team(Executor):
         with self._lock:
             self.crew.size = max(self.crew.size, min(size, RANKS_MAX))
 
+    def warm_up(self, size: int) -> None:
+        """Begin to start what is missing of the first `size` workers, if it takes work at all."""
+        with self._lock:
+            if self.is_usable():
+                self._ensure(size)
+
     def _ensure(self, size: int) -> None:
         """Start what is missing of the first `size` workers. The lock is held."""
         if self._thread is not None and self.crew.roster.is_filled(size):

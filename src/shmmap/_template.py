@@ -8,6 +8,7 @@ that ``preload=`` names, whose memory the workers then share. One more worker co
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import select
@@ -89,6 +90,8 @@ def main(
 
     _import(preload)
     _restore(environment, blas_threads)
+    # The garbage collector writes to all objects it looks at, which copies the pages that workers share.
+    gc.freeze()
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     has_pidfd = hasattr(os, "pidfd_open")

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _array, _current, _segment, _stored
-from ._blas import limit
+from ._blas import Bound
 from ._control import (
     ABANDONED,
     CHUNK,
@@ -293,7 +293,6 @@ class _Worker:
         """The aside thread removes those that refer to what it unmaps."""
         self._kept: set[int] = set()
         """Segments of which some function kept a view."""
-        self._modules = 0
         start: Start = self.receive()
         self.rank = start.rank
         self.slot = ClaimSlots(fds.slots).slot(start.rank)
@@ -301,9 +300,9 @@ class _Worker:
         self._relay.install()
         self._outbox = Outbox(self._announce)
         self._port = _Port(self)
-        self._blas_threads = start.blas_threads
-        if clean and start.blas_threads == 1:
-            self._modules = len(sys.modules)  # the template has seen to it, by the environment
+        # The template has seen to what it has imported, by the environment.
+        is_bound = clean and start.blas_threads == 1
+        self._bound = Bound(start.blas_threads, len(sys.modules) if is_bound else 0)
         self._start = start
 
     # ------------------------------------------------ messages
@@ -373,7 +372,7 @@ class _Worker:
         if self._start.memory_limit is not None:
             _limit_memory(self._start.memory_limit)
         apply(unpack(read_payload(self._start.surroundings)))
-        self._limit_blas()
+        self._bound.keep()
         if self._start.initializer is not None:
             try:
                 initializer, initargs = unpack(read_payload(self._start.initializer))
@@ -402,7 +401,7 @@ class _Worker:
             if call.surroundings is not None:
                 apply(unpack(read_payload(call.surroundings)))
                 self._baseline.note()
-            self._limit_blas()
+            self._bound.keep()
             if control is None:
                 self._run_submitted(call, port)
             else:
@@ -429,12 +428,6 @@ class _Worker:
         if control is None or control.leave() >= call.team:
             port.write(Record(call.seq, self.rank, LEAVE, 0, 0, 0, 0, 0).pack())
         self._baseline.restore()
-
-    def _limit_blas(self) -> None:
-        """Bound BLAS and OpenMP threads of libraries loaded since this was done last."""
-        if len(sys.modules) != self._modules:
-            limit(self._blas_threads)
-            self._modules = len(sys.modules)
 
     def _function(self, call: Call) -> Any:
         if call.func is None:

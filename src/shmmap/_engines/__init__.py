@@ -72,5 +72,8 @@ class Engine(Protocol):
     can_replace_workers: bool
     """A stuck worker can be ended (``timeout=``)."""
 
+    def warm_up(self, workers: int) -> None:
+        """Begin to start what a map needs; returns at once, and its inputs are placed meanwhile."""
+
     def start(self, task: Task) -> Work:
         """Begin; what can fail at once fails here."""

@@ -201,5 +201,8 @@ class ExecutorEngine:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
+    def warm_up(self, workers: int) -> None:
+        """Nothing takes long to start."""
+
     def start(self, task: Task) -> _ExecutorWork:
         return _ExecutorWork(self._executor, task)

@@ -184,6 +184,9 @@ class SerialEngine:
     sees_caller = True
     can_replace_workers = False
 
+    def warm_up(self, workers: int) -> None:
+        """Nothing takes long to start."""
+
     def start(self, task: Task) -> _LocalWork:
         return _LocalWork(task, 1)
 
@@ -195,6 +198,9 @@ class ThreadsEngine:
     in_process = True
     sees_caller = True
     can_replace_workers = False
+
+    def warm_up(self, workers: int) -> None:
+        """Nothing takes long to start."""
 
     def start(self, task: Task) -> _LocalWork:
         return _LocalWork(task, max(1, min(task.workers, task.plan.chunks)))
