@@ -87,3 +87,8 @@ def buffered_view(chunk: Any) -> Any:
 def buffered_pair(chunk: Any) -> MinMax:
     """The same, as a pair of views."""
     return MinMax(buffered(chunk)[0, -1:], buffered(chunk)[1, -1:])
+
+
+def both_signs(x: Any) -> tuple[Any, Any]:
+    """What an array is with the other sign, and as it is."""
+    return -x, x

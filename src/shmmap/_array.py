@@ -273,49 +273,65 @@ def _from_file(handle: FileHandle) -> Array:
         ) from exc
 
 
-# From here on a result is written through a descriptor rather than stored, where its pages are fresh.
+# Results from here on are written through a descriptor where pages are fresh, and elsewhere not before those
+# they take are entered into the page table: less is not worth a call of the system.
 POUR_NBYTES = 1 << 16
+NOT_FRESH = 1 << 62
+"""In the place of a position from which on pages are fresh, where there is none."""
 
 
-class Pour(NamedTuple):
-    """A way into the fresh pages of an output: writing whole pages neither clears nor faults them in."""
+class Way(NamedTuple):
+    """How a worker writes into a large output.
 
-    fd: int
+    Whole pages that are fresh are poured: written through the descriptor, they are neither cleared nor
+    entered into the page table of this process. Into others it is quicker to store, once they are entered.
+    """
+
+    segment: _segment.Segment
     offset: int
-    """Position of the array in the file."""
+    """Position of the array in the segment."""
     stride: int
     """Bytes from one index to the next."""
     fresh: int
-    """Position from which on pages are fresh; before it, storing is quicker."""
+    """Position from which on pages are fresh."""
 
-    def store(self, part: Array, start: int) -> bool:
-        """Write the part of the array that begins at index `start`, if that is worth it."""
-        at = self.offset + start * self.stride
+    def pour(self, part: Array, start: int) -> bool:
+        """Write the part of the array that begins at index `start`, unless it is to be stored."""
         nbytes = part.nbytes
-        if nbytes < POUR_NBYTES or at + nbytes <= self.fresh or not part.flags.c_contiguous:
+        if nbytes < POUR_NBYTES:
+            return False
+        at = self.offset + start * self.stride
+        if at + nbytes <= self.fresh or not part.flags.c_contiguous:
+            _segment.map_pages(self.segment, at, nbytes)
             return False
         data = memoryview(_numpy.asarray(part.reshape(-1).view(np.uint8)))
         done = 0
         while done < nbytes:
-            done += os.pwrite(self.fd, data[done:], at + done)
+            done += os.pwrite(self.segment.pour_fd, data[done:], at + done)
         return True
+
+    def make_ready(self, start: int, stop: int) -> None:
+        """Have the indices ``[start, stop)`` entered, unless each of them is going to be poured."""
+        at, nbytes = self.offset + start * self.stride, (stop - start) * self.stride
+        if nbytes >= POUR_NBYTES and (self.stride < POUR_NBYTES or at + nbytes <= self.fresh):
+            _segment.map_pages(self.segment, at, nbytes)
 
 
 def fresh_from(a: Array) -> int:
-    """Position in its segment from which on the pages under a new array are fresh; -1 if it has none."""
+    """Position in its segment from which on the pages under a new array are fresh."""
     block = _segment.find_block(a.__array_interface__["data"][0])
     if block is None or block.slab is not None or not a.flags.c_contiguous:
-        return -1
+        return NOT_FRESH
     return block.segment.touched
 
 
-def make_pour(a: Array, fresh: int) -> Pour | None:
-    """The way into an output whose pages are fresh from a position on, in a worker."""
+def make_way(a: Array, fresh: int = NOT_FRESH) -> Way | None:
+    """The way into an output, in a worker; None if it is small, or not contiguous."""
     segment = _segment.find_segment(a.__array_interface__["data"][0])
-    if fresh < 0 or segment is None or segment.pour_fd < 0 or not a.flags.c_contiguous:
+    if segment is None or segment.pour_fd < 0 or not a.flags.c_contiguous or not a.size:
         return None
     offset = a.__array_interface__["data"][0] - segment.address
-    return Pour(segment.pour_fd, offset, a.strides[0], fresh)
+    return Way(segment, offset, a.strides[0], fresh)
 
 
 def forget_files() -> None:

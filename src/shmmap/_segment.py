@@ -48,6 +48,8 @@ CHECK_NBYTES = 1 << 24
 
 # Smaller than this, a segment has no huge page.
 HUGE_NBYTES = 1 << 21
+# What `map_pages` keeps account by. Less: more to keep; more: pages are entered that nobody here will use.
+MAP_NBYTES = 1 << 16
 
 _SHM_FOLDER = "/dev/shm"
 _SHMEM_ENABLED = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
@@ -64,6 +66,7 @@ class Segment:
         "id",
         "is_own",
         "map",
+        "mapped",
         "nbytes",
         "pour_fd",
         "root",
@@ -88,6 +91,8 @@ class Segment:
         quickly written to."""
         self.pour_fd = -1
         """In a worker: a descriptor to write results to fresh pages with."""
+        self.mapped = bytearray()
+        """A byte for each `MAP_NBYTES`: whether `map_pages` has seen to it; empty before it was called."""
 
 
 class Block:
@@ -402,7 +407,7 @@ def _bracketed(path: str) -> list[str]:
 
 
 def populate(mapping: mmap.mmap, start: int, nbytes: int) -> None:
-    """Have the pages of an advised mapping allocated, as huge ones if there are any.
+    """Have the pages of a mapping allocated, as huge ones if it was advised and there are any.
 
     Reserving alone would not: ``fallocate`` knows of no advice, as that belongs to a mapping, and takes
     small pages for good. What is missing afterwards, reserving notices; here nothing fails.
@@ -412,6 +417,23 @@ def populate(mapping: mmap.mmap, start: int, nbytes: int) -> None:
         mapping.madvise(_MADV_POPULATE_WRITE, start, nbytes)
     except (AttributeError, OSError, ValueError):
         pass  # Linux before 5.14; or not enough memory
+
+
+def map_pages(segment: Segment, start: int, nbytes: int) -> None:
+    """Enter a part of a segment into this process's page table, where that was not done before.
+
+    The pages are there: another process has written them, or they are reserved. Entering one at a time, as
+    storing to it does, takes 1.1 us; many at once, 0.25 us each.
+    """
+    if not segment.mapped:
+        segment.mapped = bytearray(-(-segment.nbytes // MAP_NBYTES))
+    done, last = segment.mapped, -(-(start + nbytes) // MAP_NBYTES)
+    first = done.find(0, start // MAP_NBYTES, last)
+    if first < 0:
+        return
+    at = first * MAP_NBYTES
+    populate(segment.map, at, min(last * MAP_NBYTES, segment.nbytes) - at)
+    done[first:last] = b"\1" * (last - first)
 
 
 def map_fd(fd: int, nbytes: int) -> mmap.mmap:

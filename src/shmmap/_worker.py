@@ -23,7 +23,7 @@ import threading
 import time
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -829,7 +829,14 @@ class _Port:
 
     def _make_output(self, message: Output) -> Any:
         kind, columns, fresh = unpack(read_payload(message.payload))
-        pours: tuple[Any, ...] = ()
-        if self._team <= POUR_TEAM:
-            pours = tuple(map(_array.make_pour, columns, fresh))
-        return kind, columns, pours if any(pours) else ()
+        if self._team > POUR_TEAM:
+            return kind, columns, self.ways(columns)
+        return kind, columns, _if_any(map(_array.make_way, columns, fresh))
+
+    def ways(self, columns: tuple[Any, ...]) -> tuple[_array.Way | None, ...]:
+        return _if_any(map(_array.make_way, columns))
+
+
+def _if_any(ways: Iterable[_array.Way | None]) -> tuple[_array.Way | None, ...]:
+    found = tuple(ways)
+    return found if any(found) else ()

@@ -49,6 +49,9 @@ class _ValuePort:
         report = report_exception(exc, index + at, start + at, stop + at, -1, 0)
         self.reports.append(report)
 
+    def ways(self, columns: tuple[Any, ...]) -> tuple[()]:
+        return ()
+
     def poll_output(self) -> None:
         return None
 

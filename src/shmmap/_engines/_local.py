@@ -51,6 +51,9 @@ class _Port:
         with self._work.lock:
             self._work.task.outcome.note_exception(chunk, exc, index, start, stop, self._who)
 
+    def ways(self, columns: tuple[Any, ...]) -> tuple[()]:
+        return ()
+
     def poll_output(self) -> Any:
         return self._work.output
 

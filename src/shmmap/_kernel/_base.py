@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .._array import Pour
+from .._array import Way
 from .._control import INDEX, SINCE
 from .._current import Context
 from .._job import Form, Job, Piece
@@ -34,8 +34,8 @@ Array = NDArray[Any]
 FAILED_ITEM: Any = object()
 """In the place of a result that there is none of."""
 
-Output = tuple[Any, tuple[Array, ...], tuple[Pour | None, ...]]
-"""Where results go: their kind, columns, and ways into those whose pages are fresh (or none at all)."""
+Output = tuple[Any, tuple[Array, ...], tuple[Way | None, ...]]
+"""Where results go: their kind, columns, and ways into those that are large (or none at all)."""
 
 
 class Port(Protocol):
@@ -58,6 +58,9 @@ class Port(Protocol):
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report that the function failed, and that the map goes on."""
+
+    def ways(self, columns: tuple[Array, ...]) -> tuple[Way | None, ...]:
+        """Ways into a declared output, see `Output`."""
 
     def poll_output(self) -> Output | None:
         """The output, if it is known by now."""

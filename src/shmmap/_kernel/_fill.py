@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._array import POUR_NBYTES, Pour
+from .._array import POUR_NBYTES, Way
 from .._columns import (
     NUMBERS,
     as_column,
@@ -92,13 +92,15 @@ class FillKernel(Kernel):
         self._declared = job.out is not None
         self._kind: Any = "unknown"
         self._out: tuple[Array, ...] | None = None
+        self._ways: tuple[Way | None, ...] = ()
+        """Ways into the outputs, one for each; empty if none of them is large."""
         if job.out is not None:
             self._kind = "array" if len(job.out) == 1 else tuple
             self._out = job.out
+            if not job.store:  # else they are not in memory
+                self._ways = port.ways(job.out)
         self._in_place: Any = None
         """The part of the output that `_rows` has just filled."""
-        self._pours: tuple[Pour | None, ...] = ()
-        """Ways into outputs whose pages are fresh, one for each; empty if there is none."""
         self._held: list[Piece] = []
         self._held_nbytes = 0
         self._held_since = 0.0
@@ -263,7 +265,8 @@ class FillKernel(Kernel):
             target = None if self._out is None or j >= len(self._out) else self._out[j]
             if target is not None and a.shape == target.shape[1:] and fits(a.dtype, target.dtype):
                 targets.append(target[start:stop])
-                if a.dtype == target.dtype and self._pours and self._pour(j, a, at):
+                self._make_ready(j, start, stop)
+                if a.dtype == target.dtype and self._pour(j, a, at):
                     continue
             elif target is not None and self._declared:
                 check_declared(a, target)
@@ -272,16 +275,16 @@ class FillKernel(Kernel):
                 targets.append(np.empty((stop - start, *a.shape), np.result_type(a.dtype)))
             targets[j][at - start] = a
         width = len(targets)
-        pour = self._pours[0] if self._pours and targets and targets[0].base is not None else None
-        if pour is not None and pour.stride < POUR_NBYTES:
-            pour = None  # its items are too small, each by itself
+        way = self._ways[0] if self._ways and targets and targets[0].base is not None else None
+        if way is not None and way.stride < POUR_NBYTES:
+            way = None  # its items are too small, each by itself
         i = at - start + 1
         position.index = start + i  # of the item asked for next, should it fail
         for result in results:
             if kind == "array" and type(result) is np.ndarray:
                 target = targets[0]
                 if result.dtype == target.dtype and result.shape == target.shape[1:]:
-                    if pour is None or not pour.store(result, start + i):
+                    if way is None or not way.pour(result, start + i):
                         target[i] = result
                     i += 1
                     position.index += 1
@@ -350,7 +353,7 @@ class FillKernel(Kernel):
     def _learn_output(self) -> None:
         output = self.port.poll_output()
         if output is not None:
-            self._kind, self._out, self._pours = output
+            self._kind, self._out, self._ways = output
             self._place_held()
 
     def _place(
@@ -361,7 +364,7 @@ class FillKernel(Kernel):
             column, target = columns[0], self._out[0]  # by far the most frequent case
             if column.dtype == target.dtype and column.shape[1:] == target.shape[1:]:
                 if column is not self._in_place and not (
-                    self._pours and self._pour(0, column, start)
+                    self._ways and self._pour(0, column, start)
                 ):
                     target[start:stop] = column
                 self.port.mark(k, last)
@@ -400,8 +403,9 @@ class FillKernel(Kernel):
                     promote(column.dtype, target.dtype)
                     self.port.results([(k, last, (kind, columns))])
                     return
-        for column, target in zip(columns, out, strict=True):
+        for j, (column, target) in enumerate(zip(columns, out, strict=True)):
             part = target[start:stop]
+            self._make_ready(j, start, stop)
             if part.__array_interface__["data"][0] != column.__array_interface__["data"][0]:
                 np.copyto(part, column, casting="same_kind")
         self.port.mark(k, last)
@@ -416,8 +420,13 @@ class FillKernel(Kernel):
             self._place(k, k + 1, lo, hi, kind, part)
 
     def _pour(self, j: int, part: Array, start: int) -> bool:
-        pour = self._pours[j]
-        return pour is not None and pour.store(part, start)
+        way = self._ways[j] if self._ways else None
+        return way is not None and way.pour(part, start)
+
+    def _make_ready(self, j: int, start: int, stop: int) -> None:
+        way = self._ways[j] if self._ways else None
+        if way is not None:
+            way.make_ready(start, stop)
 
     def _place_held(self) -> None:
         held, self._held, self._held_nbytes = self._held, [], 0
@@ -432,7 +441,7 @@ class FillKernel(Kernel):
     def _wait_output(self) -> None:
         output = self.port.wait_output()
         if output is not None:
-            self._kind, self._out, self._pours = output
+            self._kind, self._out, self._ways = output
             self._place_held()
 
     def _ship(self) -> None:
@@ -464,4 +473,4 @@ class FillKernel(Kernel):
         self._in_place = None
         self.position.items = ()
         if not self._declared:
-            self._kind, self._out, self._pours = "unknown", None, ()
+            self._kind, self._out, self._ways = "unknown", None, ()
