@@ -63,10 +63,12 @@ LAYERS: list[set[str]] = [
     {"_kernel._inputs"},
     {"_messages", "_share"},
     {"_files"},
-    {"_array", "_control", "_job", "_reduction", "_rows"},
+    {"_place"},
+    {"_array", "_control", "_job", "_reduction", "_rows", "_way"},
+    {"_copy", "_handle"},
     # Storage, plan, errors, and what the operating system says.
     {"_segment"},
-    {"_hints", "_spare"},
+    {"_hints", "_nameless", "_spare"},
     {
         "_blas",
         "_columns",
@@ -89,7 +91,7 @@ UPWARD = {
     ("_team", "_map"),
 }
 
-SHIM = "_segment"
+SHIM = "_nameless"
 """The one module where a private name of the standard library may stand, documented there."""
 
 # What is private by its underscore but public by the documentation of its module.

@@ -15,14 +15,10 @@ import importlib as _importlib
 import typing as _typing
 
 from ._array import (
-    adopt,
-    asshared,
     empty,
     empty_like,
     full,
     full_like,
-    is_shared,
-    load,
     ones,
     ones_like,
     zeros,
@@ -30,6 +26,7 @@ from ._array import (
 )
 from ._current import Context, current
 from ._errors import MapError, PerformanceWarning, RemoteError, SharedMemoryError, WorkerDied
+from ._place import adopt, asshared, is_shared, load
 
 if _typing.TYPE_CHECKING:
     from ._default_team import shutdown

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _array, _stored
+from . import _array, _handle, _place, _stored
 from ._engines import Engine, Memo
 from ._files import on_one_mapping, reserve_file
 from ._job import Input
@@ -205,11 +205,11 @@ def hand_over(
     for entry in bound:
         data = entry.data
         if isinstance(data, np.ndarray):
-            if not _array.is_shared(data):
+            if not _place.is_shared(data):
                 if engine.sees_caller:
                     data = read_only(data)
                 else:
-                    data = _array.place(data) if is_plain(data) else share(data)
+                    data = _place.place(data) if is_plain(data) else share(data)
                     keep.append(data)
         elif entry.kind == "stored" and engine.shares_memory and not engine.in_process:
             if data.why_not_read:
@@ -263,7 +263,7 @@ def _check_out(out: Any, n: int, axis: int, position: str) -> None:
         raise ValueError(f"{position} {out.why_not_write}")
     if not is_stored and not isinstance(out, np.ndarray):
         raise TypeError(f"{position} must be an array, not {type(out).__name__}")
-    _array.refuse_masked(out)
+    _place.refuse_masked(out)
     _array.check_dtype(out.dtype, position)
     if not is_stored and not out.flags.writeable:
         raise ValueError(f"{position} is read-only")
@@ -313,7 +313,7 @@ def _is_same_index(out: Array, source: Array) -> bool:
         return True
     if out.strides[0] != source.strides[0]:
         return False
-    bounds = [_array.byte_bounds(a[0:1]) for a in (out, source)]
+    bounds = [_handle.byte_bounds(a[0:1]) for a in (out, source)]
     extent = max(high for _, high in bounds) - min(low for low, _ in bounds)
     return extent <= abs(out.strides[0])
 
@@ -369,7 +369,7 @@ def hand_over_outputs(outs: tuple[Any, ...], engine: Engine) -> tuple[tuple[Any,
             targets.append(each.elsewhere("r+") if is_elsewhere else each)
             continue
         reserve_file(each)
-        is_private = is_elsewhere and store != "hand" and _array.handle_of(each) is None
+        is_private = is_elsewhere and store != "hand" and _handle.handle_of(each) is None
         targets.append(_array.empty_like(each) if is_private else each)
     return tuple(targets), store
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _array
+from . import _array, _copy
 from ._columns import check_kind, promote, split_result
 from ._control import DONE, NOTHING
 from ._job import Form, Job, Piece, form_of
@@ -282,7 +282,7 @@ class Collector:
                     new = self._allocate(target.shape[1:], dtype)
                     # Only what is in place: elsewhere there is nothing that could be cast.
                     for start, stop in placed:
-                        _array.copy_into(new[start:stop], target[start:stop])
+                        _copy.copy_into(new[start:stop], target[start:stop])
                     target = new
                 wider.append(target)
             self.columns = tuple(wider)

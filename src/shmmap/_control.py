@@ -56,7 +56,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from . import _segment
+from . import _nameless, _segment
 
 __all__ = ["ClaimSlots", "ControlBlock", "Page", "Record", "unpack_records"]
 
@@ -100,9 +100,9 @@ class ClaimSlots:
 
     def __init__(self, fd: int | None = None) -> None:
         nbytes = RANKS_MAX * SLOT_WORDS * 8
-        self.fd = _segment.open_scratch(nbytes) if fd is None else fd
+        self.fd = _nameless.open_scratch(nbytes) if fd is None else fd
         try:
-            self._map = _segment.map_fd(self.fd, nbytes)
+            self._map = _nameless.map_fd(self.fd, nbytes)
         except BaseException:
             os.close(self.fd)
             raise
@@ -129,15 +129,15 @@ class ControlBlock:
         self.fd = self.leavers = self.pipe_read = self.pipe_write = self.doorbell = -1
         try:
             if fds is None:
-                self.fd = _segment.open_scratch(nbytes)
-                self.leavers = _segment.open_scratch(1)
+                self.fd = _nameless.open_scratch(nbytes)
+                self.leavers = _nameless.open_scratch(1)
                 """Its offset is the number of workers that have left."""
                 self.pipe_read, self.pipe_write = os.pipe2(os.O_CLOEXEC)
                 self.doorbell = self._make_doorbell()
                 """A write end of its own description, non-blocking, for the caller's own use."""
             else:
                 self.fd, self.pipe_write, self.leavers = fds
-            self._map: mmap.mmap = _segment.map_fd(self.fd, nbytes)
+            self._map: mmap.mmap = _nameless.map_fd(self.fd, nbytes)
         except BaseException:
             self._close_fds()
             raise
@@ -336,7 +336,7 @@ class Outbox:
         else:
             least = 2 * self._pages[-1].segment.nbytes if self._pages else Page.LEAST_NBYTES
             size = max(min(least, 1 << 24), nbytes + Page.HEADER)
-            fd = _segment.open_scratch(size)
+            fd = _nameless.open_scratch(size)
             segment = _segment.attach(_segment.new_id(), fd, size, keep_fd=True)
             self._announce(segment)
             page = Page(segment)

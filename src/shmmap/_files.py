@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._array import byte_bounds, find_memmap
+from ._handle import byte_bounds, find_memmap
 
 __all__ = ["on_one_mapping", "reserve_file"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ._array import handle_of
+from ._handle import handle_of
 from ._masked import mask_of
 
 __all__ = ["frozen"]

@@ -31,7 +31,7 @@ from typing import Any, TypeVar, Unpack
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import _array
+from . import _array, _copy
 from ._bind import Bound, Request, bind, hand_over, hand_over_outputs
 from ._collect import Collector
 from ._engines import Task, Work
@@ -174,7 +174,7 @@ def _start(
     def finish(result: Any) -> Any:
         for out, target in zip(bound.outs, targets, strict=True):
             if target is not out and type(out) is not Stored:
-                _array.copy_into(out, target)  # private: the workers have filled a shared one
+                _copy.copy_into(out, target)  # private: the workers have filled a shared one
         return request.finish(request.out)
 
     collector = Collector(

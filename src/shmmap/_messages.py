@@ -25,7 +25,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import _array, _segment
+from . import _handle, _place, _segment
 from ._errors import RemoteError
 from ._reduction import is_plain, reduce_kin
 
@@ -237,8 +237,8 @@ def _frozen(a: Any) -> Any:
 
 
 def _from_handle(handle: tuple[Any, ...]) -> Any:
-    handle_type = _array.SegmentHandle if len(handle) == 6 else _array.FileHandle
-    return _array.from_handle(handle_type(*handle))
+    handle_type = _handle.SegmentHandle if len(handle) == 6 else _handle.FileHandle
+    return _handle.from_handle(handle_type(*handle))
 
 
 def _rebuild(handle: tuple[Any, ...], kind: type) -> Any:
@@ -321,23 +321,23 @@ def _make_pickler() -> type:
             handle = self._handle_of(a)
             return a.tobytes() if handle is None else tuple(handle)
 
-        def _handle_of(self, a: Any) -> _array.Handle | None:
+        def _handle_of(self, a: Any) -> _handle.Handle | None:
             """The handle of an array, or of a shared copy of it; None if its bytes are to travel."""
             if self._copies is None:
                 return None
-            handle = _array.handle_of(a)
+            handle = _handle.handle_of(a)
             if handle is None:
                 if a.nbytes < INLINE_NBYTES:
                     return None
                 # By address: many views of one array, and one array in many pickles, are one copy.
                 key = (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype)
                 if key not in self._copies:
-                    self._copies[key] = a, _array.place(a)
-                    self.placed += _array.packed_nbytes(a)
+                    self._copies[key] = a, _place.place(a)
+                    self.placed += _place.packed_nbytes(a)
                 a = self._copies[key][1]
-                handle = _array.handle_of(a)
+                handle = _handle.handle_of(a)
                 assert handle is not None
-            if isinstance(handle, _array.SegmentHandle):
+            if isinstance(handle, _handle.SegmentHandle):
                 self.segments.add(handle.segment)
                 # Nobody else may hold it while a worker writes there.
                 self.keep.append(a)
@@ -391,9 +391,9 @@ class _JobPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is np.ndarray or type(obj) is np.memmap:
-            handle = _array.handle_of(obj)
+            handle = _handle.handle_of(obj)
             if handle is not None:
-                if isinstance(handle, _array.SegmentHandle):
+                if isinstance(handle, _handle.SegmentHandle):
                     self.segments.add(handle.segment)
                 return _rebuild, (tuple(handle), np.ndarray)
         return reduce_kin(obj)

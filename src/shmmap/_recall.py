@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _array
+from . import _handle
 from ._bind import Bound, Request
 from ._engines import Memo
 from ._job import Input
@@ -114,7 +114,7 @@ def remember(request: Request, options: Options, bound: Bound) -> Bound:
     arrays = _arrays(request)
     if options.rng is not None or not all(type(a) is np.ndarray for a in arrays):
         return bound
-    if not all(isinstance(_array.handle_of(a), _array.SegmentHandle) for a in arrays):
+    if not all(isinstance(_handle.handle_of(a), _handle.SegmentHandle) for a in arrays):
         return bound
     try:
         key = _key(request, options, arrays)

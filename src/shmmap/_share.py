@@ -6,7 +6,7 @@ them; they are copied there, and the pickle is loaded again around the copies. O
 whatever it consists of: a frame of a thousand columns would otherwise cost two thousand descriptors.
 
 Nothing marks the result as shared. Its arrays and buffers are found by their addresses when it is pickled
-for workers, as those of any array are (see `_array`), and go as handles.
+for workers, as those of any array are (see `_handle`), and go as handles.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from . import _array, _segment
+from . import _array, _handle, _place, _segment
 from ._reduction import is_plain, reduce_kin
 
 __all__ = ["share"]
@@ -63,10 +63,10 @@ class _Unpickler(pickle.Unpickler):
 
 def _needs_copy(a: Any) -> bool:
     """Whether its bytes lie elsewhere, or could still be changed under the object by their owner."""
-    return bool(a.flags.writeable) or _array.handle_of(a) is None
+    return bool(a.flags.writeable) or _handle.handle_of(a) is None
 
 
-def _place(aside: list[Any]) -> list[Any]:
+def _place_all(aside: list[Any]) -> list[Any]:
     """The same list with arrays and buffers in one block of shared memory, read-only."""
     arrays: dict[int, Any] = {}
     offsets: dict[int, int] = {}
@@ -78,12 +78,12 @@ def _place(aside: list[Any]) -> list[Any]:
             arrays[i] = obj
         if i in arrays and _needs_copy(arrays[i]):
             offsets[i] = nbytes
-            nbytes += max(1, -(-_array.packed_nbytes(arrays[i]) // _ALIGN)) * _ALIGN
+            nbytes += max(1, -(-_place.packed_nbytes(arrays[i]) // _ALIGN)) * _ALIGN
     root = _segment.allocate(nbytes) if nbytes else np.empty(0, np.uint8)
     placed = list(aside)
     for i, a in arrays.items():
         if i in offsets:
-            a = _array.pack_into(root, offsets[i], a)
+            a = _place.pack_into(root, offsets[i], a)
         else:
             a = a.view()
         a.flags.writeable = False
@@ -141,5 +141,5 @@ def share(obj: T) -> T:
         )
         raise
     file.seek(0)
-    shared: T = _Unpickler(file, _place(pickler.aside)).load()
+    shared: T = _Unpickler(file, _place_all(pickler.aside)).load()
     return shared

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _array, _current, _segment, _stored
+from . import _current, _handle, _segment, _stored, _way
 from ._blas import Bound
 from ._control import (
     ABANDONED,
@@ -413,7 +413,7 @@ class _Worker:
         if _forked:
             os._exit(0)
         _current.leave()
-        _array.forget_files()
+        _handle.forget_files()
         _stored.forget()
         slot[STOP] = slot[FIRST] = 0
         slot[CHUNK] = slot[LAST] = slot[SINCE] = 0
@@ -455,13 +455,13 @@ class _Worker:
         if call.job is None:
             kept = self._jobs[call.job_id]
             for id in kept.arrays:
-                _array.touched.setdefault(id, 0)
+                _handle.touched.setdefault(id, 0)
             return kept
         if call.digest in inherited:
             return _KeptJob(inherited[call.digest][1], {})
-        before = dict(_array.touched)
+        before = dict(_handle.touched)
         job = Job.from_plain(unpack(read_payload(call.job)))
-        made = {id: count - before.get(id, 0) for id, count in _array.touched.items()}
+        made = {id: count - before.get(id, 0) for id, count in _handle.touched.items()}
         kept = _KeptJob(job, {id: count for id, count in made.items() if count})
         if call.job_id:
             self._jobs[call.job_id] = kept
@@ -613,8 +613,8 @@ class _Worker:
 
     def share(self, a: Any) -> Any:
         """Handle of a result that lies in shared memory; None if it has to be copied."""
-        handle = _array.handle_of(a)
-        if handle is None or isinstance(handle, _array.FileHandle):
+        handle = _handle.handle_of(a)
+        if handle is None or isinstance(handle, _handle.FileHandle):
             return handle
         address = a.__array_interface__["data"][0]
         block = _segment.find_block(address)
@@ -629,7 +629,7 @@ class _Worker:
         """Tell which segments the function kept views of: their slices are not to be used again."""
         records = b""
         collected = False
-        for id in _array.touched:
+        for id in _handle.touched:
             try:
                 segment = _segment.get_segment(id)
             except KeyError:
@@ -643,7 +643,7 @@ class _Worker:
                     continue
             self._kept.add(id)
             records += Record(seq, self.rank, KEPT, id, 0, 0, 0, 0).pack()
-        _array.touched.clear()
+        _handle.touched.clear()
         return records
 
     def _is_kept(self, segment: _segment.Segment) -> bool:
@@ -831,12 +831,12 @@ class _Port:
         kind, columns, fresh = unpack(read_payload(message.payload))
         if self._team > POUR_TEAM:
             return kind, columns, self.ways(columns)
-        return kind, columns, _if_any(map(_array.make_way, columns, fresh))
+        return kind, columns, _if_any(map(_way.make_way, columns, fresh))
 
-    def ways(self, columns: tuple[Any, ...]) -> tuple[_array.Way | None, ...]:
-        return _if_any(map(_array.make_way, columns))
+    def ways(self, columns: tuple[Any, ...]) -> tuple[_way.Way | None, ...]:
+        return _if_any(map(_way.make_way, columns))
 
 
-def _if_any(ways: Iterable[_array.Way | None]) -> tuple[_array.Way | None, ...]:
+def _if_any(ways: Iterable[_way.Way | None]) -> tuple[_way.Way | None, ...]:
     found = tuple(ways)
     return found if any(found) else ()

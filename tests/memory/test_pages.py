@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import shmmap
-from shmmap import _segment
+from shmmap import _nameless, _segment
 from shmmap._segment import MAP_NBYTES
 from shmmap._worker import POUR_SEGMENT_NBYTES, POUR_TEAM
 from tests import functions
@@ -43,7 +43,7 @@ def contents() -> Any:
 
 @pytest.fixture(scope="module")
 def fd(contents: Any) -> Iterator[int]:
-    fd = _segment.open_nameless(NBYTES)
+    fd = _nameless.open_nameless(NBYTES)
     os.pwrite(fd, contents.tobytes(), 0)
     yield fd
     os.close(fd)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _array, _segment, _worker
+from .. import _segment, _way, _worker
 from .._control import (
     ABANDONED,
     ERROR,
@@ -191,7 +191,7 @@ class _ProcessWork(Run):
     def _publish(self, ranks: Iterable[int]) -> None:
         collector, control = self._task.collector, self.control
         assert control is not None
-        fresh = tuple(map(_array.fresh_from, collector.columns or ()))
+        fresh = tuple(map(_way.fresh_from, collector.columns or ()))
         packed = pack_plain((collector.kind, collector.columns, fresh))
         payload, root = make_payload(packed.data)
         self.keep.append(root)

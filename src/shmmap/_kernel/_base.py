@@ -21,10 +21,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .._array import Way
 from .._control import INDEX, SINCE
 from .._current import Context
 from .._job import Form, Job, Piece
+from .._way import Way
 from ._inputs import Streams, make_slicer
 
 __all__ = ["FAILED_ITEM", "Kernel", "Output", "Port", "Position", "stop_iteration"]

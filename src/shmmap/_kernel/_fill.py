@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._array import POUR_NBYTES, Way
 from .._columns import (
     NUMBERS,
     as_column,
@@ -32,6 +31,7 @@ from .._columns import (
     uniform_column,
 )
 from .._job import Form, Job, Piece, form_of
+from .._way import POUR_NBYTES, Way
 from ._base import FAILED_ITEM, Kernel, Port, stop_iteration
 
 __all__ = ["FillKernel"]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._array import handle_of
+from .._handle import handle_of
 from .._job import Job, Piece
 from ._base import FAILED_ITEM, Kernel, Port, stop_iteration
 
