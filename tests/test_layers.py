@@ -53,6 +53,7 @@ LAYERS: list[set[str]] = [
     {"_template"},
     # The worker.
     {"_worker"},
+    {"_port", "_prepare"},
     # What both sides share: the control block, arrays, collection.
     {"_outcome"},
     {"_collect"},

@@ -15,8 +15,9 @@ import warnings
 from typing import Any, NamedTuple, Protocol
 
 from ._control import has_data
+from ._prepare import Descriptors
 from ._template import FORKED, REPLY, blas_variables, single_threaded
-from ._worker import Descriptors, run_worker
+from ._worker import run_worker
 
 __all__ = ["ForkLauncher", "Forked", "Launcher", "Lost", "Reaped", "TemplateLauncher"]
 

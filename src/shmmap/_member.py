@@ -19,9 +19,10 @@ from . import _segment
 from ._control import ControlBlock
 from ._interrupts import Uninterrupted
 from ._messages import SEE_LINE, TOKEN_NBYTES, Attach, Drop, Open, Trim, dumps_message, unpack
+from ._prepare import Descriptors
 from ._relay import Decoders
 from ._surroundings import Surroundings
-from ._worker import CACHED_FUNCTIONS, MESSAGE_NBYTES, Descriptors
+from ._worker import CACHED_FUNCTIONS, MESSAGE_NBYTES
 
 __all__ = ["Member"]
 

@@ -128,7 +128,8 @@ def main(
             for key in children:
                 if key >= 0:
                     os.close(key)
-            from ._worker import Descriptors, run_worker
+            from ._prepare import Descriptors
+            from ._worker import run_worker
 
             run_worker(Descriptors(*fds), clean=True)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])

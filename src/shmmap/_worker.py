@@ -15,53 +15,36 @@ import fcntl
 import gc
 import os
 import pickle
-import random
-import signal
 import socket
 import sys
 import threading
 import time
-import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from . import _current, _handle, _segment, _stored, _way
+from . import _current, _handle, _port, _segment, _stored
 from ._blas import Bound
 from ._control import (
-    ABANDONED,
     CHUNK,
-    DONE,
-    ERROR,
     FAILED,
     FIRST,
-    HANDED,
     KEPT,
-    KNOWN,
     LAST,
     LEAVE,
     LEFT,
-    NOTHING,
     PENDING,
-    READY,
     RESULTS,
     RUNNING,
     SINCE,
-    SPEC,
     STOP,
     STOP_AT,
-    UNKNOWN,
-    UNTOLD,
     ClaimSlots,
     ControlBlock,
     Outbox,
     Record,
-    has_data,
 )
-from ._job import Form, Job, Piece
+from ._job import Job
 from ._kernel import Kernel, make_kernel
 from ._messages import (
     SEE_LINE,
@@ -72,7 +55,6 @@ from ._messages import (
     Drop,
     Failed,
     Open,
-    Output,
     Payload,
     Ready,
     Trim,
@@ -84,10 +66,12 @@ from ._messages import (
     unpack_again,
 )
 from ._plan import share_of
+from ._port import Port, note_forks
+from ._prepare import HIGH_FD, Descriptors, hold_lifeline, limit_memory, move_up, prepare
 from ._relay import Sender
 from ._surroundings import Baseline, apply
 
-__all__ = ["Descriptors", "Start", "run_worker"]
+__all__ = ["Start", "run_worker"]
 
 # A draw should take about this long. Where the function has filled the caches, all that goes with one takes
 # 20 to 40 us, so 2 % at the most; what a draw holds is done again after a death.
@@ -98,39 +82,14 @@ REST, REST_OF_ITEMS = 2, 8
 # Chunks that are gone through as one take about this long: all of them count as begun if the worker dies, and
 # none is left out any more if the map is stopped.
 JOIN_S = 5e-4
-# Freed memory a worker's malloc may keep. Less: page faults at every call; more: memory nobody uses.
-MALLOC_NBYTES = 1 << 25
 # Functions pickled by reference that are kept loaded.
 CACHED_FUNCTIONS = 64
-# Descriptors move up here, out of the way of user code that closes low ones.
-HIGH_FD = 200
 # Segments from here on keep their descriptor, so that results can be written through it.
 POUR_SEGMENT_NBYTES = 1 << 24
-# With more workers, writing through a descriptor is slower than storing: the file's lock lets in one.
-POUR_TEAM = 4
 EXIT_DESCRIPTORS = 87
 """Exit status of a worker whose descriptors were closed by the function it ran."""
 
-_F_SETOWN, _F_SETSIG = 8, 10
 MESSAGE_NBYTES = 1 << 18
-# How often a worker whose results the caller has yet to write looks whether it may go on.
-TAKEN_S = 1e-3
-# Records collected for the last write of a call; a pipe takes 4096 bytes at once.
-TAIL_NBYTES = 2048
-
-
-class Descriptors(NamedTuple):
-    """What a worker is given: by inheritance or over the template's socket."""
-
-    wake: int
-    """Read end of the pipe that wakes it."""
-    line: int
-    aside: int
-    relay: int
-    lifeline: int
-    slots: int
-    submitted: int
-    """Write end of the pipe on which it says what came of submitted functions."""
 
 
 class Start(NamedTuple):
@@ -152,99 +111,12 @@ is_worker = False
 inherited: dict[bytes, tuple[Callable[..., Any], Job]] = {}
 """Functions and jobs that workers forked from the caller have without anything being sent."""
 
-_forked = False
-"""Whether this is a child that user code forked from a worker: it must never draw, mark or answer."""
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-# ---------------------------------------------------------------- start
-
-
-def _move_up(fds: Descriptors) -> Descriptors:
-    moved = []
-    for fd in fds:
-        try:
-            moved.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD))
-            os.close(fd)
-        except OSError:  # a very low limit
-            os.set_inheritable(fd, False)
-            moved.append(fd)
-    return Descriptors(*moved)
-
-
-def _hold_lifeline(fd: int) -> None:
-    """Have the kernel kill this process when the caller's end closes, whoever holds the GIL."""
-    try:
-        fcntl.fcntl(fd, _F_SETOWN, os.getpid())
-        fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-    except (AttributeError, OSError):
-        return  # not Linux: the aside thread sees the end of its socket
-    if has_data(fd):
-        os._exit(0)  # it closed before we could ask
-
-
-def _prepare(clean: bool) -> None:
-    """Signals, standard input, random state: what a new process must not share with its parent."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
-    # A handler that does nothing, not SIG_IGN: programs the function starts would inherit that.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")  # else the OOM killer takes the caller, which owns the pages
-    except OSError:
-        pass
-    _keep_freed_memory()
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    sys.stdin = open(0, closefd=False)
-    if clean:
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        sys.argv = [""]
-    random.seed()
-    if "numpy.random" in sys.modules:  # else it seeds itself as it is imported, which takes 30 ms
-        np.random.seed()
-
-
-def _keep_freed_memory() -> None:
-    """Have malloc keep what a function frees, instead of faulting it in again at the next call.
-
-    In a process as small as a worker the top of the heap is free after every call, and glibc gives it
-    back at once: a function with temporaries of 500 kB took twice its time.
-    """
-    if any(name.startswith("MALLOC_") for name in os.environ):
-        return  # the user has decided
-    try:
-        import ctypes
-
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, MALLOC_NBYTES // 2)  # M_MMAP_THRESHOLD
-        mallopt(-1, MALLOC_NBYTES)  # M_TRIM_THRESHOLD
-    except (AttributeError, OSError, ImportError):
-        pass  # not glibc
-
-
-def _limit_memory(nbytes: int) -> None:
-    """Bound private memory (RLIMIT_DATA does not count shared mappings)."""
-    import resource
-
-    with open("/proc/self/status") as file:
-        used = next(int(line.split()[1]) for line in file if line.startswith("VmData")) << 10
-    resource.setrlimit(resource.RLIMIT_DATA, (used + nbytes, used + nbytes))
-
 
 def run_worker(fds: Descriptors, clean: bool) -> None:
     """Be a worker until the caller closes the line. Never returns."""
     status = 1
     try:
-        status = _Worker(fds, clean).run()
+        status = Worker(fds, clean).run()
     except OSError as exc:
         status = EXIT_DESCRIPTORS if exc.errno == 9 else 1
     finally:
@@ -265,15 +137,15 @@ class _KeptJob:
         self.kernel: Kernel | None = None
 
 
-class _Worker:
+class Worker:
     def __init__(self, fds: Descriptors, clean: bool) -> None:
         global is_worker
         is_worker = True
-        os.register_at_fork(after_in_child=_note_fork)
-        fds = _move_up(fds)
-        _hold_lifeline(fds.lifeline)
-        _prepare(clean)
-        self._wake = fds.wake
+        note_forks()
+        fds = move_up(fds)
+        hold_lifeline(fds.lifeline)
+        prepare(clean)
+        self.wake = fds.wake
         self._line = socket.socket(fileno=fds.line)
         self._aside = socket.socket(fileno=fds.aside)
         self._submitted = fds.submitted
@@ -284,7 +156,7 @@ class _Worker:
         self._buffer = memoryview(
             bytearray(MESSAGE_NBYTES)
         )  # recvmsg would allocate it anew each time
-        self._pending: deque[Any] = deque()
+        self.pending: deque[Any] = deque()
         """Messages received while another was waited for."""
         self._controls: dict[int, ControlBlock] = {}
         self._functions: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
@@ -298,8 +170,8 @@ class _Worker:
         self.slot = ClaimSlots(fds.slots).slot(start.rank)
         self._relay = Sender(socket.socket(fileno=fds.relay), self.slot, start.token)
         self._relay.install()
-        self._outbox = Outbox(self._announce)
-        self._port = _Port(self)
+        self.outbox = Outbox(self._announce)
+        self._port = Port(self)
         # The template has seen to what it has imported, by the environment.
         is_bound = clean and start.blas_threads == 1
         self._bound = Bound(start.blas_threads, len(sys.modules) if is_bound else 0)
@@ -310,7 +182,7 @@ class _Worker:
     def receive(self) -> Any:
         """The next message that is not about attaching; None if there will be none."""
         while True:
-            record = os.read(self._wake, WAKE_NBYTES)
+            record = os.read(self.wake, WAKE_NBYTES)
             if record != SEE_LINE:
                 return unpack_again(record) if record else None
             nbytes, ancillary, _, _ = self._line.recvmsg_into([self._buffer], 4 * 256)
@@ -332,7 +204,7 @@ class _Worker:
             elif isinstance(message, Close):
                 self._controls.pop(message.control).close()
             elif isinstance(message, Trim):
-                self._tell(Drop(self._outbox.trim(message.pages, message.lost)))
+                self._tell(Drop(self.outbox.trim(message.pages, message.lost)))
             else:
                 return message
 
@@ -370,7 +242,7 @@ class _Worker:
         thread = threading.Thread(target=self._serve_aside, name="shmmap-aside", daemon=True)
         thread.start()
         if self._start.memory_limit is not None:
-            _limit_memory(self._start.memory_limit)
+            limit_memory(self._start.memory_limit)
         apply(unpack(read_payload(self._start.surroundings)))
         self._bound.keep()
         if self._start.initializer is not None:
@@ -385,7 +257,7 @@ class _Worker:
         self._baseline = Baseline()
         self._tell(Ready(os.getpid()))
         while True:
-            message = self._pending.popleft() if self._pending else self.receive()
+            message = self.pending.popleft() if self.pending else self.receive()
             if message is None:
                 return 0
             if isinstance(message, Call):
@@ -410,7 +282,7 @@ class _Worker:
             port.error(exc, -1, -1, 0, 0)
             del exc
         self._relay.flush()
-        if _forked:
+        if _port.forked:
             os._exit(0)
         _current.leave()
         _handle.forget_files()
@@ -468,7 +340,7 @@ class _Worker:
         return kept
 
     @staticmethod
-    def _kernel(kept: _KeptJob, func: Any, port: _Port, clock: Any, keeps: bool) -> Kernel:
+    def _kernel(kept: _KeptJob, func: Any, port: Port, clock: Any, keeps: bool) -> Kernel:
         """The kernel for a job and a function: as it was, or a new one; kept for the next call or not."""
         if not keeps:
             return make_kernel(kept.job, func, port, clock)
@@ -485,21 +357,21 @@ class _Worker:
             kept.arrays[id] += _segment.references(segment) - before[id]
         return kept.kernel
 
-    def _run_submitted(self, call: Call, port: _Port) -> None:
+    def _run_submitted(self, call: Call, port: Port) -> None:
         assert call.job is not None
         func, args, kwargs = unpack(read_payload(call.job))
         try:
             result = func(*args, **kwargs)
         except BaseException as exc:
-            if _forked:
+            if _port.forked:
                 os._exit(0)
             port.error(exc, -1, 0, 0, 1)
             return
-        if _forked:
+        if _port.forked:
             os._exit(0)
         port.send(RESULTS, 0, 1, pack_result(result, self.share))
 
-    def _run_map(self, call: Call, control: ControlBlock, port: _Port) -> None:
+    def _run_map(self, call: Call, control: ControlBlock, port: Port) -> None:
         func = self._function(call)
         kept = self._job(call)
         job = kept.job
@@ -519,7 +391,7 @@ class _Worker:
         joins = kernel.joins and chunks is None and share is None
 
         def fail(exc: BaseException) -> None:
-            if _forked:
+            if _port.forked:
                 os._exit(0)
             # Not the one asked for, if a kept result failed.
             chunk, index, start, stop = kernel.where_failed()
@@ -564,7 +436,7 @@ class _Worker:
                 except BaseException as exc:
                     fail(exc)
                     del exc
-                if _forked:
+                if _port.forked:
                     os._exit(0)
             try:
                 kernel.flush()
@@ -605,7 +477,7 @@ class _Worker:
             except BaseException as exc:
                 fail(exc)
                 del exc
-            if _forked:
+            if _port.forked:
                 os._exit(0)
             self.slot[CHUNK] = 0
 
@@ -669,174 +541,3 @@ def _high(fd: int) -> int:
         return fd
     os.close(fd)
     return moved
-
-
-class _Port:
-    """A kernel's way to the collector from within a worker process; see `_kernel.Port`."""
-
-    def __init__(self, worker: _Worker) -> None:
-        self._worker = worker
-        self._seq = 0
-        self._control: ControlBlock | None = None
-        self._pipe = -1
-        self.tail = b""
-        """Records that go out last, so that the caller is not woken for each."""
-        self._handed: list[int] = []
-        """Chunks whose results are in the tail: not done before it is written."""
-        self._spec = b""
-        """Index 0's form, on its way: a map that is over at once has no need of it earlier."""
-        self._closing = False
-
-    def begin(self, call: Call, control: ControlBlock | None, pipe: int) -> None:
-        """Serve a call from now on."""
-        self._seq = call.seq
-        self._team = call.team
-        self._control = control
-        self._pipe = pipe
-        self.tail = self._spec = b""
-        self._handed.clear()
-        self._closing = False
-        if control is not None:
-            self._ledger = control.ledger
-
-    def send(self, kind: int, first: int, stop: int, payload: bytes) -> None:
-        """Put a payload in place and tell the caller."""
-        if _forked:
-            os._exit(0)
-        if self._is_abandoned():
-            return
-        where = self._worker._outbox.put(payload)
-        record = Record(self._seq, self._worker.rank, kind, first, stop, *where)
-        if self._closing and len(self.tail) < TAIL_NBYTES:
-            self.tail += record.pack()
-        elif kind == SPEC:
-            self._spec = record.pack()
-        else:
-            self.write(self._spec + record.pack())
-            self._spec = b""
-
-    def _is_abandoned(self) -> bool:
-        """Whether nobody waits for the map any more: what came now would only take memory."""
-        return self._control is not None and self._control.words[STOP_AT] == ABANDONED
-
-    def release_spec(self) -> None:
-        """The map goes on: the caller needs to know the form of index 0's result now."""
-        if self._spec:
-            self.write(self._spec)
-            self._spec = b""
-
-    def close(self) -> None:
-        """What is sent from now on may wait for the worker's leaving."""
-        self._closing = True
-        self.tail, self._spec = self._spec, b""
-
-    def write_tail(self) -> None:
-        """Send what has waited for the worker's leaving."""
-        if self.tail:
-            self.write(self.tail)
-            self.tail = b""
-        for k in self._handed:
-            self._ledger[k] = HANDED
-        self._handed.clear()
-
-    def write(self, records: bytes) -> None:
-        """Put records on the pipe of the call."""
-        try:
-            os.write(self._pipe, records)
-        except BrokenPipeError:
-            pass  # the caller has abandoned this map
-
-    def mark(self, first: int, stop: int, nothing: bool = False) -> None:
-        if _forked:
-            os._exit(0)
-        if stop - first == 1:
-            self._ledger[first] = NOTHING if nothing else DONE
-        else:
-            self._ledger[first:stop] = bytes([NOTHING if nothing else DONE]) * (stop - first)
-
-    def results(self, pieces: list[Piece]) -> None:
-        if _forked:
-            os._exit(0)
-        if self._is_abandoned():
-            return
-        try:
-            payload = pack_result(pieces, self._worker.share)
-        except Exception as exc:
-            raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
-        self.send(RESULTS, pieces[0][0], pieces[-1][1], payload)
-        handed = chain.from_iterable(range(first, stop) for first, stop, _ in pieces)
-        if self.tail:
-            self._handed.extend(handed)
-            return
-        for k in handed:
-            self._ledger[k] = HANDED
-
-    def wait_taken(self, nbytes: int) -> None:
-        control, outbox = self._control, self._worker._outbox
-        assert control is not None
-        top = control.words[STOP_AT]  # below 0 if the map was stopped before this began
-        while outbox.waiting_nbytes() > nbytes and control.words[STOP_AT] == top >= 0:
-            time.sleep(TAKEN_S)
-
-    def propose(self, form: Form, at_once: bool) -> None:
-        if form.kind is None and self._control is not None:
-            # Nothing is returned, so nothing is to be allocated: what the ledger shows is enough.
-            self._control.words[READY] = UNTOLD
-            return
-        self.send(SPEC, 0, 0, pack_result(tuple(form)))
-        if at_once:
-            self.release_spec()
-
-    def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
-        """Report an exception."""
-        report = report_exception(exc, index, start, stop, self._worker.rank, os.getpid())
-        self.send(ERROR, chunk, chunk + 1, pack_result(tuple(report)))
-
-    def poll_output(self) -> Any:
-        assert self._control is not None
-        if _forked:
-            os._exit(0)  # or this child would take the worker's message
-        if self._control.words[READY] != KNOWN:
-            return None
-        return self._receive_output()
-
-    def wait_output(self) -> Any:
-        control = self._control
-        assert control is not None
-        self.write_tail()  # what tells the output's form may be among it: nobody would tell the output
-        self.release_spec()
-        top = max(0, control.words[STOP_AT])  # below 0 if the map was stopped before this began
-        while control.words[READY] == UNKNOWN:
-            if control.words[STOP_AT] < top:
-                return None
-            has_data(self._worker._wake, 0.01)
-        return self.poll_output()
-
-    def _receive_output(self) -> Any:
-        pending = self._worker._pending
-        for i, message in enumerate(pending):
-            if isinstance(message, Output) and message.seq == self._seq:
-                del pending[i]
-                return self._make_output(message)
-        while True:
-            message = self._worker.receive()
-            if message is None:
-                os._exit(0)
-            if isinstance(message, Output) and message.seq == self._seq:
-                return self._make_output(message)
-            # Another call, or where the results of one go that waits here: other workers are in it.
-            pending.append(message)
-
-    def _make_output(self, message: Output) -> Any:
-        kind, columns, fresh = unpack(read_payload(message.payload))
-        if self._team > POUR_TEAM:
-            return kind, columns, self.ways(columns)
-        return kind, columns, _if_any(map(_way.make_way, columns, fresh))
-
-    def ways(self, columns: tuple[Any, ...]) -> tuple[_way.Way | None, ...]:
-        return _if_any(map(_way.make_way, columns))
-
-
-def _if_any(ways: Iterable[_way.Way | None]) -> tuple[_way.Way | None, ...]:
-    found = tuple(ways)
-    return found if any(found) else ()

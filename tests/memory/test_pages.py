@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import shmmap
 from shmmap import _nameless, _segment
+from shmmap._port import POUR_TEAM
 from shmmap._segment import MAP_NBYTES
-from shmmap._worker import POUR_SEGMENT_NBYTES, POUR_TEAM
+from shmmap._worker import POUR_SEGMENT_NBYTES
 from tests import functions
 from tests.helpers import assert_same
 
