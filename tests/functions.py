@@ -92,3 +92,13 @@ def buffered_pair(chunk: Any) -> MinMax:
 def both_signs(x: Any) -> tuple[Any, Any]:
     """What an array is with the other sign, and as it is."""
     return -x, x
+
+
+def buffered_list(chunk: Any) -> Any:
+    """As `buffered_pair`, in a list in a dict."""
+    return [{"low": buffered(chunk)[0, -1:], "high": buffered(chunk)[1, -1:]}]
+
+
+def add_dicts(one: Any, other: Any) -> Any:
+    """The sums of what two lists of one dict each have under each key."""
+    return [{key: one[0][key] + other[0][key] for key in one[0]}]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _array, _copy
-from ._columns import check_kind, promote, split_result
+from ._columns import as_column, check_kind, promote, split_result
 from ._control import DONE, NOTHING
 from ._job import Form, Job, Piece, form_of
 from ._plan import Plan
@@ -301,24 +301,96 @@ class Collector:
             for start, stop in failed:
                 column[start:stop] = blank
 
-    def substitute(self, start: int, stop: int, value: Any) -> None:
-        """Put a stand-in in the place of results there are none of; before `finish`."""
-        size = self.plan.chunksize
+    def substitute(self, stand_ins: list[tuple[int, int, Any]]) -> None:
+        """Put stand-ins in the place of results there are none of: ``start, stop, value``; before `finish`.
+
+        Like results, they decide about the dtype where none was declared. None stands for a blank entry.
+        """
         if self.job.gather:
-            for k in range(start // size, -(-stop // size)):
-                first, last = self.plan.limits(k)
-                if self.job.verb != "items":
-                    self.pieces[k] = value
-                    continue
-                items = self.pieces.setdefault(k, [None] * (last - first))
-                for i in range(max(start, first), min(stop, last)):
-                    items[i - first] = value
+            for start, stop, value in stand_ins:
+                self._stand_in(start, stop, value)
             return
-        if self.columns is None:  # nothing but stand-ins so far: they tell the form
-            kind, cells = split_result(value)
-            arrays = [np.asarray(cell) for cell in cells]
-            self.propose(Form(kind, tuple((a.shape, a.dtype) for a in arrays)))
+        parts = []
+        for start, stop, value in stand_ins:
+            try:
+                parts.append((start, stop, self._columns_of(value)))
+            except (TypeError, ValueError) as exc:
+                exc.add_note(f"it is what on_error returned for indices [{start}, {stop})")
+                raise
         if self.columns:
-            cells = value if isinstance(value, tuple) else (value,) * len(self.columns)
-            for column, cell in zip(self.columns, cells, strict=True):
-                column[start:stop] = cell
+            self.columns = tuple(
+                self._widened(column, [arrays[j] for _, _, arrays in parts if arrays], parts)
+                for j, column in enumerate(self.columns)
+            )
+        for start, stop, arrays in parts:
+            if not arrays and self.columns:
+                self._blank([(start, stop)])
+            for a, column in zip(arrays, self.columns or (), strict=bool(arrays)):
+                try:
+                    column[start:stop] = self._spread(a, (stop - start, *column.shape[1:]))
+                except ValueError as exc:
+                    exc.add_note(f"it is what on_error returned for indices [{start}, {stop})")
+                    raise
+
+    def _spread(self, a: Array, shape: tuple[int, ...]) -> Array:
+        """A stand-in for each of the indices it stands for; `shape` is that of their part of a column."""
+        axis = self.job.axis if self.job.verb != "items" else 0
+        if not axis:
+            return np.broadcast_to(a, shape)
+        length, *others = shape
+        others.insert(axis, length)
+        return np.moveaxis(np.broadcast_to(a, others), axis, 0)
+
+    def _stand_in(self, start: int, stop: int, value: Any) -> None:
+        size = self.plan.chunksize
+        for k in range(start // size, -(-stop // size)):
+            first, last = self.plan.limits(k)
+            if self.job.verb != "items":
+                self.pieces[k] = value
+                continue
+            items = self.pieces.setdefault(k, [None] * (last - first))
+            for i in range(max(start, first), min(stop, last)):
+                items[i - first] = value
+
+    def _columns_of(self, value: Any) -> list[Array]:
+        """A stand-in as arrays, one for each column; none for a blank."""
+        kind, cells = split_result(value)
+        if kind is None:
+            return []
+        if self.returns_nothing:
+            check_kind(kind, len(cells), None, 0)
+        arrays = [as_column(cell) for cell in cells]
+        if self.columns is None:  # nothing but stand-ins so far: they tell the form
+            self.propose(Form(kind, tuple((a.shape, a.dtype) for a in arrays)))
+        columns = self.columns or ()
+        if kind == "array" and len(columns) > 1:
+            arrays *= len(columns)  # one for all
+        elif not (isinstance(kind, type) and isinstance(self.kind, type)):
+            check_kind(kind, len(arrays), self.kind, len(columns))
+        if len(arrays) != len(columns):
+            check_kind(kind, len(arrays), kind, len(columns))
+        if self.job.dtypes is not None or self.job.out is not None:
+            for a, column in zip(arrays, columns, strict=True):
+                if not np.can_cast(a.dtype, column.dtype, "same_kind"):
+                    raise TypeError(
+                        f"dtype {a.dtype} cannot be cast to the declared {column.dtype} (casting is "
+                        "'same_kind')"
+                    )
+        return arrays
+
+    def _widened(self, column: Array, arrays: list[Array], parts: list[Any]) -> Array:
+        """A column that holds the values of these arrays as well; the parts are going to be filled."""
+        if self.job.dtypes is not None or self.job.out is not None:
+            return column
+        dtype = column.dtype
+        for a in arrays:
+            dtype = promote(a.dtype, dtype)
+        if dtype == column.dtype:
+            return column
+        wider = self._allocate(column.shape[1:], dtype)
+        at = 0  # elsewhere there is nothing that could be cast
+        for start, stop in (*((start, stop) for start, stop, _ in parts), (len(column), 0)):
+            if at < start:
+                _copy.copy_into(wider[at:start], column[at:start])
+            at = stop
+        return wider

@@ -12,12 +12,14 @@ import gc
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from ._handle import handle_of
 from ._masked import mask_of
+from ._messages import are_plain
 
 __all__ = ["frozen"]
 
@@ -25,9 +27,12 @@ __all__ = ["frozen"]
 _MOST = 10_000
 
 
-def _captured(func: Any) -> Iterator[Any]:
-    """Arrays that `func` refers to by closure, default, partial, bound object or global of a script."""
-    stack: list[Any] = [func]
+def _captured(*roots: Any) -> Iterator[Any]:
+    """Arrays that objects refer to.
+
+    Functions do by closure, default, partial, bound object or global of a script.
+    """
+    stack: list[Any] = list(roots)
     seen: set[int] = set()
     while stack and len(seen) < _MOST:
         obj = stack.pop()
@@ -54,7 +59,8 @@ def _captured(func: Any) -> Iterator[Any]:
             if obj.__module__ == "__main__":
                 stack += _globals(obj.__code__, obj.__globals__)
         elif isinstance(obj, (list, tuple, set)):
-            stack += obj
+            few = list(islice(obj, _MOST))
+            stack += [] if are_plain(few) else few
         elif isinstance(obj, dict):
             stack += obj.values()
         elif not isinstance(obj, (type, types.ModuleType)):
@@ -71,12 +77,12 @@ def _globals(code: types.CodeType, names: dict[str, Any]) -> list[Any]:
 
 
 @contextmanager
-def frozen(func: Any) -> Iterator[None]:
-    """Make the private arrays that `func` captures read-only for a while."""
-    if isinstance(func, np.ufunc) or isinstance(func, types.BuiltinFunctionType):
-        yield
-        return
-    arrays = [a for a in _captured(func) if a.flags.writeable and handle_of(a) is None]
+def frozen(func: Any, *given: Any) -> Iterator[None]:
+    """Make private arrays read-only for a while: what `func` captures, and what lies in what it is given."""
+    roots = [each for each in given if not isinstance(each, (np.ndarray, range))]
+    if not isinstance(func, (np.ufunc, types.BuiltinFunctionType)):
+        roots.append(func)
+    arrays = [a for a in _captured(*roots) if a.flags.writeable and handle_of(a) is None]
     for a in arrays:
         a.flags.writeable = False
     try:

@@ -206,33 +206,39 @@ def _is_still_there(root: np.memmap[Any, Any], path: str) -> bool:
 touched: dict[int, int] = {}
 """Number of arrays made from handles in each segment since a worker's call began; see `_worker`."""
 
-_files: dict[tuple[str, int, int, bool], NDArray[np.uint8]] = {}
+_files: weakref.WeakValueDictionary[tuple[str, int, int, bool], NDArray[np.uint8]] = (
+    weakref.WeakValueDictionary()
+)
+"""Files mapped here for handles, as long as there are arrays over them."""
 
 
 def _from_file(handle: FileHandle) -> Array:
     key = (handle.path, handle.device, handle.inode, handle.writeable)
-    root = _files.get(key)
-    if root is None:
-        fd = os.open(handle.path, (os.O_RDWR if handle.writeable else os.O_RDONLY) | os.O_CLOEXEC)
+    known = _files.get(key)
+    if known is not None:
         try:
-            stat = os.fstat(fd)
-            if (stat.st_dev, stat.st_ino) != (handle.device, handle.inode):
-                raise ValueError(f"{handle.path} was replaced by another file during the map")
-            if stat.st_size == 0:
-                raise ValueError(f"the file {handle.path!r} was cut short after it was mapped")
-            access = mmap.ACCESS_WRITE if handle.writeable else mmap.ACCESS_READ
-            root = np.frombuffer(mmap.mmap(fd, stat.st_size, access=access), np.uint8)
-        finally:
-            os.close(fd)
-        _files[key] = root
+            return _over(known, handle)
+        except (ValueError, TypeError):
+            pass  # it has grown since
+    fd = os.open(handle.path, (os.O_RDWR if handle.writeable else os.O_RDONLY) | os.O_CLOEXEC)
     try:
-        return np.ndarray(handle.shape, np.dtype(handle.dtype), root, handle.offset, handle.strides)
+        stat = os.fstat(fd)
+        if (stat.st_dev, stat.st_ino) != (handle.device, handle.inode):
+            raise ValueError(f"{handle.path} was replaced by another file during the map")
+        if stat.st_size == 0:
+            raise ValueError(f"the file {handle.path!r} was cut short after it was mapped")
+        access = mmap.ACCESS_WRITE if handle.writeable else mmap.ACCESS_READ
+        root = np.frombuffer(mmap.mmap(fd, stat.st_size, access=access), np.uint8)
+    finally:
+        os.close(fd)
+    _files[key] = root
+    try:
+        return _over(root, handle)
     except (ValueError, TypeError) as exc:
         raise ValueError(
             f"the file {handle.path!r} was cut short after it was mapped; it holds {root.size:,} bytes"
         ) from exc
 
 
-def forget_files() -> None:
-    """Let go of the files mapped for the call that ends."""
-    _files.clear()
+def _over(root: NDArray[np.uint8], handle: FileHandle) -> Array:
+    return np.ndarray(handle.shape, np.dtype(handle.dtype), root, handle.offset, handle.strides)

@@ -152,6 +152,8 @@ def _start(
         engine.warm_up(min(workers, bound.plan.chunks))
         inputs, keep = hand_over(inputs, bound.plan, engine)
         targets, store = hand_over_outputs(targets, engine)
+        if options.on_error != "raise":
+            _keep_what_was_there(bound.outs, targets)
     job = Job(
         request.verb,
         bound.gather,
@@ -200,11 +202,19 @@ def _start(
         first=first,
     )
     if stack is not None and engine.sees_caller:
-        stack.enter_context(frozen(func))
+        given = [entry.data for entry in bound.inputs if entry.kind in ("sequence", "whole")]
+        stack.enter_context(frozen(func, *given))
     task = Task(
         job, func, bound.plan, workers, collector, outcome, tick, blas_threads, keep, bound.memo
     )
     return engine.start(task), collector
+
+
+def _keep_what_was_there(outs: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
+    """Where a map goes on after failures, an output keeps what it has for them, also a private one."""
+    for out, target in zip(outs, targets, strict=True):
+        if target is not out and type(out) is not Stored:
+            _copy.copy_into(target, out)
 
 
 def _axis_first(arrays: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
@@ -508,9 +518,9 @@ def map_iterables(
     if not iterables:
         raise TypeError("map needs at least one iterable")
     if buffersize is None:
-        columns: list[Any] = list(map(list, iterables))
-        n = min(map(len, columns))
-        columns = [column[:n] for column in columns]
+        # The shortest one ends the map, and another one may be endless.
+        columns: list[Any] = list(map(list, zip(*iterables, strict=False)))
+        columns = list(map(list, zip(*columns, strict=True))) or [[] for _ in iterables]
     else:
         rows = zip(*iterables, strict=False)  # the shortest one ends the map
         func, columns = _Spread(func), [rows]

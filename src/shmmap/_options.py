@@ -118,6 +118,8 @@ def _make_options(defaults: Options, keywords: Mapping[str, Any]) -> Options:
 def _explain_unknown(name: str) -> str:
     import difflib
 
+    if name in _VERB_ONLY:
+        return f"this function takes no {name!r}; others do"
     close = difflib.get_close_matches(name, _NAMES + _VERB_ONLY, 1)
     guess = f" (did you mean {close[0]!r}?)" if close else ""
     return (

@@ -291,8 +291,7 @@ class Outcome:
         ]
         if not self._job.gather:
             self._collector.settle()
-        for each, value in values:
-            self._collector.substitute(each.start, each.stop, value)
+        self._collector.substitute([(each.start, each.stop, value) for each, value in values])
         return self._collector.finish()
 
     def _add_losses(self, lost: list[int], failures: list[Failure]) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from ._bind import Request
 from ._engines import Work
 from ._errors import MapError, WorkerDied, describe_ranges
+from ._functions import name_of
 from ._plan import merge_ranges
 
 __all__ = ["BUFFERSIZE", "Stream", "is_stream"]
@@ -103,11 +104,21 @@ class Stream:
             self._stop()
         if errors:
             ranges = merge_ranges(failed)
-            raise MapError(f"failed for {describe_ranges(ranges)}", errors, ranges, None)
+            name = name_of(self._request.func)
+            raise MapError(f"{name} failed for {describe_ranges(ranges)}", errors, ranges, None)
 
     def _take(self) -> bool:
         """Read a window and start its map; False if there was nothing left."""
-        rows = list(islice(self._rows, self._size))
+        rows: list[tuple[Any, ...]] = []
+        try:
+            rows.extend(islice(self._rows, self._size))
+        except ValueError as exc:
+            if exc.__traceback__ is not None and exc.__traceback__.tb_next is None:  # zip's own
+                at = self._taken + len(rows)
+                raise ValueError(
+                    f"the inputs have different lengths: one of them ends at index {at}, another goes on"
+                ) from None
+            raise
         if not rows:
             return False
         inputs = list(self._request.inputs)

@@ -104,6 +104,8 @@ class Team(Executor):
             raise ValueError("blas_threads must be at least 1")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be callable")
+        if memory_limit is not None and not hasattr(memory_limit, "__index__"):
+            raise TypeError("memory_limit must be a number of bytes")
         if memory_limit is not None and memory_limit < 1:
             raise ValueError("memory_limit must be positive")
         if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):

@@ -285,7 +285,6 @@ class Worker:
         if _port.forked:
             os._exit(0)
         _current.leave()
-        _handle.forget_files()
         _stored.forget()
         slot[STOP] = slot[FIRST] = 0
         slot[CHUNK] = slot[LAST] = slot[SINCE] = 0

@@ -32,8 +32,10 @@ from tests import functions
 from tests.conftest import open_engine
 from tests.helpers import assert_same, in_time
 
+from .stand_ins import StandInSuite
 
-class EngineSuite:
+
+class EngineSuite(StandInSuite):
     """Tests of one engine, given as `name`."""
 
     name: str
@@ -243,6 +245,16 @@ class EngineSuite:
         assert preduce(functions.buffered_view, a, chunksize=1).tolist() == [1000, 499500]
         low, high = preduce(functions.buffered_pair, a, chunksize=1)
         assert (low.tolist(), high.tolist()) == ([1000], [499500])
+        (both,) = preduce(functions.buffered_list, a, chunksize=1, combine=functions.add_dicts)
+        assert (both["low"].tolist(), both["high"].tolist()) == ([1000], [499500])
+
+    @pytest.mark.parametrize("chunksize", ["auto", 2, 7])
+    def test_list_of_a_buffer_that_the_function_uses_again(self, pmap: Any, chunksize: Any) -> None:
+        a = np.arange(100.0)
+        for func in (functions.buffered_view, functools.partial(functions.buffered_view)):
+            for inputs in (a[:, None], list(a[:, None])):
+                rows = pmap(func, inputs, chunksize=chunksize, out=list)
+                assert [row[1] for row in rows] == a.tolist()
 
     def test_rows_and_blocks_in_a_buffer_that_the_function_uses_again(
         self, pmap: Any, pmap_chunks: Any
@@ -338,6 +350,25 @@ class EngineSuite:
                 verb(write, a)
         assert (a == 0).all()
         assert a.flags.writeable
+
+    def test_private_arrays_inside_arguments_are_read_only(
+        self, pmap: Any, pmap_chunks: Any
+    ) -> None:
+        def write(a: Any) -> None:
+            a[0] = 99
+
+        y = np.zeros(2)
+        maps: list[Any] = [
+            lambda: pmap(write, [y]),
+            lambda: pmap(lambda pair: write(pair[1]), [(0, y)]),
+            lambda: pmap_chunks(lambda chunk: write(chunk[0]), [y]),
+            lambda: pmap(lambda both, i: write(both["y"]), {"y": y}, range(2), axis=(None, 0)),
+        ]
+        for run in maps:
+            with pytest.raises(ValueError, match="read-only"):
+                run()
+        assert y.tolist() == [0, 0]
+        assert y.flags.writeable
 
     def test_private_broadcast_argument_is_read_only(self, pmap: Any) -> None:
         table = np.zeros(3)

@@ -11,7 +11,7 @@ import pytest
 import shmmap
 from shmmap.testing import wait_until
 from tests import functions
-from tests.helpers import assert_same, process_tree
+from tests.helpers import assert_same, process_tree, run_script
 
 from .suite import RangesSuite
 
@@ -43,6 +43,26 @@ class ProcessSuite(RangesSuite):
 
         for numbers in pmap(func, np.arange(2), chunksize=1):
             assert numbers[0] != numbers[1]
+
+    def test_subclasses_of_the_script_are_inputs(self, tmp_path: Any) -> None:
+        engine = "fork" if self.name == "fork" else "processes"
+        done = run_script(
+            tmp_path,
+            f"""
+            import numpy as np, shmmap
+
+            class Sub(np.ndarray):
+                pass
+
+            for a in (np.ones((2, 2)), shmmap.ones((2, 2))):
+                for _ in range(2):
+                    names = shmmap.pmap(
+                        lambda row: type(row).__name__, a.view(Sub), engine={engine!r}
+                    )
+                    print(*names)
+            """,
+        )
+        assert (done.stderr, done.stdout) == ("", "Sub Sub\n" * 4)
 
     def test_blas_is_limited(self, pmap: Any) -> None:
         def threads(i: Any) -> int:

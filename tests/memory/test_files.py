@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -113,3 +114,23 @@ except OSError as error:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "No space left on device: 1,600,000 bytes wanted for out, " in done.stdout
+
+
+@pytest.mark.parametrize("how", ["returned by the function", "of the input"])
+def test_results_in_a_file_hold_it_no_longer_than_they_live(
+    tmp_path: Path, engine: Any, how: str
+) -> None:
+    path = tmp_path / "grows.npy"
+    for n in (3, 30):  # the same file again, longer: what was mapped of it is too short
+        np.save(path, np.arange(n * 2.0).reshape(n, 2))
+        if how == "of the input":
+            a = shmmap.load(path, mmap_mode="r")
+            rows = shmmap.pmap(np.asarray, a, out=list, engine=engine)
+        else:
+            rows = shmmap.pmap(
+                lambda i: np.asarray(np.load(path, mmap_mode="r")[i]), range(n), engine=engine
+            )
+        assert np.array_equal(rows, np.load(path))
+    rows = a = None
+    gc.collect()
+    assert str(path) not in Path("/proc/self/maps").read_text()

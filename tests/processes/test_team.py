@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
+import itertools
 import os
 import pickle
 import signal
@@ -83,6 +84,12 @@ def test_map_is_the_executors(team: Team) -> None:
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_the_shortest_iterable_ends_a_map(team: Team) -> None:
+    assert list(team.map(pow, [1, 2, 3], itertools.repeat(2))) == [1, 4, 9]
+    assert list(team.map(pow, iter([1, 2, 3]), itertools.count(), buffersize=4)) == [1, 2, 9]
+    assert list(team.map(pow, [], itertools.repeat(2))) == []
 
 
 def test_map_keeps_to_its_timeout(team: Team) -> None:

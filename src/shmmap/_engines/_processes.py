@@ -129,7 +129,7 @@ class _ProcessWork(Run):
             return memo.job_id, *memo.packed, None
         inputs = task.job.inputs
         is_plain = all(
-            entry.kind in ("array", "stored", "items") or type(entry.data) in (range, np.ndarray)
+            entry.kind in ("stored", "items") or type(entry.data) in (range, np.ndarray, np.memmap)
             for entry in inputs
         )
         packed = (pack_plain if is_plain else pack)(task.job.to_plain())

@@ -3,9 +3,9 @@
 They are handed over after every draw, each with its chunk's number, so that a death costs no more than what
 was drawn last. A chunk is done once its results are handed over, or there is nothing to hand over.
 
-What is held until then must not change any more. A function that is called for each chunk may well use one
-buffer for all its results; such a buffer is copied. How many chunks a draw has depends on the time they take,
-and no result may.
+What is held until then must not change any more. A function may well use one buffer for all its results; such
+a buffer is copied. How many chunks a draw has depends on the time they take, and no result may. What is no
+array, nor a tuple, list or dict of them, is handed over at once if it is the result for a chunk.
 """
 
 from __future__ import annotations
@@ -20,32 +20,58 @@ from numpy.typing import NDArray
 
 from .._handle import handle_of
 from .._job import Job, Piece
+from .._messages import are_plain
 from ._base import FAILED_ITEM, Kernel, Port, stop_iteration
 
 __all__ = ["GatherKernel"]
 
 
-# References to an array that nobody else has, where `_copied` counts them: of `run` or of a tuple, of
-# `_settled`, of `_copied` itself, and of the call that counts.
-_ALONE = 4
+# What cannot change.
+_ATOMS = (int, float, complex, str, bytes, np.generic, type(None))
+_MISSING: Any = object()
+# Containers in containers that are looked into.
+_DEPTH = 3
+
+# References to an array that nobody else has, where `_copied` counts them: of a variable, of `_settle`, of
+# `_copied` itself, and of the call that counts.
+_OF_VARIABLE, _OF_NOBODY, _OF_CONTAINER = 4, 3, 5
 
 
-def _settled(result: Any) -> Any:
-    """A result that will not change any more: of arrays that somebody else has as well, a copy."""
+def _settle(result: Any, alone: int = _OF_VARIABLE, depth: int = 0) -> tuple[Any, bool]:
+    """A result as it is now, and whether it will stay so.
+
+    Arrays that somebody else has as well are copied, also those in tuples, lists and dicts. What other
+    objects are made of nobody here knows.
+    """
     if isinstance(result, np.ndarray):
-        return _copied(result)
-    if not isinstance(result, tuple):
-        return result
-    parts = [_copied(each) if isinstance(each, np.ndarray) else each for each in result]
-    if all(map(is_, parts, result)):
-        return result
-    return tuple(parts) if type(result) is tuple else type(result)(*parts)
+        return _copied(result, alone), True
+    if isinstance(result, _ATOMS):
+        return result, True
+    kind = type(result)
+    if not (kind is dict or kind is list or isinstance(result, tuple)) or depth > _DEPTH:
+        return result, False
+    values = list(result.values() if kind is dict else result)
+    is_settled = are_plain(values)
+    if not is_settled:
+        del values  # or they would count as somebody else's
+        parts = [
+            _settle(each, _OF_CONTAINER, depth + 1)
+            for each in (result.values() if kind is dict else result)
+        ]
+        values, is_settled = [part for part, _ in parts], all(each for _, each in parts)
+    if kind is dict:
+        return dict(zip(result, values, strict=True)), is_settled
+    if kind is list:
+        return values, is_settled
+    if all(map(is_, values, result)):
+        return result, is_settled
+    return (tuple(values) if kind is tuple else kind(*values)), is_settled
 
 
-def _copied(a: NDArray[Any]) -> NDArray[Any]:
+def _copied(a: NDArray[Any], alone: int) -> NDArray[Any]:
     base = a.base
-    if sys.getrefcount(a) <= _ALONE:
-        if base is None or (type(base) is np.ndarray and sys.getrefcount(base) < _ALONE):
+    if sys.getrefcount(a) <= alone:
+        if base is None or (type(base) is np.ndarray and sys.getrefcount(base) <= 3):
             return a
     # What lies in shared memory, a view of the chunk for one, is no buffer.
     return a if handle_of(a) is not None else a.copy()
@@ -70,21 +96,39 @@ class GatherKernel(Kernel):
             result = self.func(start, stop) if self._is_direct else self.call_chunk(k, start, stop)
             if result is None:
                 self.port.mark(k, last)  # nothing to hand over: not being there means None
-            else:
-                self._held.append((k, last, _settled(result)))
+                return
+            value, is_settled = _settle(result)
+            self._held.append((k, last, value))
+            if not is_settled:
+                self.flush()
             return
         results: list[Any] = []
         if self._is_plain:
             func, items = self.func, self.begin_items(k, start, stop)
             try:
-                results = [func(item) for item in items]
+                first = func(next(items))
+                if isinstance(first, _ATOMS):
+                    results = [first, *[func(item) for item in items]]
+                else:
+                    results = [_settle(first)[0]]
+                    del first  # or it would count as somebody else's
+                    results += [_settle(func(item), _OF_NOBODY)[0] for item in items]
             except BaseException as exc:
                 self.note_failure(items, exc)
                 raise
         else:
             try:
-                # list.extend keeps what was appended when the iterator raises, at the speed of C.
-                results.extend(self.iterate(k, start, stop))
+                iterator = self.iterate(k, start, stop)
+                first = next(iterator, _MISSING)
+                if isinstance(first, _ATOMS):
+                    results.append(first)
+                    # list.extend keeps what was appended when the iterator raises, at the speed of C.
+                    results.extend(iterator)
+                elif first is not _MISSING:
+                    results.append(_settle(first)[0])
+                    del first
+                    for result in iterator:
+                        results.append(_settle(result)[0])
             except BaseException:
                 position.index = start + len(results)
                 raise
