@@ -158,8 +158,8 @@ class Attendant:
             if isinstance(message, Ready):
                 self._crew.roster.ready(member.rank)
             elif isinstance(message, Failed):
-                member.failed = True
-                self._note_failed_start(member, Report(*unpack(message.error)))
+                member.failed = Report(*unpack(message.error))
+                self._note_failed_start(member, member.failed)
             elif isinstance(message, Attach):  # `receive` has attached them
                 if message.seq:
                     is_open = message.seq in self._runs or message.seq in self._submissions.running
@@ -241,7 +241,9 @@ class Attendant:
         running, claim = slot[RUNNING], (slot[FIRST], slot[STOP])
         chunks = range(slot[CHUNK] - 1, max(slot[CHUNK], slot[LAST])) if slot[CHUNK] else range(0)
         self._shelf.has_orphans = True
-        departure: Departure = crew.roster.died(rank, member.failed)
+        if member.failed is not None:  # for calls that it was given after it had said so
+            self._note_failed_start(member, member.failed)
+        departure: Departure = crew.roster.died(rank, member.failed is not None)
         if departure.replace and not crew.respawn(rank):
             departure = crew.roster.unfilled(rank, departure)
         redo: dict[int, tuple[Payload, Any]] = {}

@@ -18,7 +18,17 @@ from typing import Any
 from . import _segment
 from ._control import ControlBlock
 from ._interrupts import Uninterrupted
-from ._messages import SEE_LINE, TOKEN_NBYTES, Attach, Drop, Open, Trim, dumps_message, unpack
+from ._messages import (
+    SEE_LINE,
+    TOKEN_NBYTES,
+    Attach,
+    Drop,
+    Open,
+    Report,
+    Trim,
+    dumps_message,
+    unpack,
+)
 from ._prepare import Descriptors
 from ._relay import Decoders
 from ._surroundings import Surroundings
@@ -45,8 +55,8 @@ class Member:
         self.pidfd = -1
         self.status: int | None = None
         """Wait status, once known."""
-        self.failed = False
-        """It said that it cannot start."""
+        self.failed: Report | None = None
+        """Why it cannot start, as it said."""
         self.gone = False
         """Its process has ended."""
         self.attached: set[int] = set()

@@ -318,6 +318,19 @@ def test_failing_initializer_is_an_immediate_error(start: str, fault: Any) -> No
     assert tries[0] <= 4, "no respawn loop"
 
 
+@pytest.mark.parametrize("start", ["clean", "fork"])
+def test_an_initializer_that_failed_before_the_call_is_told_all_the_same(start: str) -> None:
+    # Workers are started while inputs are placed: what they say may come before there is a call.
+    initializer = Raise(ImportError("no such library"))
+    for _ in range(10):
+        with in_time(), pytest.raises(ImportError, match="no such library"):
+            with Team(workers=2, start=start, initializer=initializer, initargs=(0,)) as team:
+                team.warm_up(2)
+                members = list(team.crew.members.values())
+                wait_until(lambda members=members: any(member.failed for member in members))
+                shmmap.pmap(functions.double, np.arange(10), engine=team)
+
+
 # --- staying whole ------------------------------------------------------------------------------
 
 
