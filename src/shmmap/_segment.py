@@ -159,18 +159,19 @@ _released: deque[Block] = deque()
 
 
 class _Door:
-    """The lock of the tables here. Whoever goes out takes back what has been dropped meanwhile.
+    """Whoever has been at the tables here takes back what has been dropped meanwhile.
 
-    An array may go at any moment, also in a thread that is inside: its block then waits in `_released`.
+    An array may go at any moment, also in a thread that holds the lock: its block then waits in `_released`.
+
+    Always as ``with _door, _lock:``. The lock itself has to be taken and let go by nothing but the ``with``
+    statement: a Ctrl-C may come between any two lines of Python, and would leave it locked for good.
     """
 
     __slots__ = ()
 
-    def __enter__(self) -> None:
-        _lock.acquire()
+    def __enter__(self) -> None: ...
 
     def __exit__(self, *exc_info: object) -> None:
-        _lock.release()
         if _released:
             _reap()
 
@@ -224,7 +225,7 @@ def _create(nbytes: int) -> Segment:
 
 def _reuse(nbytes: int) -> Segment | None:
     """A segment just released that is large enough; all of it reserved again."""
-    with _door:
+    with _door, _lock:
         segment = _spares.take(nbytes)
     if segment is None or segment.touched == segment.nbytes:
         return segment
@@ -234,13 +235,13 @@ def _reuse(nbytes: int) -> Segment | None:
             free, _ = available()
             if free < missing:
                 raise MemoryError
-            with _door:
+            with _door, _lock:
                 _spares.note_miss(nbytes, free - missing)
         if missing >= HUGE_NBYTES and wants_advice(segment.fd):
             populate(segment.map, segment.touched, missing)
         os.posix_fallocate(segment.fd, 0, segment.nbytes)
     except (OSError, MemoryError):
-        with _door:
+        with _door, _lock:
             _forget(segment)
         _tell_dropped([segment])
         return None
@@ -298,11 +299,11 @@ def _allocate(nbytes: int) -> NDArray[np.uint8]:
         # Or a Ctrl-C could leave a segment with nobody: neither new, nor kept for later, nor in use.
         with Uninterrupted():
             segment = _reuse(nbytes) or _create(nbytes)
-            with _door:
+            with _door, _lock:
                 _segments[segment.id] = segment
                 root = root_array(segment, 0, nbytes, None)
     else:
-        with _door:
+        with _door, _lock:
             for slab in _slabs:
                 offset = slab.take(size)
                 if offset is not None:
@@ -328,15 +329,13 @@ def is_fresh(root: NDArray[np.uint8]) -> bool:
 def _reap() -> None:
     """Take back every block whose last array has gone, unless somebody else is at it."""
     while _released:
-        if not _lock.acquire(blocking=False):
-            return  # the holder looks at `_released` after it lets go
+        if _lock.locked():
+            return  # the holder, who may be this very thread, looks at `_released` after it lets go
         dropped: list[Segment] = []
-        try:
+        with Uninterrupted(), _lock:  # or a block might be taken back by half
             while _released:
                 _take_back(_released.popleft(), dropped)
             is_unwatched = not _is_watched and _spares.next_expiry() is not None
-        finally:
-            _lock.release()
         _tell_dropped(dropped)
         if is_unwatched:
             for listener in list(_drop_listeners):
@@ -396,7 +395,7 @@ def _forget(segment: Segment) -> None:
 
 def release_spare() -> int:
     """Give back what is kept for the next array; the number of bytes is returned."""
-    with _door:
+    with _door, _lock:
         empty = [slab for slab in _slabs if not slab.segment.used]
         for slab in empty:
             _slabs.remove(slab)
@@ -411,7 +410,7 @@ def release_spare() -> int:
 def expire_spare() -> float | None:
     """Give back what has been kept for long enough; when to call again, None if not before a drop."""
     global _is_watched
-    with _door:
+    with _door, _lock:
         expired = _spares.expire()
         for segment in expired:
             _forget(segment)
@@ -423,7 +422,7 @@ def expire_spare() -> float | None:
 
 def mark_kept(id: int) -> None:
     """A worker's function kept a view of a segment: what lies there now must not be used again."""
-    with _door:
+    with _door, _lock:
         for block in _blocks:
             if block.segment.id == id:
                 block.kept = True
@@ -480,7 +479,7 @@ def attach(id: int, fd: int, nbytes: int, *, keep_fd: bool = False, pour: bool =
     ValueError
         If what the descriptor names is smaller than `nbytes`: it is refused before it is mapped.
     """
-    with _door:
+    with _door, _lock:
         known = _segments.get(id)
     if known is not None:
         os.close(fd)
@@ -497,7 +496,7 @@ def attach(id: int, fd: int, nbytes: int, *, keep_fd: bool = False, pour: bool =
         segment.pour_fd = fd
     elif not keep_fd:
         os.close(fd)
-    with _door:
+    with _door, _lock:
         _segments[id] = segment
     return segment
 
@@ -509,13 +508,13 @@ def adopt(fd: int, nbytes: int) -> NDArray[np.uint8]:
 
 def own(segment: Segment) -> NDArray[np.uint8]:
     """Make an attached segment live and die with the arrays over it, as one created here does."""
-    with _door:
+    with _door, _lock:
         return root_array(segment, 0, segment.nbytes, None)
 
 
 def detach(id: int) -> None:
     """Drop this process's references to an attached segment; the mapping goes with the last view."""
-    with _door:
+    with _door, _lock:
         segment = _segments.get(id)
         if segment is not None:
             _forget(segment)
@@ -523,7 +522,7 @@ def detach(id: int) -> None:
 
 def discard(id: int) -> bool:
     """Forget an attached segment unless arrays live in it; whether it is gone now."""
-    with _door:
+    with _door, _lock:
         segment = _segments.get(id)
         if segment is not None and not segment.used:
             _forget(segment)
@@ -543,7 +542,7 @@ def get_segment(id: int) -> Segment:
 
 def find_segment(address: int) -> Segment | None:
     """The attached segment that holds `address`; for processes with no blocks of their own."""
-    with _door:
+    with _door, _lock:
         for segment in _segments.values():
             if 0 <= address - segment.address < segment.nbytes:
                 return segment
