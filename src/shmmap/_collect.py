@@ -304,7 +304,8 @@ class Collector:
     def substitute(self, stand_ins: list[tuple[int, int, Any]]) -> None:
         """Put stand-ins in the place of results there are none of: ``start, stop, value``; before `finish`.
 
-        Like results, they decide about the dtype where none was declared. None stands for a blank entry.
+        Like results, they decide about the dtype where none was declared; numbers of Python's as they do
+        beside arrays: 0 among int32 changes nothing, 0.5 does. None stands for a blank entry.
         """
         if self.job.gather:
             for start, stop, value in stand_ins:
@@ -364,18 +365,22 @@ class Collector:
             self.propose(Form(kind, tuple((a.shape, a.dtype) for a in arrays)))
         columns = self.columns or ()
         if kind == "array" and len(columns) > 1:
-            arrays *= len(columns)  # one for all
+            cells, arrays = cells * len(columns), arrays * len(columns)  # one for all
         elif not (isinstance(kind, type) and isinstance(self.kind, type)):
             check_kind(kind, len(arrays), self.kind, len(columns))
         if len(arrays) != len(columns):
             check_kind(kind, len(arrays), kind, len(columns))
-        if self.job.dtypes is not None or self.job.out is not None:
-            for a, column in zip(arrays, columns, strict=True):
-                if not np.can_cast(a.dtype, column.dtype, "same_kind"):
-                    raise TypeError(
-                        f"dtype {a.dtype} cannot be cast to the declared {column.dtype} (casting is "
-                        "'same_kind')"
-                    )
+        if self.job.dtypes is None and self.job.out is None:
+            return [
+                _as_weak(a, cell, column)
+                for a, cell, column in zip(arrays, cells, columns, strict=True)
+            ]
+        for a, column in zip(arrays, columns, strict=True):
+            if not np.can_cast(a.dtype, column.dtype, "same_kind"):
+                raise TypeError(
+                    f"dtype {a.dtype} cannot be cast to the declared {column.dtype} (casting is "
+                    "'same_kind')"
+                )
         return arrays
 
     def _widened(self, column: Array, arrays: list[Array], parts: list[Any]) -> Array:
@@ -394,3 +399,13 @@ class Collector:
                 _copy.copy_into(wider[at:start], column[at:start])
             at = stop
         return wider
+
+
+def _as_weak(a: Array, value: Any, column: Array) -> Array:
+    """A stand-in that is a number of Python's, of no more dtype than NumPy gives such beside arrays."""
+    if type(value) not in (int, float, complex) or column.dtype.kind not in "biufc":
+        return a
+    try:
+        return np.asarray(value, np.result_type(column.dtype, value))
+    except OverflowError:
+        return a

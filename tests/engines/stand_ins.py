@@ -29,6 +29,31 @@ class StandInSuite:
         expected = pmap(same, np.arange(20))
         assert_same(pmap(fails_at_7, np.arange(20), on_error=lambda *_: value), expected)
 
+    @pytest.mark.parametrize(
+        ("dtype", "value", "expected"),
+        [
+            ("i4", 0, "i4"),
+            ("f4", np.nan, "f4"),
+            ("u1", 300, "i8"),
+            ("u1", 0.5, "f8"),
+            ("?", -1, "i8"),
+        ],
+    )
+    def test_numbers_of_pythons_are_as_beside_arrays(
+        self, pmap_chunks: Any, dtype: str, value: Any, expected: str
+    ) -> None:
+        def func(chunk: Any) -> Any:
+            fails_at_7(chunk[0])
+            return chunk.astype(dtype)
+
+        result = pmap_chunks(func, np.arange(9), chunksize=1, on_error=lambda *_: value)
+        assert_same(
+            result,
+            np.array([*np.arange(7).astype(dtype), value, 1], expected)
+            if dtype == "?"
+            else np.array([*range(7), value, 8], expected),
+        )
+
     def test_several_of_different_dtypes(self, pmap: Any) -> None:
         def func(i: Any) -> bool:
             return bool(10 / (i % 5))  # fails for each fifth
