@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
-__all__ = ["Bound", "limited"]
+__all__ = ["BLAS_VARIABLES", "Bound", "limited"]
+
+BLAS_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+_SUFFIXES = tuple(EXTENSION_SUFFIXES)
 
 _controller: Any = None
 _modules = -1
@@ -36,13 +47,16 @@ class Bound:
     """A bound on the threads of this process, for good.
 
     Looking for libraries means to import threadpoolctl, 3 ms and half a megabyte, and then takes 300 us. So
-    it is done only where a module written in C has been imported since: that is how libraries come.
+    where the environment tells libraries to come how many threads they have, it is done only if a module
+    written in C has been imported since; elsewhere if any has, as Python code may load a library, too.
     """
 
-    def __init__(self, threads: int, seen: int) -> None:
+    def __init__(self, threads: int, seen: int, by_environment: bool) -> None:
         self._threads = threads
         self._seen = seen
         """Number of modules that have been looked at; the first in `sys.modules`."""
+        self._by_environment = by_environment
+        """Libraries to come are told by the environment; but for a variable that the user has set."""
 
     def keep(self) -> None:
         """Bound the libraries that have come since this was called last."""
@@ -51,13 +65,13 @@ class Bound:
             return
         new = list(sys.modules.values())[self._seen if count > self._seen else 0 :]
         self._seen = count
-        if any(map(_is_extension, new)):
+        is_told = self._by_environment and not any(name in os.environ for name in BLAS_VARIABLES)
+        if not is_told or any(map(_is_extension, new)):
             _current_controller().limit(limits=self._threads)
 
 
 def _is_extension(module: Any) -> bool:
     try:
-        origin = module.__spec__.origin or ""
-        return bool(origin.endswith(tuple(EXTENSION_SUFFIXES)))
+        return bool((module.__spec__.origin or "").endswith(_SUFFIXES))
     except Exception:  # whatever stands in for a module
         return False

@@ -16,6 +16,7 @@ from ._control import (
     ABANDONED,
     DONE,
     ERROR,
+    FAILED,
     HANDED,
     KNOWN,
     NOTHING,
@@ -176,7 +177,9 @@ class Port:
             self.release_spec()
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
-        """Report an exception."""
+        """Report an exception; a chunk that failed as a whole is not to be begun again by a successor."""
+        if index < 0 <= chunk:
+            self._ledger[chunk] = FAILED
         report = report_exception(exc, index, start, stop, self._worker.rank, os.getpid())
         self.send(ERROR, chunk, chunk + 1, pack_result(tuple(report)))
 

@@ -17,19 +17,13 @@ import socket
 import struct
 from collections.abc import Mapping, Sequence
 
+from ._blas import BLAS_VARIABLES
+
 __all__ = ["FORKED", "REAPED", "REPLY", "main"]
 
 REPLY = struct.Struct("<cqq")
 """Kind, pid, then the rank (forked) or the wait status (reaped)."""
 FORKED, REAPED = b"f", b"r"
-
-_BLAS_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 
 
 def _close_others(keep: int) -> None:
@@ -48,12 +42,12 @@ def _close_others(keep: int) -> None:
 
 def single_threaded(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment to start a template in: no thread pool there, or forking would break it."""
-    return {**environment, **dict.fromkeys(_BLAS_VARIABLES, "1")}
+    return {**environment, **dict.fromkeys(BLAS_VARIABLES, "1")}
 
 
 def _restore(environment: Mapping[str, str], blas_threads: int) -> None:
     """Make the BLAS variables the caller's again, now that NumPy is loaded."""
-    for name in _BLAS_VARIABLES:
+    for name in BLAS_VARIABLES:
         if name in environment:
             os.environ[name] = environment[name]
         else:
@@ -64,7 +58,7 @@ def _restore(environment: Mapping[str, str], blas_threads: int) -> None:
 
 def blas_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Those of the caller's variables that `single_threaded` replaces."""
-    return {name: environment[name] for name in _BLAS_VARIABLES if name in environment}
+    return {name: environment[name] for name in BLAS_VARIABLES if name in environment}
 
 
 def _import(modules: Sequence[str]) -> None:

@@ -174,7 +174,7 @@ class Worker:
         self._port = Port(self)
         # The template has seen to what it has imported, by the environment.
         is_bound = clean and start.blas_threads == 1
-        self._bound = Bound(start.blas_threads, len(sys.modules) if is_bound else 0)
+        self._bound = Bound(start.blas_threads, len(sys.modules) if is_bound else 0, clean)
         self._start = start
 
     # ------------------------------------------------ messages
