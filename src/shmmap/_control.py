@@ -17,7 +17,8 @@ offset field     written by meaning
 ====== ========= ========== ==========================================================
 
 Control block: one per open map, a nameless segment. Its *file offset* is the ticket counter: an lseek on
-the shared open file description is an atomic fetch-and-add done by the kernel.
+the shared open file description is an atomic fetch-and-add done by the kernel. Tickets begin at an offset
+that no file of the user's is at: a descriptor that is not ours any more shows itself.
 
 ====== ========= ============== ======================================================
 offset field     written by     meaning
@@ -47,6 +48,7 @@ all taken is filled again.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -70,6 +72,8 @@ UNKNOWN, KNOWN, UNTOLD = 0, 1, 2
 # A value of STOP_AT, as it goes on from "start no chunk at all": nobody will look at what is handed over.
 ABANDONED = -2
 _LEDGER = 64
+# Where tickets, and those who leave, are counted from.
+_ORIGIN = 1 << 40
 # Done means odd: DONE is in place, HANDED was given to the caller in a page, for NOTHING None was returned.
 # LOST: begun by a worker that died.
 PENDING, DONE, FAILED, HANDED, LOST, NOTHING = range(6)
@@ -143,21 +147,24 @@ class ControlBlock:
             raise
         self.words = memoryview(self._map)[:_LEDGER].cast("q")
         self.ledger = memoryview(self._map)[_LEDGER:]
-        self._inodes = [(fd, os.fstat(fd).st_ino) for fd in self.shared_fds()]
+        self._pipe_inode = os.fstat(self.pipe_write).st_ino
 
     def shared_fds(self) -> tuple[int, int, int]:
         """The descriptors that a worker needs, as its own `ControlBlock` takes them."""
         return self.fd, self.pipe_write, self.leavers
 
     def is_intact(self) -> bool:
-        """Whether the descriptors are still ours: user code closes descriptors."""
+        """Whether the descriptors are still ours: user code closes descriptors.
+
+        Once for every call, so with as few system calls as do: who leaves finds out about `leavers`.
+        """
         try:
-            for fd, inode in self._inodes:
-                if os.fstat(fd).st_ino != inode:
-                    return False
+            return (
+                os.lseek(self.fd, 0, os.SEEK_CUR) >= _ORIGIN
+                and os.fstat(self.pipe_write).st_ino == self._pipe_inode
+            )
         except OSError:
             return False
-        return True
 
     def reset(self, chunks: int) -> None:
         """Make ready for a map of that many chunks. Nobody may be drawing from it."""
@@ -168,22 +175,35 @@ class ControlBlock:
 
     def rewind(self) -> None:
         """Start the tickets from 0 again; nobody has left."""
-        os.lseek(self.fd, 0, os.SEEK_SET)
-        os.lseek(self.leavers, 0, os.SEEK_SET)
+        os.lseek(self.fd, _ORIGIN, os.SEEK_SET)
+        os.lseek(self.leavers, _ORIGIN, os.SEEK_SET)
 
     def draw(self, k: int) -> int:
-        """Draw `k` consecutive tickets; the first of them is returned."""
-        return os.lseek(self.fd, k, os.SEEK_CUR) - k
+        """Draw `k` consecutive tickets; the first of them is returned.
+
+        Raises
+        ------
+        OSError
+            EBADF, if the descriptor is not ours any more.
+        """
+        first = os.lseek(self.fd, k, os.SEEK_CUR) - _ORIGIN - k
+        if first < 0:
+            raise _not_ours()
+        return first
 
     def leave(self) -> int:
-        """Count a worker as one that has left; how many have by now."""
-        return os.lseek(self.leavers, 1, os.SEEK_CUR)
+        """Count a worker as one that has left; how many have by now. Raises as `draw` does."""
+        count = os.lseek(self.leavers, 1, os.SEEK_CUR) - _ORIGIN
+        if count < 0:
+            raise _not_ours()
+        return count
 
     def stop(self, chunks: int, at: int) -> None:
         """Let nobody draw any more, nor start a chunk above `at` that is drawn already."""
         if at < self.words[STOP_AT]:
             self.words[STOP_AT] = at
-        os.lseek(self.fd, max(chunks, os.lseek(self.fd, 0, os.SEEK_CUR)), os.SEEK_SET)
+        drawn = os.lseek(self.fd, 0, os.SEEK_CUR)
+        os.lseek(self.fd, max(_ORIGIN + chunks, drawn), os.SEEK_SET)
 
     def drain(self, patience: float = 0.0) -> Iterator[Record]:
         """The records that wait in the pipe, or come within so many seconds of the one before.
@@ -214,6 +234,10 @@ class ControlBlock:
         for fd in (self.fd, self.leavers, self.pipe_read, self.pipe_write, self.doorbell):
             if fd >= 0:
                 os.close(fd)
+
+
+def _not_ours() -> OSError:
+    return OSError(errno.EBADF, "a function closed file descriptors that are not its own")
 
 
 class Record(NamedTuple):

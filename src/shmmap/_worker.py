@@ -279,7 +279,8 @@ class Worker:
             else:
                 self._run_map(call, control, port)
         except BaseException as exc:  # before the first chunk: it did not unpickle, say
-            port.error(exc, -1, -1, 0, 0)
+            if control is None or control.is_intact():
+                port.error(exc, -1, -1, 0, 0)
             del exc
         self._relay.flush()
         if _port.forked:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import shmmap
+from shmmap._prepare import HIGH_FD
 from shmmap.testing import (
     ChangeDirectory,
     CloseDescriptors,
@@ -74,6 +75,42 @@ class Test16Surroundings:
             else:
                 assert_same(result, np.arange(N))
         assert_next_map_works(team)
+
+    @pytest.mark.parametrize("schedule", ["dynamic", "static"])
+    def test_descriptors_that_became_others(
+        self, team: Any, tmp_path: Any, schedule: Any
+    ) -> None:
+        """Each of them in turn is a file of the function's own all of a sudden."""
+
+        def high() -> list[int]:
+            return sorted(fd for fd in map(int, os.listdir("/proc/self/fd")) if fd >= HIGH_FD)
+
+        def count(i: Any) -> int:
+            return len(high())
+
+        path = tmp_path / "file"
+        path.write_bytes(bytes(1 << 16))
+        number = shmmap.pmap(count, [0], engine=team)[0]
+        assert number >= 8
+        for k in range(number):
+
+            def func(i: Any, k: int = k) -> Any:
+                if i == 5:
+                    fd = os.open(path, os.O_RDWR)
+                    os.dup2(fd, high()[k])
+                    os.close(fd)
+                return i
+
+            with in_time():
+                try:
+                    result = shmmap.pmap(
+                        func, np.arange(N), engine=team, chunksize=1, schedule=schedule
+                    )
+                except (shmmap.WorkerDied, OSError):
+                    pass
+                else:
+                    assert_same(result, np.arange(N))
+                assert_next_map_works(team)
 
     def test_ignored_signals_do_not_keep_a_worker(self) -> None:
         with shmmap.Team(workers=2) as team:
