@@ -104,12 +104,19 @@ class Block:
         self.epoch = _epoch
         self.kept = False
         """Some worker's function kept a view: never to be used again while that worker may live."""
-        self.ref: weakref.ref[Any] | None = None
+        self.ref: _Ref | None = None
         self.root: weakref.ref[NDArray[np.uint8]] | None = None
         """The flat array all arrays over this block refer to; further ones must be made from it."""
 
     def __lt__(self, other: Block) -> bool:
         return self.address < other.address
+
+
+class _Ref(weakref.ref[Any]):
+    """To what every array over a block refers; what its callback gets, so it knows the block."""
+
+    __slots__ = ("block",)
+    block: Block
 
 
 class Slab:
@@ -153,9 +160,9 @@ _lock = threading.Lock()
 _segments: dict[int, Segment] = {}
 _blocks: list[Block] = []  # in order of address
 _slabs: list[Slab] = []
-# Blocks whose last array has gone. The garbage collector may say so at any moment, in any thread, even
+# Of blocks whose last array has gone. The garbage collector may say so at any moment, in any thread, even
 # inside a section that holds the lock; so it only appends here, and whoever can takes the lock next.
-_released: deque[Block] = deque()
+_released: deque[_Ref] = deque()
 
 
 class _Door:
@@ -173,7 +180,7 @@ class _Door:
 
     def __exit__(self, *exc_info: object) -> None:
         if _released:
-            _reap()
+            reap()
 
 
 _door = _Door()
@@ -257,14 +264,13 @@ def root_array(segment: Segment, offset: int, nbytes: int, slab: Slab | None) ->
         memoryview(segment.map)[offset : offset + nbytes], np.uint8
     )
     block = Block(segment, offset, nbytes, slab)
-
+    # Python loses a Ctrl-C that comes in a weak reference's callback, unless that is none of Python's code.
+    # The only slab stays anyway, so what lies there can wait until somebody is here again.
+    can_wait = slab is not None and _slabs == [slab]
     # numpy wraps the buffer in a memoryview of its own. Every array over the block refers to that one,
     # through whatever chain of bases, so its death is the death of the last of them.
-    def on_release(_: object) -> None:
-        _released.append(block)
-        _reap()
-
-    block.ref = weakref.ref(root.base, on_release)
+    block.ref = _Ref(root.base, _released.append if can_wait else _on_release)
+    block.ref.block = block
     block.root = weakref.ref(root)
     insort(_blocks, block)
     segment.used += 1
@@ -293,7 +299,7 @@ def allocate(nbytes: int) -> NDArray[np.uint8]:
 
 def _allocate(nbytes: int) -> NDArray[np.uint8]:
     if _released:
-        _reap()
+        reap()
     size = max(ALIGN, -(-nbytes // ALIGN) * ALIGN)
     if size >= SMALL_NBYTES:
         # Or a Ctrl-C could leave a segment with nobody: neither new, nor kept for later, nor in use.
@@ -326,7 +332,12 @@ def is_fresh(root: NDArray[np.uint8]) -> bool:
     return block is not None and block.slab is None and not block.segment.touched
 
 
-def _reap() -> None:
+def _on_release(ref: _Ref) -> None:
+    _released.append(ref)
+    reap()
+
+
+def reap() -> None:
     """Take back every block whose last array has gone, unless somebody else is at it."""
     while _released:
         if _lock.locked():
@@ -334,7 +345,7 @@ def _reap() -> None:
         dropped: list[Segment] = []
         with Uninterrupted(), _lock:  # or a block might be taken back by half
             while _released:
-                _take_back(_released.popleft(), dropped)
+                _take_back(_released.popleft().block, dropped)
             is_unwatched = not _is_watched and _spares.next_expiry() is not None
         _tell_dropped(dropped)
         if is_unwatched:
@@ -349,6 +360,7 @@ def _tell_dropped(segments: list[Segment]) -> None:
 
 
 def _take_back(block: Block, dropped: list[Segment]) -> None:
+    block.ref = None  # or the two would refer to each other
     i = bisect_right(_blocks, block) - 1
     while i >= 0 and _blocks[i] is not block:
         i -= 1
@@ -434,7 +446,7 @@ def find_block(address: int) -> Block | None:
         i = _bisect_address(address)
         block = _blocks[i] if i >= 0 else None
     if _released:
-        _reap()
+        reap()
     if block is not None and address < block.address + block.nbytes:
         return block
     return None
@@ -570,6 +582,8 @@ def become_worker() -> None:
 
 def _before_fork() -> None:
     global _epoch
+    if _released:  # what is not taken back by now counts as in use
+        reap()
     _epoch += 1
 
 

@@ -36,6 +36,7 @@ from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 import shmmap
+from shmmap import _segment
 
 __all__ = [
     "BadStr",
@@ -190,6 +191,7 @@ def _new_things(token: str, before: dict[tuple[Any, ...], str]) -> dict[tuple[An
 
 def _things(token: str) -> dict[tuple[Any, ...], str]:
     """Everything that could leak now: what identifies it, and a line that describes it."""
+    _segment.reap()
     things: dict[tuple[Any, ...], str] = {}
     for folder in {"/dev/shm", tempfile.gettempdir()}:
         for name in os.listdir(folder):

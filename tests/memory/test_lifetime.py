@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,22 @@ def test_many_arrays_leave_nothing() -> None:
     cycle(2000)
     assert descriptor_count() <= descriptors + 2
     assert shared_memory_in_use() < used + (64 << 20)
+
+
+def test_no_python_runs_as_a_small_array_goes() -> None:
+    """Or a Ctrl-C that comes just then would be lost: Python ignores exceptions there."""
+    ran = []
+    kept = shmmap.zeros(3)  # so that there is a slab
+    x = shmmap.zeros(3)
+    sys.setprofile(lambda frame, event, arg: ran.append((event, frame.f_code.co_name)))
+    try:
+        del x
+    finally:
+        sys.setprofile(None)
+    assert [name for event, name in ran if event == "call"] == []
+    address = kept.ctypes.data
+    del kept
+    assert shmmap.zeros(3).ctypes.data <= address, "its memory was not used again"
 
 
 def test_many_maps_leave_nothing() -> None:

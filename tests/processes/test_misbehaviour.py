@@ -77,9 +77,7 @@ class Test16Surroundings:
         assert_next_map_works(team)
 
     @pytest.mark.parametrize("schedule", ["dynamic", "static"])
-    def test_descriptors_that_became_others(
-        self, team: Any, tmp_path: Any, schedule: Any
-    ) -> None:
+    def test_descriptors_that_became_others(self, team: Any, tmp_path: Any, schedule: Any) -> None:
         """Each of them in turn is a file of the function's own all of a sudden."""
 
         def high() -> list[int]:
