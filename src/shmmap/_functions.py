@@ -172,11 +172,12 @@ def name_of(func: Any) -> str:
     return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func)
 
 
-def cannot_pickle(func: Any, exc: BaseException) -> TypeError:
-    """The error for a function that does not pickle."""
+def cannot_pickle(func: Any, exc: BaseException, has_engines: bool = True) -> TypeError:
+    """The error for a function that does not pickle; `has_engines`: it could run elsewhere."""
+    instead = ", or use engine='fork' or engine='threads'" if has_engines else ""
     return TypeError(
         f"{name_of(func)} cannot be sent to worker processes: {exc}. Create what does not pickle inside "
-        "the function or in a Team's initializer, or use engine='fork' or engine='threads'"
+        f"the function or in a Team's initializer{instead}"
     )
 
 

@@ -28,6 +28,8 @@ __all__ = [
 CHUNK_NBYTES = 1 << 21
 # A map of few bytes can still be dear per item. More chunks balance better, and each costs some 10 us.
 CHUNKS_MIN = 32
+# A chunk takes a byte of the ledger and a quarter of a microsecond; `pmap_ranges` is asked for any number.
+CHUNKS_MAX = 1 << 20
 # Per-item functions: enough chunks that a worker with dear items does not finish long after the others.
 # Chunks of cheap items cost next to nothing, as those drawn together are joined; more of them take a byte of
 # the ledger each, and for most items of a list a pickle.
@@ -91,7 +93,8 @@ def auto_chunksize(n: int, item_nbytes: int, vectorised: bool) -> int:
     """Items per chunk for ``chunksize="auto"``; see the constants above for what each bounds."""
     item_nbytes = max(1, item_nbytes)
     if vectorised:
-        return max(1, min(CHUNK_NBYTES // item_nbytes, -(-n // CHUNKS_MIN)))
+        size = min(CHUNK_NBYTES // item_nbytes, -(-n // CHUNKS_MIN))
+        return max(1, size, -(-n // CHUNKS_MAX))
     return max(1, min(ITEM_CHUNK_NBYTES // item_nbytes, -(-n // ITEM_CHUNKS)))
 
 

@@ -342,7 +342,7 @@ class Team(Executor):
         try:
             packed = pack((fn, args, kwargs))
         except Exception as exc:
-            future.set_exception(cannot_pickle(fn, exc))
+            future.set_exception(cannot_pickle(fn, exc, has_engines=False))
             return future
         with Uninterrupted(), self._lock:
             self._check_usable()

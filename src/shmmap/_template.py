@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 
 from ._blas import BLAS_VARIABLES
@@ -62,12 +63,13 @@ def blas_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _import(modules: Sequence[str]) -> None:
-    """Import what workers are to share; what fails here fails again, and is told, where it is used."""
+    """Import what workers are to share. A module that fails is only told: it may never be used."""
     for name in modules:
         try:
             importlib.import_module(name)
-        except Exception:
-            pass
+        except Exception as exc:
+            text = f"shmmap: preload={name!r} could not be imported: {type(exc).__name__}: {exc}"
+            print(text, file=sys.stderr, flush=True)
 
 
 def main(

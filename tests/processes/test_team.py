@@ -502,7 +502,7 @@ class TestModulesInWorkers:
 class TestPreload:
     """What the clean process imports before it forks."""
 
-    def test_workers_have_it(self) -> None:
+    def test_workers_have_it(self, capfd: Any) -> None:
         def loaded() -> tuple[bool, bool]:
             return "wave" in sys.modules, "colorsys" in sys.modules
 
@@ -510,6 +510,7 @@ class TestPreload:
             assert team.submit(loaded).result(30) == (False, False)
         with shmmap.Team(workers=1, preload=["wave", "no_such_module", "colorsys"]) as team:
             assert team.submit(loaded).result(30) == (True, True)
+        assert "preload='no_such_module' could not be imported" in capfd.readouterr().err
 
     def test_nonsense_is_refused(self) -> None:
         for wrong in ("wave", [1]):

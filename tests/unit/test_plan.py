@@ -73,6 +73,11 @@ def test_automatic_chunks_of_items_are_bounded_in_bytes() -> None:
     assert auto_chunksize(1_000_000, 1 << 20, vectorised=False) == 8
 
 
+@given(st.integers(1, 1 << 62))
+def test_automatic_chunks_are_never_too_many_to_go_through(n: int) -> None:
+    assert -(-n // auto_chunksize(n, 1, vectorised=True)) <= 1 << 20
+
+
 @pytest.mark.parametrize("vectorised", [False, True])
 def test_more_items_never_make_smaller_automatic_chunks(vectorised: bool) -> None:
     sizes = [auto_chunksize(n, 64, vectorised) for n in range(1, 40_000, 7)]
