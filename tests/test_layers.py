@@ -56,6 +56,7 @@ LAYERS: list[set[str]] = [
     {"_port", "_prepare"},
     # What both sides share: the control block, arrays, collection.
     {"_outcome"},
+    {"_stand_ins"},
     {"_collect"},
     {"_freeze", "_functions", "_kernel", "_relay"},
     {"_kernel._store"},

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _array, _copy
-from ._columns import as_column, check_kind, promote, split_result
+from ._columns import check_cast, check_declared, check_kind, promote
 from ._control import DONE, NOTHING
 from ._job import Form, Job, Piece, form_of
 from ._plan import Plan
@@ -77,21 +77,18 @@ class Collector:
                         f"{len(columns)} arrays"
                     )
                 for dtype, wanted in zip(dtypes, declared, strict=True):
-                    if not np.can_cast(dtype, wanted, "same_kind"):
-                        raise TypeError(
-                            f"the function returned dtype {dtype}, which cannot be cast to the "
-                            f"declared {wanted} (casting is 'same_kind')"
-                        )
+                    check_cast(dtype, wanted, "the declared")
                 dtypes = list(declared)
             self.columns = tuple(
-                self._allocate(item_shape, dtype)
+                self.allocate(item_shape, dtype)
                 for (item_shape, _), dtype in zip(columns, dtypes, strict=True)
             )
             self.kind = kind
         assert self.columns is not None
         return self.kind, self.columns
 
-    def _allocate(self, item_shape: tuple[int, ...], dtype: Any) -> Array:
+    def allocate(self, item_shape: tuple[int, ...], dtype: Any) -> Array:
+        """A fresh column: shared memory, axis first."""
         n, axis = self.job.n, self.job.axis
         if self.job.verb == "items" or axis == 0:
             shape: tuple[int, ...] = (n, *item_shape)
@@ -150,16 +147,7 @@ class Collector:
         assert self.columns is not None
         check_kind(kind, len(columns), self.kind, len(self.columns))
         for column, target in zip(columns, self.columns, strict=True):
-            if column.shape[1:] != target.shape[1:]:
-                raise ValueError(
-                    f"the function returned shape {column.shape[1:]}, but out holds items of "
-                    f"{target.shape[1:]}"
-                )
-            if not np.can_cast(column.dtype, target.dtype, "same_kind"):
-                raise TypeError(
-                    f"the function returned dtype {column.dtype}, which cannot be cast to out's "
-                    f"{target.dtype} (casting is 'same_kind')"
-                )
+            check_declared(column.shape[1:], column.dtype, target)
         for column, target in zip(columns, self.columns, strict=True):
             target[start:stop] = column
         self._placed.add(k)
@@ -224,7 +212,7 @@ class Collector:
             return self._shape_result(self._gathered())
         self.settle()
         if failed and self.columns is not None and (self.job.out is None or self.job.store):
-            self._blank(failed)
+            self.blank(failed)
         if self.job.out is not None:
             return self._shape_result(None)  # which is `out` itself
         return self._shape_result(self._assemble(self.kind, self.columns or ()))
@@ -279,7 +267,7 @@ class Collector:
                 dtypes = {columns[j].dtype for _, columns in self.pieces.values()}
                 dtype = np.result_type(target.dtype, *sorted(dtypes, key=str))
                 if dtype != target.dtype:
-                    new = self._allocate(target.shape[1:], dtype)
+                    new = self.allocate(target.shape[1:], dtype)
                     # Only what is in place: elsewhere there is nothing that could be cast.
                     for start, stop in placed:
                         _copy.copy_into(new[start:stop], target[start:stop])
@@ -292,7 +280,8 @@ class Collector:
                 np.copyto(target[start:stop], column, casting="same_kind")
         self.pieces.clear()
 
-    def _blank(self, failed: Sequence[tuple[int, int]]) -> None:
+    def blank(self, failed: Sequence[tuple[int, int]]) -> None:
+        """Make entries of index ranges NaN, NaT or 0."""
         assert self.columns is not None
         for column in self.columns:
             blank: Any = np.nan if column.dtype.kind in "fc" else np.zeros((), column.dtype)
@@ -300,112 +289,3 @@ class Collector:
                 blank = np.array("NaT", column.dtype)
             for start, stop in failed:
                 column[start:stop] = blank
-
-    def substitute(self, stand_ins: list[tuple[int, int, Any]]) -> None:
-        """Put stand-ins in the place of results there are none of: ``start, stop, value``; before `finish`.
-
-        Like results, they decide about the dtype where none was declared; numbers of Python's as they do
-        beside arrays: 0 among int32 changes nothing, 0.5 does. None stands for a blank entry.
-        """
-        if self.job.gather:
-            for start, stop, value in stand_ins:
-                self._stand_in(start, stop, value)
-            return
-        parts = []
-        for start, stop, value in stand_ins:
-            try:
-                parts.append((start, stop, self._columns_of(value)))
-            except (TypeError, ValueError) as exc:
-                exc.add_note(f"it is what on_error returned for indices [{start}, {stop})")
-                raise
-        if self.columns:
-            self.columns = tuple(
-                self._widened(column, [arrays[j] for _, _, arrays in parts if arrays], parts)
-                for j, column in enumerate(self.columns)
-            )
-        for start, stop, arrays in parts:
-            if not arrays and self.columns:
-                self._blank([(start, stop)])
-            for a, column in zip(arrays, self.columns or (), strict=bool(arrays)):
-                try:
-                    column[start:stop] = self._spread(a, (stop - start, *column.shape[1:]))
-                except ValueError as exc:
-                    exc.add_note(f"it is what on_error returned for indices [{start}, {stop})")
-                    raise
-
-    def _spread(self, a: Array, shape: tuple[int, ...]) -> Array:
-        """A stand-in for each of the indices it stands for; `shape` is that of their part of a column."""
-        axis = self.job.axis if self.job.verb != "items" else 0
-        if not axis:
-            return np.broadcast_to(a, shape)
-        length, *others = shape
-        others.insert(axis, length)
-        return np.moveaxis(np.broadcast_to(a, others), axis, 0)
-
-    def _stand_in(self, start: int, stop: int, value: Any) -> None:
-        size = self.plan.chunksize
-        for k in range(start // size, -(-stop // size)):
-            first, last = self.plan.limits(k)
-            if self.job.verb != "items":
-                self.pieces[k] = value
-                continue
-            items = self.pieces.setdefault(k, [None] * (last - first))
-            for i in range(max(start, first), min(stop, last)):
-                items[i - first] = value
-
-    def _columns_of(self, value: Any) -> list[Array]:
-        """A stand-in as arrays, one for each column; none for a blank."""
-        kind, cells = split_result(value)
-        if kind is None:
-            return []
-        if self.returns_nothing:
-            check_kind(kind, len(cells), None, 0)
-        arrays = [as_column(cell) for cell in cells]
-        if self.columns is None:  # nothing but stand-ins so far: they tell the form
-            self.propose(Form(kind, tuple((a.shape, a.dtype) for a in arrays)))
-        columns = self.columns or ()
-        if kind == "array" and len(columns) > 1:
-            cells, arrays = cells * len(columns), arrays * len(columns)  # one for all
-        elif not (isinstance(kind, type) and isinstance(self.kind, type)):
-            check_kind(kind, len(arrays), self.kind, len(columns))
-        if len(arrays) != len(columns):
-            check_kind(kind, len(arrays), kind, len(columns))
-        if self.job.dtypes is None and self.job.out is None:
-            return [
-                _as_weak(a, cell, column)
-                for a, cell, column in zip(arrays, cells, columns, strict=True)
-            ]
-        for a, column in zip(arrays, columns, strict=True):
-            if not np.can_cast(a.dtype, column.dtype, "same_kind"):
-                raise TypeError(
-                    f"dtype {a.dtype} cannot be cast to the declared {column.dtype} (casting is "
-                    "'same_kind')"
-                )
-        return arrays
-
-    def _widened(self, column: Array, arrays: list[Array], parts: list[Any]) -> Array:
-        """A column that holds the values of these arrays as well; the parts are going to be filled."""
-        if self.job.dtypes is not None or self.job.out is not None:
-            return column
-        dtype = column.dtype
-        for a in arrays:
-            dtype = promote(a.dtype, dtype)
-        if dtype == column.dtype:
-            return column
-        wider = self._allocate(column.shape[1:], dtype)
-        at = 0  # elsewhere there is nothing that could be cast
-        for start, stop in (*((start, stop) for start, stop, _ in parts), (len(column), 0)):
-            if at < start:
-                _copy.copy_into(wider[at:start], column[at:start])
-            at = stop
-        return wider
-
-
-def _as_weak(a: Array, value: Any, column: Array) -> Array:
-    """A stand-in that is a number of Python's, of no more dtype than NumPy gives such beside arrays."""
-    if type(value) not in (int, float, complex) or column.dtype.kind not in "biufc":
-        return a
-    try:
-        return np.asarray(value, np.result_type(column.dtype, value))
-    except OverflowError:
-        return a

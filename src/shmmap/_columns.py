@@ -19,6 +19,7 @@ from ._masked import is_masked
 __all__ = [
     "NUMBERS",
     "as_column",
+    "check_cast",
     "check_declared",
     "check_kind",
     "check_shape",
@@ -104,15 +105,20 @@ def check_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
         )
 
 
-def check_declared(a: Array, target: Array) -> None:
+def check_declared(shape: tuple[int, ...], dtype: Any, target: Array) -> None:
     """Refuse results that an output which the user gave or declared does not take."""
-    shape = target.shape[1:]
-    if a.shape != shape:
-        raise ValueError(f"the function returned shape {a.shape}, but out holds items of {shape}")
-    if not np.can_cast(a.dtype, target.dtype, "same_kind"):
+    expected = target.shape[1:]
+    if shape != expected:
+        raise ValueError(f"the function returned shape {shape}, but out holds items of {expected}")
+    check_cast(dtype, target.dtype, "out's")
+
+
+def check_cast(dtype: Any, target: Any, whose: str) -> None:
+    """Refuse results of a dtype from which no value is cast to another."""
+    if not np.can_cast(dtype, target, "same_kind"):
         raise TypeError(
-            f"the function returned dtype {a.dtype}, which cannot be cast to out's "
-            f"{target.dtype} (casting is 'same_kind')"
+            f"the function returned dtype {dtype}, which cannot be cast to {whose} {target} (casting is "
+            "'same_kind')"
         )
 
 

@@ -25,6 +25,7 @@ from ._functions import name_of
 from ._job import Job
 from ._messages import Report, describe_exception, restore_exception
 from ._plan import Plan, merge_ranges
+from ._stand_ins import StandIn, substitute
 
 __all__ = ["LOST_MAX", "Failure", "Outcome", "Verdict"]
 
@@ -285,13 +286,13 @@ class Outcome:
         lost = [chunk for chunk in undone if self._plan.limits(chunk)[0] not in self._failures]
         self._add_losses(lost, failures)
         first = self._first
-        values = [
-            (each, on_error(each.exception, first + each.start, first + each.stop))
-            for each in failures
+        stand_ins = [
+            StandIn(start, stop, on_error(exc, first + start, first + stop))
+            for start, stop, exc in failures
         ]
         if not self._job.gather:
             self._collector.settle()
-        self._collector.substitute([(each.start, each.stop, value) for each, value in values])
+        substitute(self._collector, stand_ins)
         return self._collector.finish()
 
     def _add_losses(self, lost: list[int], failures: list[Failure]) -> None:

@@ -269,7 +269,7 @@ class FillKernel(Kernel):
                 if a.dtype == target.dtype and self._pour(j, a, at):
                     continue
             elif target is not None and self._declared:
-                check_declared(a, target)
+                check_declared(a.shape, a.dtype, target)
                 targets.append(target[start:stop])
             else:
                 targets.append(np.empty((stop - start, *a.shape), np.result_type(a.dtype)))
@@ -322,7 +322,7 @@ class FillKernel(Kernel):
         check_shape(a.shape, target.shape[1:])
         if not fits(a.dtype, target.dtype):
             if self._declared:
-                check_declared(a, target)
+                check_declared(a.shape, a.dtype, target)
             else:
                 # Never into a narrower output: the whole column goes on in a wider one of its own.
                 wider = np.empty(target.shape, promote(a.dtype, target.dtype))
@@ -396,7 +396,7 @@ class FillKernel(Kernel):
             check_kind(kind, len(columns), self._kind, len(out))
         for column, target in zip(columns, out, strict=True):
             if self._declared:
-                check_declared(column[0], target)
+                check_declared(column.shape[1:], column.dtype, target)
             else:
                 check_shape(column.shape[1:], target.shape[1:])
                 if not fits(column.dtype, target.dtype):

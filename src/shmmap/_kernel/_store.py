@@ -42,7 +42,7 @@ class StoreKernel(FillKernel):
     ) -> None:
         check_kind(kind, len(columns), self._kind, len(self._targets))
         for column, target in zip(columns, self._targets, strict=True):
-            check_declared(column[0], target)
+            check_declared(column.shape[1:], column.dtype, target)
         if self.job.store == "hand":
             self.port.wait_taken(HAND_NBYTES)
             self.port.results([(k, last, (kind, columns))])
