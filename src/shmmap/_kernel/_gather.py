@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,35 @@ _MISSING: Any = object()
 # Containers in containers that are looked into.
 _DEPTH = 3
 
-# References to an array that nobody else has, where `_copied` counts them: of a variable, of `_settle`, of
-# `_copied` itself, and of the call that counts.
-_OF_VARIABLE, _OF_NOBODY, _OF_CONTAINER = 4, 3, 5
+
+class _Counts(NamedTuple):
+    """References to an array that nobody else has, where `_copied` counts them."""
+
+    of_variable: int
+    """The result is in a variable of whoever calls `_settle`."""
+    of_nobody: int
+    """It comes right from the function."""
+    of_container: int
+    """It is in a tuple, list or dict."""
+    of_base: int
+    """Of the array that it is a view of."""
 
 
-def _settle(result: Any, alone: int = _OF_VARIABLE, depth: int = 0) -> tuple[Any, bool]:
+def _known_counts() -> _Counts:
+    """As the interpreter counts; 0 where that is not known, so that everything is copied."""
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    if sys.implementation.name != "cpython" or not has_gil or sys.version_info >= (3, 16):
+        return _Counts(0, 0, 0, 0)
+    if sys.version_info >= (3, 14):  # what is only borrowed does not count
+        return _Counts(1, 1, 2, 2)
+    # A variable, `_settle`, `_copied`, and the call that counts.
+    return _Counts(4, 3, 5, 3)
+
+
+_COUNTS = _known_counts()
+
+
+def _settle(result: Any, alone: int = _COUNTS.of_variable, depth: int = 0) -> tuple[Any, bool]:
     """A result as it is now, and whether it will stay so.
 
     Arrays that somebody else has as well are copied, also those in tuples, lists and dicts. What other
@@ -55,7 +78,7 @@ def _settle(result: Any, alone: int = _OF_VARIABLE, depth: int = 0) -> tuple[Any
     if not is_settled:
         del values  # or they would count as somebody else's
         parts = [
-            _settle(each, _OF_CONTAINER, depth + 1)
+            _settle(each, _COUNTS.of_container, depth + 1)
             for each in (result.values() if kind is dict else result)
         ]
         values, is_settled = [part for part, _ in parts], all(each for _, each in parts)
@@ -71,7 +94,7 @@ def _settle(result: Any, alone: int = _OF_VARIABLE, depth: int = 0) -> tuple[Any
 def _copied(a: NDArray[Any], alone: int) -> NDArray[Any]:
     base = a.base
     if sys.getrefcount(a) <= alone:
-        if base is None or (type(base) is np.ndarray and sys.getrefcount(base) <= 3):
+        if base is None or (type(base) is np.ndarray and sys.getrefcount(base) <= _COUNTS.of_base):
             return a
     # What lies in shared memory, a view of the chunk for one, is no buffer.
     return a if handle_of(a) is not None else a.copy()
@@ -112,7 +135,7 @@ class GatherKernel(Kernel):
                 else:
                     results = [_settle(first)[0]]
                     del first  # or it would count as somebody else's
-                    results += [_settle(func(item), _OF_NOBODY)[0] for item in items]
+                    results += [_settle(func(item), _COUNTS.of_nobody)[0] for item in items]
             except BaseException as exc:
                 self.note_failure(items, exc)
                 raise
