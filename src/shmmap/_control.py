@@ -136,7 +136,7 @@ class ControlBlock:
                 self.fd = _nameless.open_scratch(nbytes)
                 self.leavers = _nameless.open_scratch(1)
                 """Its offset is the number of workers that have left."""
-                self.pipe_read, self.pipe_write = os.pipe2(os.O_CLOEXEC)
+                self.pipe_read, self.pipe_write = os.pipe()
                 self.doorbell = self._make_doorbell()
                 """A write end of its own description, non-blocking, for the caller's own use."""
             else:
@@ -203,7 +203,8 @@ class ControlBlock:
         if at < self.words[STOP_AT]:
             self.words[STOP_AT] = at
         drawn = os.lseek(self.fd, 0, os.SEEK_CUR)
-        os.lseek(self.fd, max(_ORIGIN + chunks, drawn), os.SEEK_SET)
+        if drawn >= _ORIGIN:  # else it is not ours any more
+            os.lseek(self.fd, max(_ORIGIN + chunks, drawn), os.SEEK_SET)
 
     def drain(self, patience: float = 0.0) -> Iterator[Record]:
         """The records that wait in the pipe, or come within so many seconds of the one before.

@@ -98,9 +98,10 @@ class Crew:
         slots = ClaimSlots()
         pipes: list[int] = []
         try:
-            pipes += os.pipe2(os.O_CLOEXEC)
-            pipes += os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            os.set_blocking(pipes[0], False)
+            pipes += os.pipe()
+            pipes += os.pipe()
+            for fd in (pipes[0], *pipes[2:]):
+                os.set_blocking(fd, False)
         except BaseException:
             slots.close()
             for fd in pipes:

@@ -81,8 +81,8 @@ class MapFuture(Future[Any]):
     def _settle(self, set_outcome: Callable[[Any], None], outcome: Any) -> None:
         try:
             set_outcome(outcome)
-        except InvalidStateError:
-            pass  # cancelled at the last moment
+        except InvalidStateError:  # cancelled at the last moment
+            self.set_running_or_notify_cancel()
 
     def cancel(self) -> bool:
         """Stop the map, also while it runs.

@@ -311,7 +311,7 @@ class Member:
 
 
 def _pipe(made: ExitStack) -> tuple[int, int]:
-    ends = os.pipe2(os.O_CLOEXEC)
+    ends = os.pipe()
     for fd in ends:
         made.callback(os.close, fd)
     return ends

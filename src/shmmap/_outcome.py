@@ -121,24 +121,36 @@ class Outcome:
             return
         where = self.describe(report.position, report.start, report.stop)
         exc = restore_exception(report, self._name, where)
-        self._note(chunk, report.position, exc)
+        self._note(chunk, report.start, report.stop, exc)
 
     def note_exception(
         self, chunk: int, exc: BaseException, index: int, start: int, stop: int, who: str
     ) -> None:
-        """A function run in this process raised, or one in a worker took too long."""
+        """A function run in this process raised, or its result does not fit."""
         if not isinstance(exc, Exception):
             name, text = describe_exception(exc)
             exc = RemoteError(f"{name}: {text}").with_traceback(exc.__traceback__)
         exc.add_note(f"raised by {self._name} {self.describe(index, start, stop)}, in {who}")
-        self._note(chunk, index, exc)
+        self._note(chunk, start, stop, exc)
 
-    def _note(self, chunk: int, index: int, exc: Exception) -> None:
-        start, stop = self._plan.limits(chunk)
-        if self._job.keep_going and index >= 0 and self._job.verb == "items":
-            start, stop = index, index + 1  # the rest of the chunk is done all the same
+    def _note(self, chunk: int, start: int, stop: int, exc: Exception) -> None:
+        """`start` and `stop` tell an item, if the rest of the chunk is done all the same; else the chunk."""
+        if not self._job.keep_going:
+            start, stop = self._plan.limits(chunk)
         with self._door:
+            self._forgive(start, stop)
             self._failures[start] = Failure(start, stop, exc)
+
+    def _forgive(self, start: int, stop: int) -> None:
+        """Forget the failures in a range."""
+        for each in [each for each in self._failures if start <= each < stop]:
+            del self._failures[each]
+
+    def _has_failed(self, chunk: int) -> bool:
+        """Whether a chunk has failed as a whole, so that nothing else is to be told of it."""
+        start, stop = self._plan.limits(chunk)
+        failure = self._failures.get(start)
+        return failure is not None and failure.stop == stop
 
     def note_stuck(
         self, chunk: int, index: int, exc: Exception, who: str, undone: list[int]
@@ -149,6 +161,7 @@ class Outcome:
         with self._door:
             self._losses[chunk] = self._losses.get(chunk, 0) + 1
             self._begun[chunk] = self._begun.get(chunk, 0) + 1
+            self._forgive(start, stop)
             self._failures[start] = Failure(start, stop, exc)
             return self._judge([chunk], undone)
 
@@ -194,8 +207,7 @@ class Outcome:
 
     def _again(self, chunk: int) -> bool:
         losses = self._losses.get(chunk, 0)
-        start, _ = self._plan.limits(chunk)
-        if start in self._failures:  # stuck, or failed as a whole
+        if self._has_failed(chunk):  # or was stuck
             return 0 < losses <= self._job.retries
         allowed = max(self._job.retries, LOST_MAX) if self.is_safe() else self._job.retries
         return losses <= allowed
@@ -214,10 +226,8 @@ class Outcome:
     def _select(self, undone: list[int]) -> list[int]:
         """Those of the chunks that are to be run (again), whose failures are forgiven."""
         again = [chunk for chunk in undone if self._again(chunk)]
-        for chunk in again:
-            start, stop = self._plan.limits(chunk)
-            for index in range(start, stop) if self._failures else ():
-                self._failures.pop(index, None)
+        for chunk in again if self._failures else ():
+            self._forgive(*self._plan.limits(chunk))
         return again
 
     def attempts(self, chunks: Iterable[int]) -> dict[int, int]:
@@ -257,7 +267,7 @@ class Outcome:
             failures.clear()
 
     def _make_error(self, undone: list[int], failures: list[Failure]) -> Exception:
-        lost = [chunk for chunk in undone if self._plan.limits(chunk)[0] not in self._failures]
+        lost = self._lost(undone)
         if not self._job.keep_going:
             ranges = self._plan.ranges(undone)
             if failures:
@@ -283,7 +293,7 @@ class Outcome:
         on_error: Callable[[Exception, int, int], Any],
     ) -> Any:
         """The result, with what `on_error` returns in the place of what failed."""
-        lost = [chunk for chunk in undone if self._plan.limits(chunk)[0] not in self._failures]
+        lost = self._lost(undone)
         self._add_losses(lost, failures)
         first = self._first
         stand_ins = [
@@ -295,7 +305,14 @@ class Outcome:
         substitute(self._collector, stand_ins)
         return self._collector.finish()
 
+    def _lost(self, undone: list[int]) -> list[int]:
+        """Chunks that nobody has said to have failed."""
+        return [chunk for chunk in undone if not self._has_failed(chunk)]
+
     def _add_losses(self, lost: list[int], failures: list[Failure]) -> None:
+        """Add the losses to the failures, in the place of those of single items there."""
+        gone = set(lost)
+        failures[:] = [each for each in failures if each.start // self._plan.chunksize not in gone]
         for start, stop in self._plan.ranges(lost):
             failures.append(Failure(start, stop, self._make_death(lost, None)))
         failures.sort(key=lambda failure: failure.start)

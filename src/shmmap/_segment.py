@@ -265,7 +265,7 @@ def root_array(segment: Segment, offset: int, nbytes: int, slab: Slab | None) ->
     )
     block = Block(segment, offset, nbytes, slab)
     # Python loses a Ctrl-C that comes in a weak reference's callback, unless that is none of Python's code.
-    # The only slab stays anyway, so what lies there can wait until somebody is here again.
+    # The only slab stays anyway: while it is, what lies there can wait until somebody is here again.
     can_wait = slab is not None and _slabs == [slab]
     # numpy wraps the buffer in a memoryview of its own. Every array over the block refers to that one,
     # through whatever chain of bases, so its death is the death of the last of them.
@@ -316,6 +316,7 @@ def _allocate(nbytes: int) -> NDArray[np.uint8]:
                     break
             else:
                 with Uninterrupted():
+                    _take_back_at_once()
                     segment = _create(SLAB_NBYTES)
                     _segments[segment.id] = segment
                     slab = Slab(segment)
@@ -330,6 +331,15 @@ def is_fresh(root: NDArray[np.uint8]) -> bool:
     """Whether the bytes under a root just allocated are known to be zero."""
     block = find_block(root.__array_interface__["data"][0])
     return block is not None and block.slab is None and not block.segment.touched
+
+
+def _take_back_at_once() -> None:
+    """Have no block wait any more: there is more than one slab, or none that stays."""
+    for block in _blocks:
+        target = None if block.ref is None else block.ref()
+        if target is not None:  # else it is on its way already
+            block.ref = _Ref(target, _on_release)
+            block.ref.block = block
 
 
 def _on_release(ref: _Ref) -> None:
@@ -591,6 +601,7 @@ def _after_fork_in_child() -> None:
     """Arrays stay valid in a child; the slabs remain the parent's, which goes on filling them."""
     global _lock, _next_id
     _lock = threading.Lock()
+    _take_back_at_once()
     _slabs.clear()
     _spares.clear()
     _drop_listeners.clear()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -199,7 +199,7 @@ class Submissions:
 
 def _chain(retry: Future[Any], future: Future[Any]) -> None:
     def done(retry: Future[Any]) -> None:
-        error = retry.exception()
+        error = CancelledError() if retry.cancelled() else retry.exception()
         if error is not None:
             future.set_exception(error)
         else:

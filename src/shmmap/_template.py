@@ -15,8 +15,8 @@ import select
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from ._blas import BLAS_VARIABLES
 
@@ -68,8 +68,9 @@ def _import(modules: Sequence[str]) -> None:
         try:
             importlib.import_module(name)
         except Exception as exc:
-            text = f"shmmap: preload={name!r} could not be imported: {type(exc).__name__}: {exc}"
-            print(text, file=sys.stderr, flush=True)
+            text = f"shmmap: preload={name!r} could not be imported: {type(exc).__name__}: {exc}\n"
+            with suppress(OSError):  # nobody may be there to read it
+                os.write(2, text.encode(errors="backslashreplace"))
 
 
 def main(

@@ -279,8 +279,9 @@ class Worker:
             else:
                 self._run_map(call, control, port)
         except BaseException as exc:  # before the first chunk: it did not unpickle, say
-            if control is None or control.is_intact():
-                port.error(exc, -1, -1, 0, 0)
+            if control is not None and not control.is_intact():
+                os._exit(EXIT_DESCRIPTORS)  # at once: the claim tells what it was at
+            port.error(exc, -1, -1, 0, 0)
             del exc
         self._relay.flush()
         if _port.forked:

@@ -129,3 +129,17 @@ class StandInSuite:
                 pmap(fails_at_7, np.arange(20), chunksize=1, out=out, on_error="continue")
             assert_same(out, np.array([*range(7), 5.0, *range(8, 20)]))
             assert caught.value.result is out
+
+    @pytest.mark.parametrize("other", [None, (1, 2), np.zeros(3), 1j], ids=repr)
+    @pytest.mark.parametrize("at", [5, 7])
+    def test_result_that_does_not_fit_costs_its_chunk(self, pmap: Any, other: Any, at: int) -> None:
+        """What was not stored is named as failed, and the map comes to an end."""
+
+        def misfit(i: Any) -> Any:
+            return other if i == at else float(i)
+
+        out = shmmap.full(10, -1.0)
+        with pytest.raises(shmmap.MapError) as caught:
+            pmap(misfit, np.arange(10), out=out, chunksize=5, on_error="continue")
+        assert caught.value.failed == ((5, 10),)
+        assert_same(out[:5], np.arange(5.0))

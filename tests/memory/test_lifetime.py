@@ -139,6 +139,16 @@ def test_no_python_runs_as_a_small_array_goes() -> None:
     assert shmmap.zeros(3).ctypes.data <= address, "its memory was not used again"
 
 
+def test_small_arrays_of_more_than_one_slab_are_given_back_at_once() -> None:
+    """Also those that were made while there was one slab."""
+    shmmap.zeros(1)
+    before = shared_memory_in_use()
+    arrays = [shmmap.zeros(100_000) for _ in range(10)]
+    while arrays:
+        arrays.pop()
+    assert shared_memory_in_use() <= before
+
+
 def test_many_maps_leave_nothing() -> None:
     a = shmmap.zeros(1000)
 

@@ -273,7 +273,7 @@ class _ProcessWork(Run):
                 deadline = time.monotonic() + GRACE_S
             if deadline is not None and time.monotonic() > deadline:
                 self._is_reusable = False
-                return
+                break
         if not is_over:
             self._is_reusable = False  # somebody may be about to count as the last one
         if not self._is_reusable:  # and may have in this round for the one before
@@ -325,7 +325,8 @@ class _ProcessWork(Run):
                 collector.propose(form)
             except (TypeError, ValueError) as exc:
                 assert self.control is not None
-                self._task.outcome.note_exception(0, exc, 0, 0, 1, "the calling process")
+                limits = self._task.plan.limits(0)
+                self._task.outcome.note_exception(0, exc, 0, *limits, "the calling process")
                 self.control.stop(self._task.plan.chunks, -1)
                 return
         waiting = [rank for rank in remaining if not team.crew.has_left(rank, self.seq)]
@@ -375,9 +376,9 @@ class _ProcessWork(Run):
         # it. If it is told all the same, so is the output.
         self._let_hand_over()
         left_to_successor = undone if death.replaced else []
-        if death.rank in self._timed_out:
-            index = self._timed_out.pop(death.rank)
-            chunk = index // task.plan.chunksize
+        index = self._timed_out.pop(death.rank, -1)
+        chunk = index // task.plan.chunksize
+        if index >= 0 and not control.ledger[chunk] & 1:  # else it ended just before it was killed
             seconds = task.job.timeout
             error = TimeoutError(f"one call of {name_of(task.func)} took longer than {seconds} s")
             shown = index if task.job.verb == "items" else -1
