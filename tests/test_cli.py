@@ -59,6 +59,9 @@ def dies_at_7(row):
         os.kill(os.getpid(), signal.SIGKILL)
     return row.sum()
 
+def dies_at_once(row):
+    os._exit(3)
+
 def one_sum(chunk):
     return chunk.sum()
 
@@ -411,6 +414,11 @@ class TestRefusals:
         assert code == 1
         assert "WorkerDied" in line and "[7, 8)" in line and "SIGKILL" in line
         assert not (folder.path / "out.npy").exists()
+
+    def test_killed_worker_on_the_first_item(self, folder):
+        code, line = folder.refuse("map", "work:dies_at_once", "in.npy", "out.npy")
+        assert code == 1
+        assert "WorkerDied" in line and "[0, 1)" in line and "status 3" in line
 
     def test_traceback_on_request(self, folder):
         np.save(folder.path / "in.npy", np.arange(80.0).reshape(20, 4) // 4)

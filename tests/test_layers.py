@@ -76,6 +76,7 @@ LAYERS: list[set[str]] = [
         "_columns",
         "_current",
         "_errors",
+        "_forks",
         "_interrupts",
         "_memory",
         "_plan",

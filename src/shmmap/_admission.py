@@ -88,11 +88,20 @@ class Admission:
         elif self.waiting:
             self.waiting = deque(item for item in self.waiting if item[0] is not run)
         while self.waiting and len(self._open) < OPEN_MAX:
-            self.open(*self.waiting.popleft())
+            self._admit(*self.waiting.popleft())
         if self.lingering:
             self.let_go()
         while self._free and self._crew.slots is None:  # it failed, and went home before its maps
             self._free.pop().close()
+
+    def _admit(self, run: Run, chunks: int) -> None:
+        """Open a run that has waited; what that fails by is its own caller's to hear, not of who was here."""
+        try:
+            self.open(run, chunks)
+        except Exception as exc:
+            run.refusal = exc
+            if run.admitted is not None:
+                run.admitted.set()
 
     def let_go(self) -> bool:
         """Release what abandoned maps refer to, once the last worker has left them; whether any was."""
@@ -137,13 +146,13 @@ class Admission:
 
     def clear(self) -> None:
         """All workers have ended: nobody comes to what is free or lingers."""
-        for control in self._free:
-            control.close()
-        self._free.clear()
-        for run, control, _ in self.lingering:
+        # From the tables first: a child forked meanwhile closes what it finds there.
+        while self._free:
+            self._free.pop().close()
+        while self.lingering:
+            run, control, _ = self.lingering.pop()
             run.keep.clear()
             control.close()
-        self.lingering.clear()
 
     def close_in_child(self) -> None:
         """In a forked child: let go of all descriptors."""

@@ -87,8 +87,8 @@ def make_parser() -> argparse.ArgumentParser:
         "map",
         help="apply a function to every item, or chunk, of a .npy file",
         description="Apply FUNC to every item (or chunk) of IN along an axis, and write OUT.",
-        epilog="FUNC is called once more on the first item, in this process, to learn the shape "
-        "and dtype of OUT. OUT appears under its name only when it is complete.",
+        epilog="FUNC is called once more on the first item, to learn the shape and dtype of OUT. "
+        "OUT appears under its name only when it is complete.",
     )
     command.add_argument(
         "func",
@@ -181,7 +181,7 @@ def run_map(args: argparse.Namespace) -> None:
         dtype = None if args.dtype is None else parse_dtype(args.dtype)
         verb = shmmap.pmap if args.by == "item" else shmmap.pmap_chunks
 
-        shape, found = probe(verb, func, source, axis, dtype, args.chunksize)
+        shape, found = probe(verb, func, source, axis, dtype, args.chunksize, args.engine)
         if dtype is None:
             func = Lossless(func, found)
         out = output.allocate(shape, found)
@@ -283,8 +283,12 @@ def probe(
     axis: int,
     dtype: np.dtype[Any] | None,
     chunksize: int | str,
+    engine: str,
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Learn shape and dtype of OUT: map the first piece of IN, by the same verb, serially, here."""
+    """Learn shape and dtype of OUT: map the first piece of IN, by the same verb, in the same place.
+
+    In a worker if there are any: a function that ends its process is then an error as others are.
+    """
     length = source.shape[axis]
     piece = 1
     if verb is shmmap.pmap_chunks:
@@ -293,7 +297,7 @@ def probe(
         if isinstance(chunksize, int):
             piece = chunksize
     first = source[(slice(None),) * axis + (slice(0, max(0, piece)),)]
-    result = verb(func, first, axis=axis, dtype=dtype, chunksize=piece, engine="serial")
+    result = verb(func, first, axis=axis, dtype=dtype, chunksize=piece, engine=engine, workers=1)
     if not isinstance(result, np.ndarray):
         what = f"a tuple of {len(result)}" if isinstance(result, tuple) else "None"
         raise Refused(f"FUNC returns {what}, but OUT holds one array: let it return one")

@@ -145,7 +145,7 @@ class Collector:
         """Put a chunk's columns into an output that was known from the start."""
         start, stop = self.plan.limits(k)
         assert self.columns is not None
-        check_kind(kind, len(columns), self.kind, len(self.columns))
+        check_kind(kind, len(columns), self.kind, len(self.columns), declared=True)
         for column, target in zip(columns, self.columns, strict=True):
             check_declared(column.shape[1:], column.dtype, target)
         for column, target in zip(columns, self.columns, strict=True):

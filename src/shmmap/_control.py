@@ -99,6 +99,11 @@ def count_done(marks: bytes | bytearray) -> int:
     return marks.count(DONE) + marks.count(HANDED) + marks.count(NOTHING)
 
 
+def is_left(mark: int) -> bool:
+    """Whether a chunk has neither been done nor failed, according to its mark in a ledger."""
+    return mark == PENDING or mark == LOST
+
+
 class ClaimSlots:
     """The claim slots of a team; a view on `words` is what its users index."""
 

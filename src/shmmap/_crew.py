@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
-from . import _segment
+from . import _forks, _segment
 from ._control import LEFT, RUNNING, SINCE, SLOT_WORDS, ClaimSlots, has_data
 from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from ._member import Member
@@ -147,17 +147,19 @@ class Crew:
     def _spawn(self, rank: int) -> None:
         assert self.slots is not None
         if self._launcher is None:
-            self._launcher = (
-                ForkLauncher()
-                if self.start == "fork"
-                else TemplateLauncher(self._blas_threads, self._preload)
-            )
+            with _forks.lock:
+                self._launcher = (
+                    ForkLauncher()
+                    if self.start == "fork"
+                    else TemplateLauncher(self._blas_threads, self._preload)
+                )
         slot = self.slots.slot(rank)
         for word in range(SLOT_WORDS):
             slot[word] = 0
         # In the table before it is forked: the child closes what it finds there, or it would hold its own
         # lifeline.
-        member = self.members[rank] = Member(rank)
+        with _forks.lock:
+            member = self.members[rank] = Member(rank)
         try:
             self._start_member(member)
         except BaseException:
@@ -454,9 +456,7 @@ class Crew:
     def cut_lifelines(self) -> None:
         """End all workers at once, whatever they do."""
         for member in self.members.values():
-            if member.lifeline >= 0:
-                os.close(member.lifeline)
-                member.lifeline = -1
+            member.cut_lifeline()
 
     def dismiss(self) -> None:
         """Let all workers end, and the launcher; others may be started again."""
@@ -481,11 +481,13 @@ class Crew:
         """Give back what `open` acquired."""
         if self.slots is not None:
             _segment.off_drop(self._listener)
-            self.slots.close()
-            self.slots = None
-            for fd in (*self._submit_pipe, *self._attendant_pipe):
-                os.close(fd)
-            self._submit_pipe = self._attendant_pipe = (-1, -1)
+            with _forks.lock:
+                slots, self.slots = self.slots, None
+                fds = (*self._submit_pipe, *self._attendant_pipe)
+                self._submit_pipe = self._attendant_pipe = (-1, -1)
+                slots.close()
+                for fd in fds:
+                    os.close(fd)
         self._dropped.clear()
 
     def close_in_child(self) -> None:

@@ -43,8 +43,8 @@ class SharedMemoryError(MemoryError):
     available : int
         Bytes that could have been had.
     where : str
-        What sets the limit: ``"/dev/shm"``, ``"the memory cgroup"``, ``"physical memory"`` or
-        ``"memory_limit"``.
+        What sets the limit: ``"/dev/shm"``, ``"the memory cgroup"``, ``"physical memory"``,
+        ``"memory_limit"``, ``"this process's address space"`` or ``"this process's mappings"``.
     """
 
     def __init__(self, wanted: int, available: int, where: str, way_out: str) -> None:

@@ -7,6 +7,7 @@ its pid with a pidfd (-1 where the platform has none), and, when it has ended, i
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import struct
@@ -14,6 +15,7 @@ import sys
 import warnings
 from typing import Any, NamedTuple, Protocol
 
+from . import _forks
 from ._control import has_data
 from ._prepare import Descriptors
 from ._template import FORKED, REPLY, blas_variables, single_threaded
@@ -156,7 +158,7 @@ class TemplateLauncher:
             return None
 
     def close(self) -> None:
-        if self._sock.fileno() >= 0:
+        with _forks.lock:
             self._sock.close()
         self._reap()
 
@@ -193,6 +195,19 @@ def _interpreter_flags() -> list[str]:
     return out
 
 
+_FROM_HERE = re.compile(rf"{re.escape(__name__)}\Z")
+
+
+def _expect_warning() -> None:
+    """Ignore that "use of fork() may lead to deadlocks", which Python says since 3.12: it was asked for.
+
+    Not by `warnings.catch_warnings`, which undoes what other threads do to the filters meanwhile.
+    """
+    ours: Any = ("ignore", None, DeprecationWarning, _FROM_HERE, 0)
+    if list(warnings.filters[:1]) != [ours]:
+        warnings.filterwarnings("ignore", "", DeprecationWarning, _FROM_HERE.pattern)
+
+
 class ForkLauncher:
     """Forks workers from this very process."""
 
@@ -206,10 +221,8 @@ class ForkLauncher:
     def spawn(self, rank: int, fds: Descriptors) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            with warnings.catch_warnings():
-                # Since 3.12: "multi-threaded, use of fork() may lead to deadlocks". It was asked for.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                pid = os.fork()
+            _expect_warning()
+            pid = os.fork()
             if pid == 0:
                 run_worker(fds, clean=False)
         finally:

@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import ExitStack
 from typing import Any
 
-from . import _segment
+from . import _forks, _segment
 from ._control import ControlBlock
 from ._interrupts import Uninterrupted
 from ._messages import (
@@ -285,29 +285,34 @@ class Member:
 
     def hang_up(self) -> None:
         """Have it end once it is parked."""
-        if self._wake >= 0:
-            os.close(self._wake)
-            self._wake = -1
+        with _forks.lock:
+            fd, self._wake = self._wake, -1
+            if fd >= 0:
+                os.close(fd)
+
+    def cut_lifeline(self) -> None:
+        """Have the kernel kill it, whatever it does."""
+        with _forks.lock:
+            fd, self.lifeline = self.lifeline, -1
+            if fd >= 0:
+                os.close(fd)
 
     def close(self) -> None:
         """Let go of everything; a worker still alive ends."""
-        self.line.close()
-        self.hang_up()
-        if self.lifeline >= 0:
-            os.close(self.lifeline)  # the kernel kills it, whatever it does
-            self.lifeline = -1
-        self.aside.close()
-        self.relay.close()
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
-        for _, fds in self._backlog:
-            for fd in fds or ():
+        with _forks.lock:
+            self.line.close()
+            self.hang_up()
+            self.cut_lifeline()
+            self.aside.close()
+            self.relay.close()
+            fds, self._theirs = [*self._theirs], ()
+            if self.pidfd >= 0:
+                fds.append(self.pidfd)
+                self.pidfd = -1
+            while self._backlog:
+                fds += self._backlog.popleft()[1] or ()
+            for fd in fds:
                 os.close(fd)
-        self._backlog.clear()
-        for fd in self._theirs:
-            os.close(fd)
-        self._theirs = ()
 
 
 def _pipe(made: ExitStack) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 
-__all__ = ["UNLIMITED", "available", "cgroup_headroom", "usable_cores"]
+__all__ = ["UNLIMITED", "address_space", "available", "cgroup_headroom", "usable_cores"]
 
 # From here on a number means "no limit": cgroup v1 writes one near 2**63, and `available` returns one
 # where nothing tells.
@@ -98,6 +98,17 @@ def available() -> tuple[int, str]:
     if headroom is not None and headroom < free:
         free, where = headroom, "the memory cgroup"
     return free, where
+
+
+def address_space() -> int | None:
+    """Bytes that this process may still map, ``None`` if nothing limits them."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    pages = (_read("/proc/self/statm") or "").split()
+    return max(0, limit - int(pages[0]) * resource.getpagesize()) if pages else None
 
 
 # Reading the quota takes several files; it is asked on the path of every call, and seldom changes.

@@ -13,6 +13,7 @@ Nothing here opens a connection: pickles travel over inherited socketpairs and s
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import pickle
 import struct
@@ -21,6 +22,7 @@ import traceback
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -255,6 +257,18 @@ def _make_cached(func: Any, maxsize: int | None, typed: bool) -> Any:
     return functools.lru_cache(maxsize, typed)(func)
 
 
+def _import_home(kind: type) -> None:
+    """Import the module that a class is found in: cloudpickle looks at those imported only.
+
+    Any other goes by value, and is another class there. NumPy imports ``numpy.rec``, where `recarray` is
+    found, when somebody first asks for it.
+    """
+    name: Any = kind.__module__
+    if isinstance(name, str) and name not in sys.modules:
+        with suppress(Exception):
+            importlib.import_module(name)
+
+
 _pickler_class: type | None = None
 _NO_FILE = "<dynamic-code>"
 
@@ -303,6 +317,8 @@ def _make_pickler() -> type:
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, np.ndarray) and is_plain(obj):
                 return self._reduce_array(obj)
+            if isinstance(obj, type):
+                _import_home(obj)
             if type(obj) is _CachedFunction and obj.__module__ == _MAIN:
                 # By value, like the function in it; each worker begins with an empty cache.
                 return _make_cached, (obj.__wrapped__, *obj.cache_parameters().values())

@@ -19,7 +19,7 @@ from typing import Any
 
 from ._errors import SharedMemoryError
 from ._interrupts import Uninterrupted
-from ._memory import available
+from ._memory import address_space, available
 
 __all__ = [
     "CHECK_NBYTES",
@@ -176,6 +176,9 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
                 "work on a memory-mapped file (shmmap.load(path, mmap_mode='r')) or in parts, or "
                 "raise that limit",
             )
+        left = address_space()
+        if left is not None and nbytes > left:
+            raise _cannot_map(nbytes, left)
     failure: OSError | None = None
     for opener in openers:
         try:
@@ -187,7 +190,7 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
                     "no file descriptor left for shared memory; drop arrays or raise the limit "
                     "(ulimit -n)",
                 ) from None
-            failure = exc
+            failure = exc.with_traceback(None)  # or it and this frame would refer to each other
             continue
         except AttributeError:  # no memfd_create on this platform
             continue
@@ -197,9 +200,12 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(fd, 0, nbytes)
             return fd
+        except SharedMemoryError:
+            os.close(fd)
+            raise
         except OSError as exc:
             os.close(fd)
-            failure = exc
+            failure = exc.with_traceback(None)
             if exc.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
                 raise
     free, where = available()
@@ -263,12 +269,32 @@ def populate(mapping: mmap.mmap, start: int, nbytes: int) -> None:
         pass  # Linux before 5.14; or not enough memory
 
 
-def map_fd(fd: int, nbytes: int) -> mmap.mmap:
-    """Map all of `fd`; huge pages are advised always, which costs nothing where they are off."""
-    if sys.version_info >= (3, 13):
-        mapping = mmap.mmap(fd, nbytes, trackfd=False)
+def _cannot_map(nbytes: int, left: int | None) -> SharedMemoryError:
+    """The error if memory is to be had, but not to be mapped; `left`: of a limited address space."""
+    if left is None:
+        where, way_out = "this process's mappings", "raise their number (vm.max_map_count)"
     else:
-        mapping = mmap.mmap(fd, nbytes)
+        where, way_out = "this process's address space", "raise its limit (ulimit -v)"
+    return SharedMemoryError(nbytes, left or 0, where, way_out)
+
+
+def map_fd(fd: int, nbytes: int) -> mmap.mmap:
+    """Map all of `fd`; huge pages are advised always, which costs nothing where they are off.
+
+    Raises
+    ------
+    SharedMemoryError
+        If this process may not map so much, or nothing more.
+    """
+    try:
+        if sys.version_info >= (3, 13):
+            mapping = mmap.mmap(fd, nbytes, trackfd=False)
+        else:
+            mapping = mmap.mmap(fd, nbytes)
+    except OSError as exc:
+        if exc.errno != errno.ENOMEM:
+            raise
+        raise _cannot_map(nbytes, address_space()) from None
     if nbytes >= HUGE_NBYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         try:
             mapping.madvise(mmap.MADV_HUGEPAGE)

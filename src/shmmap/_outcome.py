@@ -94,6 +94,9 @@ class Outcome:
         """Deaths in a row that cost no chunk: loading the function may be what kills."""
         self._causes: list[str] = []
         """One per death."""
+        self._void: set[tuple[int, int]] = set()
+        """Dead workers' pids and the chunks that others do again: what those still say of them is out of
+        date, however late it is read."""
 
     # ------------------------------------------------ reports
 
@@ -121,7 +124,9 @@ class Outcome:
             return
         where = self.describe(report.position, report.start, report.stop)
         exc = restore_exception(report, self._name, where)
-        self._note(chunk, report.start, report.stop, exc)
+        with self._door:
+            if (report.pid, chunk) not in self._void:
+                self._note(chunk, report.start, report.stop, exc)
 
     def note_exception(
         self, chunk: int, exc: BaseException, index: int, start: int, stop: int, who: str
@@ -158,7 +163,7 @@ class Outcome:
         return failure is not None and failure.stop == stop
 
     def note_stuck(
-        self, chunk: int, index: int, exc: Exception, who: str, undone: list[int]
+        self, chunk: int, index: int, exc: Exception, who: str, pid: int, undone: list[int]
     ) -> Verdict:
         """A call took too long, and its worker was ended; it leaves `undone`."""
         start, stop = self._plan.limits(chunk)
@@ -168,10 +173,10 @@ class Outcome:
             self._begun[chunk] = self._begun.get(chunk, 0) + 1
             self._forgive(start, stop)
             self._failures[start] = Failure(start, stop, exc)
-            return self._judge([chunk], undone)
+            return self._judge([chunk], pid, undone)
 
     def note_death(
-        self, cause: str, current: range, lost: Sequence[int], undone: list[int]
+        self, cause: str, current: range, lost: Sequence[int], pid: int, undone: list[int]
     ) -> Verdict:
         """A worker died in one of the chunks `current`; of those it had begun, `lost` are not done.
 
@@ -187,7 +192,7 @@ class Outcome:
                 # The others had run well, and only their results are gone: no fault of theirs.
                 if chunk in current or not self.is_safe():
                     self._losses[chunk] = self._losses.get(chunk, 0) + 1
-            return self._judge(lost, undone)
+            return self._judge(lost, pid, undone)
 
     # ------------------------------------------------ decisions
 
@@ -199,12 +204,14 @@ class Outcome:
             and (self._job.gather or not self._collector.returns_nothing)
         )
 
-    def _judge(self, lost: Sequence[int], undone: list[int]) -> Verdict:
+    def _judge(self, lost: Sequence[int], pid: int, undone: list[int]) -> Verdict:
         if self._is_given_up():
             return Verdict(-1, [])
         if not self._job.keep_going and any(not self._again(chunk) for chunk in lost):
             return Verdict(min(lost), [])
-        return Verdict(None, self._select(undone))
+        again = self._select(undone)
+        self._void.update((pid, chunk) for chunk in again)
+        return Verdict(None, again)
 
     def _is_given_up(self) -> bool:
         """Whether too many workers have died to go on."""

@@ -70,8 +70,8 @@ class Port:
         self._pipe = -1
         self.tail = b""
         """Records that go out last, so that the caller is not woken for each."""
-        self._handed: list[int] = []
-        """Chunks whose results are in the tail: not done before it is written."""
+        self._waiting: dict[int, int] = {}
+        """Marks of chunks of which the tail tells: nothing is known of them before it is written."""
         self._spec = b""
         """Index 0's form, on its way: a map that is over at once has no need of it earlier."""
         self._closing = False
@@ -83,7 +83,7 @@ class Port:
         self._control = control
         self._pipe = pipe
         self.tail = self._spec = b""
-        self._handed.clear()
+        self._waiting.clear()
         self._closing = False
         if control is not None:
             self._ledger = control.ledger
@@ -124,9 +124,17 @@ class Port:
         if self.tail:
             self.write(self.tail)
             self.tail = b""
-        for k in self._handed:
-            self._ledger[k] = HANDED
-        self._handed.clear()
+        for k, mark in self._waiting.items():
+            self._ledger[k] = mark
+        self._waiting.clear()
+
+    def _mark_told(self, chunks: Iterable[int], mark: int) -> None:
+        """Enter chunks into the ledger of which has been told: not before, as we may die in between."""
+        if self.tail:
+            self._waiting.update(dict.fromkeys(chunks, mark))
+            return
+        for k in chunks:
+            self._ledger[k] = mark
 
     def write(self, records: bytes) -> None:
         """Put records on the pipe of the call."""
@@ -154,11 +162,7 @@ class Port:
             raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
         self.send(RESULTS, pieces[0][0], pieces[-1][1], payload)
         handed = chain.from_iterable(range(first, stop) for first, stop, _ in pieces)
-        if self.tail:
-            self._handed.extend(handed)
-            return
-        for k in handed:
-            self._ledger[k] = HANDED
+        self._mark_told(handed, HANDED)
 
     def wait_taken(self, nbytes: int) -> None:
         control, outbox = self._control, self._worker.outbox
@@ -177,11 +181,14 @@ class Port:
             self.release_spec()
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
-        """Report an exception; a chunk that failed as a whole is not to be begun again by a successor."""
-        if index < 0 <= chunk:
-            self._ledger[chunk] = FAILED
         report = report_exception(exc, index, start, stop, self._worker.rank, os.getpid())
         self.send(ERROR, chunk, chunk + 1, pack_result(tuple(report)))
+        if index < 0 <= chunk:
+            self.mark_failed(chunk)
+
+    def mark_failed(self, chunk: int) -> None:
+        """A chunk is over, as has been told: it is not lost if we die, nor begun again by a successor."""
+        self._mark_told((chunk,), FAILED)
 
     def poll_output(self) -> Any:
         assert self._control is not None

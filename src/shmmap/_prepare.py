@@ -76,8 +76,9 @@ def prepare(clean: bool) -> None:
         pass
     _keep_freed_memory()
     null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
+    if null != 0:  # else the caller had none
+        os.dup2(null, 0)
+        os.close(null)
     sys.stdin = open(0, closefd=False)
     if clean:
         sys.modules["__main__"] = types.ModuleType("__main__")

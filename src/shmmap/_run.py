@@ -106,6 +106,8 @@ class Run:
         """The message that tells where results go, once known; replacements get it too."""
         self.admitted: threading.Event | None = None
         """Only if it has to wait until fewer maps are open."""
+        self.refusal: Exception | None = None
+        """Why it could not be opened when its turn had come."""
 
     def note_death(self, death: Death) -> dict[int, int]:
         """Take note of a death, in the attendant's thread; chunks the successor is to do first."""

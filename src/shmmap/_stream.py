@@ -97,8 +97,8 @@ class Stream:
                     errors += exc.exceptions
                     failed += exc.failed
                     values = exc.result
+                self._done = stop  # first: whoever asks for `done` meanwhile is to see it grow
                 self._under_way.popleft()
-                self._done = stop
                 yield start, stop, values
         finally:
             self._stop()
@@ -158,8 +158,9 @@ class Stream:
 
     def done(self) -> int:
         """See `Work`."""
-        under_way = self._under_way
-        return self._done + (under_way[0][2].done() if under_way else 0)
+        for start, _, work in list(self._under_way):  # a copy: another thread takes them out
+            return start + work.done()
+        return self._done
 
     def taken(self) -> int:
         """Number of items read so far."""

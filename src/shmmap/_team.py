@@ -14,6 +14,7 @@ of them knows the team.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sys
@@ -186,11 +187,13 @@ class Team(Executor):
             self._start_missing(size)
 
     def _start_missing(self, size: int) -> None:
-        if self.crew.slots is None:
-            self.crew.open()
         try:
+            if self.crew.slots is None:
+                self.crew.open()
             self.crew.fill(size)
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+                exc.add_note("every worker takes some descriptors: raise their limit (ulimit -n)")
             if not self.crew.members and self._thread is None:
                 self._go_home()
             raise

@@ -27,7 +27,6 @@ from . import _current, _handle, _port, _segment, _stored
 from ._blas import Bound
 from ._control import (
     CHUNK,
-    FAILED,
     FIRST,
     KEPT,
     LAST,
@@ -144,13 +143,13 @@ class Worker:
         note_forks()
         fds = move_up(fds)
         hold_lifeline(fds.lifeline)
+        _segment.become_worker()
         prepare(clean)
         self.wake = fds.wake
         self._line = socket.socket(fileno=fds.line)
         self._aside = socket.socket(fileno=fds.aside)
         self._submitted = fds.submitted
         self._lifeline = fds.lifeline
-        _segment.become_worker()
         if not clean and not inherited:  # forked, and not for one map only
             _stored.note_inherited()
         self._buffer = memoryview(
@@ -396,11 +395,11 @@ class Worker:
                 os._exit(0)
             # Not the one asked for, if a kept result failed.
             chunk, index, start, stop = kernel.where_failed()
-            control.ledger[chunk] = FAILED
             if not job.keep_going:
                 control.stop(tickets, chunk)
-            # Last: the caller is woken by this, and sees then that the others have a second left.
+            # Only now: the caller is woken by this, and sees then that the others have a second left.
             port.error(exc, chunk, index, start, stop)
+            port.mark_failed(chunk)
 
         if call.redo is not None:
             self._redo(unpack(read_payload(call.redo)), control, kernel, fail)

@@ -422,13 +422,23 @@ class EngineSuite(StandInSuite):
         assert result[0] is out[0] and result[1] is out[1]
         assert_same(out, (a.min(axis=1), a.max(axis=1).astype("f4")))
 
-    def test_out_casts_within_a_kind_only(self, pmap: Any) -> None:
+    def test_out_takes_what_it_is_made_for(self, pmap: Any, pmap_chunks: Any) -> None:
         assert_same(
             np.asarray(pmap(functions.double, np.arange(3.0), out=shmmap.zeros(3, "f4"))),
             np.float32([0, 2, 4]),
         )
         with pytest.raises(TypeError):
             pmap(functions.double, np.arange(3.0), out=shmmap.zeros(3, "i8"))
+        one, two = np.zeros(3), (np.zeros(3), np.zeros(3))
+        for func, out, what in (
+            (lambda v: None, one, "returned None, but out takes an array"),
+            (lambda v: (v, v), one, "returned a tuple, but out takes an array"),
+            (lambda v: v, two, "returned an array or number, but out takes a tuple"),
+            (lambda v: (v,), two, "returned a tuple of 1 but out takes one of 2"),
+        ):
+            for verb in pmap, pmap_chunks:
+                with pytest.raises((TypeError, ValueError), match=what):
+                    verb(func, np.arange(3.0), out=out)
 
     @pytest.mark.parametrize("shape", [(3, 3), (5, 3), (4, 2), (4,), (4, 3, 1)])
     def test_out_of_wrong_shape_is_refused(self, pmap: Any, shape: Any) -> None:

@@ -159,6 +159,32 @@ print(len(os.listdir("/proc/self/fd")) - before)
 
 
 @pytest.mark.quick
+def test_limited_address_space(tmp_path: Path) -> None:
+    """``ulimit -v``: refused like any other memory, and nothing is kept of it."""
+    printed = run_program(
+        tmp_path,
+        """
+import resource
+
+works()
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+before = len(os.listdir("/proc/self/fd"))
+for _ in range(3):
+    try:
+        shmmap.zeros(5 << 30, np.uint8)
+    except shmmap.SharedMemoryError as error:
+        print(error.wanted == 5 << 30, 0 < error.available < 4 << 30, error)
+print(len(os.listdir("/proc/self/fd")) - before)
+works()
+""",
+    )
+    *lines, kept = printed.splitlines()
+    assert len(lines) == 3 and int(kept) <= 0
+    for line in lines:
+        assert line.startswith("True True") and "address space" in line and "ulimit -v" in line
+
+
+@pytest.mark.quick
 class TestMemoryLimit:
     """``memory_limit``: what a function takes beyond it is a clean MemoryError, with the index."""
 

@@ -11,7 +11,7 @@ import pytest
 
 import shmmap
 from shmmap.testing import KillSelf
-from tests.helpers import assert_same
+from tests.helpers import assert_same, run_script
 
 pytestmark = pytest.mark.warm
 
@@ -58,6 +58,18 @@ def test_worker_sees_later_writes(view: Any) -> None:
     assert shmmap.pmap(func, [0]) == [v.tobytes()]
     a[...] = np.arange(120.0).reshape(BASE)
     assert shmmap.pmap(func, [0]) == [v.tobytes()]
+
+
+def test_record_arrays_where_nobody_has_asked_for_their_module(tmp_path: Path) -> None:
+    """``numpy.rec``, in which their class is found, is imported when somebody first does."""
+    source = """
+        import numpy as np, shmmap
+
+        rows = np.zeros(10, [("a", "f8"), ("b", "i4")]).view(np.recarray)
+        assert shmmap.pmap_chunks(lambda chunk: chunk.a + 1, rows, workers=2).tolist() == [1.0] * 10
+    """
+    done = run_script(tmp_path, source)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
 def test_views_of_a_field() -> None:

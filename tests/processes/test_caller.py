@@ -246,6 +246,25 @@ class Test32LeavingCaller:
         assert done.stdout == "[0, 2, 4]\n" or done.stdout.startswith("refused:")
 
 
+@pytest.mark.parametrize("engine", ["processes", "fork"])
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_without_standard_streams(tmp_path: Path, engine: str, closed: int) -> None:
+    """As of a daemon: what is opened next gets the number of what is missing."""
+    source = """
+        import os, sys
+        import numpy as np, shmmap
+
+        x = shmmap.asshared(np.arange(100.0))
+        os.close(int(sys.argv[2]))
+        for _ in range(2):
+            assert np.array_equal(
+                shmmap.pmap_chunks(np.sqrt, x, engine=sys.argv[1], workers=2), np.sqrt(x)
+            )
+    """
+    done = run_script(tmp_path, source, engine, str(closed))
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
 class Test31HelpersKilled:
     """The template or the resource tracker is killed: maps go on."""
 

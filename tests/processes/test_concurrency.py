@@ -398,6 +398,69 @@ def test_forks_in_a_thread_while_maps_run(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
+FORK_MAPS = """
+    import threading
+    import numpy as np, shmmap
+
+    x = shmmap.asshared(np.arange(64.0))
+
+    def keep_mapping():
+        for _ in range(30):
+            assert np.array_equal(shmmap.pmap_chunks(np.sqrt, x, engine="fork", workers=2), np.sqrt(x))
+
+    threads = [threading.Thread(target=keep_mapping) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_fork_maps_in_several_threads(tmp_path: Path) -> None:
+    """Each forks this process while the others open and close what belongs to their teams."""
+    done = run_script(tmp_path, FORK_MAPS)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+NO_DESCRIPTORS = """
+    import os, resource
+    import numpy as np, shmmap
+    from shmmap.testing import wait_until
+
+    go = shmmap.zeros(1, bool)
+
+    def wait_and_double(v):
+        wait_until(lambda: go[0])
+        return 2 * v
+
+    with shmmap.Team(workers=2) as team:
+        first = [
+            shmmap.pmap(wait_and_double, np.arange(2), engine=team, out=shmmap.zeros(2, int), wait=False)
+            for _ in range(16)
+        ]
+        # It waits for its turn, and needs a larger control block than any of those has.
+        last = shmmap.pmap(abs, np.arange(9000), engine=team, chunksize=1, wait=False)
+        used = max(int(name) for name in os.listdir("/proc/self/fd"))
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, limits[1]))
+        go[0] = True
+        for future in first:
+            assert future.result(30).tolist() == [0, 2]
+        try:
+            last.result(30)
+        except OSError as exc:
+            print("descriptor" in str(exc))
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert shmmap.pmap(abs, np.arange(9), engine=team).tolist() == list(range(9))
+"""
+
+
+def test_a_map_that_cannot_begin_when_its_turn_has_come(tmp_path: Path) -> None:
+    """It is told, and nobody else."""
+    done = run_script(tmp_path, NO_DESCRIPTORS)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
 SHUTDOWNS = """
     import os, random, signal, threading, time
     import shmmap

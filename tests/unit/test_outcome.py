@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
+from shmmap import MapError
 from shmmap._collect import Collector
 from shmmap._job import Job
+from shmmap._messages import Report, report_exception
 from shmmap._outcome import Outcome
 from shmmap._plan import Plan
 
 
-def make_outcome(keep_going: bool) -> Outcome:
-    job = Job("chunks", False, 8, 1, (), 0, None, None, None, None, keep_going, 0)
-    plan = Plan(8, 1)
+def make_outcome(keep_going: bool, chunksize: int = 1) -> Outcome:
+    job = Job("items", False, 8, chunksize, (), 0, None, None, None, None, keep_going, 0)
+    plan = Plan(8, chunksize)
     collector = Collector(job, plan, shape=lambda result: result, none_as_list=True)
     on_error = "continue" if keep_going else "raise"
     return Outcome(job, plan, collector, abs, in_place=False, on_error=on_error, axis=0, first=0)
@@ -31,3 +35,31 @@ def test_a_failure_that_is_to_be_reported_does_not_keep_others_from_being_run() 
     outcome = make_outcome(keep_going=True)
     outcome.note_exception(0, TypeError("failed"), 0, 0, 1, "worker 0")
     assert outcome.todo([5, 6]) == [5, 6]
+
+
+def report(pid: int, index: int) -> Report:
+    """A worker's report of an item that failed, as it is sent."""
+    return report_exception(KeyError("a"), index, index, index + 1, 0, pid)
+
+
+@pytest.mark.parametrize("is_read_late", [False, True])
+def test_what_a_dead_worker_said_of_a_chunk_that_is_done_again_is_void(is_read_late: bool) -> None:
+    outcome = make_outcome(keep_going=True, chunksize=2)
+    if not is_read_late:
+        outcome.note_report(2, report(pid=7, index=4))
+    verdict = outcome.note_death("worker 0 died", range(2, 3), [2], 7, [2, 3])
+    assert verdict.again == [2, 3]
+    if is_read_late:
+        outcome.note_report(2, report(pid=7, index=4))
+    outcome.note_report(2, report(pid=8, index=5))  # by its successor
+    with pytest.raises(MapError) as caught:
+        outcome.finish([], bytes([1] * 4))
+    assert caught.value.failed == ((5, 6),)
+
+
+def test_what_a_dead_worker_said_of_a_chunk_that_has_failed_stands() -> None:
+    """Its successor is not to do it again, so it is not among what the worker leaves."""
+    outcome = make_outcome(keep_going=True)
+    assert outcome.note_death("worker 0 died", range(0), [], 7, [3]).again == [3]
+    outcome.note_report(2, report(pid=7, index=2))
+    assert outcome.todo([2]) == []

@@ -37,6 +37,7 @@ from .._control import (
     Record,
     count_done,
     has_data,
+    is_left,
     says_left,
     unpack_records,
 )
@@ -209,6 +210,8 @@ class _ProcessWork(Run):
                 while not self.admitted.wait(0.1):
                     if self._cancelled:
                         raise CancelledError
+                if self.refusal is not None:
+                    raise self.refusal
                 self._post(None)
             while True:
                 self._wait_round()
@@ -370,22 +373,26 @@ class _ProcessWork(Run):
         task.collector.note_nothing(bytes(control.ledger[: task.plan.chunks]))
         left = self._redo.pop(death.rank, [])
         begun += [k for k in inside if k in left]
-        undone = [k for k in dict.fromkeys([*left, *held]) if not control.ledger[k] & 1]
-        lost = [k for k in begun if not control.ledger[k] & 1]
+        undone = [k for k in dict.fromkeys([*left, *held]) if is_left(control.ledger[k])]
+        lost = [k for k in begun if is_left(control.ledger[k])]
         # Whoever was to tell the form of index 0's result may have been the dead one: nobody is to wait for
         # it. If it is told all the same, so is the output.
         self._let_hand_over()
         left_to_successor = undone if death.replaced else []
         index = self._timed_out.pop(death.rank, -1)
         chunk = index // task.plan.chunksize
-        if index >= 0 and not control.ledger[chunk] & 1:  # else it ended just before it was killed
+        if index >= 0 and is_left(control.ledger[chunk]):  # else it ended just before it was killed
             seconds = task.job.timeout
             error = TimeoutError(f"one call of {name_of(task.func)} took longer than {seconds} s")
             shown = index if task.job.verb == "items" else -1
             who = f"worker {death.rank} (pid {death.pid})"
-            verdict = task.outcome.note_stuck(chunk, shown, error, who, left_to_successor)
+            verdict = task.outcome.note_stuck(
+                chunk, shown, error, who, death.pid, left_to_successor
+            )
         else:
-            verdict = task.outcome.note_death(death.cause(), inside, lost, left_to_successor)
+            verdict = task.outcome.note_death(
+                death.cause(), inside, lost, death.pid, left_to_successor
+            )
         if verdict.stop_at is not None:
             if verdict.stop_at < 0:
                 self._team.disown(self)

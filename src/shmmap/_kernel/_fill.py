@@ -393,7 +393,7 @@ class FillKernel(Kernel):
             return
         out = self._out or ()
         if kind is not self._kind or len(columns) != len(out):
-            check_kind(kind, len(columns), self._kind, len(out))
+            check_kind(kind, len(columns), self._kind, len(out), self._declared)
         for column, target in zip(columns, out, strict=True):
             if self._declared:
                 check_declared(column.shape[1:], column.dtype, target)

@@ -40,7 +40,7 @@ class StoreKernel(FillKernel):
     def _place(
         self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]
     ) -> None:
-        check_kind(kind, len(columns), self._kind, len(self._targets))
+        check_kind(kind, len(columns), self._kind, len(self._targets), declared=True)
         for column, target in zip(columns, self._targets, strict=True):
             check_declared(column.shape[1:], column.dtype, target)
         if self.job.store == "hand":
