@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import shmmap
+from shmmap import _segment
 from shmmap.testing import wait_until
 from tests import functions
 from tests.helpers import descriptor_count, run_python, shared_memory_in_use
@@ -140,13 +141,13 @@ def test_no_python_runs_as_a_small_array_goes() -> None:
 
 
 def test_small_arrays_of_more_than_one_slab_are_given_back_at_once() -> None:
-    """Also those that were made while there was one slab."""
+    """Also those that were made while there was one slab. An empty one stays for the next array."""
     shmmap.zeros(1)
     before = shared_memory_in_use()
-    arrays = [shmmap.zeros(100_000) for _ in range(10)]
+    arrays = [shmmap.zeros(100_000) for _ in range(20)]
     while arrays:
         arrays.pop()
-    assert shared_memory_in_use() <= before
+    assert shared_memory_in_use() <= before + _segment.SLAB_NBYTES
 
 
 def test_many_maps_leave_nothing() -> None:
