@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     # On the public interface.
     {"__main__"},
     {"_cli", "_soak"},
-    {"testing"},
+    {"_trial", "testing"},
     {"shmmap"},
     # Verbs.
     {"_map"},
@@ -63,12 +63,14 @@ LAYERS: list[set[str]] = [
     {"_kernel._fill", "_kernel._gather"},
     {"_kernel._base"},
     {"_kernel._inputs"},
-    {"_messages", "_share"},
+    {"_reports"},
+    {"_messages", "_packing", "_share"},
     {"_files"},
     {"_place"},
     {"_array", "_control", "_job", "_reduction", "_rows", "_way"},
     {"_copy", "_handle"},
     # Storage, plan, errors, and what the operating system says.
+    {"_census"},
     {"_segment"},
     {"_hints", "_nameless", "_spare"},
     {

@@ -23,19 +23,10 @@ from ._control import CHUNK, FIRST, LAST, LEFT, READ_NBYTES, RUNNING, STOP, unpa
 from ._crew import Crew
 from ._errors import WorkerDied
 from ._member import Member
-from ._messages import (
-    Attach,
-    Drop,
-    Failed,
-    Payload,
-    Ready,
-    Report,
-    make_payload,
-    pack_plain,
-    restore_exception,
-    unpack,
-)
+from ._messages import Attach, Drop, Failed, Payload, Ready, make_payload
+from ._packing import pack_plain, unpack
 from ._relay import emit, parse
+from ._reports import Report, restore_exception
 from ._roster import Departure
 from ._run import Death, Run
 from ._shelf import Shelf

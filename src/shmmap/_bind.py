@@ -18,8 +18,8 @@ from . import _array, _handle, _place, _stored
 from ._engines import Engine, Memo
 from ._files import on_one_mapping, reserve_file
 from ._job import Input
-from ._messages import INLINE_NBYTES, Copies, are_plain, pack
 from ._options import Options
+from ._packing import INLINE_NBYTES, Copies, are_plain, pack
 from ._plan import Plan, align_chunksize, parse_chunksize
 from ._reduction import is_plain, read_only
 from ._rows import count_rows, describe_items, has_rows

@@ -24,7 +24,8 @@ from . import _forks, _segment
 from ._control import LEFT, RUNNING, SINCE, SLOT_WORDS, ClaimSlots, has_data
 from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from ._member import Member
-from ._messages import Call, Packed, Payload, dumps_message, make_payload, pack, pack_again
+from ._messages import Call, Payload, dumps_message, make_payload, pack_again
+from ._packing import Packed, pack
 from ._roster import Roster
 from ._run import CallSpec
 from ._surroundings import Surroundings, pack_surroundings, snapshot

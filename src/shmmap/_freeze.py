@@ -19,7 +19,7 @@ import numpy as np
 
 from ._handle import handle_of
 from ._masked import mask_of
-from ._messages import are_plain
+from ._packing import are_plain
 
 __all__ = ["frozen"]
 

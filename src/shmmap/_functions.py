@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._hints import hint_at_copies
-from ._messages import Packed, pack
+from ._packing import Packed, pack
 
 __all__ = ["PackedFunction", "cannot_pickle", "name_of", "pack_function"]
 

@@ -18,19 +18,11 @@ from typing import Any
 from . import _forks, _segment
 from ._control import ControlBlock
 from ._interrupts import Uninterrupted
-from ._messages import (
-    SEE_LINE,
-    TOKEN_NBYTES,
-    Attach,
-    Drop,
-    Open,
-    Report,
-    Trim,
-    dumps_message,
-    unpack,
-)
+from ._messages import SEE_LINE, TOKEN_NBYTES, Attach, Drop, Open, Trim, dumps_message
+from ._packing import unpack
 from ._prepare import Descriptors
 from ._relay import Decoders
+from ._reports import Report
 from ._surroundings import Surroundings
 from ._worker import CACHED_FUNCTIONS, MESSAGE_NBYTES
 

@@ -23,8 +23,8 @@ from ._collect import Collector
 from ._errors import MapError, RemoteError, WorkerDied, describe_ranges
 from ._functions import name_of
 from ._job import Job
-from ._messages import Report, describe_exception, restore_exception
 from ._plan import Plan, merge_ranges
+from ._reports import Report, describe_exception, restore_exception
 from ._stand_ins import StandIn, substitute
 
 __all__ = ["LOST_MAX", "Failure", "Outcome", "Verdict"]
@@ -285,7 +285,7 @@ class Outcome:
             if failures:
                 first = failures[0].exception
                 if len(failures) > 1:
-                    first.add_note(f"{len(failures) - 1} other chunks failed as well")
+                    first.add_note(f"{len(failures) - 1} more failed as well")
                 return first
             return self._make_death(lost, self._try_finish(ranges))
         self._add_losses(lost, failures)

@@ -31,7 +31,9 @@ from ._control import (
     has_data,
 )
 from ._job import Form, Piece
-from ._messages import Call, Output, pack_result, read_payload, report_exception, unpack
+from ._messages import Call, Output, read_payload
+from ._packing import pack_result, unpack
+from ._reports import report_exception
 from ._way import Way, make_way
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """How what holds large data comes apart when it is pickled: into plain arrays and buffers.
 
-A pickler of the library (`_messages`, `_share`) decides what becomes of a plain array and of a buffer that
+A pickler of the library (`_packing`, `_share`) decides what becomes of a plain array and of a buffer that
 pickle protocol 5 keeps out of band: a handle, usually. Everything else here is reduced to those two, so
 that nothing loses its class, its mask or its attributes on the way, and nothing large is sent as bytes.
 

@@ -67,7 +67,7 @@ class Sender:
 
     def send_object(self, kind: bytes, obj: Any) -> None:
         """Send something pickled, or nothing if it does not pickle into one message."""
-        from ._messages import pack_result
+        from ._packing import pack_result
 
         try:
             data = pack_result(obj)
@@ -154,7 +154,7 @@ _registry: dict[Any, Any] = {}
 
 def emit(kind: bytes, payload: bytes, decoders: Decoders) -> None:
     """Print, log or warn in the caller what a worker did; in the thread that calls the map."""
-    from ._messages import unpack
+    from ._packing import unpack
 
     if kind in (STDOUT, STDERR):
         stream = sys.stdout if kind == STDOUT else sys.stderr

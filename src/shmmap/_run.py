@@ -13,7 +13,8 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from ._control import LEAVE, ControlBlock, Record
-from ._messages import Payload, Report
+from ._messages import Payload
+from ._reports import Report
 from ._surroundings import Surroundings
 from ._worker import EXIT_DESCRIPTORS
 

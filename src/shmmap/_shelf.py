@@ -18,7 +18,8 @@ from . import _segment
 from ._control import Page, Record
 from ._crew import Crew
 from ._member import Member
-from ._messages import Trim, dumps_message, unpack
+from ._messages import Trim, dumps_message
+from ._packing import unpack
 
 __all__ = ["Shelf"]
 

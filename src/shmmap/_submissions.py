@@ -21,7 +21,9 @@ from . import _segment
 from ._control import ERROR, KEPT, LEAVE, RESULTS, Record
 from ._crew import Crew
 from ._errors import WorkerDied
-from ._messages import Packed, Report, make_payload, restore_exception
+from ._messages import make_payload
+from ._packing import Packed
+from ._reports import Report, restore_exception
 from ._run import CallSpec, Death
 from ._shelf import Shelf
 from ._surroundings import snapshot

@@ -33,7 +33,7 @@ from ._crew import Crew, Watch
 from ._errors import WorkerDied
 from ._functions import cannot_pickle, name_of
 from ._interrupts import Uninterrupted
-from ._messages import pack
+from ._packing import pack
 from ._run import CallSpec, Run
 from ._shelf import Shelf
 from ._submissions import Submissions

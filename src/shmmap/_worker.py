@@ -58,16 +58,15 @@ from ._messages import (
     Ready,
     Trim,
     dumps_message,
-    pack_result,
     read_payload,
-    report_exception,
-    unpack,
     unpack_again,
 )
+from ._packing import pack_result, unpack
 from ._plan import share_of
 from ._port import Port, note_forks
 from ._prepare import HIGH_FD, Descriptors, hold_lifeline, limit_memory, move_up, prepare
 from ._relay import Sender
+from ._reports import report_exception
 from ._surroundings import Baseline, apply
 
 __all__ = ["Start", "run_worker"]

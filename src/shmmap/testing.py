@@ -24,10 +24,7 @@ import dataclasses
 import faulthandler
 import gc
 import os
-import re
-import secrets
 import signal as signals
-import tempfile
 import threading
 import time
 import warnings
@@ -36,7 +33,7 @@ from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 import shmmap
-from shmmap import _segment
+from shmmap._census import mark_children, new_things, things_now, waiting_per_core
 
 __all__ = [
     "BadStr",
@@ -66,17 +63,6 @@ __all__ = [
 
 GRACE_S = 5.0
 """How long a leak may take to go: longer hides slow clean-up, shorter fails on busy machines."""
-
-NAME_PREFIXES = ("shmmap", "psm_", "sem.", "pymp-")
-"""Names that this library, or the parts of `multiprocessing` it might use, would leave behind."""
-
-MARK = "SHMMAP_LEAK_GUARD"
-"""Environment variable by which processes that lost their parent are still recognized as ours."""
-
-MEMORY_PATHS = ("/dev/shm/", "/memfd:", "/dev/zero (deleted)")
-
-OWNED_NAME = re.compile(r"shmmap-(?P<pid>\d+)-(?P<started>\d+)-")
-"""A name of this library, which says whose it is: a process, by its pid and its start time."""
 
 
 class Leak(AssertionError):
@@ -108,21 +94,21 @@ def leak_guard() -> Iterator[None]:
     ...     held = shmmap.zeros(3)
     ...     del held
     """
-    token = _mark_children()
+    token = mark_children()
     # What stays for as long as the program lives must not first appear inside the block: the
     # tracker of `multiprocessing`, and the shared memory that is kept for the next small array.
     resource_tracker.ensure_running()
     shmmap.zeros(1)
-    before = _things(token)
+    before = things_now(token)
     yield
     gc.collect()
-    left = _new_things(token, before)
+    left = new_things(token, before)
     if left:
         shmmap.shutdown()
         with contextlib.suppress(TimeoutError):
-            grace_s = GRACE_S * _waiting_per_core()
-            wait_until(lambda: not _new_things(token, before), grace_s, interval_s=0.01)
-        left = _new_things(token, before)
+            grace_s = GRACE_S * waiting_per_core()
+            wait_until(lambda: not new_things(token, before), grace_s, interval_s=0.01)
+        left = new_things(token, before)
     if left:
         raise Leak("left behind:\n" + "\n".join(f"  {text}" for text in sorted(left.values())))
 
@@ -151,169 +137,6 @@ def wait_until(
         if time.monotonic() > deadline:
             raise TimeoutError(f"still waiting for {condition} after {timeout_s} s")
         time.sleep(interval_s)
-
-
-def _waiting_per_core() -> float:
-    """How many times longer than on a machine of its own this process takes for anything, at least 1.
-
-    As many as there are processes that want a core, for each; a nice one gets still less than its share.
-    """
-    waiting = os.getloadavg()[0] / len(os.sched_getaffinity(0))
-    return float(max(1.0, waiting * 1.25 ** max(0, os.nice(0))))
-
-
-# --- what is there ------------------------------------------------------------------------------
-
-
-def _mark_children() -> str:
-    """Have every process started from now on carry a token of this one; return the token."""
-    tokens = os.environ.get(MARK, "").split(":")
-    mine = f"{os.getpid()}-"
-    for token in tokens:
-        if token.startswith(mine):
-            return token
-    token = mine + secrets.token_hex(8)
-    os.environ[MARK] = ":".join([*filter(None, tokens), token])
-    return token
-
-
-def _new_things(token: str, before: dict[tuple[Any, ...], str]) -> dict[tuple[Any, ...], str]:
-    """Compare what is there now with before; names that belong to other programs are not ours."""
-    new = {key: text for key, text in _things(token).items() if key not in before}
-    if any(kind == "name" for kind, *_ in new):
-        others = _belongs_elsewhere(token)
-        for kind, *where in list(new):
-            # Other programs make names for less than a millisecond: such a one is gone by now.
-            if kind == "name" and (others(*where) or not os.path.lexists(os.path.join(*where))):
-                del new[kind, *where]
-    return new
-
-
-def _things(token: str) -> dict[tuple[Any, ...], str]:
-    """Everything that could leak now: what identifies it, and a line that describes it."""
-    _segment.reap()
-    things: dict[tuple[Any, ...], str] = {}
-    for folder in {"/dev/shm", tempfile.gettempdir()}:
-        for name in os.listdir(folder):
-            if name.startswith(NAME_PREFIXES):
-                things["name", folder, name] = f"name {folder}/{name}"
-    ours = _processes(token)
-    for (pid, started), text in ours.items():
-        things["process", pid, started] = f"process {pid}: {text}"
-    for number, target in _descriptors("self"):
-        things["descriptor", number, target] = f"descriptor {number}: {target}"
-    for process in ["self", *(str(pid) for pid, _ in ours)]:
-        for device, inode, nbytes in _memory(process):
-            things["memory", device, inode] = f"shared memory: {nbytes} bytes, inode {inode}"
-    return things
-
-
-def _living() -> dict[int, tuple[int, int]]:
-    """The parent and the start time of every process there is."""
-    found = {}
-    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
-        with contextlib.suppress(OSError):
-            # The command's name, in parentheses, may itself contain spaces and parentheses.
-            fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-            found[pid] = int(fields[1]), int(fields[19])
-    return found
-
-
-def _tree(token: str, living: dict[int, tuple[int, int]]) -> set[int]:
-    """Of the living: this process, its descendants, and orphans that carry its token."""
-    ours = {os.getpid()}
-    for pid in living:
-        with contextlib.suppress(OSError):
-            if token in _read(f"/proc/{pid}/environ"):
-                ours.add(pid)
-    while more := {pid for pid, (parent, _) in living.items() if parent in ours} - ours:
-        ours |= more
-    return ours
-
-
-def _processes(token: str) -> dict[tuple[int, int], str]:
-    """Descendants of this process, and orphans that carry its token; by pid and start time."""
-    living = _living()
-    found = {}
-    for pid in _tree(token, living) - {os.getpid()}:
-        with contextlib.suppress(OSError):
-            command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
-            found[pid, living[pid][1]] = command or "(ended, not waited for)"
-    return found
-
-
-def _belongs_elsewhere(token: str) -> Callable[[str, str], bool]:
-    """Tell of a folder and a name in it whether a living process of another program has it."""
-    living = _living()
-    ours = _tree(token, living)
-    others = {pid: started for pid, (_, started) in living.items() if pid not in ours}
-    used: set[tuple[str, int]] = set()
-    for pid in others:
-        used.update(_files(str(pid)))
-
-    def belongs_elsewhere(folder: str, name: str) -> bool:
-        # Between creating and opening a segment, the owner in its name is all there is to see.
-        owner = OWNED_NAME.match(name)
-        if owner and others.get(int(owner["pid"])) == int(owner["started"]):
-            return True
-        # By identity, not by path: a semaphore is opened under another name than its own.
-        with contextlib.suppress(OSError):
-            return _identity(os.stat(f"{folder}/{name}")) in used
-        return False
-
-    return belongs_elsewhere
-
-
-def _files(pid: str) -> Iterator[tuple[str, int]]:
-    """Device and inode of the files that a process has open or mapped."""
-    with contextlib.suppress(OSError):
-        for line in _read(f"/proc/{pid}/maps").splitlines():
-            _, _, _, device, inode, *_ = line.split(maxsplit=5)
-            yield device, int(inode)
-    for number, target in _descriptors(pid):
-        if target.startswith("/"):
-            with contextlib.suppress(OSError):
-                yield _identity(os.stat(f"/proc/{pid}/fd/{number}"))
-
-
-def _identity(status: os.stat_result) -> tuple[str, int]:
-    """Device and inode, the first as in ``/proc/<pid>/maps``."""
-    return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}", status.st_ino
-
-
-def _descriptors(pid: str) -> Iterator[tuple[int, str]]:
-    """Open descriptors of a process, and what they refer to."""
-    folder = f"/proc/{pid}/fd"
-    with contextlib.suppress(OSError):
-        for number in os.listdir(folder):
-            # The one that lists the folder is closed by now, so that its link is gone.
-            with contextlib.suppress(OSError):
-                yield int(number), os.readlink(f"{folder}/{number}")
-
-
-def _memory(pid: str) -> Iterator[tuple[str, int, int]]:
-    """Shared memory that a process has mapped or holds open: device, inode, bytes."""
-    with contextlib.suppress(OSError):
-        for line in _read(f"/proc/{pid}/maps").splitlines():
-            limits, _, _, device, inode, *path = line.split(maxsplit=5)
-            if path and path[0].startswith(MEMORY_PATHS):
-                start, stop = (int(limit, 16) for limit in limits.split("-"))
-                yield device, int(inode), stop - start
-    for number, target in _descriptors(pid):
-        if target.startswith(MEMORY_PATHS):
-            with contextlib.suppress(OSError):
-                status = os.stat(f"/proc/{pid}/fd/{number}")
-                yield *_identity(status), status.st_size
-
-
-def _read(path: str) -> str:
-    # Without `open`, whose buffer and decoder take longer than the file: a guard reads hundreds.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = list(iter(lambda: os.read(fd, 1 << 16), b""))
-    finally:
-        os.close(fd)
-    return b"".join(parts).decode(errors="replace")
 
 
 # --- functions that misbehave -------------------------------------------------------------------

@@ -10,8 +10,10 @@ import asyncio
 import concurrent.futures
 import functools
 import pickle
+import random
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -805,6 +807,18 @@ class EngineSuite(StandInSuite):
         with pytest.raises(concurrent.futures.CancelledError):
             future.result(timeout=20)
         assert_same(pmap(functions.double, np.arange(3)), np.arange(3) * 2)
+
+    def test_cancelled_at_any_moment(self, pmap: Any) -> None:
+        """Also just as it ends: it is either done or cancelled, for everybody who waits for it."""
+        rng = random.Random(7)
+        for _ in range(60):
+            future = pmap(functions.double, np.arange(40), chunksize=1, wait=False)
+            time.sleep(rng.random() * 3e-3)
+            is_cancelled = future.cancel()
+            assert concurrent.futures.wait([future], 20).done
+            assert future.cancelled() == is_cancelled
+            if not is_cancelled:
+                assert_same(future.result(), np.arange(40) * 2)
 
     def test_cancelled_map_leaves_its_successor_alone(self, pmap: Any) -> None:
         if self.name == "serial":

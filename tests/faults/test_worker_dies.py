@@ -155,6 +155,35 @@ class Test7Stopped:
         result = shmmap.pmap(func, np.arange(20), engine=engine, chunksize=10, timeout=1.0)
         assert_same(result, np.arange(20))
 
+    def test_calls_that_end_as_they_are_ended(self, engine: Any) -> None:
+        """Each is either done and right, or named as one that took too long."""
+        n = 24
+
+        def func(i: Any) -> Any:
+            time.sleep(0.08 + 0.004 * i)  # its limit is looked at every 0.05 s
+            return 2 * i + 1
+
+        late: tuple[tuple[int, int], ...] = ()
+        with in_time():
+            try:
+                result = shmmap.pmap(
+                    func,
+                    np.arange(n),
+                    engine=engine,
+                    workers=2,
+                    chunksize=1,
+                    timeout=0.1,
+                    on_error="continue",
+                )
+            except shmmap.MapError as error:
+                result, late = error.result, error.failed
+                assert {type(each) for each in error.exceptions} == {TimeoutError}
+        expected = np.arange(n) * 2 + 1
+        for start, stop in late:
+            expected[start:stop] = 0
+        assert_same(np.array(result), expected)
+        assert_next_map_works(engine)
+
 
 class TestFinishedWork:
     """What is done stays done: no chunk that is finished is run again, whoever dies when."""

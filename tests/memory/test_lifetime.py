@@ -155,6 +155,31 @@ print(shared_memory_in_use() - before)
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+def test_small_arrays_of_a_forked_child_are_given_back_at_once() -> None:
+    """Those that its parent made while there was one slab, which stays the parent's."""
+    source = """
+import os, shmmap
+
+def count_mapped():
+    with open("/proc/self/maps") as file:
+        return sum("/dev/shm/shmmap" in line for line in file)
+
+a, b = shmmap.zeros(3), shmmap.ones(3)
+pid = os.fork()
+if pid == 0:
+    counts = [count_mapped()]
+    del a
+    counts.append(count_mapped())
+    assert b.tolist() == [1.0] * 3
+    del b
+    counts.append(count_mapped())
+    os._exit(counts != [1, 1, 0])
+print(os.waitpid(pid, 0)[1], count_mapped(), a.tolist())
+"""
+    done = run_python("-c", source)
+    assert (done.stdout, done.stderr) == ("0 1 [0.0, 0.0, 0.0]\n", "")
+
+
 def test_many_maps_leave_nothing() -> None:
     a = shmmap.zeros(1000)
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,24 @@ class Test1MomentsOfDeath:
         with in_time(), pytest.raises(shmmap.WorkerDied, match="SIGKILL") as caught:
             shmmap.pmap(func, range(N), engine=engine, workers=2, chunksize=1)
         assert any(start <= 5 < stop for start, stop in caught.value.failed)
+        assert_next_map_works(engine)
+
+    @pytest.mark.parametrize("schedule", ["dynamic", "static"])
+    def test_beside_a_result_that_does_not_pickle(self, engine: Any, schedule: str) -> None:
+        """The map ends with the one or the other; where it goes on, both are named and nothing else."""
+
+        def func(i: Any) -> Any:
+            if i == 1:
+                return threading.Lock()
+            return KillSelf(at=N - 2)(i)
+
+        options: dict[str, Any] = {"workers": 2, "chunksize": 1, "schedule": schedule}
+        with in_time(), pytest.raises((TypeError, shmmap.WorkerDied)):
+            shmmap.pmap(func, range(N), engine=engine, **options)
+        with in_time(), pytest.raises(shmmap.MapError) as caught:
+            shmmap.pmap(func, range(N), engine=engine, on_error="continue", **options)
+        assert caught.value.failed == ((1, 2), (N - 2, N - 1))
+        assert {type(each) for each in caught.value.exceptions} == {TypeError, shmmap.WorkerDied}
         assert_next_map_works(engine)
 
     def test_after_the_last_chunk(self, engine: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import testing
+from shmmap import _census, testing
 from shmmap.testing import Leak, leak_guard, wait_until
 from tests import functions
 from tests.helpers import is_alive, wait_dead
@@ -85,7 +85,7 @@ def test_name_of_nobody_alive_is_a_leak(started: str) -> None:
 
 def test_name_made_by_another_program_is_none(cleanup: list[int]) -> None:
     """Nobody has it open yet, but its owner is alive, and nothing to do with this process."""
-    unmarked = {key: value for key, value in os.environ.items() if key != testing.MARK}
+    unmarked = {key: value for key, value in os.environ.items() if key != _census.MARK}
     done = subprocess.run(
         ["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"],
         env=unmarked, capture_output=True, check=True,
@@ -117,7 +117,7 @@ os.unlink(path)
 """
     path = Path(f"/dev/shm/{prefix}test-{os.getpid()}")
     # A program that is not ours to the guard: started before, without its mark, and an orphan.
-    environment = {key: value for key, value in os.environ.items() if key != testing.MARK}
+    environment = {key: value for key, value in os.environ.items() if key != _census.MARK}
     command = ["-c", source, str(path), prefix]
     launch = f"import subprocess, sys; subprocess.Popen([sys.executable, *{command!r}])"
     read, write = os.pipe()
@@ -147,7 +147,7 @@ def test_name_that_another_program_made_for_a_moment_is_none(
         path.unlink()
         return lambda folder, name: False
 
-    monkeypatch.setattr(testing, "_belongs_elsewhere", gone)
+    monkeypatch.setattr(_census, "_belongs_elsewhere", gone)
     with leak_guard():
         path.touch()
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from shmmap import zeros
 from shmmap._functions import is_importable, pack_function
-from shmmap._messages import pack
+from shmmap._packing import pack
 
 SCRIPT = """
 import functools, math, os

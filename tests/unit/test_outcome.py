@@ -7,9 +7,9 @@ import pytest
 from shmmap import MapError
 from shmmap._collect import Collector
 from shmmap._job import Job
-from shmmap._messages import Report, report_exception
 from shmmap._outcome import Outcome
 from shmmap._plan import Plan
+from shmmap._reports import Report, report_exception
 
 
 def make_outcome(keep_going: bool, chunksize: int = 1) -> Outcome:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pickle
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import pytest
 
 import shmmap
 from shmmap._control import ERROR, LEAVE, RESULTS, Record
-from shmmap._messages import pack, report_exception
+from shmmap._packing import pack
+from shmmap._reports import report_exception
 from shmmap._roster import Roster
 from shmmap._run import Death
 from shmmap._submissions import SUBMITTED_MAX, Submissions
@@ -184,3 +185,14 @@ def test_those_that_wait_are_cancelled_together() -> None:
     desk.resolve()
     assert [future.cancelled() for future in futures] == [False] * SUBMITTED_MAX + [True] * 3
     assert not desk.submissions.waiting
+
+
+def test_one_that_is_given_out_again_can_still_be_cancelled() -> None:
+    """Its worker died before it began; its future runs already, and hears of the end all the same."""
+    desk = Desk(1)
+    futures = [desk.put() for _ in range(SUBMITTED_MAX)]
+    desk.die(0, running=1)
+    desk.submissions.cancel_waiting()
+    desk.resolve()
+    assert isinstance(futures[0].exception(0), shmmap.WorkerDied)
+    assert isinstance(futures[1].exception(0), CancelledError)

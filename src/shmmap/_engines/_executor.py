@@ -12,8 +12,9 @@ from .._control import HANDED, PENDING
 from .._current import running
 from .._job import Form, Input, Job, Piece
 from .._kernel import make_kernel
-from .._messages import Report, pack_by_value, report_exception, unpack
+from .._packing import pack_by_value, unpack
 from .._reduction import read_only
+from .._reports import Report, report_exception
 from .._rows import take_rows
 from . import Task
 

@@ -45,17 +45,10 @@ from .._errors import WorkerDied
 from .._functions import name_of, pack_function
 from .._interrupts import Uninterrupted
 from .._job import Form
-from .._messages import (
-    Output,
-    Payload,
-    Report,
-    dumps_message,
-    make_payload,
-    pack,
-    pack_plain,
-    restore_exception,
-)
+from .._messages import Output, Payload, dumps_message, make_payload
+from .._packing import pack, pack_plain
 from .._relay import emit
+from .._reports import Report, restore_exception
 from .._run import CallSpec, Death, Run
 from .._surroundings import snapshot
 from .._team import Team

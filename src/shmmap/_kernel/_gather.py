@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .._handle import handle_of
 from .._job import Job, Piece
-from .._messages import are_plain
+from .._packing import are_plain
 from ._base import FAILED_ITEM, Kernel, Port, stop_iteration
 
 __all__ = ["GatherKernel"]

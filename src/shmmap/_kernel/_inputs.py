@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .._job import Input
-from .._messages import unpack
+from .._packing import unpack
 from .._reduction import view_of
 from .._rows import take_rows
 

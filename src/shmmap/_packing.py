@@ -1,0 +1,331 @@
+"""How what crosses the process border is pickled.
+
+Arrays travel as handles: a shared one as it is, a private one through a shared copy made for the call,
+read-only on the other side. Functions of the caller's ``__main__`` are pickled by value, and all of them
+share the worker's one ``__main__.__dict__``, so that ``def init(): global model`` works. Results go plainly
+first: instances of ``__main__`` classes come back by the class's name, as instances of the caller's own
+class; pickling such a class by value would overwrite it with the worker's older copy.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import pickle
+import sys
+import types
+from collections import ChainMap
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from . import _handle, _place
+from ._reduction import is_plain, reduce_kin
+
+__all__ = [
+    "INLINE_NBYTES",
+    "Copies",
+    "Packed",
+    "are_plain",
+    "pack",
+    "pack_by_value",
+    "pack_plain",
+    "pack_result",
+    "unpack",
+]
+
+# A private array smaller than this travels inside the pickle; larger ones through shared memory.
+INLINE_NBYTES = 1 << 14
+
+
+# ---------------------------------------------------------------- for workers
+
+
+class Packed(NamedTuple):
+    """Something pickled for workers."""
+
+    data: bytes
+    segments: frozenset[int]
+    """Segments that must be attached where it is unpickled."""
+    keep: tuple[Any, ...]
+    """What must stay alive until it was used: shared copies made for it."""
+    placed: int = 0
+    """Bytes of private arrays that were copied into shared memory for it."""
+    by_value: bool = False
+    """Something of ``__main__`` is in it by value: unpickling it writes into the worker's ``__main__``."""
+
+
+Copies = dict[Any, tuple[Any, Any]]
+"""Private arrays that were placed for one call, and the shared copies, by address and layout."""
+
+
+def _frozen(a: Any) -> Any:
+    a.flags.writeable = False
+    return a
+
+
+def _from_handle(handle: tuple[Any, ...]) -> Any:
+    handle_type = _handle.SegmentHandle if len(handle) == 6 else _handle.FileHandle
+    return _handle.from_handle(handle_type(*handle))
+
+
+def _rebuild(handle: tuple[Any, ...], kind: type) -> Any:
+    a = _from_handle(handle)
+    return a if kind is np.ndarray else a.view(kind)
+
+
+_MAIN = "__main__"
+_PickleBuffer = pickle.PickleBuffer  # looked up for every object that is pickled
+_CachedFunction: Any = type(functools.lru_cache(len))
+
+
+def _make_cached(func: Any, maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(func)
+
+
+def _import_home(kind: type) -> None:
+    """Import the module that a class is found in: cloudpickle looks at those imported only.
+
+    Any other goes by value, and is another class there. NumPy imports ``numpy.rec``, where `recarray` is
+    found, when somebody first asks for it.
+    """
+    name: Any = kind.__module__
+    if isinstance(name, str) and name not in sys.modules:
+        with suppress(Exception):
+            importlib.import_module(name)
+
+
+_pickler_class: type | None = None
+_NO_FILE = "<dynamic-code>"
+
+
+def _make_pickler() -> type:
+    """The pickler class; made on first use, because cloudpickle takes 10 ms to import."""
+    import cloudpickle
+
+    base: Any = cloudpickle.Pickler
+    reduce_as_it_does = base.dispatch_table[types.CodeType]
+
+    def reduce_code(code: types.CodeType) -> Any:
+        # From 3.1.3 cloudpickle calls the file of all code "<dynamic-code>"; then the remote traceback
+        # of a function that travels by value would show no line of it.
+        make, args = reduce_as_it_does(code)
+        return make, tuple(
+            code.co_filename if isinstance(arg, str) and arg == _NO_FILE else arg for arg in args
+        )
+
+    class CallPickler(base):  # type: ignore[misc]
+        """cloudpickle, with arrays as handles and one namespace for ``__main__``."""
+
+        dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: reduce_code}, base.dispatch_table)
+
+        def __init__(self, file: io.BytesIO, copies: Copies | None) -> None:
+            super().__init__(file, protocol=5)
+            self._copies = copies
+            self.segments: set[int] = set()
+            self.keep: list[Any] = []
+            self.placed = 0
+            self.by_value = False
+            main = sys.modules.get(_MAIN)
+            # cloudpickle puts functions that share globals into one dict; ours stands for __main__'s.
+            self._main_globals: dict[str, Any] = {"__name__": _MAIN}
+            if main is not None:
+                self.globals_ref[id(main.__dict__)] = self._main_globals
+
+        def persistent_id(self, obj: Any) -> Any:
+            if obj is self._main_globals:
+                self.by_value = True
+                return _MAIN
+            if type(obj) is _PickleBuffer:
+                return self._reduce_buffer(np.frombuffer(obj.raw(), np.uint8))
+            return None
+
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, np.ndarray) and is_plain(obj):
+                return self._reduce_array(obj)
+            if isinstance(obj, type):
+                _import_home(obj)
+            if type(obj) is _CachedFunction and obj.__module__ == _MAIN:
+                # By value, like the function in it; each worker begins with an empty cache.
+                return _make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
+            reduced = reduce_kin(obj)
+            return super().reducer_override(obj) if reduced is NotImplemented else reduced
+
+        def _reduce_array(self, a: Any) -> Any:
+            handle = self._handle_of(a)
+            if handle is not None:
+                return _rebuild, (tuple(handle), np.ndarray)
+            order: Any = "F" if a.flags.fnc else "C"
+            return _frozen_array, (a.tobytes(order), a.dtype, a.shape, order)
+
+        def _reduce_buffer(self, a: Any) -> Any:
+            """What stands for a buffer that is pickled out of band."""
+            handle = self._handle_of(a)
+            return a.tobytes() if handle is None else tuple(handle)
+
+        def _handle_of(self, a: Any) -> _handle.Handle | None:
+            """The handle of an array, or of a shared copy of it; None if its bytes are to travel."""
+            if self._copies is None:
+                return None
+            handle = _handle.handle_of(a)
+            if handle is None:
+                if a.nbytes < INLINE_NBYTES:
+                    return None
+                # By address: many views of one array, and one array in many pickles, are one copy.
+                key = (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype)
+                if key not in self._copies:
+                    self._copies[key] = a, _place.place(a)
+                    self.placed += _place.packed_nbytes(a)
+                a = self._copies[key][1]
+                handle = _handle.handle_of(a)
+                assert handle is not None
+            if isinstance(handle, _handle.SegmentHandle):
+                self.segments.add(handle.segment)
+                # Nobody else may hold it while a worker writes there.
+                self.keep.append(a)
+            return handle
+
+    return CallPickler
+
+
+def _frozen_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> Any:
+    """A small private array, read-only because it lies in the bytes it came in."""
+    if not data:
+        return _frozen(np.empty(shape, dtype, order))
+    return np.ndarray(shape, dtype, data, order=order)
+
+
+def pack(obj: Any, copies: Copies | None = None) -> Packed:
+    """Pickle anything of the caller's for its workers.
+
+    Several pickles of one call take one `copies`, so that what they have in common is copied once.
+    """
+    return _pack(obj, {} if copies is None else copies)
+
+
+def pack_by_value(obj: Any) -> bytes:
+    """Pickle anything of the caller's for a process that may have none of its memory."""
+    return _pack(obj, None).data
+
+
+def _pack(obj: Any, copies: Copies | None) -> Packed:
+    global _pickler_class
+    if _pickler_class is None:
+        _pickler_class = _make_pickler()
+    file = io.BytesIO()
+    pickler = _pickler_class(file, copies)
+    pickler.dump(obj)
+    return Packed(
+        file.getvalue(),
+        frozenset(pickler.segments),
+        tuple(pickler.keep),
+        pickler.placed,
+        pickler.by_value,
+    )
+
+
+class _JobPickler(pickle.Pickler):
+    """For what consists of arrays and plain values alone: ten times faster than cloudpickle."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, 5)
+        self.segments: set[int] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is np.ndarray or type(obj) is np.memmap:
+            handle = _handle.handle_of(obj)
+            if handle is not None:
+                if isinstance(handle, _handle.SegmentHandle):
+                    self.segments.add(handle.segment)
+                return _rebuild, (tuple(handle), np.ndarray)
+        return reduce_kin(obj)
+
+
+def pack_plain(obj: Any) -> Packed:
+    """Pickle a structure of the library's own that holds shared arrays and plain values only."""
+    file = io.BytesIO()
+    pickler = _JobPickler(file)
+    pickler.dump(obj)
+    return Packed(file.getvalue(), frozenset(pickler.segments), ())
+
+
+_VALUES = frozenset((bool, int, float, complex, str, bytes, type(None)))
+
+
+def are_plain(items: Iterable[Any]) -> bool:
+    """Whether all of these are numbers, strings, bytes or None, or tuples of such.
+
+    Nothing in them is ours to look at, so `pickle` may do them by itself, ten times as fast.
+    """
+    kinds = set(map(type, items))
+    if tuple in kinds:
+        kinds.remove(tuple)
+        for item in items:
+            if type(item) is tuple and not _VALUES.issuperset(map(type, item)):
+                return False
+    return kinds <= _VALUES
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, pid: Any) -> Any:
+        if pid == _MAIN:
+            return sys.modules[_MAIN].__dict__
+        if isinstance(pid, bytes):
+            return pid
+        if isinstance(pid, tuple):
+            return memoryview(_from_handle(pid))
+        raise pickle.UnpicklingError(f"unknown persistent id {pid!r}")
+
+
+def unpack(data: bytes | memoryview) -> Any:
+    """Undo `pack`, `pack_plain` or `pack_result`."""
+    return _Unpickler(io.BytesIO(data)).load()
+
+
+# ---------------------------------------------------------------- results
+
+
+def _resolve_main(qualname: str) -> Any:
+    obj: Any = sys.modules[_MAIN]
+    for name in qualname.split("."):
+        obj = getattr(obj, name)
+    return obj
+
+
+class _ResultPickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, share: Callable[[Any], Any] | None) -> None:
+        super().__init__(file, 5)
+        self._share = share
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is np.ndarray and self._share is not None:
+            handle = self._share(obj)
+            if handle is not None:
+                return _rebuild, (tuple(handle), np.ndarray)
+        elif (
+            isinstance(obj, type) and obj.__module__ == _MAIN and "<locals>" not in obj.__qualname__
+        ):
+            return _resolve_main, (obj.__qualname__,)
+        return NotImplemented
+
+
+def pack_result(obj: Any, share: Callable[[Any], Any] | None = None) -> bytes:
+    """Pickle a function's result for the caller.
+
+    `share` returns the handle of an array that is to travel as one, having announced its segment.
+    """
+    file = io.BytesIO()
+    try:
+        _ResultPickler(file, share).dump(obj)
+        return file.getvalue()
+    except Exception as exc:
+        import cloudpickle
+
+        try:
+            data: bytes = cloudpickle.dumps(obj, protocol=5)
+            return data
+        except Exception:
+            raise exc from None
