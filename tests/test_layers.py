@@ -78,7 +78,6 @@ LAYERS: list[set[str]] = [
         "_columns",
         "_current",
         "_errors",
-        "_forks",
         "_interrupts",
         "_memory",
         "_plan",

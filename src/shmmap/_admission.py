@@ -88,7 +88,8 @@ class Admission:
         elif self.waiting:
             self.waiting = deque(item for item in self.waiting if item[0] is not run)
         while self.waiting and len(self._open) < OPEN_MAX:
-            self._admit(*self.waiting.popleft())
+            with Uninterrupted():
+                self._admit(*self.waiting.popleft())
         if self.lingering:
             self.let_go()
         while self._free and self._crew.slots is None:  # it failed, and went home before its maps

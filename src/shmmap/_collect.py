@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from . import _array, _copy
 from ._columns import check_cast, check_declared, check_kind, promote
-from ._control import DONE, NOTHING
+from ._control import DONE, HANDED, NOTHING
 from ._job import Form, Job, Piece, form_of
 from ._plan import Plan
 
@@ -161,6 +161,19 @@ class Collector:
         """Take from the ledger for which chunks the function returned None."""
         if not self.job.gather and NOTHING in marks:
             self._nothing = [k for k, mark in enumerate(marks) if mark == NOTHING]
+
+    def check_handed(self, marks: bytes) -> None:
+        """Refuse to give less than the ledger says was handed over: a wrong result is worse than none.
+
+        Raises
+        ------
+        RuntimeError
+            If something is missing, which no worker's death explains.
+        """
+        if marks.count(HANDED) > len(self.pieces) + len(self._placed):
+            raise RuntimeError(
+                "results that were handed over did not arrive; this is a fault of shmmap"
+            )
 
     def value_of(self, k: int, mark: int, over: bool) -> tuple[Any] | None:
         """The part of the result that chunk `k` is, in a tuple of one; None if it is not here yet."""

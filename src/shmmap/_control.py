@@ -24,7 +24,8 @@ that no file of the user's is at: a descriptor that is not ours any more shows i
 offset field     written by     meaning
 ====== ========= ============== ======================================================
 0      STOP_AT   anyone, downwards  chunks above this number are not to be started; ABANDONED
-                                if the caller does not wait for the map any more either
+                                if the caller does not wait for the map any more either;
+                                upwards if who stopped the map died and told nobody why
 8      READY     caller, or the KNOWN once the message that tells the output is sent;
                  worker with    UNTOLD if index 0 failed, was lost, or gave None
                  index 0
@@ -237,7 +238,10 @@ class ControlBlock:
         self._close_fds()
 
     def _close_fds(self) -> None:
-        for fd in (self.fd, self.leavers, self.pipe_read, self.pipe_write, self.doorbell):
+        fds = self.fd, self.leavers, self.pipe_read, self.pipe_write, self.doorbell
+        # Forgotten first: a forked child closes what is noted.
+        self.fd = self.leavers = self.pipe_read = self.pipe_write = self.doorbell = -1
+        for fd in fds:
             if fd >= 0:
                 os.close(fd)
 

@@ -18,9 +18,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from . import _forks, _segment
+from . import _segment
 from ._control import LEFT, RUNNING, SINCE, SLOT_WORDS, ClaimSlots, has_data
 from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from ._member import Member
@@ -141,26 +142,24 @@ class Crew:
         """Start a worker in the place of one that died; False if this process cannot."""
         try:
             self._spawn(rank)
-        except OSError:  # no descriptors, no memory, no more processes: the others go on
+        except (OSError, MemoryError):  # no descriptors, memory or processes left: the others go on
             return False
         return True
 
     def _spawn(self, rank: int) -> None:
         assert self.slots is not None
         if self._launcher is None:
-            with _forks.lock:
-                self._launcher = (
-                    ForkLauncher()
-                    if self.start == "fork"
-                    else TemplateLauncher(self._blas_threads, self._preload)
-                )
+            self._launcher = (
+                ForkLauncher()
+                if self.start == "fork"
+                else TemplateLauncher(self._blas_threads, self._preload)
+            )
         slot = self.slots.slot(rank)
         for word in range(SLOT_WORDS):
             slot[word] = 0
         # In the table before it is forked: the child closes what it finds there, or it would hold its own
         # lifeline.
-        with _forks.lock:
-            member = self.members[rank] = Member(rank)
+        member = self.members[rank] = Member(rank)
         try:
             self._start_member(member)
         except BaseException:
@@ -468,7 +467,12 @@ class Crew:
             # Parked workers end by themselves, at once; the lifeline's end kills the others.
             while not member.gone and member.pidfd >= 0:
                 left = max(0.0, deadline - time.monotonic())
-                if has_data(member.pidfd, left) or left == 0.0:
+                if has_data(member.pidfd, left):
+                    break
+                if left == 0.0:
+                    # Its lifeline may not be enough: a child forked at the wrong moment holds it, too.
+                    with suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
                     break
             member.close()
         if self._launcher is not None:
@@ -482,13 +486,13 @@ class Crew:
         """Give back what `open` acquired."""
         if self.slots is not None:
             _segment.off_drop(self._listener)
-            with _forks.lock:
-                slots, self.slots = self.slots, None
-                fds = (*self._submit_pipe, *self._attendant_pipe)
-                self._submit_pipe = self._attendant_pipe = (-1, -1)
-                slots.close()
-                for fd in fds:
-                    os.close(fd)
+            # Forgotten first, see `Member.hang_up`.
+            slots, self.slots = self.slots, None
+            fds = (*self._submit_pipe, *self._attendant_pipe)
+            self._submit_pipe = self._attendant_pipe = (-1, -1)
+            slots.close()
+            for fd in fds:
+                os.close(fd)
         self._dropped.clear()
 
     def close_in_child(self) -> None:

@@ -15,7 +15,6 @@ import sys
 import warnings
 from typing import Any, NamedTuple, Protocol
 
-from . import _forks
 from ._control import has_data
 from ._prepare import Descriptors
 from ._template import FORKED, REPLY, blas_variables, single_threaded
@@ -158,8 +157,7 @@ class TemplateLauncher:
             return None
 
     def close(self) -> None:
-        with _forks.lock:
-            self._sock.close()
+        self._sock.close()
         self._reap()
 
     def close_in_child(self) -> None:
@@ -201,7 +199,7 @@ _FROM_HERE = re.compile(rf"{re.escape(__name__)}\Z")
 def _expect_warning() -> None:
     """Ignore that "use of fork() may lead to deadlocks", which Python says since 3.12: it was asked for.
 
-    Not by `warnings.catch_warnings`, which undoes what other threads do to the filters meanwhile.
+    By a filter that stays: `warnings.catch_warnings` undoes what other threads do to theirs meanwhile.
     """
     ours: Any = ("ignore", None, DeprecationWarning, _FROM_HERE, 0)
     if list(warnings.filters[:1]) != [ours]:

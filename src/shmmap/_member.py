@@ -15,8 +15,9 @@ from collections import deque
 from contextlib import ExitStack
 from typing import Any
 
-from . import _forks, _segment
+from . import _segment
 from ._control import ControlBlock
+from ._errors import SharedMemoryError
 from ._interrupts import Uninterrupted
 from ._messages import SEE_LINE, TOKEN_NBYTES, Attach, Drop, Open, Trim, dumps_message
 from ._packing import unpack
@@ -249,7 +250,7 @@ class Member:
             for id, nbytes in message.segments if len(fds) == len(message.segments) else ():
                 _segment.attach(id, left.pop(0), nbytes, keep_fd=True)
                 self.attached.add(id)
-        except OSError:
+        except (OSError, SharedMemoryError):
             pass
         for fd in left:
             os.close(fd)
@@ -277,34 +278,33 @@ class Member:
 
     def hang_up(self) -> None:
         """Have it end once it is parked."""
-        with _forks.lock:
-            fd, self._wake = self._wake, -1
-            if fd >= 0:
-                os.close(fd)
+        # Here and below: forgotten first. A child that another thread forks meanwhile closes what is noted,
+        # and a number that is closed already may be that of its own.
+        fd, self._wake = self._wake, -1
+        if fd >= 0:
+            os.close(fd)
 
     def cut_lifeline(self) -> None:
         """Have the kernel kill it, whatever it does."""
-        with _forks.lock:
-            fd, self.lifeline = self.lifeline, -1
-            if fd >= 0:
-                os.close(fd)
+        fd, self.lifeline = self.lifeline, -1
+        if fd >= 0:
+            os.close(fd)
 
     def close(self) -> None:
         """Let go of everything; a worker still alive ends."""
-        with _forks.lock:
-            self.line.close()
-            self.hang_up()
-            self.cut_lifeline()
-            self.aside.close()
-            self.relay.close()
-            fds, self._theirs = [*self._theirs], ()
-            if self.pidfd >= 0:
-                fds.append(self.pidfd)
-                self.pidfd = -1
-            while self._backlog:
-                fds += self._backlog.popleft()[1] or ()
-            for fd in fds:
-                os.close(fd)
+        self.line.close()
+        self.hang_up()
+        self.cut_lifeline()
+        self.aside.close()
+        self.relay.close()
+        fds, self._theirs = [*self._theirs], ()
+        pidfd, self.pidfd = self.pidfd, -1
+        if pidfd >= 0:
+            fds.append(pidfd)
+        while self._backlog:
+            fds += self._backlog.popleft()[1] or ()
+        for fd in fds:
+            os.close(fd)
 
 
 def _pipe(made: ExitStack) -> tuple[int, int]:

@@ -271,11 +271,11 @@ def populate(mapping: mmap.mmap, start: int, nbytes: int) -> None:
 
 def _cannot_map(nbytes: int, left: int | None) -> SharedMemoryError:
     """The error if memory is to be had, but not to be mapped; `left`: of a limited address space."""
-    if left is None:
-        where, way_out = "this process's mappings", "raise their number (vm.max_map_count)"
-    else:
-        where, way_out = "this process's address space", "raise its limit (ulimit -v)"
-    return SharedMemoryError(nbytes, left or 0, where, way_out)
+    if left is not None and left < nbytes:
+        where = "this process's address space"
+        return SharedMemoryError(nbytes, left, where, "raise its limit (ulimit -v)")
+    where = "this process's mappings"
+    return SharedMemoryError(nbytes, 0, where, "raise their number (vm.max_map_count)")
 
 
 def map_fd(fd: int, nbytes: int) -> mmap.mmap:

@@ -185,7 +185,7 @@ class Outcome:
         ranges = self._shown(self._plan.ranges(current))
         where = f" in indices {describe_ranges(ranges)}" if ranges else ""
         with self._door:
-            self._early_deaths = 0 if lost else self._early_deaths + 1
+            self._early_deaths = 0 if current or lost else self._early_deaths + 1
             self._causes.append(cause + where)
             for chunk in lost:
                 self._begun[chunk] = self._begun.get(chunk, 0) + 1
@@ -193,6 +193,11 @@ class Outcome:
                 if chunk in current or not self.is_safe():
                     self._losses[chunk] = self._losses.get(chunk, 0) + 1
             return self._judge(lost, pid, undone)
+
+    def has_failures(self) -> bool:
+        """Whether anything is known to have failed, so far."""
+        with self._door:
+            return bool(self._failures) or self._fatal is not None
 
     # ------------------------------------------------ decisions
 
@@ -258,6 +263,7 @@ class Outcome:
         """
         if not undone and not self._failures and self._fatal is None:  # most maps
             self._collector.note_nothing(marks)
+            self._collector.check_handed(marks)
             return self._collector.finish()
         with self._door:
             error = self._fatal

@@ -76,7 +76,9 @@ def prepare(clean: bool) -> None:
         pass
     _keep_freed_memory()
     null = os.open(os.devnull, os.O_RDONLY)
-    if null != 0:  # else the caller had none
+    if null == 0:  # the caller had none
+        os.set_inheritable(0, True)
+    else:
         os.dup2(null, 0)
         os.close(null)
     sys.stdin = open(0, closefd=False)

@@ -85,8 +85,8 @@ class Shelf:
                 if page is None:
                     raise OSError(
                         errno.EMFILE,
-                        f"no file descriptor left to receive what worker {record.rank} made; drop arrays or "
-                        "raise the limit (ulimit -n)",
+                        f"no file descriptor, or no address space, left to receive what worker {record.rank} "
+                        "made; drop arrays or raise the limits (ulimit -n, ulimit -v)",
                     )
             return page
 

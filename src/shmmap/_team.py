@@ -156,12 +156,17 @@ class Team(Executor):
 
     # ------------------------------------------------ starting
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it belongs to this process, and not to one that this was forked from."""
+        return self._pid == os.getpid()
+
     def is_usable(self) -> bool:
         """Whether it takes work: it is this process's own, and not shut down."""
-        return not self._closed and self._pid == os.getpid()
+        return not self._closed and self.is_ours
 
     def _check_usable(self) -> None:
-        if self._pid != os.getpid():
+        if not self.is_ours:
             raise RuntimeError(
                 "this Team belongs to the process that made it; make a new one in the forked child"
             )
@@ -351,7 +356,7 @@ class Team(Executor):
             self._check_usable()
             try:
                 self._ensure(self.size)
-            except OSError:
+            except (OSError, MemoryError):
                 if self._thread is None or not self.crew.members:
                     raise
                 # A worker has died, and there is nothing for another one: the others go on.
@@ -405,7 +410,7 @@ class Team(Executor):
         """
         with self._lock:
             was_closed, self._closed = self._closed, True
-            if self._pid != os.getpid():
+            if not self.is_ours:
                 return
             if cancel_futures:
                 self._submissions.cancel_waiting()
@@ -433,7 +438,7 @@ class Team(Executor):
     def __del__(self) -> None:
         """Let the attendant end a team that nobody has any more; it is idle, or has tasks submitted."""
         thread = getattr(self, "_thread", None)
-        if thread is not None and self._pid == os.getpid():
+        if thread is not None and self.is_ours:
             self._orphaned.append(self)
             self.crew.wake()
 
@@ -521,7 +526,7 @@ class Team(Executor):
 
     def end_now(self) -> None:
         """At the interpreter's exit: nobody waits for anything any more."""
-        if self._pid != os.getpid():
+        if not self.is_ours:
             return
         with self._lock:
             self._closed = self._ending = True

@@ -185,6 +185,37 @@ works()
 
 
 @pytest.mark.quick
+def test_results_that_the_callers_address_space_has_no_room_for(tmp_path: Path) -> None:
+    """An error of that map, or that function, alone."""
+    printed = run_program(
+        tmp_path,
+        """
+import resource
+
+def func(i):
+    return bytes(150 << 20) if i == 1 else i
+
+with shmmap.Team(workers=2) as team:
+    assert team.submit(int).result() == 0
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (60 << 20), limits[1]))
+    for call in (lambda: shmmap.pmap(func, range(4), engine=team, chunksize=1),
+                 lambda: team.submit(func, 1).result(20)):
+        try:
+            call()
+        except (OSError, MemoryError) as error:
+            print("address space" in str(error))
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    works(engine=team)
+    assert len(shmmap.pmap(func, range(4), engine=team, chunksize=1)[1]) == 150 << 20
+""",
+    )
+    assert printed == "True\nTrue\n"
+
+
+@pytest.mark.quick
 class TestMemoryLimit:
     """``memory_limit``: what a function takes beyond it is a clean MemoryError, with the index."""
 

@@ -17,7 +17,7 @@ import pytest
 
 import shmmap
 from shmmap._crew import Crew
-from shmmap.testing import KillSelf, StopSelf, wait_until
+from shmmap.testing import KillSelf, KillWhenPickled, StopSelf, wait_until
 from tests import functions
 from tests.helpers import assert_next_map_works, assert_same, in_time, process_tree
 
@@ -242,6 +242,28 @@ class TestFinishedWork:
         assert_same(np.array(out), np.arange(40) * 3)
         assert calls[23] == 2
         assert calls.sum() == 41
+
+    @pytest.mark.parametrize("at", [0, 5])
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_death_while_a_failure_is_told(self, engine: Any, at: int, workers: int) -> None:
+        """The map had been stopped for it; its chunk is done again, which takes its time, and the others."""
+        tries = shmmap.zeros(N, int)
+
+        def func(i: Any) -> int:
+            tries[i] += 1
+            if i == at:
+                if tries[i] == 1:
+                    raise KillWhenPickled
+                time.sleep(1.5)  # longer than chunks get that are at work when another one fails
+            return 2 * int(i)
+
+        for items in (np.arange(N), list(range(N))):
+            tries[:] = 0
+            with in_time():
+                result = shmmap.pmap(func, items, engine=engine, workers=workers, chunksize=1)
+            assert list(result) == list(range(0, 2 * N, 2))
+            assert tries.tolist() == [1 + (i == at) for i in range(N)]
+        assert_next_map_works(engine)
 
     def test_ranges_lost_in_place_may_be_partly_written(self, engine: Any) -> None:
         """1: the error says so, and the ranges next to it are whole."""

@@ -398,6 +398,31 @@ def test_forks_in_a_thread_while_maps_run(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
+LEAVES = """
+    import os, sys, warnings
+    import shmmap
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    parent = os.getpid()
+
+    def fork(done, total):
+        if os.getpid() == parent and done:
+            if os.fork() == 0:
+                sys.exit(7)
+            print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+
+    print(shmmap.pmap(abs, [1, -2], workers=2, progress=fork))
+"""
+
+
+def test_a_child_that_leaves_in_the_middle_of_a_map(tmp_path: Path) -> None:
+    """Forked by a callback; the map is its parent's, and goes on."""
+    done = run_script(tmp_path, LEAVES)
+    *codes, result = done.stdout.splitlines()
+    assert codes and set(codes) == {"7"}, done.stderr
+    assert (result, done.returncode, done.stderr) == ("[1, 2]", 0, "")
+
+
 FORK_MAPS = """
     import threading
     import numpy as np, shmmap

@@ -63,3 +63,13 @@ def test_what_a_dead_worker_said_of_a_chunk_that_has_failed_stands() -> None:
     assert outcome.note_death("worker 0 died", range(0), [], 7, [3]).again == [3]
     outcome.note_report(2, report(pid=7, index=2))
     assert outcome.todo([2]) == []
+
+
+def test_deaths_after_chunks_that_failed_are_no_early_ones() -> None:
+    """The map goes on; it is given up where workers die before they have begun anything."""
+    outcome = make_outcome(keep_going=True)
+    for chunk in range(8):
+        verdict = outcome.note_death("died", range(chunk, chunk + 1), [], 10 + chunk, [])
+        assert verdict.stop_at is None
+    verdicts = [outcome.note_death("died", range(0), [], 20 + k, []) for k in range(9)]
+    assert [verdict.stop_at for verdict in verdicts][-1] == -1

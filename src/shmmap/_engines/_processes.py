@@ -207,14 +207,15 @@ class _ProcessWork(Run):
                     raise self.refusal
                 self._post(None)
             while True:
-                self._wait_round()
+                is_whole = self._wait_round()
                 if self._cancelled:
                     raise CancelledError
                 marks = self.marks()
                 undone: list[int] = []
                 if count_done(marks) < task.plan.chunks:
                     undone = [k for k, mark in enumerate(marks) if not mark & 1]
-                todo = task.outcome.todo(undone) if undone else []
+                # Never another round while somebody may still draw in this one.
+                todo = task.outcome.todo(undone) if undone and is_whole else []
                 if not todo:
                     break
                 self._post(todo)
@@ -230,8 +231,11 @@ class _ProcessWork(Run):
             raise
         return task.outcome.finish(undone, self._marks_at_end)
 
-    def _wait_round(self) -> None:
-        """Take records until every participant has left, or need not be waited for any more."""
+    def _wait_round(self) -> bool:
+        """Take records until every participant has left, or need not be waited for any more.
+
+        False if it was broken off: it had been stopped, and somebody is still inside.
+        """
         control, task, crew = self.control, self._task, self._team.crew
         assert control is not None
         pipe = control.pipe_read
@@ -265,7 +269,9 @@ class _ProcessWork(Run):
                 raise RuntimeError("the team failed; see the traceback of its attendant thread")
             if self._cancelled:
                 raise CancelledError
-            if deadline is None and control.words[STOP_AT] < task.plan.chunks:
+            if control.words[STOP_AT] >= task.plan.chunks:
+                deadline = None  # it was stopped by a worker that died, or never
+            elif deadline is None:
                 deadline = time.monotonic() + GRACE_S
             if deadline is not None and time.monotonic() > deadline:
                 self._is_reusable = False
@@ -278,6 +284,7 @@ class _ProcessWork(Run):
         self._team.wait_relayed(self._ranks)
         while self.relayed:
             emit(*self.relayed.popleft())
+        return not remaining
 
     def _take_records(self, data: bytes, remaining: set[int]) -> bool:
         """Take what was read from the pipe; whether it says that the last worker has left."""
@@ -307,6 +314,9 @@ class _ProcessWork(Run):
             self._task.outcome.note_report(record.first, Report(*team.shelf.take(record)))
             if record.first == 0:
                 self._let_hand_over()
+            if not self._task.job.keep_going and self.control is not None:
+                # Once more: see `note_death`, which may have taken it back before this was read.
+                self.control.stop(self._task.plan.chunks, max(record.first, -1))
             if record.first < 0 and self.control is not None:
                 self._team.distrust(record.rank)
                 self.control.stop(self._task.plan.chunks, -1)
@@ -390,6 +400,9 @@ class _ProcessWork(Run):
             if verdict.stop_at < 0:
                 self._team.disown(self)
             control.stop(task.plan.chunks, verdict.stop_at)
+        elif 0 <= control.words[STOP_AT] < task.plan.chunks and not task.outcome.has_failures():
+            # It had failed and stopped the map, and did not live to tell: its successor does that again.
+            control.words[STOP_AT] = task.plan.chunks
         if verdict.again:
             self._redo[death.rank] = verdict.again
         return task.outcome.attempts(verdict.again)
@@ -443,6 +456,8 @@ class _ProcessWork(Run):
 
     def _abandon(self) -> None:
         """Any exception in the waiting thread: stop, wait a little, end those still inside."""
+        if not self._team.is_ours:
+            return  # a callback has forked, and this is the child: its parent sees to all of that
         control = self.control
         if control is None:
             with Uninterrupted():
