@@ -91,7 +91,7 @@ class Outcome:
         self._begun: dict[int, int] = {}
         """How often a chunk was begun by a worker that did not live to hand it over."""
         self._early_deaths = 0
-        """Deaths in a row that cost no chunk: loading the function may be what kills."""
+        """Deaths in a row in no chunk: loading the function may be what kills."""
         self._causes: list[str] = []
         """One per death."""
         self._void: set[tuple[int, int]] = set()
@@ -116,17 +116,19 @@ class Outcome:
         """Index ranges as the user knows them."""
         return tuple((self._first + start, self._first + stop) for start, stop in ranges)
 
-    def note_report(self, chunk: int, report: Report) -> None:
-        """A worker process reports an exception; chunk -1 means before any chunk."""
+    def note_report(self, chunk: int, report: Report) -> bool:
+        """A worker process reports an exception; chunk -1 means before any chunk. Whether it counts."""
         if chunk < 0:
             with self._door:
                 self._fatal = restore_exception(report, self._name, "before its first chunk")
-            return
+            return True
         where = self.describe(report.position, report.start, report.stop)
         exc = restore_exception(report, self._name, where)
         with self._door:
-            if (report.pid, chunk) not in self._void:
-                self._note(chunk, report.start, report.stop, exc)
+            if (report.pid, chunk) in self._void:
+                return False
+            self._note(chunk, report.start, report.stop, exc)
+            return True
 
     def note_exception(
         self, chunk: int, exc: BaseException, index: int, start: int, stop: int, who: str

@@ -311,15 +311,16 @@ class _ProcessWork(Run):
         elif record.kind == SPEC:
             self._settle_output(Form(*team.shelf.take(record)), remaining)
         elif record.kind == ERROR:
-            self._task.outcome.note_report(record.first, Report(*team.shelf.take(record)))
-            if record.first == 0:
+            control, chunk = self.control, record.first
+            assert control is not None
+            counts = self._task.outcome.note_report(chunk, Report(*team.shelf.take(record)))
+            if chunk == 0:
                 self._let_hand_over()
-            if not self._task.job.keep_going and self.control is not None:
-                # Once more: see `note_death`, which may have taken it back before this was read.
-                self.control.stop(self._task.plan.chunks, max(record.first, -1))
-            if record.first < 0 and self.control is not None:
+            if chunk < 0:
                 self._team.distrust(record.rank)
-                self.control.stop(self._task.plan.chunks, -1)
+            if chunk < 0 or (counts and not self._task.job.keep_going):
+                # Its worker has done so; but see `note_death`, which may have taken that back meanwhile.
+                control.stop(self._task.plan.chunks, max(chunk, -1))
         elif record.kind == KEPT:
             _segment.mark_kept(record.first)
 

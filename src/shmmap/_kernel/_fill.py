@@ -115,7 +115,10 @@ class FillKernel(Kernel):
         position.start, position.stop, position.index = start, stop, -1
         made: tuple[Any, tuple[Array, ...]] | None
         if self.job.verb != "items":
-            made = self._block(self.call_chunk(k, start, stop), start, stop)
+            result = self.call_chunk(k, start, stop)
+            if self._put_at_once(k, last, start, stop, result):
+                return
+            made = self._block(result, start, stop)
         else:
             if self._kind == "unknown":
                 self._learn_output()  # so that items are stored where they belong as they come
@@ -355,6 +358,23 @@ class FillKernel(Kernel):
         if output is not None:
             self._kind, self._out, self._ways = output
             self._place_held()
+
+    def _put_at_once(self, k: int, last: int, start: int, stop: int, result: Any) -> bool:
+        """Put a chunk's one array into the output if it is just what is taken there: mostly it is.
+
+        What `_block` and `_place` find out about any result costs as much as all else that a chunk does.
+        """
+        if type(result) is not np.ndarray or self._out is None:
+            return False
+        if self._kind != "array" or self.job.axis != 0:
+            return False
+        part = self._out[0][start:stop]
+        if result.shape != part.shape or result.dtype != part.dtype:
+            return False
+        if not (self._ways and self._pour(0, result, start)):
+            part[...] = result
+        self.port.mark(k, last)
+        return True
 
     def _place(
         self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]
