@@ -293,7 +293,9 @@ class Outcome:
             if failures:
                 first = failures[0].exception
                 if len(failures) > 1:
-                    first.add_note(f"{len(failures) - 1} more failed as well")
+                    others = len(failures) - 1
+                    chunks = "chunk" if others == 1 else "chunks"
+                    first.add_note(f"{others} other {chunks} failed as well")
                 return first
             return self._make_death(lost, self._try_finish(ranges))
         self._add_losses(lost, failures)
