@@ -86,6 +86,8 @@ _RECORD = struct.Struct("<7q")
 _HEAD = struct.Struct("<2q")  # what a record begins with
 # Read from a pipe of records at once: whole ones only.
 READ_NBYTES = 1024 * _RECORD.size
+# Written at once: as many as a pipe takes with nothing of others in between.
+WRITE_NBYTES = select.PIPE_BUF // _RECORD.size * _RECORD.size
 
 
 def has_data(fd: int, patience_s: float = 0.0) -> bool:

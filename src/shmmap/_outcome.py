@@ -90,6 +90,10 @@ class Outcome:
         """How often a chunk was lost, or stuck."""
         self._begun: dict[int, int] = {}
         """How often a chunk was begun by a worker that did not live to hand it over."""
+        self._stuck: set[int] = set()
+        """Chunks whose last failure is that a call in them took too long."""
+        self._is_doomed = False
+        """Something was lost for good, so that the map is to end."""
         self._early_deaths = 0
         """Deaths in a row in no chunk: loading the function may be what kills."""
         self._causes: list[str] = []
@@ -147,6 +151,7 @@ class Outcome:
         with self._door:
             self._forgive(start, stop)
             self._failures[start] = Failure(start, stop, exc)
+            self._stuck.discard(chunk)
 
     def _forgive(self, start: int, stop: int) -> None:
         """Forget the failures in a range."""
@@ -175,6 +180,7 @@ class Outcome:
             self._begun[chunk] = self._begun.get(chunk, 0) + 1
             self._forgive(start, stop)
             self._failures[start] = Failure(start, stop, exc)
+            self._stuck.add(chunk)
             return self._judge([chunk], pid, undone)
 
     def note_death(
@@ -196,10 +202,10 @@ class Outcome:
                     self._losses[chunk] = self._losses.get(chunk, 0) + 1
             return self._judge(lost, pid, undone)
 
-    def has_failures(self) -> bool:
-        """Whether anything is known to have failed, so far."""
+    def is_doomed(self) -> bool:
+        """Whether it is known by now why the map is to end, where it does not go on in any case."""
         with self._door:
-            return bool(self._failures) or self._fatal is not None
+            return self._is_doomed or bool(self._failures) or self._fatal is not None
 
     # ------------------------------------------------ decisions
 
@@ -213,8 +219,10 @@ class Outcome:
 
     def _judge(self, lost: Sequence[int], pid: int, undone: list[int]) -> Verdict:
         if self._is_given_up():
+            self._is_doomed = True
             return Verdict(-1, [])
         if not self._job.keep_going and any(not self._again(chunk) for chunk in lost):
+            self._is_doomed = True
             return Verdict(min(lost), [])
         again = self._select(undone)
         self._void.update((pid, chunk) for chunk in again)
@@ -225,11 +233,13 @@ class Outcome:
         return self._early_deaths > EARLY_DEATHS_MAX or len(self._causes) > DEATHS_MAX
 
     def _again(self, chunk: int) -> bool:
-        losses = self._losses.get(chunk, 0)
-        if self._has_failed(chunk):  # or was stuck
-            return 0 < losses <= self._job.retries
-        allowed = max(self._job.retries, LOST_MAX) if self.is_safe() else self._job.retries
-        return losses <= allowed
+        allowed = self._job.retries
+        if self._has_failed(chunk):
+            if chunk not in self._stuck:
+                return False  # it was tried as often as `retries` says, before that was told
+        elif self.is_safe():
+            allowed = max(allowed, LOST_MAX)
+        return self._losses.get(chunk, 0) <= allowed
 
     def todo(self, undone: list[int]) -> list[int]:
         """Which chunks are to be run (again) in another round."""

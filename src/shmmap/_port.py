@@ -26,6 +26,7 @@ from ._control import (
     STOP_AT,
     UNKNOWN,
     UNTOLD,
+    WRITE_NBYTES,
     ControlBlock,
     Record,
     has_data,
@@ -43,7 +44,7 @@ __all__ = ["Port", "note_forks"]
 
 # How often a worker whose results the caller has yet to write looks whether it may go on.
 TAKEN_S = 1e-3
-# Records collected for the last write of a call; a pipe takes 4096 bytes at once.
+# Records collected for the last write of a call.
 TAIL_NBYTES = 2048
 # With more workers, writing through a descriptor is slower than storing: the file's lock lets in one.
 POUR_TEAM = 4
@@ -139,9 +140,10 @@ class Port:
             self._ledger[k] = mark
 
     def write(self, records: bytes) -> None:
-        """Put records on the pipe of the call."""
+        """Put records on the pipe of the call, each of them whole."""
         try:
-            os.write(self._pipe, records)
+            for at in range(0, len(records), WRITE_NBYTES):
+                os.write(self._pipe, records[at : at + WRITE_NBYTES])
         except BrokenPipeError:
             pass  # the caller has abandoned this map
 

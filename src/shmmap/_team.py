@@ -281,11 +281,11 @@ class Team(Executor):
         # A control block is taken from its run before anything else becomes of it.
         return marks if run.control is control else None
 
-    def stop_run(self, run: Run, chunks: int) -> None:
-        """Have no chunk of a run started any more, and wake who waits for it; nothing if it is over."""
+    def stop_run(self, run: Run, chunks: int, at: int) -> None:
+        """Have no chunk above `at` started any more, and wake who waits; nothing if the run is over."""
         with self._lock:
             if run.control is not None:
-                run.control.stop(chunks, -1)
+                run.control.stop(chunks, at)
                 run.ring()
 
     def disown(self, run: Run) -> None:

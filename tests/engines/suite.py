@@ -135,6 +135,16 @@ class EngineSuite(StandInSuite):
         assert [len(item) for item in result] == [0, 1, 2, 3, 4]
         assert pmap(lambda i: None if i % 2 else i, np.arange(4), out=list) == [0, None, 2, None]
 
+    @pytest.mark.parametrize("at", [(), (0,), (2,), range(4)])
+    def test_chunks_of_which_some_give_none(self, pmap_chunks: Any, at: Any) -> None:
+        def func(chunk: Any) -> Any:
+            return None if chunk[0] // 2 in at else float(chunk.sum())
+
+        expected = [None if k in at else 4.0 * k + 1 for k in range(4)]
+        assert pmap_chunks(func, np.arange(8), chunksize=2, out=list) == expected
+        future = pmap_chunks(func, np.arange(8), chunksize=2, out=list, wait=False)
+        assert [value for _, _, value in future.in_order()] == expected
+
     def test_out_ndarray_forces_an_array(self, pmap: Any) -> None:
         assert_same(pmap(len, ["a", "bc", ""], out=np.ndarray), np.array([1, 2, 0]))
 

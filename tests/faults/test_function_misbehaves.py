@@ -114,6 +114,27 @@ def test_11_base_exceptions_in_every_verb(team: Any, verb: str, error: BaseExcep
 
 
 @pytest.mark.quick
+class SlowToTell(Exception):
+    """Takes longer to be put into words than others get to finish after a failure."""
+
+    def __str__(self) -> str:
+        time.sleep(1.3)
+        return "slow"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("options", [{}, {"progress": lambda done, total: None}])
+def test_10_a_failure_that_takes_long_to_tell(team: Any, options: Any) -> None:
+    def func(i: Any) -> Any:
+        if i == 3:
+            raise SlowToTell
+        return i
+
+    with in_time(10), pytest.raises(SlowToTell):
+        shmmap.pmap(func, np.arange(8), engine=team, chunksize=1, **options)
+    assert_next_map_works(team)
+
+
 def test_12_others_are_counted(team: Any) -> None:
     """Two fail at the same time: the lower one is raised, and says that it was not alone."""
     met = shmmap.zeros(2, bool)

@@ -243,6 +243,7 @@ class TestFinishedWork:
         assert calls[23] == 2
         assert calls.sum() == 41
 
+    @pytest.mark.quick
     @pytest.mark.parametrize("at", [0, 5])
     @pytest.mark.parametrize("workers", [1, 2])
     def test_death_while_a_failure_is_told(self, engine: Any, at: int, workers: int) -> None:
@@ -262,7 +263,68 @@ class TestFinishedWork:
             with in_time():
                 result = shmmap.pmap(func, items, engine=engine, workers=workers, chunksize=1)
             assert list(result) == list(range(0, 2 * N, 2))
-            assert tries.tolist() == [1 + (i == at) for i in range(N)]
+            assert tries[at] == 2
+            assert tries[at + 1 :].max() == 1, "only what it had begun is done again"
+        assert_next_map_works(engine)
+
+    @pytest.mark.quick
+    @pytest.mark.parametrize("first", ["dies", "is stuck"])
+    @pytest.mark.parametrize("verb", ["pmap", "pmap_chunks"])
+    @pytest.mark.parametrize("on_error", ["raise", "continue"])
+    def test_failure_after_a_loss(self, engine: Any, first: str, verb: str, on_error: str) -> None:
+        """A loss leaves a chunk its retries; once it has failed in spite of them, that is told."""
+        tries = shmmap.zeros(1, int)
+
+        def func(value: Any) -> Any:
+            if np.all(value == 5):
+                tries[0] += 1
+                if tries[0] == 1:
+                    (KillSelf() if first == "dies" else StopSelf())(value)
+                raise KeyError("five")
+            return value
+
+        error = KeyError if on_error == "raise" else shmmap.MapError
+        options: dict[str, Any] = {"timeout": 0.3} if first == "is stuck" else {}
+        with in_time(), pytest.raises(error) as caught:
+            getattr(shmmap, verb)(
+                func,
+                np.arange(N),
+                engine=engine,
+                workers=2,
+                chunksize=1,
+                retries=1,
+                on_error=on_error,
+                **options,
+            )
+        if isinstance(caught.value, shmmap.MapError):
+            assert caught.value.failed == ((5, 6),)
+            assert [type(each) for each in caught.value.exceptions] == [KeyError]
+        assert tries[0] == 3
+        assert_next_map_works(engine)
+
+    def test_loss_for_good_beside_one_that_is_made_up_for(self, engine: Any) -> None:
+        """The map has no more than a second left; that another chunk is done again does not change it."""
+        n = 60
+        done, lost = shmmap.zeros(n, bool), shmmap.zeros(n, int)
+
+        def func(value: Any) -> Any:
+            i = int(value)
+            if i == 0 or (i == n // 2 and not lost[i]):
+                if i:
+                    wait_until(lambda: lost[0] > 1)
+                    time.sleep(0.2)  # the other loss is known by now
+                lost[i] += 1
+                KillSelf()(value)
+            time.sleep(0.2)
+            done[i] = True
+            return value
+
+        with in_time(), pytest.raises(shmmap.WorkerDied) as caught:
+            shmmap.pmap(
+                func, np.arange(n), engine=engine, workers=2, chunksize=1, schedule="static"
+            )
+        assert caught.value.failed[0][0] == 0
+        assert done.sum() < n // 2
         assert_next_map_works(engine)
 
     def test_ranges_lost_in_place_may_be_partly_written(self, engine: Any) -> None:

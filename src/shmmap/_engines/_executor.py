@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._control import HANDED, PENDING
+from .._control import DONE, HANDED, PENDING
 from .._current import running
 from .._job import Form, Input, Job, Piece
 from .._kernel import make_kernel
@@ -89,7 +89,8 @@ class _ExecutorWork:
         self._executor = executor
         self._task = task
         self._func = pack_by_value(task.func)
-        self._done: set[int] = set()
+        self._done: dict[int, int] = {}
+        """Marks of the chunks that are done, as in a ledger."""
         self._cancelled = False
 
     def done(self) -> int:
@@ -97,7 +98,7 @@ class _ExecutorWork:
 
     def marks(self) -> bytes:
         done = self._done
-        return bytes(HANDED if k in done else PENDING for k in range(self._task.plan.chunks))
+        return bytes(done.get(k, PENDING) for k in range(self._task.plan.chunks))
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -190,7 +191,7 @@ class _ExecutorWork:
             except (TypeError, ValueError) as exc:
                 self._task.outcome.note_exception(k, exc, -1, start, stop, "the calling process")
                 return False
-        self._done.add(k)
+        self._done[k] = HANDED if pieces else DONE  # None, where results are objects
         return True
 
 

@@ -225,7 +225,8 @@ class _ProcessWork(Run):
                 self._end_round()
                 marks = self.marks()
             self._marks_at_end = marks
-            self._close()
+            with Uninterrupted():
+                self._close()
         except BaseException:
             self._abandon()
             raise
@@ -269,9 +270,8 @@ class _ProcessWork(Run):
                 raise RuntimeError("the team failed; see the traceback of its attendant thread")
             if self._cancelled:
                 raise CancelledError
-            if control.words[STOP_AT] >= task.plan.chunks:
-                deadline = None  # it was stopped by a worker that died, or never
-            elif deadline is None:
+            # Not before it is known why: who stopped it may be busy saying so, or have died over that.
+            if deadline is None and self._is_stopped():
                 deadline = time.monotonic() + GRACE_S
             if deadline is not None and time.monotonic() > deadline:
                 self._is_reusable = False
@@ -285,6 +285,12 @@ class _ProcessWork(Run):
         while self.relayed:
             emit(*self.relayed.popleft())
         return not remaining
+
+    def _is_stopped(self) -> bool:
+        """Whether no chunk is to be started any more, for a reason that is known here."""
+        control, task = self.control, self._task
+        assert control is not None
+        return control.words[STOP_AT] < task.plan.chunks and task.outcome.is_doomed()
 
     def _take_records(self, data: bytes, remaining: set[int]) -> bool:
         """Take what was read from the pipe; whether it says that the last worker has left."""
@@ -401,9 +407,14 @@ class _ProcessWork(Run):
             if verdict.stop_at < 0:
                 self._team.disown(self)
             control.stop(task.plan.chunks, verdict.stop_at)
-        elif 0 <= control.words[STOP_AT] < task.plan.chunks and not task.outcome.has_failures():
+        elif control.words[STOP_AT] in verdict.again and not task.outcome.is_doomed():
             # It had failed and stopped the map, and did not live to tell: its successor does that again.
+            stopped_at = control.words[STOP_AT]
             control.words[STOP_AT] = task.plan.chunks
+            if (
+                task.outcome.is_doomed()
+            ):  # the waiting thread has heard of another failure meanwhile
+                control.stop(task.plan.chunks, stopped_at)
         if verdict.again:
             self._redo[death.rank] = verdict.again
         return task.outcome.attempts(verdict.again)
@@ -440,7 +451,7 @@ class _ProcessWork(Run):
     def cancel(self) -> None:
         """See `Work`."""
         self._cancelled = True
-        self._team.stop_run(self, self._task.plan.chunks)
+        self._team.stop_run(self, self._task.plan.chunks, -1)
 
     # ------------------------------------------------ the end
 
@@ -464,7 +475,7 @@ class _ProcessWork(Run):
             with Uninterrupted():
                 self._close()
             return
-        control.stop(self._task.plan.chunks, ABANDONED)
+        self._team.stop_run(self, self._task.plan.chunks, ABANDONED)
         if control.words[READY] == UNKNOWN:
             control.words[READY] = UNTOLD
         if self.spec is None:
