@@ -288,6 +288,14 @@ class Team(Executor):
                 run.control.stop(chunks, at)
                 run.ring()
 
+    def explain_end(self) -> Exception:
+        """What a run is to raise if nobody attends to the team any more."""
+        if self._ending:
+            # The interpreter ends, so this is a daemon thread, which ends with it. What it raised in the
+            # meantime would be printed.
+            threading.Event().wait()
+        return _team_failed()
+
     def disown(self, run: Run) -> None:
         """Nobody is to get a run's call again."""
         with self._lock:

@@ -267,7 +267,7 @@ class _ProcessWork(Run):
             while self.relayed:
                 emit(*self.relayed.popleft())
             if self.broken:
-                raise RuntimeError("the team failed; see the traceback of its attendant thread")
+                raise self._team.explain_end()
             if self._cancelled:
                 raise CancelledError
             # Not before it is known why: who stopped it may be busy saying so, or have died over that.
