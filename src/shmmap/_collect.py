@@ -201,7 +201,8 @@ class Collector:
         if kind is None or kind == "unknown":
             return None
         if self.job.verb != "items" and self.job.axis != 0:
-            columns = tuple(np.moveaxis(column, 0, self.job.axis) for column in columns)
+            axis = self.job.axis
+            columns = tuple(np.moveaxis(column, 0, axis % column.ndim) for column in columns)
         if kind == "array":
             return columns[0]
         return columns if kind is tuple else kind(*columns)

@@ -170,18 +170,25 @@ class Outcome:
         return failure is not None and failure.stop == stop
 
     def note_stuck(
-        self, chunk: int, index: int, exc: Exception, who: str, pid: int, undone: list[int]
+        self,
+        chunk: int,
+        index: int,
+        exc: Exception,
+        who: str,
+        lost: Sequence[int],
+        pid: int,
+        undone: list[int],
     ) -> Verdict:
-        """A call took too long, and its worker was ended; it leaves `undone`."""
+        """A call took too long, and its worker was ended; `lost` and `undone` as for `note_death`."""
         start, stop = self._plan.limits(chunk)
         exc.add_note(f"raised by {self._name} {self.describe(index, start, stop)}, in {who}")
         with self._door:
-            self._losses[chunk] = self._losses.get(chunk, 0) + 1
-            self._begun[chunk] = self._begun.get(chunk, 0) + 1
+            lost = sorted({chunk, *lost})
+            self._count(lost, range(chunk, chunk + 1))
             self._forgive(start, stop)
             self._failures[start] = Failure(start, stop, exc)
             self._stuck.add(chunk)
-            return self._judge([chunk], pid, undone)
+            return self._judge(lost, pid, undone)
 
     def note_death(
         self, cause: str, current: range, lost: Sequence[int], pid: int, undone: list[int]
@@ -195,12 +202,16 @@ class Outcome:
         with self._door:
             self._early_deaths = 0 if current or lost else self._early_deaths + 1
             self._causes.append(cause + where)
-            for chunk in lost:
-                self._begun[chunk] = self._begun.get(chunk, 0) + 1
-                # The others had run well, and only their results are gone: no fault of theirs.
-                if chunk in current or not self.is_safe():
-                    self._losses[chunk] = self._losses.get(chunk, 0) + 1
+            self._count(lost, current)
             return self._judge(lost, pid, undone)
+
+    def _count(self, lost: Sequence[int], current: range) -> None:
+        """Count what was begun and lost by a worker that was in one of the chunks `current`."""
+        for chunk in lost:
+            self._begun[chunk] = self._begun.get(chunk, 0) + 1
+            # The others had run well, and only their results are gone: no fault of theirs.
+            if chunk in current or not self.is_safe():
+                self._losses[chunk] = self._losses.get(chunk, 0) + 1
 
     def is_doomed(self) -> bool:
         """Whether it is known by now why the map is to end, where it does not go on in any case."""

@@ -108,11 +108,11 @@ def _columns_of(collector: Collector, value: Any) -> list[Array]:
     if len(arrays) != len(columns):
         check_kind(kind, len(arrays), kind, len(columns))
     pairs = zip(arrays, columns, strict=True)
-    if job.dtypes is None and job.out is None:
-        return [_as_weak(a, cell, column) for (a, column), cell in zip(pairs, cells, strict=True)]
-    for a, column in pairs:
-        check_cast(a.dtype, column.dtype, "the declared")
-    return arrays
+    weak = [_as_weak(a, cell, column) for (a, column), cell in zip(pairs, cells, strict=True)]
+    if job.dtypes is not None or job.out is not None:
+        for a, column in zip(weak, columns, strict=True):
+            check_cast(a.dtype, column.dtype, "the declared")
+    return weak
 
 
 def _as_weak(a: Array, value: Any, column: Array) -> Array:
@@ -150,5 +150,6 @@ def _spread(collector: Collector, a: Array, shape: tuple[int, ...]) -> Array:
     if not axis:
         return np.broadcast_to(a, shape)
     length, *others = shape
+    axis %= len(shape)
     others.insert(axis, length)
     return np.moveaxis(np.broadcast_to(a, others), axis, 0)

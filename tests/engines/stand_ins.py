@@ -18,6 +18,10 @@ def fails_at_7(i: Any) -> int:
     return int(i)
 
 
+def _narrow(i: Any) -> Any:
+    return np.uint8(fails_at_7(i))
+
+
 class StandInSuite:
     """Of every engine, as `EngineSuite`."""
 
@@ -94,6 +98,22 @@ class StandInSuite:
             expected[:, 5:] = value
             assert_same(result, expected)
 
+    def test_numbers_alone_along_an_axis(self, pmap_chunks: Any) -> None:
+        def func(chunk: Any) -> Any:
+            raise ValueError
+
+        for axis in (0, 1, -1):
+            result = pmap_chunks(func, np.zeros((4, 4)), axis=axis, on_error=lambda *_: -1)
+            assert_same(result, np.full(4, -1))
+
+    def test_numbers_for_a_narrow_output(self, pmap: Any) -> None:
+        """As NumPy assigns numbers of Python's: 0 fits, -1 does not."""
+        for options in ({"dtype": "u1"}, {"out": np.zeros(10, "u1")}):
+            result = pmap(_narrow, np.arange(10), on_error=lambda *_: 0, **options)
+            assert_same(np.asarray(result), np.uint8([*range(7), 0, 8, 9]))
+            with pytest.raises(TypeError, match="cannot be cast"):
+                pmap(_narrow, np.arange(10), on_error=lambda *_: -1, **options)
+
     def test_tuples(self, pmap: Any) -> None:
         def func(i: Any) -> tuple[Any, Any]:
             return fails_at_7(i), i / 2
@@ -120,13 +140,14 @@ class StandInSuite:
             with pytest.raises(TypeError, match="same_kind"):
                 pmap(fails_at_7, np.arange(9), on_error=lambda *_: 0.5, **given)
 
-    def test_an_output_keeps_what_it_has_for_what_failed(self, pmap: Any) -> None:
+    @pytest.mark.parametrize("chunksize", [1, 4])
+    def test_an_output_keeps_what_it_has_for_what_failed(self, pmap: Any, chunksize: int) -> None:
         freed = shmmap.full(20, 1234.5)
         del freed
         for make in (np.full, shmmap.full):
             out = make(20, 5.0)
             with pytest.raises(shmmap.MapError) as caught:
-                pmap(fails_at_7, np.arange(20), chunksize=1, out=out, on_error="continue")
+                pmap(fails_at_7, np.arange(20), chunksize=chunksize, out=out, on_error="continue")
             assert_same(out, np.array([*range(7), 5.0, *range(8, 20)]))
             assert caught.value.result is out
 

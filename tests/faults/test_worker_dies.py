@@ -268,6 +268,34 @@ class TestFinishedWork:
         assert_next_map_works(engine)
 
     @pytest.mark.quick
+    @pytest.mark.parametrize("schedule", ["dynamic", "static"])
+    @pytest.mark.parametrize("fault", [KillSelf(), StopSelf()], ids=["dies", "is stuck"])
+    def test_ranges_that_are_done_stay_done(self, engine: Any, schedule: str, fault: Any) -> None:
+        """Also those whose results would have been handed over together with others."""
+        runs = shmmap.zeros(100, int)
+
+        def func(start: int, stop: int) -> int:
+            runs[start:stop] += 1
+            if start == 52:
+                fault(start)
+            return start
+
+        with in_time(), pytest.raises(shmmap.MapError) as caught:
+            shmmap.pmap_ranges(
+                func,
+                100,
+                engine=engine,
+                workers=2,
+                chunksize=2,
+                schedule=schedule,
+                timeout=0.4,
+                on_error="continue",
+            )
+        assert caught.value.failed == ((52, 54),)
+        assert runs.tolist() == [1] * 100
+        assert_next_map_works(engine)
+
+    @pytest.mark.quick
     @pytest.mark.parametrize("first", ["dies", "is stuck"])
     @pytest.mark.parametrize("verb", ["pmap", "pmap_chunks"])
     @pytest.mark.parametrize("on_error", ["raise", "continue"])

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
 from typing import Any
 
 import numpy as np
@@ -72,7 +79,9 @@ def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], li
         with running(kernel.where, None):
             kernel.run(0, 1)
             kernel.finish()
-    except Exception as exc:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:
         _, index, start, stop = kernel.where_failed()
         index = -1 if index < 0 else index + offset
         return [], [report_exception(exc, index, start + offset, stop + offset, -1, 0)], False
@@ -157,7 +166,12 @@ class _ExecutorWork:
                     k = next(queue, None)
                     if k is None:
                         break
-                    pending[self._submit(k)] = k
+                    try:
+                        pending[self._submit(k)] = k
+                    except BrokenExecutor as exc:
+                        limits = task.plan.limits(k)
+                        task.outcome.note_exception(k, exc, -1, *limits, "the executor")
+                        stopping = not task.job.keep_going
                 if not pending:
                     return
                 ready, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
@@ -186,13 +200,24 @@ class _ExecutorWork:
         if not is_done:
             return False
         if pieces:
+            kept = self._keep(reports)
             try:
                 self._task.collector.add([(k, k + 1, pieces[0])])
+                for a, was in kept:
+                    a[...] = was
             except (TypeError, ValueError) as exc:
                 self._task.outcome.note_exception(k, exc, -1, start, stop, "the calling process")
                 return False
         self._done[k] = HANDED if pieces else DONE  # None, where results are objects
         return True
+
+    def _keep(self, reports: list[Report]) -> list[tuple[Any, Any]]:
+        """Parts of an output that the user gave, for items that failed, and what is there now."""
+        job, columns = self._task.job, self._task.collector.columns
+        if job.out is None or job.gather or job.store or not columns:
+            return []
+        parts = [column[r.start : r.stop] for r in reports for column in columns]
+        return [(part, part.copy()) for part in parts]
 
 
 class ExecutorEngine:

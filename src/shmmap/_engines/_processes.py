@@ -397,7 +397,7 @@ class _ProcessWork(Run):
             shown = index if task.job.verb == "items" else -1
             who = f"worker {death.rank} (pid {death.pid})"
             verdict = task.outcome.note_stuck(
-                chunk, shown, error, who, death.pid, left_to_successor
+                chunk, shown, error, who, lost, death.pid, left_to_successor
             )
         else:
             verdict = task.outcome.note_death(

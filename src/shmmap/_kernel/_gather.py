@@ -122,7 +122,8 @@ class GatherKernel(Kernel):
                 return
             value, is_settled = _settle(result)
             self._held.append((k, last, value))
-            if not is_settled:
+            # Ranges as well: if we die, what is done must not be done again, nor be named as lost.
+            if not is_settled or self.job.verb == "ranges":
                 self.flush()
             return
         results: list[Any] = []
