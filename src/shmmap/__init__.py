@@ -8,7 +8,8 @@ array([ 3., 12., 21., 30.])
 Where things are, in the order a newcomer should read: `_map` (the verbs and the picture of a call),
 `_plan` (index ranges), `_worker` and `_kernel` (what a worker does), `_control` (what both sides see),
 `_roster` (who is alive, purely), `_team` and `_crew` (the processes). Then `_segment` and `_array` (memory),
-`_collect` and `_outcome` (results and failures), `_messages` (what crosses), `_engines` (who runs it).
+`_collect` and `_outcome` (results and failures), `_messages` and `_packing` (what crosses), `_engines`
+(who runs it).
 """
 
 import importlib as _importlib

@@ -70,7 +70,10 @@ class Admission:
         return True
 
     def close(self, run: Run, reusable: bool) -> None:
-        """A run is over; its control block serves another if everybody has left."""
+        """A run is over; its control block serves another if everybody has left.
+
+        *Requires*: no Ctrl-C inside.
+        """
         self._open.discard(run)
         run.doorbell = -1
         control = run.control
@@ -88,8 +91,7 @@ class Admission:
         elif self.waiting:
             self.waiting = deque(item for item in self.waiting if item[0] is not run)
         while self.waiting and len(self._open) < OPEN_MAX:
-            with Uninterrupted():
-                self._admit(*self.waiting.popleft())
+            self._admit(*self.waiting.popleft())
         if self.lingering:
             self.let_go()
         while self._free and self._crew.slots is None:  # it failed, and went home before its maps

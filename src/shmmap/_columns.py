@@ -86,23 +86,15 @@ def check_kind(
     kind: Any, width: int, expected: Any, expected_width: int, declared: bool = False
 ) -> None:
     """Refuse results of different kinds within one map, or, if it is `declared`, than the output takes."""
+    text = "the function returned {}, but out takes {}"
+    if not declared:
+        text = "the function returned {} here and {} at other indices"
     both_tuples = isinstance(kind, type) and expected is tuple  # a named tuple into out=(...)
     if kind is not expected and kind != expected and not both_tuples:
-        if declared:
-            raise TypeError(
-                f"the function returned {_describe(kind)}, but out takes {_describe(expected)}; pass "
-                "out=list to get a list of any objects"
-            )
-        raise TypeError(
-            f"the function returned {_describe(kind)} here and {_describe(expected)} at other indices; "
-            "pass out=list to get a list of any objects"
-        )
+        both = text.format(_describe(kind), _describe(expected))
+        raise TypeError(f"{both}; pass out=list to get a list of any objects")
     if width != expected_width:
-        other = "but out takes one" if declared else "here and"
-        at = "" if declared else " at other indices"
-        raise ValueError(
-            f"the function returned a tuple of {width} {other} of {expected_width}{at}"
-        )
+        raise ValueError(text.format(f"a tuple of {width}", f"one of {expected_width}"))
 
 
 def check_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 from . import _segment
 from ._control import ControlBlock
-from ._errors import SharedMemoryError
 from ._interrupts import Uninterrupted
 from ._messages import SEE_LINE, TOKEN_NBYTES, Attach, Drop, Open, Trim, dumps_message
 from ._packing import unpack
@@ -250,7 +249,7 @@ class Member:
             for id, nbytes in message.segments if len(fds) == len(message.segments) else ():
                 _segment.attach(id, left.pop(0), nbytes, keep_fd=True)
                 self.attached.add(id)
-        except (OSError, SharedMemoryError):
+        except (OSError, MemoryError):
             pass
         for fd in left:
             os.close(fd)

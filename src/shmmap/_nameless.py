@@ -179,7 +179,7 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
         left = address_space()
         if left is not None and nbytes > left:
             raise _cannot_map(nbytes, left)
-    failure: OSError | None = None
+    failure: Exception | None = None
     for opener in openers:
         try:
             fd = opener(nbytes)
@@ -200,14 +200,16 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(fd, 0, nbytes)
             return fd
-        except SharedMemoryError:
+        except (OSError, SharedMemoryError) as exc:
             os.close(fd)
-            raise
-        except OSError as exc:
-            os.close(fd)
-            failure = exc.with_traceback(None)
-            if exc.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+            is_full = isinstance(exc, OSError) and exc.errno in (
+                errno.ENOSPC,
+                errno.ENOMEM,
+                errno.EFBIG,
+            )
+            if not is_full:
                 raise
+            failure = exc.with_traceback(None)
     free, where = available()
     try:
         stat = os.statvfs(_SHM_FOLDER)

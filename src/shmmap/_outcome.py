@@ -92,7 +92,7 @@ class Outcome:
         """How often a chunk was begun by a worker that did not live to hand it over."""
         self._stuck: set[int] = set()
         """Chunks whose last failure is that a call in them took too long."""
-        self._is_doomed = False
+        self._is_cut_short = False
         """Something was lost for good, so that the map is to end."""
         self._early_deaths = 0
         """Deaths in a row in no chunk: loading the function may be what kills."""
@@ -200,7 +200,7 @@ class Outcome:
         ranges = self._shown(self._plan.ranges(current))
         where = f" in indices {describe_ranges(ranges)}" if ranges else ""
         with self._door:
-            self._early_deaths = 0 if current or lost else self._early_deaths + 1
+            self._early_deaths = 0 if current else self._early_deaths + 1
             self._causes.append(cause + where)
             self._count(lost, current)
             return self._judge(lost, pid, undone)
@@ -213,12 +213,12 @@ class Outcome:
             if chunk in current or not self.is_safe():
                 self._losses[chunk] = self._losses.get(chunk, 0) + 1
 
+    # ------------------------------------------------ decisions
+
     def is_doomed(self) -> bool:
         """Whether it is known by now why the map is to end, where it does not go on in any case."""
         with self._door:
-            return self._is_doomed or bool(self._failures) or self._fatal is not None
-
-    # ------------------------------------------------ decisions
+            return self._is_cut_short or bool(self._failures) or self._fatal is not None
 
     def is_safe(self) -> bool:
         """Whether a chunk that may have been begun can be run again without being asked to."""
@@ -230,10 +230,10 @@ class Outcome:
 
     def _judge(self, lost: Sequence[int], pid: int, undone: list[int]) -> Verdict:
         if self._is_given_up():
-            self._is_doomed = True
+            self._is_cut_short = True
             return Verdict(-1, [])
         if not self._job.keep_going and any(not self._again(chunk) for chunk in lost):
-            self._is_doomed = True
+            self._is_cut_short = True
             return Verdict(min(lost), [])
         again = self._select(undone)
         self._void.update((pid, chunk) for chunk in again)

@@ -185,6 +185,7 @@ class Port:
             self.release_spec()
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
+        """Report an exception; with index -1 the chunk as a whole has failed, and is marked so."""
         report = report_exception(exc, index, start, stop, self._worker.rank, os.getpid())
         self.send(ERROR, chunk, chunk + 1, pack_result(tuple(report)))
         if index < 0 <= chunk:

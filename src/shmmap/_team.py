@@ -289,7 +289,7 @@ class Team(Executor):
                 run.ring()
 
     def explain_end(self) -> Exception:
-        """What a run is to raise if nobody attends to the team any more."""
+        """What a run is to raise if nobody attends to the team any more; at the program's end, nothing."""
         if self._ending:
             # The interpreter ends, so this is a daemon thread, which ends with it. What it raised in the
             # meantime would be printed.

@@ -398,7 +398,8 @@ class Worker:
                 control.stop(tickets, chunk)
             # Only now: the caller is woken by this, and sees then that the others have a second left.
             port.error(exc, chunk, index, start, stop)
-            port.mark_failed(chunk)
+            if index >= 0:  # else that has marked it
+                port.mark_failed(chunk)
 
         if call.redo is not None:
             self._redo(unpack(read_payload(call.redo)), control, kernel, fail)

@@ -446,7 +446,7 @@ class EngineSuite(StandInSuite):
             (lambda v: None, one, "returned None, but out takes an array"),
             (lambda v: (v, v), one, "returned a tuple, but out takes an array"),
             (lambda v: v, two, "returned an array or number, but out takes a tuple"),
-            (lambda v: (v,), two, "returned a tuple of 1 but out takes one of 2"),
+            (lambda v: (v,), two, "returned a tuple of 1, but out takes one of 2"),
         ):
             for verb in pmap, pmap_chunks:
                 with pytest.raises((TypeError, ValueError), match=what):

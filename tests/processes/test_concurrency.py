@@ -480,6 +480,29 @@ NO_DESCRIPTORS = """
 """
 
 
+def test_a_team_that_has_too_few_descriptors_to_start_says_so(tmp_path: Path) -> None:
+    """Wherever they run out; and it starts once there are enough."""
+    source = """
+        import os, resource
+        import shmmap
+
+        shmmap.asshared([1.0])
+        lowest = os.dup(0)
+        os.close(lowest)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        told, result = [], None
+        while result is None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 4 + len(told), limits[1]))
+            try:
+                result = shmmap.pmap(abs, [1, -2], workers=2)
+            except OSError as exc:
+                told.append("ulimit -n" in str(exc) + "".join(getattr(exc, "__notes__", ())))
+        print(len(told) > 9, all(told), result)
+    """
+    done = run_script(tmp_path, source)
+    assert (done.stdout, done.stderr) == ("True True [1, 2]\n", ""), done.stderr
+
+
 def test_a_map_that_cannot_begin_when_its_turn_has_come(tmp_path: Path) -> None:
     """It is told, and nobody else."""
     done = run_script(tmp_path, NO_DESCRIPTORS)

@@ -225,8 +225,7 @@ class _ProcessWork(Run):
                 self._end_round()
                 marks = self.marks()
             self._marks_at_end = marks
-            with Uninterrupted():
-                self._close()
+            self._close()
         except BaseException:
             self._abandon()
             raise
@@ -472,8 +471,7 @@ class _ProcessWork(Run):
             return  # a callback has forked, and this is the child: its parent sees to all of that
         control = self.control
         if control is None:
-            with Uninterrupted():
-                self._close()
+            self._close()
             return
         self._team.stop_run(self, self._task.plan.chunks, ABANDONED)
         if control.words[READY] == UNKNOWN:
@@ -488,8 +486,7 @@ class _ProcessWork(Run):
                 self._drain(0.02)
         finally:
             self._end_round()
-            with Uninterrupted():
-                self._close()
+            self._close()
 
     def _has_any_inside(self) -> bool:
         crew = self._team.crew
@@ -504,8 +501,11 @@ class _ProcessWork(Run):
             self._team.admission.note_late(record)
 
     def _close(self) -> None:
-        if self._ended:
-            return
+        with Uninterrupted():  # or a control block could be with nobody, or with two
+            if not self._ended:
+                self._close_at_once()
+
+    def _close_at_once(self) -> None:
         if not self._is_reusable and self.control is not None:
             self._drain(0)
         self._team.end_run(self, self._is_reusable)

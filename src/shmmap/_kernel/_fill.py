@@ -116,7 +116,7 @@ class FillKernel(Kernel):
         made: tuple[Any, tuple[Array, ...]] | None
         if self.job.verb != "items":
             result = self.call_chunk(k, start, stop)
-            if self._put_at_once(k, last, start, stop, result):
+            if self.job.axis == 0 and self._put_at_once(k, last, start, stop, result):
                 return
             made = self._block(result, start, stop)
         else:
@@ -360,18 +360,16 @@ class FillKernel(Kernel):
             self._place_held()
 
     def _put_at_once(self, k: int, last: int, start: int, stop: int, result: Any) -> bool:
-        """Put a chunk's one array into the output if it is just what is taken there: mostly it is.
+        """Put one array, axis first, into the output if it is just what is taken there: mostly it is.
 
         What `_block` and `_place` find out about any result costs as much as all else that a chunk does.
         """
-        if type(result) is not np.ndarray or self._out is None:
-            return False
-        if self._kind != "array" or self.job.axis != 0:
+        if type(result) is not np.ndarray or self._out is None or self._kind != "array":
             return False
         part = self._out[0][start:stop]
         if result.shape != part.shape or result.dtype != part.dtype:
             return False
-        if not (self._ways and self._pour(0, result, start)):
+        if result is not self._in_place and not (self._ways and self._pour(0, result, start)):
             part[...] = result
         self.port.mark(k, last)
         return True
@@ -380,15 +378,8 @@ class FillKernel(Kernel):
         self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]
     ) -> None:
         """Put columns of chunks ``[k, last)`` into the output, or keep them until it is known."""
-        if kind == "array" and self._kind == "array" and self._out is not None:
-            column, target = columns[0], self._out[0]  # by far the most frequent case
-            if column.dtype == target.dtype and column.shape[1:] == target.shape[1:]:
-                if column is not self._in_place and not (
-                    self._ways and self._pour(0, column, start)
-                ):
-                    target[start:stop] = column
-                self.port.mark(k, last)
-                return
+        if kind == "array" and self._put_at_once(k, last, start, stop, columns[0]):
+            return
         if self._kind == "unknown" and kind is None:
             self.port.mark(k, last, nothing=True)  # whether that fits is told by the whole ledger
             return
