@@ -1,7 +1,8 @@
 """What a function may rely on around it, carried from the caller to its workers when it changes.
 
-Module search path, working directory, environment, floating-point error handling, warning filters and
-log levels. Taking a snapshot is on the path of every call, so it has to be cheap (about 3 us).
+Module search path, working directory, environment, floating-point error handling, the decimal context,
+warning filters and log levels. Taking a snapshot is on the path of every call, so it has to be cheap
+(about 3 us).
 
 What a function changes of them in its worker, and of the umask and the signals there, ends with the call:
 see `Baseline`.
@@ -33,6 +34,8 @@ class Surroundings(NamedTuple):
     errors: dict[str, Any]
     filters: tuple[Any, ...]
     levels: tuple[tuple[str, int], ...]
+    decimal: tuple[Any, ...] | None
+    """Precision, rounding, limits and traps of the decimal context; None where `decimal` is not imported."""
 
 
 _last: Surroundings | None = None
@@ -71,11 +74,30 @@ def snapshot() -> Surroundings:
         np.geterr(),
         tuple(warnings.filters),
         tuple(levels),
+        _decimal_context(),
     )
     if now != _last:  # else the same object, which is quickly compared
         _last = Surroundings(*now)
     assert _last is not None
     return _last
+
+
+def _decimal_context() -> tuple[Any, ...] | None:
+    """All of the thread's decimal context but its flags, which every calculation may raise."""
+    decimal = sys.modules.get("decimal")
+    if decimal is None or not hasattr(decimal, "getcontext"):  # not imported, or just being so
+        return None
+    _, (*settings, _, traps) = decimal.getcontext().__reduce__()
+    return *settings, *traps
+
+
+def _set_decimal_context(settings: tuple[Any, ...] | None) -> None:
+    if settings is None and "decimal" not in sys.modules:
+        return
+    from decimal import Context, setcontext
+
+    arguments: Any = () if settings is None else (*settings[:6], [], list(settings[6:]))
+    setcontext(Context(*arguments))
 
 
 def pack_surroundings(surroundings: Surroundings) -> tuple[Any, ...]:
@@ -88,7 +110,7 @@ def pack_surroundings(surroundings: Surroundings) -> tuple[Any, ...]:
 
 def apply(packed: tuple[Any, ...]) -> None:
     """Make a worker's surroundings those of its caller."""
-    path, cwd, _, errors, filters, levels, environment = packed
+    path, cwd, _, errors, filters, levels, context, environment = packed
     sys.path[:] = path
     if cwd:
         try:
@@ -101,6 +123,7 @@ def apply(packed: tuple[Any, ...]) -> None:
         if os.environ.get(name) != value:
             os.environ[name] = value
     np.seterr(**errors)
+    _set_decimal_context(context)
     warnings.resetwarnings()
     warnings.filters[:] = filters  # type: ignore[index]
     for name in _told_levels.difference(name for name, _ in levels):
