@@ -85,7 +85,7 @@ LAYERS: list[set[str]] = [
         "_stored",
         "_surroundings",
     },
-    {"_masked"},
+    {"_masked", "_witness"},
 ]
 
 LAYER = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}

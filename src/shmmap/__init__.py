@@ -15,6 +15,7 @@ Where things are, in the order a newcomer should read: `_map` (the verbs and the
 import importlib as _importlib
 import typing as _typing
 
+from . import _witness
 from ._array import (
     empty,
     empty_like,
@@ -69,6 +70,9 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+if _witness.is_marked():
+    _witness.start()
 
 # Everything about processes is imported when it is first asked for: importing the library is then as quick
 # as importing what its arrays need.

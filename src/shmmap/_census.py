@@ -8,27 +8,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import _segment
+from ._witness import NAME_PREFIXES, mark_children
 
 __all__ = [
+    "Census",
     "mark_children",
     "memory_of",
-    "new_things",
     "processes_of",
-    "things_now",
     "waiting_per_core",
 ]
 
-NAME_PREFIXES = ("shmmap", "psm_", "sem.", "pymp-")
-"""Names that this library, or the parts of `multiprocessing` it might use, would leave behind."""
-
-MARK = "SHMMAP_LEAK_GUARD"
-"""Environment variable by which processes that lost their parent are still recognized as ours."""
+OWNED_NAME = re.compile(r"shmmap-(?P<pid>\d+)-(?P<started>\d+)-")
+"""A name of this library, which says whose it is: a process, by its pid and its start time."""
 
 MEMORY_PATHS = ("/dev/shm/", "/memfd:", "/dev/zero (deleted)")
 
@@ -45,31 +41,64 @@ def waiting_per_core() -> float:
     return float(max(1.0, waiting * 1.25 ** max(0, os.nice(0))))
 
 
-def mark_children() -> str:
-    """Have every process started from now on carry a token of this one; return the token."""
-    tokens = os.environ.get(MARK, "").split(":")
-    mine = f"{os.getpid()}-"
-    for token in tokens:
-        if token.startswith(mine):
-            return token
-    token = mine + secrets.token_hex(8)
-    os.environ[MARK] = ":".join([*filter(None, tokens), token])
-    return token
+class Census:
+    """What is there at one time, and how what is there later compares with it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._fd = int(token.split("-")[1])
+        self._told = os.fstat(self._fd).st_size
+        self._things = _things_now(token)
+
+    def new_things(self) -> dict[tuple[Any, ...], str]:
+        """What is there now and was not; names that belong to other programs are not ours."""
+        new = {
+            key: text for key, text in _things_now(self._token).items() if key not in self._things
+        }
+        if any(kind == "name" for kind, *_ in new):
+            is_ours = self._owner()
+            for kind, *where in list(new):
+                # Names are often there for less than a millisecond: such a one is gone by now.
+                if kind == "name" and not (is_ours(*where) and os.path.lexists("/".join(where))):
+                    del new[kind, *where]
+        return new
+
+    def _owner(self) -> Callable[[str, str], bool]:
+        """Tell of a folder and a name in it whether this program made it. What is in doubt is not ours."""
+        living = _living()
+        ours = _tree(self._token, living)
+        told = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        made = set(told.split(b"\n"))
+        told = told[self._told :]
+        # Programs that do not import this library report nothing; there was at least one of them.
+        were_silent = told.count(b"program\n") > told.count(b"hello\n")
+        used: dict[bool, set[tuple[str, int]]] = {True: set(), False: set()}
+        for pid in living:
+            used[pid in ours].update(_files(str(pid)))
+        tag = self._token.rpartition("-")[2]
+
+        def is_ours(folder: str, name: str) -> bool:
+            owner = OWNED_NAME.match(name)
+            if owner:
+                pid = int(owner["pid"])
+                if pid in living and living[pid][1] == int(owner["started"]):
+                    return pid in ours
+            if tag in name or os.fsencode(f"name {folder}/{name}") in made:
+                return True
+            try:
+                status = os.lstat(f"{folder}/{name}")
+            except OSError:
+                return False
+            # By identity, not by path: a semaphore is opened under another name than its own.
+            identity = _identity(status)
+            if identity in used[False] or owner:
+                return False
+            return identity in used[True] or (were_silent and status.st_uid == os.geteuid())
+
+        return is_ours
 
 
-def new_things(token: str, before: dict[tuple[Any, ...], str]) -> dict[tuple[Any, ...], str]:
-    """Compare what is there now with before; names that belong to other programs are not ours."""
-    new = {key: text for key, text in things_now(token).items() if key not in before}
-    if any(kind == "name" for kind, *_ in new):
-        others = _belongs_elsewhere(token)
-        for kind, *where in list(new):
-            # Other programs make names for less than a millisecond: such a one is gone by now.
-            if kind == "name" and (others(*where) or not os.path.lexists(os.path.join(*where))):
-                del new[kind, *where]
-    return new
-
-
-def things_now(token: str) -> dict[tuple[Any, ...], str]:
+def _things_now(token: str) -> dict[tuple[Any, ...], str]:
     """Everything that could leak now: what identifies it, and a line that describes it."""
     _segment.reap()
     things: dict[tuple[Any, ...], str] = {}
@@ -120,28 +149,6 @@ def processes_of(token: str) -> dict[tuple[int, int], str]:
             command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
             found[pid, living[pid][1]] = command or "(ended, not waited for)"
     return found
-
-
-def _belongs_elsewhere(token: str) -> Callable[[str, str], bool]:
-    """Tell of a folder and a name in it whether a living process of another program has it."""
-    living = _living()
-    ours = _tree(token, living)
-    others = {pid: started for pid, (_, started) in living.items() if pid not in ours}
-    used: set[tuple[str, int]] = set()
-    for pid in others:
-        used.update(_files(str(pid)))
-
-    def belongs_elsewhere(folder: str, name: str) -> bool:
-        # Between creating and opening a segment, the owner in its name is all there is to see.
-        owner = OWNED_NAME.match(name)
-        if owner and others.get(int(owner["pid"])) == int(owner["started"]):
-            return True
-        # By identity, not by path: a semaphore is opened under another name than its own.
-        with contextlib.suppress(OSError):
-            return _identity(os.stat(f"{folder}/{name}")) in used
-        return False
-
-    return belongs_elsewhere
 
 
 def _files(pid: str) -> Iterator[tuple[str, int]]:

@@ -20,6 +20,7 @@ from typing import Any
 from ._errors import SharedMemoryError
 from ._interrupts import Uninterrupted
 from ._memory import address_space, available
+from ._witness import tag
 
 __all__ = [
     "CHECK_NBYTES",
@@ -108,7 +109,7 @@ def _open_posix(nbytes: int) -> int:
         _swept = True
         _sweep()
     pid = os.getpid()
-    name = f"{_PREFIX}{pid}-{_start_time(pid)}-{os.urandom(8).hex()}"
+    name = f"{_PREFIX}{pid}-{_start_time(pid)}-{os.urandom(8).hex()}{tag()}"
     with Uninterrupted():  # or a Ctrl-C would leave the name
         shm = shared_memory.SharedMemory(name, create=True, size=nbytes, **options)
         path = os.path.join(_SHM_FOLDER, name)

@@ -33,7 +33,7 @@ from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 import shmmap
-from shmmap._census import mark_children, new_things, things_now, waiting_per_core
+from shmmap._census import Census, mark_children, waiting_per_core
 
 __all__ = [
     "BadStr",
@@ -80,8 +80,10 @@ def leak_guard() -> Iterator[None]:
     not checked, as its traceback keeps arrays alive.
 
     Only what belongs to this process counts, so several programs may guard themselves at once:
-    processes that descend from it or were started below it, their memory, and names but those that
-    a living process of another program made, has open or has mapped.
+    processes that descend from it or were started below it, their memory, and the names that they
+    made, also those that have died since. Processes that import shmmap report the names they make.
+    Of a name that nobody reported, it counts who has it open; if nobody has, it is a leak only if
+    the block started a program that does not import shmmap, which may have made it.
 
     Raises
     ------
@@ -99,16 +101,16 @@ def leak_guard() -> Iterator[None]:
     # tracker of `multiprocessing`, and the shared memory that is kept for the next small array.
     resource_tracker.ensure_running()
     shmmap.zeros(1)
-    before = things_now(token)
+    before = Census(token)
     yield
     gc.collect()
-    left = new_things(token, before)
+    left = before.new_things()
     if left:
         shmmap.shutdown()
         with contextlib.suppress(TimeoutError):
             grace_s = GRACE_S * waiting_per_core()
-            wait_until(lambda: not new_things(token, before), grace_s, interval_s=0.01)
-        left = new_things(token, before)
+            wait_until(lambda: not before.new_things(), grace_s, interval_s=0.01)
+        left = before.new_things()
     if left:
         raise Leak("left behind:\n" + "\n".join(f"  {text}" for text in sorted(left.values())))
 
