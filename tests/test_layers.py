@@ -75,6 +75,7 @@ LAYERS: list[set[str]] = [
     {"_hints", "_nameless", "_spare"},
     {
         "_blas",
+        "_classes",
         "_columns",
         "_current",
         "_errors",

@@ -241,6 +241,7 @@ def _pack_items(data: Sequence[Any], plan: Plan, copies: Copies) -> tuple[Input,
         segments = segments.union(*(each.segments for each in packed))
         by_value = any(each.by_value for each in packed)
         keep.extend(each.keep for each in packed if each.keep)
+        keep.extend(each.classes for each in packed if each.classes)
     offsets = [0, *accumulate(map(len, parts))]
     blob: Any = b""
     if offsets[-1] <= INLINE_NBYTES:

@@ -2,9 +2,10 @@
 
 Arrays travel as handles: a shared one as it is, a private one through a shared copy made for the call,
 read-only on the other side. Functions of the caller's ``__main__`` are pickled by value, and all of them
-share the worker's one ``__main__.__dict__``, so that ``def init(): global model`` works. Results go plainly
-first: instances of ``__main__`` classes come back by the class's name, as instances of the caller's own
-class; pickling such a class by value would overwrite it with the worker's older copy.
+share the worker's one ``__main__.__dict__``, so that ``def init(): global model`` works. Where the user's
+script is run by another program (``python -m cProfile``, `exec`), its namespace is not that of the module
+``__main__``; such a namespace is one dictionary in a worker, too. Results go plainly first. Classes that come
+back are those that were sent: see `_classes`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import _handle, _place
+from . import _classes, _handle, _place
 from ._reduction import is_plain, reduce_kin
 
 __all__ = [
@@ -56,6 +57,8 @@ class Packed(NamedTuple):
     """Bytes of private arrays that were copied into shared memory for it."""
     by_value: bool = False
     """Something of ``__main__`` is in it by value: unpickling it writes into the worker's ``__main__``."""
+    classes: tuple[type, ...] = ()
+    """Classes that are in it by value: they must be there when results come back, which only name them."""
 
 
 Copies = dict[Any, tuple[Any, Any]]
@@ -79,6 +82,7 @@ def _rebuild(handle: tuple[Any, ...], kind: type) -> Any:
 
 _MAIN = "__main__"
 _PickleBuffer = pickle.PickleBuffer  # looked up for every object that is pickled
+_Function = types.FunctionType
 _CachedFunction: Any = type(functools.lru_cache(len))
 
 
@@ -127,19 +131,28 @@ def _make_pickler() -> type:
             self._copies = copies
             self.segments: set[int] = set()
             self.keep: list[Any] = []
+            self.classes: list[type] = []
             self.placed = 0
             self.by_value = False
             main = sys.modules.get(_MAIN)
-            # cloudpickle puts functions that share globals into one dict; ours stands for __main__'s.
-            self._main_globals: dict[str, Any] = {"__name__": _MAIN}
+            self._namespaces: list[tuple[dict[str, Any], str]] = []
             if main is not None:
-                self.globals_ref[id(main.__dict__)] = self._main_globals
+                self._add_namespace(main.__dict__, _MAIN)
+
+        def _add_namespace(self, namespace: dict[str, Any], pid: str) -> None:
+            # cloudpickle puts functions that share globals into one dict; this one stands for it.
+            stand_in = {"__name__": _MAIN}
+            self.globals_ref[id(namespace)] = stand_in
+            self._namespaces.append((stand_in, pid))
 
         def persistent_id(self, obj: Any) -> Any:
-            if obj is self._main_globals:
-                self.by_value = True
-                return _MAIN
-            if type(obj) is _PickleBuffer:
+            kind = type(obj)
+            if kind is dict:
+                for stand_in, pid in self._namespaces:
+                    if obj is stand_in:
+                        self.by_value = True
+                        return pid
+            if kind is _PickleBuffer:
                 return self._reduce_buffer(np.frombuffer(obj.raw(), np.uint8))
             return None
 
@@ -148,6 +161,15 @@ def _make_pickler() -> type:
                 return self._reduce_array(obj)
             if isinstance(obj, type):
                 _import_home(obj)
+                reduced = super().reducer_override(obj)
+                if type(reduced) is tuple and len(reduced) == 6:
+                    self.classes.append(obj)
+                return _classes.reduce_by_value(obj, reduced)
+            if type(obj) is _Function:
+                namespace = obj.__globals__
+                if id(namespace) not in self.globals_ref and namespace.get("__name__") == _MAIN:
+                    self._add_namespace(namespace, f"{_MAIN} {id(namespace):x}")
+                return super().reducer_override(obj)
             if type(obj) is _CachedFunction and obj.__module__ == _MAIN:
                 # By value, like the function in it; each worker begins with an empty cache.
                 return _make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
@@ -224,6 +246,7 @@ def _pack(obj: Any, copies: Copies | None) -> Packed:
         tuple(pickler.keep),
         pickler.placed,
         pickler.by_value,
+        tuple(pickler.classes),
     )
 
 
@@ -269,10 +292,16 @@ def are_plain(items: Iterable[Any]) -> bool:
     return kinds <= _VALUES
 
 
+_namespaces: dict[str, dict[str, Any]] = {}
+"""Namespaces of scripts that another program runs as ``__main__``, as workers have them."""
+
+
 class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         if pid == _MAIN:
             return sys.modules[_MAIN].__dict__
+        if isinstance(pid, str):
+            return _namespaces.setdefault(pid, {"__name__": _MAIN})
         if isinstance(pid, bytes):
             return pid
         if isinstance(pid, tuple):
@@ -288,11 +317,25 @@ def unpack(data: bytes | memoryview) -> Any:
 # ---------------------------------------------------------------- results
 
 
-def _resolve_main(qualname: str) -> Any:
-    obj: Any = sys.modules[_MAIN]
-    for name in qualname.split("."):
-        obj = getattr(obj, name)
-    return obj
+class _Once:
+    """Shares each array of a result once, should the result be pickled twice."""
+
+    def __init__(self, share: Callable[[Any], Any]) -> None:
+        self._share = share
+        self._shared: dict[int, tuple[Any, Any]] = {}
+
+    def __call__(self, a: Any) -> Any:
+        known = self._shared.get(id(a))
+        if known is not None:
+            return known[1]
+        handle = self._share(a)
+        if handle is not None:
+            self._shared[id(a)] = a, handle  # with the array, so that no other has its address
+        return handle
+
+
+class _ByValue(Exception):
+    """Something in a result has to go by value."""
 
 
 class _ResultPickler(pickle.Pickler):
@@ -305,11 +348,40 @@ class _ResultPickler(pickle.Pickler):
             handle = self._share(obj)
             if handle is not None:
                 return _rebuild, (tuple(handle), np.ndarray)
-        elif (
-            isinstance(obj, type) and obj.__module__ == _MAIN and "<locals>" not in obj.__qualname__
-        ):
-            return _resolve_main, (obj.__qualname__,)
+        elif isinstance(obj, type):
+            found = _classes.reduce_by_token(obj)
+            if found is not None:
+                return found
+            if obj.__module__ == _MAIN:
+                raise _ByValue  # whatever else may bear that name in the caller
         return NotImplemented
+
+
+@functools.cache
+def _result_by_value_pickler() -> type:
+    """The pickler class for results that do not pickle plainly."""
+    import cloudpickle
+
+    base: Any = cloudpickle.Pickler
+
+    class ResultByValuePickler(base):  # type: ignore[misc]
+        def __init__(self, file: io.BytesIO, share: Callable[[Any], Any] | None) -> None:
+            super().__init__(file, protocol=5)
+            self._share = share
+
+        def reducer_override(self, obj: Any) -> Any:
+            if not isinstance(obj, type):
+                if type(obj) is np.ndarray and self._share is not None:
+                    handle = self._share(obj)
+                    if handle is not None:
+                        return _rebuild, (tuple(handle), np.ndarray)
+                return super().reducer_override(obj)
+            found = _classes.reduce_by_token(obj)
+            if found is not None:
+                return found
+            return _classes.reduce_by_value(obj, super().reducer_override(obj))
+
+    return ResultByValuePickler
 
 
 def pack_result(obj: Any, share: Callable[[Any], Any] | None = None) -> bytes:
@@ -318,14 +390,14 @@ def pack_result(obj: Any, share: Callable[[Any], Any] | None = None) -> bytes:
     `share` returns the handle of an array that is to travel as one, having announced its segment.
     """
     file = io.BytesIO()
+    once = None if share is None else _Once(share)
     try:
-        _ResultPickler(file, share).dump(obj)
+        _ResultPickler(file, once).dump(obj)
         return file.getvalue()
     except Exception as exc:
-        import cloudpickle
-
+        file = io.BytesIO()
         try:
-            data: bytes = cloudpickle.dumps(obj, protocol=5)
-            return data
-        except Exception:
-            raise exc from None
+            _result_by_value_pickler()(file, once).dump(obj)
+            return file.getvalue()
+        except Exception as by_value:
+            raise (by_value if isinstance(exc, _ByValue) else exc) from None

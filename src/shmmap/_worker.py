@@ -23,7 +23,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import _current, _handle, _port, _segment, _stored
+from . import _classes, _current, _handle, _port, _segment, _stored
 from ._blas import Bound
 from ._control import (
     CHUNK,
@@ -149,8 +149,10 @@ class Worker:
         self._aside = socket.socket(fileno=fds.aside)
         self._submitted = fds.submitted
         self._lifeline = fds.lifeline
-        if not clean and not inherited:  # forked, and not for one map only
-            _stored.note_inherited()
+        if not clean:  # forked
+            _classes.note_inherited()
+            if not inherited:  # and not for one map only
+                _stored.note_inherited()
         self._buffer = memoryview(
             bytearray(MESSAGE_NBYTES)
         )  # recvmsg would allocate it anew each time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -11,7 +12,7 @@ from concurrent.futures import (
     Future,
     wait,
 )
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from .._control import DONE, HANDED, PENDING
 from .._current import running
 from .._job import Form, Input, Job, Piece
 from .._kernel import make_kernel
-from .._packing import pack_by_value, unpack
+from .._packing import pack_by_value, pack_result, unpack
 from .._reduction import read_only
 from .._reports import Report, report_exception
 from .._rows import take_rows
@@ -67,8 +68,26 @@ class _ValuePort:
         return None
 
 
-def run_chunk(func: bytes, job: Job, k: int, offset: int) -> tuple[list[Any], list[Report], bool]:
-    """Run one chunk, which is all of `job`, wherever the executor's worker is."""
+class _Carried(NamedTuple):
+    """A value that is itself in this process, and is pickled by this library on its way to another one."""
+
+    value: Any
+    pack: Callable[[Any], bytes]
+
+    def __reduce__(self) -> Any:
+        return _uncarried, (self.pack(self.value),)
+
+
+def _uncarried(data: bytes) -> _Carried:
+    return _Carried(unpack(data), pack_result)
+
+
+def run_chunk(func: bytes, part: _Carried, k: int, offset: int) -> _Carried:
+    """Run one chunk, which is all of the job in `part`, wherever the executor's worker is."""
+    return _Carried(_run_chunk(func, part.value, offset), pack_result)
+
+
+def _run_chunk(func: bytes, job: Job, offset: int) -> tuple[list[Any], list[Report], bool]:
     port = _ValuePort()
     kernel = make_kernel(
         job._replace(inputs=tuple(map(_read_only, job.inputs))), unpack(func), port
@@ -138,7 +157,7 @@ class _ExecutorWork:
             trim=trim,
             store="",
         )
-        return self._executor.submit(run_chunk, self._func, part, k, start)
+        return self._executor.submit(run_chunk, self._func, _Carried(part, pack_by_value), k, start)
 
     def wait(self) -> Any:
         task = self._task
@@ -191,7 +210,7 @@ class _ExecutorWork:
     def _take(self, k: int, future: Future[Any]) -> bool:
         start, stop = self._task.plan.limits(k)
         try:
-            pieces, reports, is_done = future.result()
+            pieces, reports, is_done = future.result().value
         except BaseException as exc:
             self._task.outcome.note_exception(k, exc, -1, start, stop, "the executor")
             return False
