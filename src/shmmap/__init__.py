@@ -28,6 +28,7 @@ from ._array import (
 )
 from ._current import Context, current
 from ._errors import MapError, PerformanceWarning, RemoteError, SharedMemoryError, WorkerDied
+from ._imports import late_import as _late_import
 from ._place import adopt, asshared, is_shared, load
 
 if _typing.TYPE_CHECKING:
@@ -92,7 +93,8 @@ _HOMES = {
 def __getattr__(name: str) -> _typing.Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    with _late_import:
+        value = getattr(_importlib.import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
 

@@ -234,7 +234,8 @@ class Attendant:
         self._shelf.has_orphans = True
         if member.failed is not None:  # for calls that it was given after it had said so
             self._note_failed_start(member, member.failed)
-        departure: Departure = crew.roster.died(rank, member.failed is not None)
+        cannot_start = member.failed is not None or member.start_error != ""
+        departure: Departure = crew.roster.died(rank, cannot_start)
         if departure.replace and not crew.respawn(rank):
             departure = crew.roster.unfilled(rank, departure)
         redo: dict[int, tuple[Payload, Any]] = {}
@@ -249,6 +250,7 @@ class Attendant:
                 chunks if running == seq else range(0),
                 departure.is_broken_start,
                 seq in departure.again,
+                member.start_error,
             )
             if seq in self._runs:
                 run = self._runs[seq]

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
+from ._imports import late_import
+
 __all__ = ["BLAS_VARIABLES", "Bound", "limited"]
 
 BLAS_VARIABLES = (
@@ -29,7 +31,8 @@ def _current_controller() -> Any:
     """A controller that knows every library loaded by now; looking for them costs 300 us."""
     global _controller, _modules
     if len(sys.modules) != _modules:
-        from threadpoolctl import ThreadpoolController
+        with late_import:
+            from threadpoolctl import ThreadpoolController
 
         _controller = ThreadpoolController()
         _modules = len(sys.modules)

@@ -37,6 +37,7 @@ import numpy as np
 
 import shmmap
 from shmmap import _memory
+from shmmap._kernel_files import read_kernel_file
 
 __all__ = ["main"]
 
@@ -499,10 +500,8 @@ def facts() -> Iterator[tuple[str, str]]:
 def describe_huge_pages() -> str:
     """Say whether shared arrays can have huge pages, and how to switch them on."""
     try:
-        with open(HUGE_PAGES) as file:
-            setting = file.read().partition("[")[2].partition("]")[0]
-        with open("/proc/self/mounts") as file:
-            mounts = [line.split() for line in file]
+        setting = read_kernel_file(HUGE_PAGES).partition("[")[2].partition("]")[0]
+        mounts = [line.split() for line in read_kernel_file("/proc/self/mounts").splitlines()]
     except OSError:
         return "unknown"
     mount = "never"  # tmpfs's default

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _segment
+from ._imports import late_import
 from ._memory import usable_cores
 
 __all__ = ["copy_into", "fill", "read_into", "write_into"]
@@ -41,7 +42,8 @@ def _in_parallel(task: Callable[[int, int], object], n: int, nbytes: int, step: 
     if nbytes < PARALLEL_NBYTES or threads < 2:
         task(0, n)
         return
-    from concurrent.futures import ThreadPoolExecutor
+    with late_import:
+        from concurrent.futures import ThreadPoolExecutor
 
     parts = threads * 4
     cuts = [*(n * i // parts // step * step for i in range(parts)), n]

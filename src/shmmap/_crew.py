@@ -11,6 +11,7 @@ closed after its last one, all of them or none.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -366,6 +367,9 @@ class Crew:
                 poll.register(clogged, select.POLLOUT)
             watched[member.relay.fileno()] = member
             poll.register(member.relay.fileno(), select.POLLIN)
+        if launcher is not None and (deadline := launcher.deadline()) < math.inf:
+            left_ms = max(0, int((deadline - time.monotonic()) * 1000) + 1)
+            timeout_ms = left_ms if timeout_ms is None else min(timeout_ms, left_ms)
         return Watch(poll, watched, launcher, timeout_ms)
 
     def heed_wakes(self, fds: Collection[int]) -> None:
@@ -428,6 +432,7 @@ class Crew:
             for member in list(self.members.values()):
                 if not member.pid and not member.gone:
                     member.status = event.status
+                    member.start_error = event.reason
                     yield member
             for rank in self._dying:
                 self._dying[rank] = 0.0  # no status will come

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _segment
+from ._kernel_files import read_kernel_file
 
 __all__ = ["FileHandle", "Handle", "SegmentHandle", "from_handle", "handle_of"]
 
@@ -186,15 +187,16 @@ def _is_still_there(root: np.memmap[Any, Any], path: str) -> bool:
     answer = True
     try:
         address = root.__array_interface__["data"][0]
-        with open("/proc/self/maps") as file:
-            for line in file:
-                limits, _, _, _, inode, *name = line.split(maxsplit=5)
-                low, high = (int(limit, 16) for limit in limits.split("-"))
-                if low <= address < high:
-                    mapped = name[0].rstrip("\n") if name else ""
-                    is_same = mapped == os.path.realpath(path) or int(inode) == stat.st_ino
-                    answer = is_same and not mapped.endswith(" (deleted)")
-                    break
+        # Not `splitlines`: a path may hold what that takes for the end of a line.
+        for line in read_kernel_file("/proc/self/maps").split("\n"):
+            limits, _, _, _, inode, *name = line.split(maxsplit=5)
+            low, high = (int(limit, 16) for limit in limits.split("-"))
+            if low <= address < high:
+                mapped = name[0].replace("\\012", "\n") if name else ""
+                is_same = mapped == os.path.realpath(path)
+                is_linked = int(inode) == stat.st_ino and not mapped.endswith(" (deleted)")
+                answer = is_same or is_linked
+                break
     except OSError:
         pass  # no /proc: taken on trust
     for old in [old for old, (ref, _) in _there.items() if ref() is None]:

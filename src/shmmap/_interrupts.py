@@ -6,13 +6,14 @@ and tables have to change together, it is held back until they have; such sectio
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
 import threading
-from types import FrameType, TracebackType
+from types import BuiltinFunctionType, FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Uninterrupted"]
+__all__ = ["Uninterrupted", "refuse_green_threads"]
 
 # Without what `signal` puts around them: it looks for an enum's member for every handler, and not finding one
 # takes longer than all the rest.
@@ -54,3 +55,26 @@ class Uninterrupted:
         _plain.signal(_SIGINT, previous)
         if self._caught is not None:
             previous(*self._caught)
+
+
+def refuse_green_threads() -> None:
+    """Refuse to go on where threads and sockets are not the system's own.
+
+    gevent and eventlet put others in their place ("monkey patching"): a thread is then one of several tasks
+    of a single thread, and a wait for a worker process would keep all of them from running, for ever.
+
+    Raises
+    ------
+    RuntimeError
+        With what to do instead.
+    """
+    # Whoever starts workers has imported it; importing it here would make the library's import slower.
+    sockets: Any = sys.modules["socket"]
+    are_threads = isinstance(_thread.start_new_thread, BuiltinFunctionType)
+    if are_threads and sockets.socket.__module__ == "socket":
+        return
+    name = next((each for each in ("gevent", "eventlet") if each in sys.modules), "some library")
+    raise RuntimeError(
+        f"{name} has replaced Python's threads or sockets, so worker processes cannot be waited for here; "
+        "use engine='serial', or run the map in a program of its own that is not patched"
+    )

@@ -6,21 +6,33 @@ its pid with a pidfd (-1 where the platform has none), and, when it has ended, i
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
 import socket
 import struct
 import sys
+import time
 import warnings
 from typing import Any, NamedTuple, Protocol
 
 from ._control import has_data
 from ._prepare import Descriptors
-from ._template import FORKED, REPLY, blas_variables, single_threaded
+from ._template import (
+    BECOMES_TEMPLATE,
+    FORKED,
+    HELLO,
+    REPLY,
+    blas_variables,
+    single_threaded,
+)
 from ._worker import run_worker
 
 __all__ = ["ForkLauncher", "Forked", "Launcher", "Lost", "Reaped", "TemplateLauncher"]
+
+# How long a template may take until it says that it is there, before it imports anything.
+HELLO_S = 30.0
 
 
 class Forked(NamedTuple):
@@ -42,6 +54,8 @@ class Lost(NamedTuple):
     """The launcher has ended: workers it was asked for will not come, no status will be known."""
 
     status: int | None
+    reason: str = ""
+    """Why no other launcher would do better; empty if another may be tried."""
 
 
 Event = Forked | Reaped | Lost
@@ -56,6 +70,9 @@ class Launcher(Protocol):
     def spawn(self, rank: int, fds: Descriptors) -> None:
         """Start a worker; it takes over the descriptors, the caller closes its copies."""
 
+    def deadline(self) -> float:
+        """When `events` is to be asked again at the latest, by `time.monotonic`."""
+
     def events(self) -> list[Event]:
         """What has happened, without waiting."""
 
@@ -67,29 +84,28 @@ class TemplateLauncher:
     """Forks workers from a clean template process; see `_template`."""
 
     def __init__(self, blas_threads: int, preload: tuple[str, ...] = ()) -> None:
+        self._executable = _find_executable()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock = ours
         self._pid = 0
         self._buffered: list[Event] = []
+        self._deadline = time.monotonic() + HELLO_S
+        """By then it is to have said that it is there; infinity once it has."""
         try:
             # The caller's search path at least as far as it leads to this package and to NumPy.
             path = [entry for entry in sys.path if isinstance(entry, str)]
             code = (
-                f"import sys; sys.path[:] = {path!r}; "
+                # Built-in modules only: until the search path is set, the current folder is on it.
+                f"import posix, sys; posix.write({theirs.fileno()}, {REPLY.pack(HELLO, 0, 0)!r}); "
+                f"sys.path[:] = {path!r}; "
                 "from shmmap._template import main; "
                 f"main({theirs.fileno()}, {blas_threads}, {blas_variables(os.environ)!r}, {preload!r})"
             )
-            executable = _find_executable()
-            if not executable:
-                raise RuntimeError(
-                    "no Python executable is known to start workers with (an embedded interpreter?); "
-                    "name one by multiprocessing.set_executable(path), or use engine='fork'"
-                )
             number = theirs.fileno()
             self._pid = os.posix_spawn(
-                executable,
-                [executable, *_interpreter_flags(), "-c", code],
-                single_threaded(os.environ),
+                self._executable,
+                [self._executable, *_interpreter_flags(), "-c", code],
+                {**single_threaded(os.environ), BECOMES_TEMPLATE: "1"},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, number, number),  # onto itself: inherited
@@ -127,15 +143,39 @@ class TemplateLauncher:
             except OSError:
                 data = b""
             if not data:
-                self._sock.close()
-                events.append(Lost(self._reap()))
+                events.append(self._lose())
                 break
             kind, pid, number = REPLY.unpack(data)
-            if kind == FORKED:
+            if kind == HELLO:
+                self._deadline = math.inf
+            elif kind == FORKED:
                 events.append(Forked(number, pid, fds[0] if fds else -1))
             else:
                 events.append(Reaped(pid, number))
+        if time.monotonic() > self._deadline:
+            events.append(self._lose())
         return events
+
+    def deadline(self) -> float:
+        return self._deadline
+
+    def _lose(self) -> Lost:
+        """Give up a template that has ended, or that has not said in time that it is one."""
+        is_late = time.monotonic() > self._deadline
+        self._sock.close()
+        status = self._reap()
+        reason = ""
+        if is_late:
+            reason = f"{self._executable} said nothing for {HELLO_S:.0f} s"
+        elif self._deadline < math.inf and status is not None and os.WIFEXITED(status):
+            reason = f"{self._executable} ended with status {os.WEXITSTATUS(status)} as it started"
+        if reason:
+            reason += (
+                ", so it may be no Python interpreter; name one by "
+                "multiprocessing.set_executable(path), or use engine='fork'"
+            )
+        self._deadline = math.inf
+        return Lost(status, reason)
 
     def _reap(self) -> int | None:
         """Wait for the template, which ends at once when its socket does; kill it otherwise."""
@@ -167,10 +207,32 @@ class TemplateLauncher:
 
 
 def _find_executable() -> str:
-    """What ``multiprocessing.set_executable`` was given, or Python itself."""
+    """What ``multiprocessing.set_executable`` was given, or Python itself.
+
+    Raises
+    ------
+    RuntimeError
+        If that is no Python interpreter: it would run the program once more instead of starting workers.
+    """
     # Importing it takes 5 ms, and as long as nobody has, nobody has set anything.
     spawn: Any = sys.modules.get("multiprocessing.spawn")
-    return os.fsdecode((sys.executable if spawn is None else spawn.get_executable()) or "")
+    executable = os.fsdecode((sys.executable if spawn is None else spawn.get_executable()) or "")
+    why = ""
+    if not executable:
+        why = "this interpreter does not know its own executable (is it embedded in a program?)"
+    elif executable == sys.executable and getattr(sys, "frozen", False):
+        why = f"this is a frozen application, and {executable} is no Python interpreter"
+    elif os.environ.get(BECOMES_TEMPLATE):
+        why = (
+            f"{executable} is no Python interpreter: it was started for that, and ran a program "
+            "of its own"
+        )
+    if why:
+        raise RuntimeError(
+            f"worker processes cannot be started: {why}; name a Python by "
+            "multiprocessing.set_executable(path), or use engine='fork'"
+        )
+    return executable
 
 
 def _interpreter_flags() -> list[str]:
@@ -215,6 +277,9 @@ class ForkLauncher:
 
     def fileno(self) -> int:
         return -1
+
+    def deadline(self) -> float:
+        return math.inf
 
     def spawn(self, rank: int, fds: Descriptors) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

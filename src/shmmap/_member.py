@@ -49,6 +49,8 @@ class Member:
         """Wait status, once known."""
         self.failed: Report | None = None
         """Why it cannot start, as it said."""
+        self.start_error = ""
+        """Why no worker can be started at all; empty if another may be tried."""
         self.gone = False
         """Its process has ended."""
         self.attached: set[int] = set()

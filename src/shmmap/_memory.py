@@ -12,6 +12,9 @@ import os
 import time
 from collections.abc import Iterator
 
+from ._imports import late_import
+from ._kernel_files import read_kernel_file
+
 __all__ = ["UNLIMITED", "address_space", "available", "cgroup_headroom", "usable_cores"]
 
 # From here on a number means "no limit": cgroup v1 writes one near 2**63, and `available` returns one
@@ -22,8 +25,7 @@ _UNKNOWN = 1 << 62
 
 def _read(path: str) -> str | None:
     try:
-        with open(path) as file:
-            return file.read()
+        return read_kernel_file(path)
     except OSError:
         return None
 
@@ -102,7 +104,8 @@ def available() -> tuple[int, str]:
 
 def address_space() -> int | None:
     """Bytes that this process may still map, ``None`` if nothing limits them."""
-    import resource
+    with late_import:
+        import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:

@@ -18,7 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ._errors import SharedMemoryError
+from ._imports import late_import
 from ._interrupts import Uninterrupted
+from ._kernel_files import read_kernel_file
 from ._memory import address_space, available
 from ._witness import tag
 
@@ -70,8 +72,8 @@ class _Untracked:
 
 def _start_time(pid: int) -> str:
     """When a process started, in clock ticks since boot; with its pid, its identity."""
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rsplit(")", 1)[1].split()[19]
+    # The name of the program stands in parentheses and may hold anything, parentheses included.
+    return read_kernel_file(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[19]
 
 
 def _sweep() -> None:
@@ -97,7 +99,8 @@ def _sweep() -> None:
 def _open_posix(nbytes: int) -> int:
     """Descriptor of a new, unlinked, unreserved POSIX shared memory object."""
     global _swept
-    from multiprocessing import shared_memory as module
+    with late_import:
+        from multiprocessing import shared_memory as module
 
     shared_memory: Any = module
     options: dict[str, Any] = {}
@@ -243,8 +246,8 @@ _advice: dict[bool, bool] = {}
 def _mount_options() -> list[str]:
     """What the mount of `_SHM_FOLDER` says of huge pages."""
     try:
-        with open("/proc/self/mounts") as file:
-            options = [line.split()[3] for line in file if line.split()[1] == _SHM_FOLDER]
+        lines = read_kernel_file("/proc/self/mounts").splitlines()
+        options = [line.split()[3] for line in lines if line.split()[1] == _SHM_FOLDER]
     except (OSError, IndexError):
         return []
     return [o[5:] for o in ",".join(options[-1:]).split(",") if o.startswith("huge=")]
@@ -253,8 +256,7 @@ def _mount_options() -> list[str]:
 def _bracketed(path: str) -> list[str]:
     """The value of a setting of the kernel that lists all values, with the one in force in brackets."""
     try:
-        with open(path) as file:
-            return [file.read().partition("[")[2].partition("]")[0]]
+        return [read_kernel_file(path).partition("[")[2].partition("]")[0]]
     except OSError:
         return []
 

@@ -14,6 +14,7 @@ import numpy as np
 from . import _worker
 from ._default_team import default_team
 from ._engines import Engine
+from ._imports import late_import
 from ._team import Team
 from ._teams import entered_team, resolve_workers
 
@@ -206,19 +207,23 @@ def resolve_engine(options: Options) -> Route:
     # Inside a worker everything is serial: no team of its own, no deadlock.
     nested = _worker.is_worker and (isinstance(engine, Team) or not isinstance(engine, Executor))
     if engine == "serial" or nested:
-        from ._engines._local import SerialEngine
+        with late_import:
+            from ._engines._local import SerialEngine
 
         return SerialEngine(), 1, 1
     if engine == "threads":
-        from ._engines._local import ThreadsEngine
+        with late_import:
+            from ._engines._local import ThreadsEngine
 
         return ThreadsEngine(), workers, 1
     if engine == "fork":
-        from ._engines._processes import ForkEngine
+        with late_import:
+            from ._engines._processes import ForkEngine
 
         return ForkEngine(), workers, 1
     if isinstance(engine, Executor) and not isinstance(engine, Team):
-        from ._engines._executor import ExecutorEngine
+        with late_import:
+            from ._engines._executor import ExecutorEngine
 
         return ExecutorEngine(engine), workers, 1
     if engine is not None and not isinstance(engine, (str, Team)):
@@ -228,7 +233,8 @@ def resolve_engine(options: Options) -> Route:
         )
     if not isinstance(engine, Team):
         return _on_default_team(workers)
-    from ._engines._processes import ProcessEngine
+    with late_import:
+        from ._engines._processes import ProcessEngine
 
     workers = engine.size
     if options.workers is not None and options.workers != -1:
@@ -244,7 +250,8 @@ def _on_default_team(workers: int) -> Route:
     global _default_engine
     engine = _default_engine
     if engine is None or engine.team.size < workers or not engine.team.is_usable():
-        from ._engines._processes import ProcessEngine
+        with late_import:
+            from ._engines._processes import ProcessEngine
 
         engine = _default_engine = ProcessEngine(default_team(workers))
     return engine, workers, 1

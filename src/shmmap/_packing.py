@@ -24,6 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from . import _classes, _handle, _place
+from ._imports import late_import
 from ._reduction import is_plain, reduce_kin
 
 __all__ = [
@@ -98,7 +99,7 @@ def _import_home(kind: type) -> None:
     """
     name: Any = kind.__module__
     if isinstance(name, str) and name not in sys.modules:
-        with suppress(Exception):
+        with suppress(Exception), late_import:
             importlib.import_module(name)
 
 
@@ -108,7 +109,8 @@ _NO_FILE = "<dynamic-code>"
 
 def _make_pickler() -> type:
     """The pickler class; made on first use, because cloudpickle takes 10 ms to import."""
-    import cloudpickle
+    with late_import:
+        import cloudpickle
 
     base: Any = cloudpickle.Pickler
     reduce_as_it_does = base.dispatch_table[types.CodeType]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._control import has_data
+from ._kernel_files import read_kernel_file
 
 __all__ = ["HIGH_FD", "Descriptors", "hold_lifeline", "limit_memory", "move_up", "prepare"]
 
@@ -70,8 +71,8 @@ def prepare(clean: bool) -> None:
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")  # else the OOM killer takes the caller, which owns the pages
+        with open("/proc/self/oom_score_adj", "wb") as file:
+            file.write(b"1000")  # else the OOM killer takes the caller, which owns the pages
     except OSError:
         pass
     _keep_freed_memory()
@@ -81,7 +82,7 @@ def prepare(clean: bool) -> None:
     else:
         os.dup2(null, 0)
         os.close(null)
-    sys.stdin = open(0, closefd=False)
+    sys.stdin = open(0, closefd=False, encoding="utf-8")
     if clean:
         sys.modules["__main__"] = types.ModuleType("__main__")
         sys.argv = [""]
@@ -112,6 +113,6 @@ def limit_memory(nbytes: int) -> None:
     """Bound private memory (RLIMIT_DATA does not count shared mappings)."""
     import resource
 
-    with open("/proc/self/status") as file:
-        used = next(int(line.split()[1]) for line in file if line.startswith("VmData")) << 10
+    lines = read_kernel_file("/proc/self/status").splitlines()
+    used = next(int(line.split()[1]) for line in lines if line.startswith("VmData")) << 10
     resource.setrlimit(resource.RLIMIT_DATA, (used + nbytes, used + nbytes))

@@ -42,9 +42,13 @@ class Death(NamedTuple):
     """The chunk it was in, or those it went through as one; empty if it was in none."""
     is_broken_start: bool
     replaced: bool
+    start_error: str = ""
+    """Why no worker can be started at all."""
 
     def cause(self) -> str:
         """What is known of how it ended, and the likeliest reason."""
+        if self.start_error:
+            return f"no worker could be started: {self.start_error}"
         who = f"worker {self.rank} (pid {self.pid})"
         if self.status is None or self.status == -1:
             return f"{who} died, status unknown"

@@ -32,6 +32,7 @@ import numpy as np
 
 import shmmap
 from shmmap._census import memory_of, waiting_per_core
+from shmmap._kernel_files import read_kernel_file
 from shmmap._trial import HANG_S, Map, Trial, Violation, require
 from shmmap.testing import wait_until
 
@@ -61,7 +62,7 @@ def descendants(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
                 found += map(int, file.read().split())
     for child in list(found):
         found += descendants(child)
@@ -69,8 +70,8 @@ def descendants(pid: int) -> list[int]:
 
 
 def _command(pid: int) -> str:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline") as file:
-        return file.read()
+    with contextlib.suppress(OSError):
+        return read_kernel_file(f"/proc/{pid}/cmdline")
     return ""
 
 
@@ -113,8 +114,8 @@ def _carriers(mark: str) -> list[int]:
 
 
 def _is_running(pid: int) -> bool:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    with contextlib.suppress(OSError):
+        return read_kernel_file(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] not in "ZX"
     return False
 
 
@@ -145,10 +146,9 @@ class Usage:
         memory = {entry[:2]: entry[2] for pid in ours for entry in memory_of(str(pid))}
         fields: dict[str, str] = {}
         for path in ("/proc/self/status", "/proc/meminfo"):
-            with open(path) as file:
-                for line in file:
-                    name, _, value = line.partition(":")
-                    fields[name] = value
+            for line in read_kernel_file(path).splitlines():
+                name, _, value = line.partition(":")
+                fields[name] = value
         return cls(
             len(os.listdir("/proc/self/fd")),
             len(ours) - 1,

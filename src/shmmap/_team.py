@@ -32,7 +32,7 @@ from ._control import RANKS_MAX, RELAYED, SLOT_WORDS
 from ._crew import Crew, Watch
 from ._errors import WorkerDied
 from ._functions import cannot_pickle, name_of
-from ._interrupts import Uninterrupted
+from ._interrupts import Uninterrupted, refuse_green_threads
 from ._packing import pack
 from ._run import CallSpec, Run
 from ._shelf import Shelf
@@ -192,6 +192,8 @@ class Team(Executor):
             self._start_missing(size)
 
     def _start_missing(self, size: int) -> None:
+        if self._thread is None:
+            refuse_green_threads()
         try:
             if self.crew.slots is None:
                 self.crew.open()

@@ -20,11 +20,14 @@ from contextlib import suppress
 
 from ._blas import BLAS_VARIABLES
 
-__all__ = ["FORKED", "REAPED", "REPLY", "main"]
+__all__ = ["BECOMES_TEMPLATE", "FORKED", "HELLO", "REAPED", "REPLY", "main"]
 
 REPLY = struct.Struct("<cqq")
-"""Kind, pid, then the rank (forked) or the wait status (reaped)."""
-FORKED, REAPED = b"f", b"r"
+"""Kind, pid, then the rank (forked) or the wait status (reaped); nothing else in a hello."""
+HELLO, FORKED, REAPED = b"h", b"f", b"r"
+
+BECOMES_TEMPLATE = "SHMMAP_BECOMES_TEMPLATE"
+"""Environment variable of a process that was started to be a template, until it is one."""
 
 
 def _close_others(keep: int) -> None:
@@ -79,6 +82,7 @@ def main(
     """Fork workers on request until the caller closes the socket. Never returns."""
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    os.environ.pop(BECOMES_TEMPLATE, None)
     _close_others(fd)
     sock = socket.socket(fileno=fd)
     import cloudpickle  # noqa: F401

@@ -245,7 +245,7 @@ class ForkAndLinger(Fault):
         """Fork, wait for the child to say that it lives, and die."""
         if not _fork():
             signals.alarm(30)
-            with open(f"{self.path}.part", "w") as file:
+            with open(f"{self.path}.part", "w", encoding="ascii") as file:
                 file.write(str(os.getpid()))
             os.rename(f"{self.path}.part", self.path)
             signals.pause()
