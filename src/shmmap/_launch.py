@@ -6,6 +6,7 @@ its pid with a pidfd (-1 where the platform has none), and, when it has ended, i
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -18,6 +19,7 @@ import warnings
 from typing import Any, NamedTuple, Protocol
 
 from ._control import has_data
+from ._nameless import open_scratch
 from ._prepare import Descriptors
 from ._template import (
     BECOMES_TEMPLATE,
@@ -91,34 +93,60 @@ class TemplateLauncher:
         self._buffered: list[Event] = []
         self._deadline = time.monotonic() + HELLO_S
         """By then it is to have said that it is there; infinity once it has."""
+        program = -1
         try:
-            # The caller's search path at least as far as it leads to this package and to NumPy.
-            path = [entry for entry in sys.path if isinstance(entry, str)]
-            code = (
-                # Built-in modules only: until the search path is set, the current folder is on it.
-                f"import posix, sys; posix.write({theirs.fileno()}, {REPLY.pack(HELLO, 0, 0)!r}); "
-                f"sys.path[:] = {path!r}; "
-                "from shmmap._template import main; "
-                f"main({theirs.fileno()}, {blas_threads}, {blas_variables(os.environ)!r}, {preload!r})"
-            )
             number = theirs.fileno()
+            text = self._program(number, blas_threads, preload).encode("ascii", "backslashreplace")
+            program = open_scratch(len(text))
+            os.pwrite(program, text, 0)
             self._pid = os.posix_spawn(
                 self._executable,
-                [self._executable, *_interpreter_flags(), "-c", code],
+                # A search path may be longer than an argument may be, so the program is read from a file.
+                # Built-in modules only: until the search path is set, the current folder is on it.
+                [
+                    self._executable,
+                    *_interpreter_flags(),
+                    "-c",
+                    f"import posix; exec(posix.read({program}, {len(text)}))",
+                    "shmmap._template",
+                ],
                 {**single_threaded(os.environ), BECOMES_TEMPLATE: "1"},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, number, number),  # onto itself: inherited
+                    (os.POSIX_SPAWN_DUP2, program, program),
                 ],
                 # A Ctrl-C while the interpreter starts must not leave a traceback of its own.
                 setsigmask=[signal.SIGINT],
             )
-        except BaseException:
+        except BaseException as exc:
             ours.close()
+            if isinstance(exc, OSError) and exc.errno not in (errno.EMFILE, errno.ENFILE):
+                raise OSError(
+                    exc.errno,
+                    f"no worker process can be started by {self._executable}: {exc.strerror}; "
+                    "engine='serial' and engine='threads' need none",
+                ) from None
             raise
         finally:
             theirs.close()
+            if program >= 0:
+                os.close(program)
         ours.setblocking(False)
+
+    @staticmethod
+    def _program(fd: int, blas_threads: int, preload: tuple[str, ...]) -> str:
+        """What the interpreter is to run: say hello on the socket, and become the template."""
+        # The caller's search path at least as far as it leads to this package and to NumPy.
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        return (
+            "import posix, sys\n"
+            f"try: posix.write({fd}, {REPLY.pack(HELLO, 0, 0)!r})\n"
+            "except OSError: posix._exit(0)\n"  # the caller has gone, or given up
+            f"sys.path[:] = {path!r}\n"
+            "from shmmap._template import main\n"
+            f"main({fd}, {blas_threads}, {blas_variables(os.environ)!r}, {preload!r})\n"
+        )
 
     def fileno(self) -> int:
         return self._sock.fileno()

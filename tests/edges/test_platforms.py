@@ -266,3 +266,31 @@ def test_no_file_is_opened_without_an_encoding(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert done.stdout.count("[0. 1. 2. 3.]") == 7
+
+
+# ---------------------------------------------------------------- what the system refuses (C19)
+
+
+def test_a_search_path_longer_than_an_argument_may_be(tmp_path: Path) -> None:
+    """C19: what workers are told at their start has no bound that the system sets to arguments."""
+    source = """
+        import sys
+        import numpy as np, shmmap
+
+        sys.path += [f"/no/such/folder/{i:0100}" for i in range(5000)]
+        print(shmmap.pmap(np.sum, np.ones((4, 3))))
+    """
+    done = run_script(tmp_path, source)
+    assert (done.stdout, done.stderr) == ("[3. 3. 3. 3.]\n", "")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_system_that_starts_no_process(tmp_path: Path, call: str) -> None:
+    """C19: what the system refuses comes out in this library's words, with what needs no process."""
+    executable = tmp_path / "python"
+    executable.write_text("")  # which nobody may execute
+    setup = f"sys.executable = {str(executable)!r}"
+    done = run_script(tmp_path, NO_PYTHON.format(setup=setup, call=call))
+    assert "PermissionError [Errno 13] no worker process can be started by" in done.stdout
+    assert "Permission denied; engine='serial' and engine='threads' need none" in done.stdout
+    assert done.stderr == ""
