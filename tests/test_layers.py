@@ -70,7 +70,7 @@ LAYERS: list[set[str]] = [
     {"_array", "_control", "_job", "_reduction", "_rows", "_way"},
     {"_copy", "_handle"},
     # Storage, plan, errors, and what the operating system says.
-    {"_census"},
+    {"_census", "_surroundings"},
     {"_segment"},
     {"_hints", "_nameless", "_spare"},
     {
@@ -79,12 +79,12 @@ LAYERS: list[set[str]] = [
         "_columns",
         "_current",
         "_errors",
+        "_inheritance",
         "_interrupts",
         "_memory",
         "_plan",
         "_stencil",
         "_stored",
-        "_surroundings",
     },
     {"_imports", "_kernel_files", "_masked", "_witness"},
 ]

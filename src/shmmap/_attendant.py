@@ -22,8 +22,9 @@ from ._admission import Admission
 from ._control import CHUNK, FIRST, LAST, LEFT, READ_NBYTES, RUNNING, STOP, unpack_records
 from ._crew import Crew
 from ._errors import WorkerDied
+from ._inheritance import lend
 from ._member import Member
-from ._messages import Attach, Drop, Failed, Payload, Ready, make_payload
+from ._messages import Ask, Attach, Drop, Failed, Lend, Payload, Ready, make_payload
 from ._packing import pack_plain, unpack
 from ._relay import emit, parse
 from ._reports import Report, restore_exception
@@ -106,6 +107,8 @@ class Attendant:
         self._submissions = submissions
         self._strays: deque[tuple[bytes, bytes, Any]] = deque()
         """What workers said in no map that is open."""
+        self._asked: deque[tuple[Member, str]] = deque()
+        """What workers need of this process, see `_inheritance`."""
         self.relay_arrived = threading.Condition(lock)
         """Notified when something has come from a relay socket, or will not come any more."""
         shelf.fetch_by(self.take_messages)
@@ -120,6 +123,19 @@ class Attendant:
         self._submissions.resolve()
         for stray in strays:
             emit(*stray)
+        self._answer()
+
+    def _answer(self) -> None:
+        """Give workers what they have asked for; the lock is not held while that is made."""
+        while self._asked:
+            member, what = self._asked.popleft()
+            try:
+                data, fd = lend(what)
+            except Exception:
+                continue  # it does without
+            with self._lock:
+                if not member.gone:
+                    member.lend(Lend(what, data), fd)
 
     def _handle(self, ready: list[tuple[int, int]], watched: dict[int, Member]) -> None:
         crew = self._crew
@@ -157,6 +173,9 @@ class Attendant:
                     self._shelf.announce((id for id, _ in message.segments), message.seq, is_open)
                 else:
                     self._shelf.add(id for id, _ in message.segments)
+            elif isinstance(message, Ask):
+                self._asked.append((member, message.what))
+                self._crew.wake()  # this may be a thread that waits for a map
             elif isinstance(message, Drop):
                 for id in message.segments:
                     self._shelf.forget(id)

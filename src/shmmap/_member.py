@@ -18,7 +18,7 @@ from typing import Any
 from . import _segment
 from ._control import ControlBlock
 from ._interrupts import Uninterrupted
-from ._messages import SEE_LINE, TOKEN_NBYTES, Attach, Drop, Open, Trim, dumps_message
+from ._messages import SEE_LINE, TOKEN_NBYTES, Attach, Drop, Lend, Open, Trim, dumps_message
 from ._packing import unpack
 from ._prepare import Descriptors
 from ._relay import Decoders
@@ -184,6 +184,13 @@ class Member:
             self.aside.send(dumps_message(Drop(tuple(mine))))
         except OSError:
             pass  # dead; or, a thousand drops behind, it is told with the next ones no more
+
+    def lend(self, message: Lend, fd: int) -> None:
+        """Answer what it has asked."""
+        try:
+            socket.send_fds(self.aside, [dumps_message(message)], [fd] if fd >= 0 else [])
+        except OSError:
+            pass  # dead; or, a thousand drops behind, it does without
 
     def remember(self, digest: bytes, by_value: bool) -> bool:
         """Whether it has this function; from now on it does."""

@@ -15,11 +15,13 @@ import numpy as np
 from . import _segment
 
 __all__ = [
+    "Ask",
     "Attach",
     "Call",
     "Close",
     "Drop",
     "Failed",
+    "Lend",
     "Open",
     "Output",
     "Payload",
@@ -168,6 +170,13 @@ class Drop(NamedTuple):
     segments: tuple[int, ...]
 
 
+class Lend(NamedTuple):
+    """What the worker has asked for; a descriptor may come with the message."""
+
+    what: str
+    data: bytes
+
+
 class Trim(NamedTuple):
     """Let go of these pages, if nothing has been put there since: they are large, and long unused."""
 
@@ -183,6 +192,12 @@ class Ready(NamedTuple):
     """The worker has started, its initializer run."""
 
     pid: int
+
+
+class Ask(NamedTuple):
+    """The worker needs something of its caller's; see `_inheritance`."""
+
+    what: str
 
 
 class Failed(NamedTuple):

@@ -85,6 +85,10 @@ def main(
     os.environ.pop(BECOMES_TEMPLATE, None)
     _close_others(fd)
     sock = socket.socket(fileno=fd)
+    # What a worker needs later is imported here, where nothing but the library's own path is searched.
+    import locale  # noqa: F401
+    import resource  # noqa: F401
+
     import cloudpickle  # noqa: F401
 
     from . import _worker  # noqa: F401

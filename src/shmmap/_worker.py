@@ -15,6 +15,7 @@ import fcntl
 import gc
 import os
 import pickle
+import queue
 import socket
 import sys
 import threading
@@ -23,7 +24,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import _classes, _current, _handle, _port, _segment, _stored
+from . import _classes, _current, _handle, _inheritance, _port, _segment, _stored
 from ._blas import Bound
 from ._control import (
     CHUNK,
@@ -48,11 +49,13 @@ from ._kernel import Kernel, make_kernel
 from ._messages import (
     SEE_LINE,
     WAKE_NBYTES,
+    Ask,
     Attach,
     Call,
     Close,
     Drop,
     Failed,
+    Lend,
     Open,
     Payload,
     Ready,
@@ -86,8 +89,12 @@ CACHED_FUNCTIONS = 64
 POUR_SEGMENT_NBYTES = 1 << 24
 EXIT_DESCRIPTORS = 87
 """Exit status of a worker whose descriptors were closed by the function it ran."""
+EXIT_CHANGED = 88
+"""Exit status of a worker that cannot undo what a function changed: a limit it lowered, a user it became."""
 
 MESSAGE_NBYTES = 1 << 18
+# How long a worker waits for what it has asked of its caller: that may be in a long call of C code.
+ANSWER_S = 10.0
 
 
 class Start(NamedTuple):
@@ -165,6 +172,9 @@ class Worker:
         """The aside thread removes those that refer to what it unmaps."""
         self._kept: set[int] = set()
         """Segments of which some function kept a view."""
+        self._lent: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
+        """Answers of the caller that the aside thread has got."""
+        _inheritance.ask_caller(self._ask)
         start: Start = self.receive()
         self.rank = start.rank
         self.slot = ClaimSlots(fds.slots).slot(start.rank)
@@ -220,12 +230,26 @@ class Worker:
     def _serve_aside(self) -> None:
         while True:
             try:
-                data = self._aside.recv(MESSAGE_NBYTES)
+                data, fds, _, _ = socket.recv_fds(self._aside, MESSAGE_NBYTES, 1)
             except OSError:
-                data = b""
+                data, fds = b"", []
             if not data:
                 os._exit(0)
-            self._drop(unpack(data))
+            message = unpack(data)
+            if isinstance(message, Lend):
+                self._lent.put((message.data, _high(fds[0]) if fds else -1))
+            else:
+                self._drop(message)
+
+    def _ask(self, what: str) -> tuple[bytes, int] | None:
+        """Ask the caller for something, from any thread; None if it does not answer."""
+        if _port.forked:
+            return None  # it is not this process that would be answered
+        try:
+            self._tell(Ask(what))
+            return self._lent.get(timeout=ANSWER_S)
+        except (OSError, queue.Empty):
+            return None
 
     def _drop(self, message: Drop) -> None:
         """Unmap segments, and forget the jobs that refer to them."""
@@ -300,7 +324,8 @@ class Worker:
         slot[LEFT] = call.seq
         if control is None or control.leave() >= call.team:
             port.write(Record(call.seq, self.rank, LEAVE, 0, 0, 0, 0, 0).pack())
-        self._baseline.restore()
+        if not self._baseline.restore():
+            os._exit(EXIT_CHANGED)  # another one takes the seat
 
     def _function(self, call: Call) -> Any:
         if call.func is None:
