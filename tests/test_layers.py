@@ -67,7 +67,7 @@ LAYERS: list[set[str]] = [
     {"_messages", "_packing", "_share"},
     {"_files"},
     {"_place"},
-    {"_array", "_control", "_job", "_reduction", "_rows", "_way"},
+    {"_array", "_chains", "_control", "_job", "_reduction", "_rows", "_way"},
     {"_copy", "_handle"},
     # Storage, plan, errors, and what the operating system says.
     {"_census", "_surroundings"},

@@ -19,12 +19,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from ._chains import describe_exception, raise_as_is, stand_in
 from ._collect import Collector
-from ._errors import MapError, RemoteError, WorkerDied, describe_ranges
+from ._errors import MapError, WorkerDied, describe_ranges
 from ._functions import name_of
 from ._job import Job
 from ._plan import Plan, merge_ranges
-from ._reports import Report, describe_exception, restore_exception
+from ._reports import Report, restore_exception
 from ._stand_ins import StandIn, substitute
 
 __all__ = ["LOST_MAX", "Failure", "Outcome", "Verdict"]
@@ -139,8 +140,7 @@ class Outcome:
     ) -> None:
         """A function run in this process raised, or its result does not fit."""
         if not isinstance(exc, Exception):
-            name, text = describe_exception(exc)
-            exc = RemoteError(f"{name}: {text}").with_traceback(exc.__traceback__)
+            exc = stand_in(*describe_exception(exc)).with_traceback(exc.__traceback__)
         exc.add_note(f"raised by {self._name} {self.describe(index, start, stop)}, in {who}")
         self._note(chunk, start, stop, exc)
 
@@ -299,7 +299,7 @@ class Outcome:
                 if callable(self._on_error):
                     return self._substitute(undone, failures, self._on_error)
                 error = self._make_error(undone, failures)
-            raise error
+            raise_as_is(error)
         finally:
             # The traceback refers to this frame and those above: nothing in them may refer to the exception,
             # or all that they refer to would wait for the garbage collector.

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import _classes, _handle, _place
+from . import _chains, _classes, _handle, _place
 from ._imports import late_import
 from ._reduction import is_plain, reduce_kin
 
@@ -34,9 +34,11 @@ __all__ = [
     "are_plain",
     "pack",
     "pack_by_value",
+    "pack_chain",
     "pack_plain",
     "pack_result",
     "unpack",
+    "unpack_chain",
 ]
 
 # A private array smaller than this travels inside the pickle; larger ones through shared memory.
@@ -340,48 +342,68 @@ class _ByValue(Exception):
     """Something in a result has to go by value."""
 
 
+def _reduce_result(
+    obj: Any, share: Callable[[Any], Any] | None, numbers: dict[int, int] | None
+) -> Any:
+    """What both picklers of results have in common; NotImplemented for what is nothing special.
+
+    `numbers` are those of the exceptions that go by number, if a link of a chain is what is pickled.
+    """
+    if type(obj) is np.ndarray and share is not None:
+        handle = share(obj)
+        if handle is not None:
+            return _rebuild, (tuple(handle), np.ndarray)
+    elif isinstance(obj, type):
+        return _classes.reduce_by_token(obj) or NotImplemented
+    elif isinstance(obj, BaseException):
+        if numbers is None:
+            if _chains.has_chain(obj):
+                return unpack_chain, (pack_chain(obj),)
+        elif id(obj) in numbers:
+            return _linked, (numbers[id(obj)],)
+    return NotImplemented
+
+
 class _ResultPickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, share: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self, file: io.BytesIO, share: Callable[[Any], Any] | None, numbers: dict[int, int] | None
+    ) -> None:
         super().__init__(file, 5)
         self._share = share
+        self._numbers = numbers
 
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is np.ndarray and self._share is not None:
-            handle = self._share(obj)
-            if handle is not None:
-                return _rebuild, (tuple(handle), np.ndarray)
-        elif isinstance(obj, type):
-            found = _classes.reduce_by_token(obj)
-            if found is not None:
-                return found
-            if obj.__module__ == _MAIN:
-                raise _ByValue  # whatever else may bear that name in the caller
-        return NotImplemented
+        reduced = _reduce_result(obj, self._share, self._numbers)
+        if reduced is NotImplemented and isinstance(obj, type) and obj.__module__ == _MAIN:
+            raise _ByValue  # whatever else may bear that name in the caller
+        return reduced
 
 
 @functools.cache
 def _result_by_value_pickler() -> type:
     """The pickler class for results that do not pickle plainly."""
-    import cloudpickle
+    with late_import:
+        import cloudpickle
 
     base: Any = cloudpickle.Pickler
 
     class ResultByValuePickler(base):  # type: ignore[misc]
-        def __init__(self, file: io.BytesIO, share: Callable[[Any], Any] | None) -> None:
+        def __init__(
+            self,
+            file: io.BytesIO,
+            share: Callable[[Any], Any] | None,
+            numbers: dict[int, int] | None,
+        ) -> None:
             super().__init__(file, protocol=5)
             self._share = share
+            self._numbers = numbers
 
         def reducer_override(self, obj: Any) -> Any:
-            if not isinstance(obj, type):
-                if type(obj) is np.ndarray and self._share is not None:
-                    handle = self._share(obj)
-                    if handle is not None:
-                        return _rebuild, (tuple(handle), np.ndarray)
-                return super().reducer_override(obj)
-            found = _classes.reduce_by_token(obj)
-            if found is not None:
-                return found
-            return _classes.reduce_by_value(obj, super().reducer_override(obj))
+            reduced = _reduce_result(obj, self._share, self._numbers)
+            if reduced is not NotImplemented:
+                return reduced
+            reduced = super().reducer_override(obj)
+            return _classes.reduce_by_value(obj, reduced) if isinstance(obj, type) else reduced
 
     return ResultByValuePickler
 
@@ -391,15 +413,66 @@ def pack_result(obj: Any, share: Callable[[Any], Any] | None = None) -> bytes:
 
     `share` returns the handle of an array that is to travel as one, having announced its segment.
     """
+    return _pack_result(obj, None if share is None else _Once(share), None)
+
+
+def _pack_result(
+    obj: Any, share: Callable[[Any], Any] | None, numbers: dict[int, int] | None
+) -> bytes:
     file = io.BytesIO()
-    once = None if share is None else _Once(share)
     try:
-        _ResultPickler(file, once).dump(obj)
+        _ResultPickler(file, share, numbers).dump(obj)
         return file.getvalue()
     except Exception as exc:
         file = io.BytesIO()
         try:
-            _result_by_value_pickler()(file, once).dump(obj)
+            _result_by_value_pickler()(file, share, numbers).dump(obj)
             return file.getvalue()
         except Exception as by_value:
             raise (by_value if isinstance(exc, _ByValue) else exc) from None
+
+
+# ---------------------------------------------------------------- exceptions
+
+
+def pack_chain(exc: BaseException) -> bytes:
+    """Pickle an exception with those it hangs together with, and see that it unpickles.
+
+    Raises
+    ------
+    Exception
+        If the exception itself does neither. Others that do not have stand-ins.
+    """
+    links = _chains.link(exc, _pack_link, _unpack_link)
+    if not links[0].data:
+        _pack_link(exc, {})  # raises the reason, if it is that
+        raise TypeError(f"an exception of type {type(exc).__qualname__} does not unpickle")
+    return pickle.dumps(tuple(map(tuple, links)), 5)
+
+
+def unpack_chain(data: bytes) -> BaseException:
+    """Undo `pack_chain`."""
+    return _chains.unlink(tuple(_chains.Link(*link) for link in pickle.loads(data)), _unpack_link)
+
+
+def _pack_link(exc: BaseException, numbers: dict[int, int]) -> bytes:
+    return _pack_result(exc, None, {k: v for k, v in numbers.items() if k != id(exc)})
+
+
+def _linked(number: int) -> BaseException:
+    raise pickle.UnpicklingError("an exception is to be loaded with its chain")
+
+
+class _LinkUnpickler(_Unpickler):
+    def __init__(self, file: io.BytesIO, get: Callable[[int], BaseException]) -> None:
+        super().__init__(file)
+        self._get = get
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == _linked.__name__ and module == __name__:
+            return self._get
+        return super().find_class(module, name)
+
+
+def _unpack_link(data: bytes, get: Callable[[int], BaseException]) -> Any:
+    return _LinkUnpickler(io.BytesIO(data), get).load()

@@ -5,13 +5,10 @@ from __future__ import annotations
 import traceback
 from typing import Any, NamedTuple
 
-from ._errors import RemoteError
-from ._packing import pack_result, unpack
+from ._chains import CHAIN_NBYTES, describe_exception, stand_in
+from ._packing import pack_chain, unpack_chain
 
-__all__ = ["Report", "describe_exception", "report_exception", "restore_exception"]
-
-# Exceptions and texts above this are cut: an error message is read by a person.
-ERROR_NBYTES = 1 << 20
+__all__ = ["Report", "report_exception", "restore_exception"]
 
 
 class Report(NamedTuple):
@@ -30,16 +27,6 @@ class Report(NamedTuple):
     pid: int
 
 
-def describe_exception(exc: BaseException) -> tuple[str, str]:
-    """Type name and text of an exception whose ``__str__`` may itself raise."""
-    name = f"{type(exc).__module__}.{type(exc).__qualname__}".removeprefix("builtins.")
-    try:
-        text = str(exc)
-    except BaseException as nested:
-        text = f"<its text could not be had: {type(nested).__name__}>"
-    return name, text[:ERROR_NBYTES]
-
-
 def _is_ours(frames: Any) -> bool:
     return str(frames.tb_frame.f_globals.get("__name__")).startswith(f"{__package__}._")
 
@@ -55,15 +42,13 @@ def report_exception(
         while frames is not None and _is_ours(frames):
             frames = frames.tb_next
         lines = traceback.format_exception(type(exc), exc, frames)
-        trace = "".join(lines)[:ERROR_NBYTES]
+        trace = "".join(lines)[:CHAIN_NBYTES]
     except BaseException:
         trace = f"{name}: {text}"
     data = b""
     if isinstance(exc, Exception):
         try:
-            data = pack_result(exc)
-            if len(data) > ERROR_NBYTES or type(unpack(data)) is not type(exc):
-                data = b""
+            data = pack_chain(exc)
         except BaseException:
             data = b""
     return Report(data, name, text, trace, index, start, stop, rank, pid)
@@ -71,14 +56,14 @@ def report_exception(
 
 def restore_exception(report: Report, func_name: str, where: str) -> Exception:
     """The caller's side of `report_exception`: the user's own type, with notes."""
-    exc: Exception | None = None
+    exc: BaseException | None = None
     if report.exception:
         try:
-            exc = unpack(report.exception)
+            exc = unpack_chain(report.exception)
         except Exception:
             exc = None
     if not isinstance(exc, Exception):
-        exc = RemoteError(f"{report.name}: {report.text}")
+        exc = stand_in(report.name, report.text)
     who = f"worker {report.rank}, pid {report.pid}" if report.rank >= 0 else "the calling process"
     exc.add_note(f"raised by {func_name} {where}, in {who}")
     exc.add_note("the traceback there:\n" + report.traceback.rstrip())

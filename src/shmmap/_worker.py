@@ -24,7 +24,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import _classes, _current, _handle, _inheritance, _port, _segment, _stored
+from . import _chains, _classes, _current, _handle, _inheritance, _port, _segment, _stored
 from ._blas import Bound
 from ._control import (
     CHUNK,
@@ -158,6 +158,7 @@ class Worker:
         self._lifeline = fds.lifeline
         if not clean:  # forked
             _classes.note_inherited()
+            _chains.note_inherited()
             if not inherited:  # and not for one map only
                 _stored.note_inherited()
         self._buffer = memoryview(
