@@ -79,6 +79,7 @@ LAYERS: list[set[str]] = [
         "_columns",
         "_current",
         "_errors",
+        "_guard",
         "_inheritance",
         "_interrupts",
         "_memory",

@@ -22,6 +22,7 @@ from ._admission import Admission
 from ._control import CHUNK, FIRST, LAST, LEFT, READ_NBYTES, RUNNING, STOP, unpack_records
 from ._crew import Crew
 from ._errors import WorkerDied
+from ._guard import guarded
 from ._inheritance import lend
 from ._member import Member
 from ._messages import Ask, Attach, Drop, Failed, Lend, Payload, Ready, make_payload
@@ -122,7 +123,7 @@ class Attendant:
                 strays.append(self._strays.popleft())
         self._submissions.resolve()
         for stray in strays:
-            emit(*stray)
+            guarded(emit, *stray)  # streams, log handlers and filters of warnings are the user's
         self._answer()
 
     def _answer(self) -> None:
@@ -131,7 +132,7 @@ class Attendant:
             member, what = self._asked.popleft()
             try:
                 data, fd = lend(what)
-            except Exception:
+            except BaseException:  # an import hook of the user's, say
                 continue  # it does without
             with self._lock:
                 if not member.gone:
@@ -216,7 +217,7 @@ class Attendant:
                 records = list(unpack_records(data))
             except RuntimeError as exc:
                 self._admission.distrust_pipes()
-                self._submissions.fail_running(exc)
+                self._submissions.fail_running(partial(RuntimeError, *exc.args))
                 return
             for record in records:
                 self._submissions.take(record)

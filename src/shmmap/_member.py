@@ -70,7 +70,7 @@ class Member:
         """Messages taken from its relay socket."""
         self.decoders = Decoders()
         self.submitted = 0
-        """Submitted functions it holds."""
+        """Number of the call of the submitted function that it has; 0 if it has none."""
         self.token = os.urandom(TOKEN_NBYTES)
         """What its messages begin with; see `_messages`."""
         self._backlog: deque[tuple[bytes, list[int] | None]] = deque()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ._chains import CHAIN_NBYTES, describe_exception, stand_in
 from ._packing import pack_chain, unpack_chain
 
-__all__ = ["Report", "report_exception", "restore_exception"]
+__all__ = ["Report", "report_exception", "restore_any", "restore_exception"]
+
+_E = TypeVar("_E", bound=BaseException)
 
 
 class Report(NamedTuple):
@@ -46,25 +48,42 @@ def report_exception(
     except BaseException:
         trace = f"{name}: {text}"
     data = b""
-    if isinstance(exc, Exception):
-        try:
-            data = pack_chain(exc)
-        except BaseException:
-            data = b""
+    try:
+        data = pack_chain(exc)
+    except BaseException:
+        data = b""
     return Report(data, name, text, trace, index, start, stop, rank, pid)
 
 
 def restore_exception(report: Report, func_name: str, where: str) -> Exception:
-    """The caller's side of `report_exception`: the user's own type, with notes."""
+    """The caller's side of `report_exception`: the user's own type, with notes.
+
+    SystemExit and its like come as `RemoteError`: what ends a worker's function does not end the caller.
+    """
+    exc = restore_any(report, func_name, where)
+    if isinstance(exc, Exception):
+        return exc
+    return _with_notes(stand_in(report.name, report.text), report, func_name, where)
+
+
+def restore_any(report: Report, func_name: str, where: str) -> BaseException:
+    """The same with SystemExit and its like as they are, which is what a `Future` promises."""
     exc: BaseException | None = None
     if report.exception:
         try:
             exc = unpack_chain(report.exception)
-        except Exception:
+        except BaseException:  # whatever the user's class does here
             exc = None
-    if not isinstance(exc, Exception):
+    if not isinstance(exc, BaseException):
         exc = stand_in(report.name, report.text)
+    return _with_notes(exc, report, func_name, where)
+
+
+def _with_notes(exc: _E, report: Report, func_name: str, where: str) -> _E:
     who = f"worker {report.rank}, pid {report.pid}" if report.rank >= 0 else "the calling process"
-    exc.add_note(f"raised by {func_name} {where}, in {who}")
-    exc.add_note("the traceback there:\n" + report.traceback.rstrip())
+    try:
+        exc.add_note(f"raised by {func_name} {where}, in {who}")
+        exc.add_note("the traceback there:\n" + report.traceback.rstrip())
+    except BaseException:
+        pass  # a class of the user's that takes no notes
     return exc

@@ -2,7 +2,7 @@
 
 Owned by the team. A page is here from when it is announced, taken from record by record, and let go
 with the worker it belongs to, or when it is large and has not been used for a while. Everything here is
-done with the team's lock held, but for `take` and `skip`, which acquire it themselves.
+done with the team's lock held, but for `take`, `skip` and `end_call`, which acquire it themselves.
 """
 
 from __future__ import annotations
@@ -119,6 +119,11 @@ class Shelf:
             if _segment.discard(id):
                 for member in self._crew.members.values():
                     member.attached.discard(id)
+
+    def end_call(self, seq: int) -> None:
+        """The same, of a call whose result has just been taken; the lock is not held."""
+        with self._lock:
+            self.purge(seq)
 
     # ------------------------------------------------ letting pages go
 

@@ -36,9 +36,13 @@ from ._interrupts import Uninterrupted, refuse_green_threads
 from ._packing import pack
 from ._run import CallSpec, Run
 from ._shelf import Shelf
-from ._submissions import Submissions
+from ._submissions import Submissions, SubmittedFuture
+from ._surroundings import snapshot
 
 __all__ = ["Team"]
+
+_CLOSED = "cannot schedule new futures after shutdown"
+"""In the words of `concurrent.futures`, which programs look for."""
 
 
 class Team(Executor):
@@ -165,13 +169,13 @@ class Team(Executor):
         """Whether it takes work: it is this process's own, and not shut down."""
         return not self._closed and self.is_ours
 
-    def _check_usable(self) -> None:
+    def _check_usable(self, closed: str = "cannot use a Team after shutdown") -> None:
         if not self.is_ours:
             raise RuntimeError(
                 "this Team belongs to the process that made it; make a new one in the forked child"
             )
         if self._closed:
-            raise RuntimeError("cannot use a Team after shutdown")
+            raise RuntimeError(closed)
 
     def grow(self, size: int) -> None:
         """Have at least `size` seats (for the default team, which follows ``workers=``)."""
@@ -328,13 +332,14 @@ class Team(Executor):
             if self.shelf.has_orphans:
                 self._purge_orphans()
             if self._submissions.waiting:
-                self._submissions.dispatch()
+                self._submissions.dispatch(behind_maps=True)
             if self._closed and self._is_idle():
                 crew.wake()
 
     def _purge_orphans(self) -> None:
         lingering = (run.seq for run, *_ in self.admission.lingering)
-        oldest = min((*self._runs, *self._submissions.running, *lingering), default=math.inf)
+        calls = self._submissions.open_calls()
+        oldest = min((*self._runs, *calls, *lingering), default=math.inf)
         self.shelf.purge_orphans(self.crew.last_seq, oldest)
 
     # ------------------------------------------------ the Executor
@@ -354,23 +359,24 @@ class Team(Executor):
         concurrent.futures.Future
             With the result, or the function's own exception, or `WorkerDied`.
         """
-        future: Future[Any] = Future()
+        future = SubmittedFuture()
         with self._lock:
-            self._check_usable()
+            self._check_usable(_CLOSED)
         try:
             packed = pack((fn, args, kwargs))
         except Exception as exc:
             future.set_exception(cannot_pickle(fn, exc, has_engines=False))
             return future
+        name, surroundings = name_of(fn), snapshot()
         with Uninterrupted(), self._lock:
-            self._check_usable()
+            self._check_usable(_CLOSED)
             try:
                 self._ensure(self.size)
             except (OSError, MemoryError):
                 if self._thread is None or not self.crew.members:
                     raise
                 # A worker has died, and there is nothing for another one: the others go on.
-            self._submissions.put(future, packed, name_of(fn))
+            self._submissions.put(future, packed, name, surroundings)
         return future
 
     def map(
@@ -404,7 +410,7 @@ class Team(Executor):
         from ._map import map_iterables
 
         with self._lock:
-            self._check_usable()
+            self._check_usable(_CLOSED)
         return map_iterables(self, fn, iterables, timeout, chunksize, buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -488,10 +494,7 @@ class Team(Executor):
         return max(0, min(int((at - time.monotonic()) * 1000), 1 << 30)) + 1
 
     def _is_idle(self) -> bool:
-        submissions = self._submissions
-        return not (
-            self._runs or self.admission.waiting or submissions.waiting or submissions.running
-        )
+        return not (self._runs or self.admission.waiting) and self._submissions.is_idle()
 
     def _last_work(self) -> float:
         return max(self._idle_since, self._submissions.left_at)
