@@ -87,7 +87,7 @@ LAYERS: list[set[str]] = [
         "_stencil",
         "_stored",
     },
-    {"_imports", "_kernel_files", "_masked", "_witness"},
+    {"_arguments", "_imports", "_kernel_files", "_masked", "_witness", "_words"},
 ]
 
 LAYER = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}

@@ -13,6 +13,7 @@ Where things are, in the order a newcomer should read: `_map` (the verbs and the
 """
 
 import importlib as _importlib
+import sys as _sys
 import typing as _typing
 
 from . import _witness
@@ -92,11 +93,26 @@ _HOMES = {
 
 def __getattr__(name: str) -> _typing.Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise _no_attribute(name)
     with _late_import:
         value = getattr(_importlib.import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def _no_attribute(name: str) -> AttributeError:
+    # Tools probe modules for names of their own, which nobody is to be told about.
+    text = f"module {__name__!r} has no attribute {name!r}"
+    if name.startswith("_"):
+        return AttributeError(text, name=name)
+    with _late_import:
+        from ._words import explain_attribute
+
+    instead = explain_attribute(name)
+    if instead is not None:
+        return AttributeError(f"{text}: write {instead}")
+    # With the module itself, Python adds the nearest name that there is.
+    return AttributeError(text, name=name, obj=_sys.modules[__name__])
 
 
 def __dir__() -> list[str]:

@@ -23,6 +23,7 @@ failures; `_crew` owns the processes.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -37,6 +38,7 @@ from ._collect import Collector
 from ._engines import Task, Work
 from ._freeze import frozen
 from ._future import MapFuture, StreamFuture
+from ._imports import late_import
 from ._job import Job
 from ._options import Keywords, Options, Route, make_key, make_options, resolve_engine
 from ._outcome import Outcome
@@ -61,9 +63,13 @@ _MISSING: Any = object()
 def _run(request: Request, options: Options) -> Any:
     """Everything below the verbs: plan, allocate, hand to the engine, wait."""
     if not callable(request.func):
-        raise TypeError(
-            f"the first argument is the function, and {type(request.func).__name__!r} is not callable"
+        with late_import:
+            from ._words import explain_no_function
+
+        verb = {"items": "pmap", "ranges": "pmap_ranges"}.get(
+            request.verb, "preduce" if request.gather else "pmap_chunks"
         )
+        raise TypeError(explain_no_function(request.func, request.inputs, verb))
     if options.buffersize is not None and request.verb != "items":
         raise ValueError(
             "buffersize= bounds how far pmap reads an iterator ahead; use it with pmap"
@@ -84,7 +90,7 @@ def _run(request: Request, options: Options) -> Any:
         if options.progress is not False:
             tick = Progress(options.progress, bound.n)
             stack.callback(tick.close)
-        key = None if options.rng is None else make_key(options.rng)
+        key = None if options.rng is None else make_key(options.rng, request.func)
         work, collector = _start(request, bound, options, route, stack, tick, key, 0)
         if options.wait:
             return work.wait()
@@ -99,7 +105,7 @@ def _run(request: Request, options: Options) -> Any:
 
 def _run_stream(request: Request, options: Options) -> Any:
     """A map over an iterator: windows of its items, each a map of its own."""
-    key = make_key(options.rng)
+    key = make_key(options.rng, request.func)
     route = resolve_engine(options)
     ending = ExitStack()
     progress: Progress | None = None
@@ -425,13 +431,27 @@ def pmap_ranges(func: Callable[[int, int], Any], n: int, **options: Unpack[Keywo
     >>> x.sum()
     np.float64(45.0)
     """
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"n must be an int, not {type(n).__name__}")
-    n = n.__index__()
+    n = _to_count(n, func)
     if n < 0:
         raise ValueError(f"n={n}: a number of indices is not negative")
     request = Request("ranges", func, (), n, None, None, None, True, False, _identity)
     return _run(request, make_options(options))
+
+
+def _to_count(n: Any, func: Any) -> int:
+    """The number of indices that `pmap_ranges` was given."""
+    try:
+        if isinstance(n, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(n)
+    except TypeError:
+        if callable(n) and not callable(func):
+            with late_import:
+                from ._words import explain_no_function
+
+            raise TypeError(explain_no_function(func, (n,), "pmap_ranges")) from None
+        hint = "; for the ranges of an array, its length: n=len(x)" if hasattr(n, "__len__") else ""
+        raise TypeError(f"n must be an int, not {type(n).__name__}{hint}") from None
 
 
 def preduce(

@@ -12,9 +12,11 @@ from typing import Any, TypedDict
 import numpy as np
 
 from . import _worker
+from ._arguments import as_int, as_seconds, describe
 from ._default_team import default_team
 from ._engines import Engine
 from ._imports import late_import
+from ._plan import parse_chunksize
 from ._team import Team
 from ._teams import entered_team, resolve_workers
 
@@ -67,6 +69,9 @@ class Options:
         object.__setattr__(self, "plan_key", key)
 
 
+ENGINES = ("serial", "threads", "processes", "fork")
+"""The engines that have a name."""
+
 _NAMES = tuple(name for name, each in Options.__dataclass_fields__.items() if each.init)
 # Those that cannot change a result, so that a library called inside gives what it always gives.
 _OUTSIDE = ("workers", "engine", "schedule", "retries", "timeout", "progress")
@@ -110,51 +115,106 @@ def make_options(keywords: Mapping[str, Any]) -> Options:
 def _make_options(defaults: Options, keywords: Mapping[str, Any]) -> Options:
     for name in keywords:
         if name not in _NAMES:
-            raise TypeError(_explain_unknown(name))
-    options = replace(defaults, **keywords)
-    _check(options)
-    return options
+            if name in _VERB_ONLY:
+                raise TypeError(f"this function takes no {name!r}; others do")
+            with late_import:
+                from ._words import explain_keyword
+
+            raise TypeError(explain_keyword(name, keywords[name], _NAMES + _VERB_ONLY))
+    return replace(defaults, **_checked(keywords))
 
 
-def _explain_unknown(name: str) -> str:
-    import difflib
+def _checked(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they are used, from options as they are written."""
+    return {name: _CHECKS[name](value) for name, value in keywords.items()}
 
-    if name in _VERB_ONLY:
-        return f"this function takes no {name!r}; others do"
-    close = difflib.get_close_matches(name, _NAMES + _VERB_ONLY, 1)
-    guess = f" (did you mean {close[0]!r}?)" if close else ""
-    return (
-        f"{name!r} is not an option{guess}; an argument for the function goes through "
-        f"functools.partial(func, {name}=...)"
+
+def _check_workers(workers: Any) -> int | None:
+    if workers is not None:
+        resolve_workers(workers)
+    return workers  # type: ignore[no-any-return]
+
+
+def _check_engine(engine: Any) -> Any:
+    if engine is None or isinstance(engine, Executor):
+        return engine
+    if isinstance(engine, str):
+        if engine in ENGINES:
+            return engine
+        raise ValueError(
+            f"engine must be {', '.join(map(repr, ENGINES))}, a Team or an Executor, not {engine!r}"
+        )
+    raise TypeError(
+        f"engine must be a name, a Team or a concurrent.futures.Executor, not {describe(engine)}"
     )
 
 
-def _check(options: Options) -> None:
-    if options.workers is not None:
-        resolve_workers(options.workers)
-    if options.schedule not in ("dynamic", "static"):
-        raise ValueError(f"schedule must be 'dynamic' or 'static', not {options.schedule!r}")
-    if not callable(options.on_error) and options.on_error not in ("raise", "continue"):
-        raise ValueError(
-            f"on_error must be 'raise', 'continue' or a function (exc, start, stop) -> value, not "
-            f"{options.on_error!r}"
+def _check_chunksize(chunksize: Any) -> Any:
+    parse_chunksize(chunksize, 1, 1, False)
+    return chunksize
+
+
+def _check_schedule(schedule: Any) -> str:
+    if not isinstance(schedule, str) or schedule not in ("dynamic", "static"):
+        raise _wrong_word(
+            f"schedule must be 'dynamic' or 'static', not {describe(schedule)}", schedule
         )
-    if isinstance(options.retries, bool) or not isinstance(options.retries, int):
-        raise TypeError("retries must be an int")
-    if options.retries < 0:
-        raise ValueError("retries must not be negative")
-    progress = options.progress
-    if not (isinstance(progress, (bool, str)) or callable(progress)):
-        raise TypeError(
-            f"progress must be True, False, a description, or a function (done, total), not {progress!r}"
-        )
-    buffersize = options.buffersize
-    if isinstance(buffersize, bool) or not isinstance(buffersize, (int, type(None))):
-        raise TypeError("buffersize must be an int or None")
-    if buffersize is not None and buffersize < 1:
-        raise ValueError("buffersize must be at least 1")
-    if options.timeout is not None and not options.timeout > 0:
-        raise ValueError("timeout must be positive seconds, or None")
+    return schedule
+
+
+def _check_on_error(on_error: Any) -> Any:
+    if callable(on_error) or (isinstance(on_error, str) and on_error in ("raise", "continue")):
+        return on_error
+    raise _wrong_word(
+        "on_error must be 'raise', 'continue' or a function (exc, start, stop) -> value, not "
+        f"{describe(on_error)}",
+        on_error,
+    )
+
+
+def _wrong_word(text: str, value: Any) -> Exception:
+    return ValueError(text) if isinstance(value, str) else TypeError(text)
+
+
+def _check_timeout(timeout: Any) -> float | None:
+    return None if timeout is None else as_seconds(timeout, "timeout")
+
+
+def _check_progress(progress: Any) -> Any:
+    if isinstance(progress, (bool, str)) or callable(progress):
+        return progress
+    raise TypeError(
+        "progress must be True, False, a description, or a function (done, total), not "
+        f"{describe(progress)}"
+    )
+
+
+def _check_buffersize(buffersize: Any) -> int | None:
+    return (
+        None if buffersize is None else as_int(buffersize, "buffersize", 1, kinds="an int or None")
+    )
+
+
+def _check_wait(wait: Any) -> bool:
+    if isinstance(wait, (bool, np.bool_)):
+        return bool(wait)
+    raise TypeError(f"wait must be True or False, not {describe(wait)}")
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "workers": _check_workers,
+    "engine": _check_engine,
+    "chunksize": _check_chunksize,
+    "schedule": _check_schedule,
+    "rng": lambda rng: rng,  # drawn from when the map begins
+    "on_error": _check_on_error,
+    "retries": lambda retries: as_int(retries, "retries", 0),
+    "timeout": _check_timeout,
+    "progress": _check_progress,
+    "buffersize": _check_buffersize,
+    "wait": _check_wait,
+}
+"""For each option: what gives the value to use, or refuses it."""
 
 
 @contextmanager
@@ -176,10 +236,16 @@ def config(**options: Any) -> Iterator[None]:
     """
     for name in options:
         if name not in _OUTSIDE:
-            reason = "can change a result" if name in _NAMES else "is not an option"
-            raise TypeError(f"config does not take {name!r}, which {reason}; it takes {_OUTSIDE}")
-    changed = replace(_defaults.get(), **options)
-    _check(changed)
+            if name in _NAMES:
+                raise TypeError(
+                    f"config does not take {name!r}, which can change a result; it takes "
+                    f"{', '.join(_OUTSIDE)}"
+                )
+            with late_import:
+                from ._words import explain_keyword
+
+            raise TypeError(explain_keyword(name, options[name], _OUTSIDE, "config"))
+    changed = replace(_defaults.get(), **_checked(options))
     token = _defaults.set(changed)
     try:
         yield
@@ -199,11 +265,6 @@ def resolve_engine(options: Options) -> Route:
         if engine is None:  # most calls
             return _on_default_team(resolve_workers(options.workers))
     workers = 0 if isinstance(engine, Team) else resolve_workers(options.workers)
-    if isinstance(engine, str) and engine not in ("serial", "threads", "processes", "fork"):
-        raise ValueError(
-            f"engine must be 'serial', 'threads', 'processes', 'fork', a Team or an Executor, not "
-            f"{engine!r}"
-        )
     # Inside a worker everything is serial: no team of its own, no deadlock.
     nested = _worker.is_worker and (isinstance(engine, Team) or not isinstance(engine, Executor))
     if engine == "serial" or nested:
@@ -226,11 +287,6 @@ def resolve_engine(options: Options) -> Route:
             from ._engines._executor import ExecutorEngine
 
         return ExecutorEngine(engine), workers, 1
-    if engine is not None and not isinstance(engine, (str, Team)):
-        raise TypeError(
-            f"engine must be a name, a Team or a concurrent.futures.Executor, not "
-            f"{type(engine).__name__}"
-        )
     if not isinstance(engine, Team):
         return _on_default_team(workers)
     with late_import:
@@ -257,23 +313,33 @@ def _on_default_team(workers: int) -> Route:
     return engine, workers, 1
 
 
-def make_key(rng: Any) -> tuple[int, int] | None:
-    """The Philox key that ``rng=`` stands for: two words drawn from the seed."""
+def make_key(rng: Any, func: Any) -> tuple[int, int] | None:
+    """The Philox key that ``rng=`` stands for: two words drawn from the seed; `func` is to take it."""
     if rng is None:
         return None
+    with late_import:
+        from ._words import explain_rng
+
+    reason = explain_rng(func)
+    if reason is not None:
+        raise TypeError(reason)
     if isinstance(rng, np.random.Generator):
         words: Any = rng.integers(0, 2**64, size=2, dtype=np.uint64)
     else:
-        if isinstance(rng, np.random.SeedSequence):
-            sequence = rng
-        elif isinstance(rng, bool):
-            raise TypeError("rng must be a seed, a SeedSequence or a Generator")
-        else:
-            try:
-                sequence = np.random.SeedSequence(rng)
-            except (TypeError, ValueError) as exc:
-                raise TypeError(
-                    f"rng must be a seed, a SeedSequence or a Generator: {exc}"
-                ) from None
+        sequence = rng if isinstance(rng, np.random.SeedSequence) else _seed(rng)
         words = sequence.generate_state(2, np.uint64)
     return int(words[0]), int(words[1])
+
+
+def _seed(rng: Any) -> np.random.SeedSequence:
+    if isinstance(rng, np.random.RandomState):
+        raise TypeError("rng takes no RandomState: give a seed, or numpy.random.default_rng(seed)")
+    try:
+        if isinstance(rng, (bool, np.bool_, str)):
+            raise TypeError
+        return np.random.SeedSequence(rng)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(
+            "rng must be a seed (an int of 0 or more, or a sequence of them), a SeedSequence or a "
+            f"Generator, not {describe(rng)}"
+        ) from None

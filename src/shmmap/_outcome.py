@@ -148,6 +148,10 @@ class Outcome:
         """`start` and `stop` tell an item, if the rest of the chunk is done all the same; else the chunk."""
         if not self._job.keep_going:
             start, stop = self._plan.limits(chunk)
+        if self._job.seed is not None and type(exc) is TypeError and "argument 'rng'" in str(exc):
+            exc.add_note(
+                "rng= gives the function a numpy.random.Generator as keyword argument 'rng'"
+            )
         with self._door:
             self._forgive(start, stop)
             self._failures[start] = Failure(start, stop, exc)

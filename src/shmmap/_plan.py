@@ -10,9 +10,10 @@ converted nowhere else but here and in the innermost loops of `_kernel`, which i
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from ._arguments import as_int, parse_nbytes
 
 __all__ = [
     "Plan",
@@ -39,8 +40,6 @@ ITEM_CHUNKS = 4096
 STORED_NBYTES = 1 << 26
 # What one chunk of items may hold, so that results in flight stay bounded.
 ITEM_CHUNK_NBYTES = 1 << 23
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +125,12 @@ def parse_chunksize(
     if chunksize == "auto":
         return max(auto_chunksize(n, item_nbytes, vectorised), min(least, n))
     if isinstance(chunksize, str):
-        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmg]i?)?b?\s*", chunksize.lower())
-        if match is None:
+        nbytes = parse_nbytes(chunksize)
+        if nbytes is None:
             raise ValueError(
                 f'chunksize={chunksize!r}: give a number of items, a byte size such as "8MiB", '
                 'or "auto"'
             )
-        nbytes = float(match[1]) * _UNITS[match[2] or ""]
-        return max(1, int(nbytes) // max(1, item_nbytes))
-    if isinstance(chunksize, bool) or not hasattr(chunksize, "__index__"):
-        raise TypeError(
-            f"chunksize must be an int, a byte size or 'auto', not {type(chunksize).__name__}"
-        )
-    size = chunksize.__index__()
-    if size < 1:
-        raise ValueError(f"chunksize={size}: a chunk holds at least one item")
+        return max(1, nbytes // max(1, item_nbytes))
+    size = as_int(chunksize, "chunksize", 1, kinds="an int, a byte size or 'auto'")
     return min(size, max(1, n))

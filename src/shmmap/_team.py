@@ -23,15 +23,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextvars import Token
-from typing import Any
+from typing import Any, Never
 
 from . import _segment, _teams
 from ._admission import Admission
+from ._arguments import as_int, as_nbytes, as_seconds, describe
 from ._attendant import Attendant, AttendantThread
 from ._control import RANKS_MAX, RELAYED, SLOT_WORDS
 from ._crew import Crew, Watch
 from ._errors import WorkerDied
 from ._functions import cannot_pickle, name_of
+from ._imports import late_import
 from ._interrupts import Uninterrupted, refuse_green_threads
 from ._packing import pack
 from ._run import CallSpec, Run
@@ -61,8 +63,9 @@ class Team(Executor):
         Arguments for `initializer`.
     blas_threads : int, default 1
         Threads BLAS and OpenMP may use in each worker.
-    memory_limit : int, optional
-        Bytes of private memory each worker may take; beyond, its allocations raise MemoryError.
+    memory_limit : int or str, optional
+        Bytes of private memory, as a number or a size such as ``"500MiB"``, that
+        each worker may take; beyond, its allocations raise MemoryError.
     preload : sequence of str, default ()
         Modules, by name, that the clean process imports before it forks the workers, which then share
         their memory: ``preload=["pandas"]`` saves about 50 MB in each worker that uses it. They must not
@@ -95,26 +98,33 @@ class Team(Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         blas_threads: int = 1,
-        memory_limit: int | None = None,
+        memory_limit: int | str | None = None,
         preload: Sequence[str] = (),
         idle_timeout: float | None = 300,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise TypeError(_explain_unknown(*next(iter(unknown.items()))))
+        if not isinstance(start, str):
+            raise TypeError(f"start must be 'clean' or 'fork', not {describe(start)}")
         if start not in ("clean", "fork"):
             raise ValueError(f"start must be 'clean' or 'fork', not {start!r}")
         if start == "clean" and not hasattr(os, "posix_spawn"):
             raise NotImplementedError(
                 "this platform cannot start worker processes; use engine='serial' or 'threads'"
             )
-        if blas_threads < 1:
-            raise ValueError("blas_threads must be at least 1")
+        blas_threads = as_int(blas_threads, "blas_threads", 1)
         if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be callable")
-        if memory_limit is not None and not hasattr(memory_limit, "__index__"):
-            raise TypeError("memory_limit must be a number of bytes")
-        if memory_limit is not None and memory_limit < 1:
-            raise ValueError("memory_limit must be positive")
-        if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
-            raise TypeError("preload must be a sequence of module names")
+            raise TypeError(f"initializer must be callable, not {describe(initializer)}")
+        if not isinstance(initargs, (tuple, list)):
+            raise TypeError(f"initargs must be a tuple of arguments, not {describe(initargs)}")
+        if memory_limit is not None:
+            memory_limit = as_nbytes(memory_limit, "memory_limit")
+        if idle_timeout is not None:
+            idle_timeout = as_seconds(idle_timeout, "idle_timeout")
+        is_sequence = isinstance(preload, Sequence) and not isinstance(preload, (str, bytes))
+        if not is_sequence or not all(isinstance(name, str) for name in preload):
+            raise TypeError(f"preload must be a sequence of module names, not {describe(preload)}")
         if preload and start == "fork":
             raise ValueError("preload= is for start='clean'; forked workers have what you imported")
         self.blas_threads = blas_threads
@@ -572,3 +582,13 @@ def _team_failed() -> Exception:
 
 if sys.platform == "win32":  # pragma: no cover
     raise ImportError("shmmap needs a POSIX system")
+
+
+def _explain_unknown(name: str, value: Any) -> str:
+    import inspect
+
+    with late_import:
+        from ._words import explain_keyword
+
+    takes = [each for each in inspect.signature(Team).parameters if each != "unknown"]
+    return explain_keyword(name, value, takes, "Team")

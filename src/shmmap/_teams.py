@@ -12,6 +12,7 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from ._arguments import as_int
 from ._control import RANKS_MAX
 from ._memory import usable_cores
 
@@ -42,9 +43,7 @@ def resolve_workers(workers: int | None) -> int:
         return workers
     if workers is None or workers == -1:
         return usable_cores()
-    if isinstance(workers, bool) or not hasattr(workers, "__index__"):
-        raise TypeError(f"workers must be an int, not {type(workers).__name__}")
-    workers = workers.__index__()
+    workers = as_int(workers, "workers")
     if workers < 1:
         raise ValueError(f"workers={workers}: give a positive number, or -1 for all usable cores")
     if workers > RANKS_MAX:
