@@ -18,9 +18,12 @@ import time
 import warnings
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from ._control import has_data
 from ._nameless import open_scratch
 from ._prepare import Descriptors
+from ._surroundings import absolute_path
 from ._template import (
     BECOMES_TEMPLATE,
     FORKED,
@@ -118,6 +121,7 @@ class TemplateLauncher:
                 ],
                 # A Ctrl-C while the interpreter starts must not leave a traceback of its own.
                 setsigmask=[signal.SIGINT],
+                setsigdef=[signal.SIGCHLD],  # ignored, it would hide how workers have ended
             )
         except BaseException as exc:
             ours.close()
@@ -137,15 +141,18 @@ class TemplateLauncher:
     @staticmethod
     def _program(fd: int, blas_threads: int, preload: tuple[str, ...]) -> str:
         """What the interpreter is to run: say hello on the socket, and become the template."""
-        # The caller's search path at least as far as it leads to this package and to NumPy.
-        path = [entry for entry in sys.path if isinstance(entry, str)]
+        path = [entry for entry in absolute_path(sys.path) if isinstance(entry, str)]
+        # This package and NumPy come from where the caller has them, and nothing from the current folder,
+        # which may not be that any more from which the caller has imported.
+        homes = [os.path.dirname(os.path.dirname(file)) for file in (__file__, np.__file__)]
+        own = list(dict.fromkeys([*filter(None, path), *map(os.path.abspath, homes)]))
         return (
             "import posix, sys\n"
             f"try: posix.write({fd}, {REPLY.pack(HELLO, 0, 0)!r})\n"
             "except OSError: posix._exit(0)\n"  # the caller has gone, or given up
-            f"sys.path[:] = {path!r}\n"
+            f"sys.path[:] = {own!r}\n"
             "from shmmap._template import main\n"
-            f"main({fd}, {blas_threads}, {blas_variables(os.environ)!r}, {preload!r})\n"
+            f"main({fd}, {blas_threads}, {blas_variables(os.environ)!r}, {path!r}, {preload!r})\n"
         )
 
     def fileno(self) -> int:
@@ -267,9 +274,13 @@ def _interpreter_flags() -> list[str]:
     """Command-line flags that make another interpreter behave like this one."""
     flags = sys.flags
     out = ["-" + "O" * flags.optimize] if flags.optimize else []
+    out += ["-" + "b" * flags.bytes_warning] if flags.bytes_warning else []
+    implied = []  # what the interpreter adds to the warning options by itself
     if flags.isolated:
         out.append("-I")
     else:
+        if flags.safe_path:
+            out.append("-P")
         if flags.ignore_environment:
             out.append("-E")
         if flags.no_user_site:
@@ -280,6 +291,18 @@ def _interpreter_flags() -> list[str]:
         out.append("-S")
     if flags.utf8_mode:
         out += ["-X", "utf8"]
+    if flags.warn_default_encoding:
+        out += ["-X", "warn_default_encoding"]
+    if flags.dev_mode:
+        out += ["-X", "dev"]
+        implied.append("default")
+    if not flags.ignore_environment:
+        implied += os.environ.get("PYTHONWARNINGS", "").split(",")
+    if flags.bytes_warning:
+        implied.append(f"{'default' if flags.bytes_warning == 1 else 'error'}::BytesWarning")
+    for option in sys.warnoptions:
+        if option not in implied:
+            out += ["-W", option]
     return out
 
 

@@ -55,7 +55,12 @@ def hold_lifeline(fd: int) -> None:
     """Have the kernel kill this process when the caller's end closes, whoever holds the GIL."""
     try:
         fcntl.fcntl(fd, _F_SETOWN, os.getpid())
-        fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
+        try:
+            fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
+        except OSError:
+            # Another kernel's idea of Linux. What it sends then ends a process, too, unless that handles it.
+            signal.signal(signal.SIGIO, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGIO])
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     except (AttributeError, OSError):
         return  # not Linux: the aside thread sees the end of its socket
@@ -65,8 +70,11 @@ def hold_lifeline(fd: int) -> None:
 
 def prepare(clean: bool) -> None:
     """Signals, standard input, random state: what a new process must not share with its parent."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as ``nohup`` has it
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     # A handler that does nothing, not SIG_IGN: programs the function starts would inherit that.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])

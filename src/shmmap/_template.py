@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -77,9 +78,16 @@ def _import(modules: Sequence[str]) -> None:
 
 
 def main(
-    fd: int, blas_threads: int, environment: Mapping[str, str], preload: Sequence[str] = ()
+    fd: int,
+    blas_threads: int,
+    environment: Mapping[str, str],
+    path: Sequence[str],
+    preload: Sequence[str],
 ) -> None:
-    """Fork workers on request until the caller closes the socket. Never returns."""
+    """Fork workers on request until the caller closes the socket. Never returns.
+
+    `environment` has the BLAS variables of the caller, `path` is its search path, for `preload`.
+    """
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     os.environ.pop(BECOMES_TEMPLATE, None)
@@ -93,6 +101,7 @@ def main(
 
     from . import _worker  # noqa: F401
 
+    sys.path[:] = path
     _import(preload)
     _restore(environment, blas_threads)
     # The garbage collector writes to all objects it looks at, which copies the pages that workers share.
