@@ -107,7 +107,9 @@ def check(name: str, steps: Steps, source: Any, make_out: Callable[[], Any], n: 
     source = reopen(source)
     out = make_out()
     steps.run(f"{name}: map", lambda: shmmap.pmap_chunks(np.sqrt, source, out=out))
-    wrong = steps.run(f"{name}: check", lambda: shmmap.preduce(count_wrong, reopen(out)))
+    wrong = steps.run(
+        f"{name}: check", lambda: shmmap.preduce(count_wrong, reopen(out), combine=np.add)
+    )
     assert wrong == 0, f"{wrong} values are wrong"
 
 
@@ -153,7 +155,10 @@ def run_npy(folder: Path, steps: Steps, n: int) -> None:
     command += ["--by", "chunk"]
     steps.run("shmmap map", lambda: subprocess.run(command, cwd=folder, check=True))
     out = shmmap.load(folder / "out.npy", mmap_mode="r")
-    assert steps.run("shmmap map: check", lambda: shmmap.preduce(count_wrong, out)) == 0
+    assert (
+        steps.run("shmmap map: check", lambda: shmmap.preduce(count_wrong, out, combine=np.add))
+        == 0
+    )
 
 
 def run_zarr(folder: Path, steps: Steps, n: int) -> None:

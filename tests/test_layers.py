@@ -56,8 +56,8 @@ LAYERS: list[set[str]] = [
     {"_port", "_prepare"},
     # What both sides share: the control block, arrays, collection.
     {"_outcome"},
-    {"_stand_ins"},
-    {"_collect"},
+    {"_fold", "_stand_ins"},
+    {"_collect", "_combine"},
     {"_freeze", "_functions", "_kernel", "_relay"},
     {"_kernel._store"},
     {"_kernel._fill", "_kernel._gather"},

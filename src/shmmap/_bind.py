@@ -61,6 +61,8 @@ class Request(NamedTuple):
     """From what was collected to what the verb returns."""
     depth: Any = 0
     boundary: Any = None
+    fold: Any = None
+    """How partials are put together, see `_fold.Fold`; None: results are gathered, not reduced."""
 
 
 class Bound(NamedTuple):

@@ -53,6 +53,8 @@ class Collector:
             self.kind = "array" if len(job.out) == 1 else tuple
         self._placed: set[int] = set()
         """Chunks that were handed over and put where they belong at once."""
+        self.failure: Exception | None = None
+        """Why the map is to end, whatever its function does: see `_fold`."""
 
     # ------------------------------------------------ while the map runs
 
@@ -170,10 +172,14 @@ class Collector:
         RuntimeError
             If something is missing, which no worker's death explains.
         """
-        if marks.count(HANDED) > len(self.pieces) + len(self._placed):
+        if marks.count(HANDED) > self.count_handed():
             raise RuntimeError(
                 "results that were handed over did not arrive; this is a fault of shmmap"
             )
+
+    def count_handed(self) -> int:
+        """How many chunks' results were handed over."""
+        return len(self.pieces) + len(self._placed)
 
     def value_of(self, k: int, mark: int, over: bool) -> tuple[Any] | None:
         """The part of the result that chunk `k` is, in a tuple of one; None if it is not here yet."""

@@ -35,7 +35,9 @@ from numpy.typing import DTypeLike, NDArray
 from . import _array, _copy
 from ._bind import Bound, Request, bind, hand_over, hand_over_outputs
 from ._collect import Collector
+from ._combine import choose_combine
 from ._engines import Task, Work
+from ._fold import MISSING, Fold, Folding
 from ._freeze import frozen
 from ._future import MapFuture, StreamFuture
 from ._imports import late_import
@@ -53,8 +55,6 @@ __all__ = ["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
 Array = NDArray[Any]
 T = TypeVar("T")
 Depth = int | tuple[Any, ...] | dict[int, Any]
-
-_MISSING: Any = object()
 
 
 # ---------------------------------------------------------------- the run
@@ -185,12 +185,11 @@ def _start(
                 _copy.copy_into(out, target)  # private: the workers have filled a shared one
         return request.finish(request.out)
 
-    collector = Collector(
-        job,
-        bound.plan,
-        shape=finish if targets else request.finish,
-        none_as_list=request.none_as_list,
-    )
+    shape = finish if targets else request.finish
+    if request.fold is None:
+        collector = Collector(job, bound.plan, shape=shape, none_as_list=request.none_as_list)
+    else:
+        collector = Folding(job, bound.plan, shape=shape, none_as_list=True, fold=request.fold)
     if store:
         ours = [
             out if type(out) is Stored else target
@@ -238,6 +237,10 @@ def _finish_empty(request: Request, bound: Bound, options: Options) -> Any:
     dtypes = bound.dtypes
     if bound.outs:
         result = request.out
+    elif request.fold is not None:
+        result = request.fold.initial
+        if result is MISSING:
+            raise ValueError("an empty input has no reduction; give initial=")
     elif bound.gather:
         result = [] if request.none_as_list or request.verb != "ranges" else None
     elif dtypes is not None and len(dtypes) > 1:
@@ -458,8 +461,8 @@ def preduce(
     func: Callable[..., Any],
     *inputs: Any,
     axis: int | tuple[int | None, ...] = 0,
-    combine: Callable[[Any, Any], Any] = np.add,
-    initial: Any = _MISSING,
+    combine: Callable[[Any, Any], Any] | None = None,
+    initial: Any = MISSING,
     **options: Unpack[Keywords],
 ) -> Any:
     """Reduce every chunk to a partial result in parallel, then combine the partials in a fixed order.
@@ -470,8 +473,12 @@ def preduce(
         ``func(chunk, ...)`` gives a partial: a number, an array, any object, or a tuple of them.
     *inputs, axis, **options
         As for :func:`pmap_chunks`.
-    combine : callable, default ``numpy.add``
-        ``combine(left, right)`` of two partials; for tuples it is applied element by element.
+    combine : callable, optional
+        ``combine(left, right)`` of two partials; for tuples it is applied element by element. It may change
+        and return its left argument. It is only to be left out where `func` tells how its partials
+        combine: for `numpy.sum`, ``prod``, ``max``, ``min``, ``any``, ``all``, their variants that skip
+        NaN, `numpy.count_nonzero`, `numpy.size`, ``reduce`` of ufuncs such as ``numpy.add.reduce``, and
+        Python's `sum`, `min`, `max`, `any`, `all` and `len`; also as a `functools.partial`.
     initial : object, optional
         Combined with the result from the left; what an empty input gives.
 
@@ -479,14 +486,17 @@ def preduce(
     -------
     object
         The partials combined in a balanced tree over chunks in index order, so that the result depends
-        neither on the engine nor on the number of workers, not a bit of it.
+        neither on the engine nor on the number of workers, not a bit of it. They are combined as they come,
+        in the calling process.
 
     Raises
     ------
+    TypeError
+        Without `combine`, for a function whose partials do not combine, and for one that is not known.
     ValueError
         For an empty input without `initial`.
     Exception
-        As for :func:`pmap`.
+        As for :func:`pmap`. ``MapError.result`` is what the other chunks' partials are together.
 
     Examples
     --------
@@ -494,36 +504,16 @@ def preduce(
     >>> x = shmmap.asshared(np.arange(1000))
     >>> shmmap.preduce(np.sum, x)
     np.int64(499500)
-    >>> shmmap.preduce(lambda chunk: (chunk.sum(), len(chunk)), x)
+    >>> shmmap.preduce(lambda chunk: (chunk.sum(), len(chunk)), x, combine=np.add)
     (np.int64(499500), np.int64(1000))
     """
-    if not callable(combine):
-        raise TypeError("combine must be callable")
-
-    def finish(partials: Any) -> Any:
-        return _combine(partials or [], combine, initial)
-
-    request = Request("chunks", func, inputs, 0, axis, None, None, True, True, finish)
+    if combine is None:
+        combine = choose_combine(func, inputs, axis)
+    elif not callable(combine):
+        raise TypeError(f"combine must be a function of two partials, not {combine!r}")
+    fold = Fold(combine, initial)
+    request = Request("chunks", func, inputs, 0, axis, None, None, True, True, _identity, fold=fold)
     return _run(request, make_options(options))
-
-
-def _combine(partials: list[Any], combine: Callable[[Any, Any], Any], initial: Any) -> Any:
-    """Fold neighbours pairwise, level by level: the order depends on the number of partials alone."""
-
-    def join(left: Any, right: Any) -> Any:
-        if isinstance(left, tuple) and isinstance(right, tuple) and len(left) == len(right):
-            joined = [combine(a, b) for a, b in zip(left, right, strict=True)]
-            return tuple(joined) if type(left) is tuple else type(left)(*joined)
-        return combine(left, right)
-
-    if not partials and initial is _MISSING:
-        raise ValueError("an empty input has no reduction; give initial=")
-    while len(partials) > 1:
-        joined = [join(a, b) for a, b in zip(partials[::2], partials[1::2], strict=False)]
-        partials = joined + partials[len(joined) * 2 :]
-    if initial is _MISSING:
-        return partials[0]
-    return join(initial, partials[0]) if partials else initial
 
 
 def map_iterables(

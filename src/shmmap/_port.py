@@ -175,6 +175,15 @@ class Port:
         while outbox.waiting_nbytes() > nbytes and control.words[STOP_AT] == top >= 0:
             time.sleep(TAKEN_S)
 
+    def make_room(self, nbytes: int) -> None:
+        control, worker = self._control, self._worker
+        assert control is not None
+        self.write_tail()  # or what is waited for might not have been told
+        top = control.words[STOP_AT]
+        while worker.outbox.waiting_nbytes() > nbytes and control.words[STOP_AT] == top >= 0:
+            if worker.pending or has_data(worker.wake, TAKEN_S):
+                return
+
     def propose(self, form: Form, at_once: bool) -> None:
         if form.kind is None and self._control is not None:
             # Nothing is returned, so nothing is to be allocated: what the ledger shows is enough.

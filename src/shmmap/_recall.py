@@ -61,7 +61,7 @@ def _arrays(request: Request) -> tuple[Any, ...]:
 
 def _key(request: Request, options: Options, arrays: tuple[Any, ...]) -> Any:
     """What two calls alike have in common; 1 and True are not alike."""
-    verb, _, inputs, n, axis, out, dtype, gather, _, _, depth, boundary = request
+    verb, _, inputs, n, axis, out, dtype, gather, _, _, depth, boundary, _ = request
     return (
         verb,
         n,

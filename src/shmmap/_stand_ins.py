@@ -83,7 +83,7 @@ def _put_object(collector: Collector, start: int, stop: int, value: Any) -> None
     for k in range(start // plan.chunksize, -(-stop // plan.chunksize)):
         first, last = plan.limits(k)
         if collector.job.verb != "items":
-            pieces[k] = value
+            collector.add([(k, k + 1, value)])
             continue
         items = pieces.setdefault(k, [None] * (last - first))
         for i in range(max(start, first), min(stop, last)):

@@ -282,7 +282,7 @@ class Map:
         if trial.verb == "ranges":
             return shmmap.pmap_ranges(self.func, trial.n, **options)
         if trial.verb == "reduce":
-            return shmmap.preduce(self.func, self.x, index, **options)
+            return shmmap.preduce(self.func, self.x, index, combine=np.add, **options)
         if trial.is_per_item:
             out = list if trial.verb == "list" else self.out
             return shmmap.pmap(self.func, self.x, index, out=out, **options)

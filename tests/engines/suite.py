@@ -222,8 +222,8 @@ class EngineSuite(StandInSuite):
         assert_same(pmap_chunks(fail, np.zeros(0)), np.zeros(0))
         assert pmap(fail, np.zeros(0), out=list) == []
         with pytest.raises((TypeError, ValueError), match="initial"):
-            preduce(fail, np.zeros(0))
-        assert preduce(fail, np.zeros(0), initial=7) == 7
+            preduce(fail, np.zeros(0), combine=np.add)
+        assert preduce(fail, np.zeros(0), combine=np.add, initial=7) == 7
 
     def test_items_of_no_size(self, pmap: Any) -> None:
         assert_same(pmap(np.array, np.zeros((3, 0, 2))), np.zeros((3, 0, 2)))
@@ -253,9 +253,15 @@ class EngineSuite(StandInSuite):
 
     def test_preduce_of_a_buffer_that_the_function_uses_again(self, preduce: Any) -> None:
         a = np.arange(1000)
-        assert preduce(functions.buffered, a, chunksize=1)[:, -1].tolist() == [1000, 499500]
-        assert preduce(functions.buffered_view, a, chunksize=1).tolist() == [1000, 499500]
-        low, high = preduce(functions.buffered_pair, a, chunksize=1)
+        assert preduce(functions.buffered, a, combine=np.add, chunksize=1)[:, -1].tolist() == [
+            1000,
+            499500,
+        ]
+        assert preduce(functions.buffered_view, a, combine=np.add, chunksize=1).tolist() == [
+            1000,
+            499500,
+        ]
+        low, high = preduce(functions.buffered_pair, a, combine=np.add, chunksize=1)
         assert (low.tolist(), high.tolist()) == ([1000], [499500])
         (both,) = preduce(functions.buffered_list, a, chunksize=1, combine=functions.add_dicts)
         assert (both["low"].tolist(), both["high"].tolist()) == ([1000], [499500])
@@ -638,7 +644,7 @@ class EngineSuite(StandInSuite):
         assert sorted(map(int, log.read_text().split())) == list(range(1000))
 
     def test_error_in_a_chunk_names_its_range(self, pmap_chunks: Any, preduce: Any) -> None:
-        for verb in (pmap_chunks, preduce):
+        for verb in (pmap_chunks, functools.partial(preduce, combine=np.add)):
             with pytest.raises(KeyError) as caught:
                 verb(Raise(KeyError("seven"), at=7), np.arange(10), chunksize=3)
             assert "[6, 9)" in "\n".join(caught.value.__notes__)

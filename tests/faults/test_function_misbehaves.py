@@ -58,8 +58,9 @@ def test_9_index_and_range_are_exact(engine: Any, verb: str, rows: bool) -> None
         return np.stack([at, at], axis=-1) if rows else at
 
     data = N if verb == "pmap_ranges" else np.arange(N)
+    options: dict[str, Any] = {"combine": np.add} if verb == "preduce" else {}
     with in_time(), pytest.raises(KeyError, match="eleven") as caught:
-        getattr(shmmap, verb)(func, data, engine=engine, chunksize=4)
+        getattr(shmmap, verb)(func, data, engine=engine, chunksize=4, **options)
     notes = "\n".join(caught.value.__notes__)
     assert "[8, 12)" in notes
     if verb == "pmap":
@@ -109,7 +110,8 @@ def test_10_stand_in_inside_a_map_error(team: Any, make: Any) -> None:
 def test_11_base_exceptions_in_every_verb(team: Any, verb: str, error: BaseException) -> None:
     data = N if verb == "pmap_ranges" else np.arange(N)
     with in_time(), pytest.raises(Exception, match=type(error).__name__):
-        getattr(shmmap, verb)(Raise(error, at=5), data, engine=team, chunksize=2)
+        options: dict[str, Any] = {"combine": np.add} if verb == "preduce" else {}
+        getattr(shmmap, verb)(Raise(error, at=5), data, engine=team, chunksize=2, **options)
     assert_next_map_works(team)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import os
 import resource
@@ -637,7 +638,9 @@ def test_21_more_than_2_to_the_31_bytes(start: str) -> None:
     with shmmap.Team(workers=2, start=start) as team:
         shmmap.pmap_chunks(lambda c: c + 1, a, out=a, engine=team)
         assert a[-1] == 6 and a[0] == 1 and a[1 << 31] == 1
-        assert shmmap.preduce(lambda c: int(c.sum(dtype=np.int64)), a, engine=team) == nbytes + 5
+        assert (
+            shmmap.preduce(functools.partial(np.sum, dtype=np.int64), a, engine=team) == nbytes + 5
+        )
 
 
 def _free() -> int:

@@ -103,13 +103,13 @@ class Test45And42Deaths:
         options: dict[str, Any] = {"chunksize": 7}
         died[0] = True
         expected = shmmap.pmap_chunks(func, x, engine="serial", **options)
-        total = shmmap.preduce(fold, x, engine="serial", **options)
+        total = shmmap.preduce(fold, x, combine=np.add, engine="serial", **options)
         with shmmap.Team(workers) as team:
             options |= {"engine": team, "schedule": schedule}
             died[0] = False
             assert_same(np.array(shmmap.pmap_chunks(func, x, **options)), np.array(expected))
             died[0] = False
-            assert_same(shmmap.preduce(fold, x, **options), total)
+            assert_same(shmmap.preduce(fold, x, combine=np.add, **options), total)
 
     @pytest.mark.quick
     def test_random_streams_after_a_death(self, team: Any) -> None:

@@ -86,6 +86,8 @@ class Test7Stopped:
     def test_timeout_names_the_range(self, engine: Any, verb: str) -> None:
         data = N if verb == "pmap_ranges" else np.arange(N)
         options: dict[str, Any] = {"workers": 2, "chunksize": 4, "timeout": 0.5}
+        if verb == "preduce":
+            options["combine"] = np.add
         with in_time(), pytest.raises(TimeoutError) as caught:
             getattr(shmmap, verb)(StopSelf(at=5), data, engine=engine, **options)
         assert "[4, 8)" in "\n".join(caught.value.__notes__)

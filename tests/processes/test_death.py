@@ -166,7 +166,9 @@ class Test1MomentsOfDeath:
     def test_in_every_verb(self, engine: Any, verb: str) -> None:
         data = N if verb == "pmap_ranges" else np.arange(N)
         with in_time(), pytest.raises(shmmap.WorkerDied, match="SIGKILL") as caught:
-            getattr(shmmap, verb)(KillSelf(at=5), data, engine=engine, workers=2, chunksize=2)
+            options: dict[str, Any] = {"combine": np.add} if verb == "preduce" else {}
+            options |= {"engine": engine, "workers": 2, "chunksize": 2}
+            getattr(shmmap, verb)(KillSelf(at=5), data, **options)
         assert any(start <= 5 < stop for start, stop in caught.value.failed)
         assert_next_map_works(engine)
 

@@ -143,7 +143,7 @@ def test_masked_arrays_keep_their_mask(
     assert_same(result, (np.moveaxis(filled, axis, 0), np.moveaxis(mask, axis, 0)))
     result = shmmap.pmap_chunks(take, given, axis=axis, engine=engine, **options)
     assert_same(result, (filled, mask))
-    count = shmmap.preduce(lambda part: part.count(), given, axis=axis, engine=engine, **options)
+    count = shmmap.preduce(np.ma.count, given, axis=axis, engine=engine, **options)
     assert count == a.count()
 
 

@@ -167,7 +167,7 @@ def calls(verb: str, a: Any, axis: int) -> Callable[..., Any]:
                 shmmap.pmap_ranges, lambda start, stop: (stop - start) / 3, a.shape[axis]
             )
         case _:
-            return functools.partial(shmmap.preduce, fraction, a, axis=axis)
+            return functools.partial(shmmap.preduce, fraction, a, axis=axis, combine=np.add)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -214,7 +214,7 @@ def test_blas_and_reductions_give_equal_bits(name: str, workers: int) -> None:
         for verb, func in (
             (shmmap.pmap, np.linalg.norm),
             (shmmap.pmap_chunks, product),
-            (shmmap.preduce, gram),
+            (functools.partial(shmmap.preduce, combine=np.add), gram),
             (shmmap.preduce, np.sum),
         ):
             assert_same(

@@ -53,6 +53,9 @@ class _ValuePort:
     def wait_taken(self, nbytes: int) -> None:
         pass
 
+    def make_room(self, nbytes: int) -> None:
+        pass
+
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         at = self.first_index
         report = report_exception(exc, index + at, start + at, stop + at, -1, 0)
@@ -227,6 +230,8 @@ class _ExecutorWork:
             except (TypeError, ValueError) as exc:
                 self._task.outcome.note_exception(k, exc, -1, start, stop, "the calling process")
                 return False
+            if self._task.collector.failure is not None:
+                raise self._task.collector.failure
         self._done[k] = HANDED if pieces else DONE  # None, where results are objects
         return True
 

@@ -33,6 +33,8 @@ class _Port:
     def results(self, pieces: list[Piece]) -> None:
         with self._work.lock:
             self._work.task.collector.add(pieces)
+            if self._work.task.collector.failure is not None:
+                self._work.stop_at = -1
         for first, stop, _ in pieces:
             self._work.ledger[first:stop] = bytes([HANDED]) * (stop - first)
 
@@ -43,6 +45,9 @@ class _Port:
         work.output_known.set()
 
     def wait_taken(self, nbytes: int) -> None:
+        pass
+
+    def make_room(self, nbytes: int) -> None:
         pass
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
@@ -98,6 +103,8 @@ class _LocalWork:
                 self._run_round(todo)
                 if self._cancelled:
                     raise CancelledError
+                if task.collector.failure is not None:
+                    raise task.collector.failure
                 undone = [k for k, mark in enumerate(self.ledger) if not mark & 1]
                 todo = task.outcome.todo(undone) if undone else []
                 if not todo:

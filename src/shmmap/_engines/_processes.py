@@ -313,6 +313,8 @@ class _ProcessWork(Run):
         team, collector = self._team, self._task.collector
         if record.kind == RESULTS:
             collector.add(team.shelf.take(record))
+            if collector.failure is not None:
+                raise collector.failure
         elif record.kind == SPEC:
             self._settle_output(Form(*team.shelf.take(record)), remaining)
         elif record.kind == ERROR:

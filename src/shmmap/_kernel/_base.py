@@ -56,6 +56,12 @@ class Port(Protocol):
     def wait_taken(self, nbytes: int) -> None:
         """Wait until no more than that of what was handed over has not been taken."""
 
+    def make_room(self, nbytes: int) -> None:
+        """Before so much is handed over: wait until no more than that waits to be taken.
+
+        Not if there is another call for this worker: whoever is to take it may be waiting for that one.
+        """
+
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report that the function failed, and that the map goes on."""
 

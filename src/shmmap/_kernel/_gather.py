@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._columns import NUMBERS
 from .._handle import handle_of
 from .._job import Job, Piece
 from .._packing import are_plain
@@ -29,6 +30,8 @@ __all__ = ["GatherKernel"]
 # What cannot change.
 _ATOMS = (int, float, complex, str, bytes, np.generic, type(None))
 _MISSING: Any = object()
+# A result of a chunk that is handed over at once, and not before most of those before were taken.
+LARGE_NBYTES = 1 << 20
 # Containers in containers that are looked into.
 _DEPTH = 3
 
@@ -100,6 +103,16 @@ def _copied(a: NDArray[Any], alone: int) -> NDArray[Any]:
     return a if handle_of(a) is not None else a.copy()
 
 
+def _nbytes_of(value: Any) -> int:
+    """Bytes of an array, or of those in a tuple, list or dict."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, (tuple, list, dict)):
+        each = value.values() if isinstance(value, dict) else value
+        return sum(part.nbytes for part in each if isinstance(part, np.ndarray))
+    return 0
+
+
 class GatherKernel(Kernel):
     """Results are objects: handed over, with their chunk's number, after every draw."""
 
@@ -122,8 +135,13 @@ class GatherKernel(Kernel):
                 return
             value, is_settled = _settle(result)
             self._held.append((k, last, value))
+            is_large = False
+            if type(value) not in NUMBERS and (nbytes := _nbytes_of(value)) > LARGE_NBYTES:
+                # Partials that the caller has yet to put together would fill the memory.
+                is_large = True
+                self.port.make_room(nbytes)
             # Ranges as well: if we die, what is done must not be done again, nor be named as lost.
-            if not is_settled or self.job.verb == "ranges":
+            if is_large or not is_settled or self.job.verb == "ranges":
                 self.flush()
             return
         results: list[Any] = []

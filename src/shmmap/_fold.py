@@ -1,0 +1,222 @@
+"""Partials of `preduce`, put together as they come.
+
+The tree is fixed: neighbours are joined pairwise, level by level, and an odd last one moves up. Which
+partials meet depends on their number alone, so that equal calls give equal bits whatever came first; and two
+neighbours are joined as soon as both are there, so that only a few partials are alive at a time: one for each
+level of the tree, and those of chunks that were overtaken.
+
+`combine` runs in the calling process and nowhere else. What it raises ends the map, with a note that names
+the indices of the two partials.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ._collect import Collector
+from ._handle import handle_of
+from ._job import Job, Piece
+from ._masked import is_masked
+from ._plan import Plan
+
+__all__ = ["MISSING", "Fold", "Folding", "Tree"]
+
+MISSING: Any = object()
+"""What stands for a partial, or an initial value, that there is none of."""
+
+
+class Tree:
+    """Leaves 0 to n - 1, put in any order; `root` is what they are together.
+
+    `join` gets the left one, the right one, and the ranges of leaves that each of them stands for.
+    """
+
+    def __init__(self, n: int, join: Callable[[Any, Any, range, range], Any]) -> None:
+        self._n = n
+        self._join = join
+        self._lengths = [n]
+        """Of each level, from the leaves up."""
+        while self._lengths[-1] > 1:
+            self._lengths.append(-(-self._lengths[-1] // 2))
+        self.held: dict[tuple[int, int], Any] = {}
+        """What waits for its neighbour, by level and place."""
+
+    def put(self, leaf: int, value: Any) -> None:
+        """Enter a leaf, and join all that are complete by it. MISSING leaves the other as it is."""
+        level, place = 0, leaf
+        while level + 1 < len(self._lengths):
+            neighbour = place ^ 1
+            if neighbour < self._lengths[level]:
+                if (level, neighbour) not in self.held:
+                    break
+                other = self.held.pop((level, neighbour))
+                left, right = (value, other) if place < neighbour else (other, value)
+                if left is MISSING or right is MISSING:
+                    value = right if left is MISSING else left
+                else:
+                    low = place & ~1
+                    value = self._join(
+                        left, right, self._leaves(level, low), self._leaves(level, low + 1)
+                    )
+            level, place = level + 1, place // 2
+        self.held[level, place] = value
+
+    def _leaves(self, level: int, place: int) -> range:
+        return range(place << level, min((place + 1) << level, self._n))
+
+    @property
+    def root(self) -> Any:
+        """All leaves together, once each of them was put."""
+        return self.held[len(self._lengths) - 1, 0]
+
+
+class Fold:
+    """How the partials of one `preduce` are put together."""
+
+    def __init__(self, combine: Callable[[Any, Any], Any], initial: Any) -> None:
+        self._combine = combine
+        self.initial = initial
+        self._may_change = not isinstance(combine, np.ufunc)
+        """`combine` may change its left argument and return it."""
+
+    def join(self, left: Any, right: Any) -> Any:
+        """Two partials as one; tuples element by element."""
+        if isinstance(left, tuple) and isinstance(right, tuple) and len(left) == len(right):
+            joined = [self._join_one(a, b) for a, b in zip(left, right, strict=True)]
+            return tuple(joined) if type(left) is tuple else type(left)(*joined)
+        return self._join_one(left, right)
+
+    def _join_one(self, left: Any, right: Any) -> Any:
+        if is_masked(left) or is_masked(right):
+            return _join_masked(self._combine, left, right)
+        return self._combine(left, right)
+
+    def finish(self, root: Any) -> Any:
+        """What `preduce` returns, from all partials together."""
+        if root is MISSING:
+            return None
+        return root if self.initial is MISSING else self.join(_copied(self.initial), root)
+
+    def own(self, partial: Any) -> Any:
+        """A partial that `combine` may change: a copy, where its memory is somebody else's as well."""
+        if not self._may_change:
+            return partial
+        if isinstance(partial, np.ndarray):
+            is_ours = partial.flags.writeable and handle_of(partial) is None
+            return partial if is_ours else partial.copy()
+        kind = type(partial)
+        if kind is list:
+            return [self.own(each) for each in partial]
+        if kind is dict:
+            return {key: self.own(value) for key, value in partial.items()}
+        if isinstance(partial, tuple):
+            parts = [self.own(each) for each in partial]
+            return tuple(parts) if kind is tuple else kind(*parts)
+        return partial
+
+
+def _copied(initial: Any) -> Any:
+    """The caller's initial value, for a `combine` that may change it."""
+    try:
+        return copy.deepcopy(initial)
+    except Exception:
+        return (
+            initial  # which cannot be copied, so that only its own class knows how it is combined
+        )
+
+
+def _join_masked(combine: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+    """Two partials of which one at least is masked: what one of them has, the result has as well."""
+    a, b = np.ma.getmaskarray(left), np.ma.getmaskarray(right)
+    if isinstance(combine, np.ufunc):
+        one, other = np.ma.getdata(left), np.ma.getdata(right)
+        with np.errstate(all="ignore"):  # what is behind a mask has no meaning
+            data = np.array(combine(one, other))
+        shape = data.shape
+        a, b = np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+        np.copyto(data, np.broadcast_to(other, shape), where=a & ~b, casting="unsafe")
+        np.copyto(data, np.broadcast_to(one, shape), where=b & ~a, casting="unsafe")
+        mask = a & b
+        if not shape:
+            return np.ma.masked if mask else data[()]
+        return np.ma.array(data, mask=mask)
+    joined = combine(left, right)
+    mask = np.ma.getmaskarray(joined) if is_masked(joined) else np.False_
+    if np.shape(mask) == np.broadcast_shapes(a.shape, b.shape) and np.any(mask & ~(a & b)):
+        raise ValueError(
+            "combine= has masked what one of two partials has; use a ufunc, such as combine=np.add, which "
+            "takes what is masked as missing, or let the partials be (c.filled(0), ~mask)"
+        )
+    return joined
+
+
+class Folding(Collector):
+    """Gathers partials, and puts them together as they come."""
+
+    def __init__(
+        self, job: Job, plan: Plan, *, shape: Callable[[Any], Any], none_as_list: bool, fold: Fold
+    ) -> None:
+        super().__init__(job, plan, shape=shape, none_as_list=none_as_list)
+        self._fold = fold
+        self._tree = Tree(plan.chunks, self._join)
+        self._came = bytearray(plan.chunks)
+        """Which chunks' partials were put; one may come twice, if its worker died over telling so."""
+
+    def _join(self, left: Any, right: Any, lefts: range, rights: range) -> Any:
+        try:
+            return self._fold.join(left, right)
+        except Exception as exc:
+            (start, middle), (_, stop) = self._limits(lefts), self._limits(rights)
+            exc.add_note(
+                f"raised by combine for the partial results of indices [{start}, {middle}) and "
+                f"[{middle}, {stop})"
+            )
+            raise
+
+    def _limits(self, chunks: range) -> tuple[int, int]:
+        return self.plan.limits(chunks[0])[0], self.plan.limits(chunks[-1])[1]
+
+    def add(self, pieces: list[Piece]) -> None:
+        """Take partials. What `combine` raises is kept in `failure`, and ends the map."""
+        try:
+            for k, _, partial in pieces:
+                self._take(k, self._fold.own(partial))
+        except Exception as exc:
+            self.failure = exc
+
+    def _take(self, k: int, partial: Any) -> None:
+        if self.failure is None and not self._came[k]:
+            self._came[k] = True
+            self._tree.put(k, partial)
+
+    def count_handed(self) -> int:
+        """See `Collector`."""
+        return self._came.count(1)
+
+    def value_of(self, k: int, mark: int, over: bool) -> tuple[Any] | None:
+        """See `Collector`; there is no part of the result that a chunk is."""
+        raise TypeError(
+            "preduce has one result, and its partials are put together as they come; to iterate over them "
+            "use pmap_chunks(func, ..., out=list, wait=False)"
+        )
+
+    def finish(self, failed: Sequence[tuple[int, int]] = ()) -> Any:
+        """The reduction, or what could be reduced if some index ranges have `failed`; None if all have."""
+        size = self.plan.chunksize
+        missing = {k for start, stop in failed for k in range(start // size, -(-stop // size))}
+        for k in range(self.plan.chunks) if 0 in self._came else ():
+            # A partial that is None is not handed over.
+            self.add([(k, k + 1, MISSING if k in missing else None)])
+        if self.failure is not None:
+            raise self.failure
+        return self._shape_result(self._fold.finish(self._tree.root))
+
+    def release(self) -> None:
+        """See `Collector`."""
+        super().release()
+        self._tree.held.clear()
+        self.failure = None
