@@ -87,6 +87,7 @@ LAYERS: list[set[str]] = [
         "_stencil",
         "_stored",
     },
+    {"_plain"},
     {"_arguments", "_imports", "_kernel_files", "_masked", "_witness", "_words"},
 ]
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _segment
 from ._copy import fill
+from ._plain import read, what_is_lost
 
 __all__ = [
     "empty",
@@ -52,10 +53,17 @@ def to_shape(shape: Any) -> tuple[int, ...]:
     return dims
 
 
+def complete(dtype: DTypeLike) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """The dtype that NumPy gives an array made for it, and the axes it adds: a length for ``str``, say."""
+    like: Array = np.empty(0, dtype)
+    return like.dtype, like.shape[1:]
+
+
 def allocate(shape: Any, dtype: DTypeLike, order: Order = "C", *, zero: bool = False) -> Array:
     """A shared array, of zeros if asked for."""
     dims = to_shape(shape)
-    dt = np.dtype(dtype)
+    dt, inner = complete(dtype)
+    dims += inner
     check_dtype(dt)
     if order not in ("C", "F", None):
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
@@ -140,14 +148,25 @@ def full(
     >>> shmmap.full(2, 7.5)
     array([7.5, 7.5])
     """
-    if dtype is None:
-        dtype = np.asarray(fill_value).dtype
-    a = empty(shape, dtype, order)
-    if np.ndim(fill_value):
-        np.copyto(a, fill_value, casting="unsafe")
-    else:
-        fill(a, fill_value)
+    value = _plain_value(fill_value)
+    a = empty(shape, value.dtype if dtype is None else dtype, order)
+    _fill(a, value if dtype is None else fill_value)
     return a
+
+
+def _plain_value(fill_value: Any) -> Array:
+    """A fill value as an array, or an error where that would lose its unit or its mask."""
+    value = read(fill_value)
+    if lost := what_is_lost(value):
+        raise TypeError(f"a plain array filled with this value would lose {lost}; give a number")
+    return cast(Array, value)
+
+
+def _fill(a: Array, value: Any) -> None:
+    if np.ndim(value):
+        np.copyto(a, value, casting="unsafe")
+    else:
+        fill(a, value)
 
 
 def allocate_like(
@@ -155,17 +174,19 @@ def allocate_like(
 ) -> Array:
     """`_allocate` with NumPy's rules for ``order="K"``: keep the order of the axes in memory."""
     like = np.asanyarray(prototype)
-    dt = like.dtype if dtype is None else np.dtype(dtype)
+    dt, inner = complete(like.dtype if dtype is None else dtype)
     dims = like.shape if shape is None else to_shape(shape)
     if order in ("C", "F"):
-        return allocate(dims, dt, order, zero=zero)
+        return allocate(dims + inner, dt, order, zero=zero)
     if order == "A":
-        return allocate(dims, dt, "F" if like.flags.fnc else "C", zero=zero)
+        return allocate(dims + inner, dt, "F" if like.flags.fnc else "C", zero=zero)
     if order not in ("K", None):
         raise ValueError(f"order must be one of 'C', 'F', 'A', 'K', not {order!r}")
     if len(dims) != like.ndim or like.flags.c_contiguous:
-        return allocate(dims, dt, "C", zero=zero)
+        return allocate(dims + inner, dt, "C", zero=zero)
     axes = sorted(range(like.ndim), key=lambda axis: -abs(like.strides[axis]))
+    axes += range(like.ndim, like.ndim + len(inner))
+    dims += inner
     return allocate([dims[axis] for axis in axes], dt, zero=zero).transpose(np.argsort(axes))
 
 
@@ -235,9 +256,7 @@ def full_like(
     >>> shmmap.full_like([1, 2], 9)
     array([9, 9])
     """
+    _plain_value(fill_value)
     a = empty_like(prototype, dtype, order, shape)
-    if np.ndim(fill_value):
-        np.copyto(a, fill_value, casting="unsafe")
-    else:
-        fill(a, fill_value)
+    _fill(a, fill_value)
     return a

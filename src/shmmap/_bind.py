@@ -20,6 +20,7 @@ from ._files import on_one_mapping, reserve_file
 from ._job import Input
 from ._options import Options
 from ._packing import INLINE_NBYTES, Copies, are_plain, pack
+from ._plain import read
 from ._plan import Plan, align_chunksize, parse_chunksize
 from ._reduction import is_plain, read_only
 from ._rows import count_rows, describe_items, has_rows
@@ -98,7 +99,13 @@ def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
         and hasattr(value, "__array__")
         and hasattr(value, "dtype")
     ):
-        values = np.asarray(value)
+        values = read(value)
+        if not isinstance(values, np.ndarray):
+            raise TypeError(
+                f"input {position} is a {type(values).__name__} of {type(values).__module__}, which is no "
+                "NumPy array: pass its numbers (np.asarray of it, in the unit you mean), or list(value) to "
+                "map over its items"
+            )
         # A column of strings, say: its values are as good, one by one, as those of any sequence.
         value = list(value) if values.dtype.hasobject and values.ndim == 1 else values
     if isinstance(value, (np.ndarray, Stored)):
@@ -194,6 +201,9 @@ def _add_stencils(bound: list[Input], depth: Any, boundary: Any) -> list[Input]:
         for entry in bound
     ]
     stencils = make_stencils(depth, boundary, arrays)
+    for position, (entry, stencil) in enumerate(zip(bound, stencils, strict=True)):
+        if stencil is not None:
+            stencil.check_constants(entry.data, position)
     return [entry._replace(stencil=stencil) for entry, stencil in zip(bound, stencils, strict=True)]
 
 
@@ -266,7 +276,7 @@ def _check_out(out: Any, n: int, axis: int, position: str) -> None:
         raise ValueError(f"{position} {out.why_not_write}")
     if not is_stored and not isinstance(out, np.ndarray):
         raise TypeError(f"{position} must be an array, not {type(out).__name__}")
-    _place.refuse_masked(out)
+    _place.refuse_loss(out, f"give its plain data as {position}: out.view(np.ndarray)")
     _array.check_dtype(out.dtype, position)
     if not is_stored and not out.flags.writeable:
         raise ValueError(f"{position} is read-only")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._masked import is_masked
+from ._plain import read, what_is_lost
 
 __all__ = [
     "NUMBERS",
@@ -51,15 +52,23 @@ def split_result(result: Any) -> tuple[Any, tuple[Any, ...]]:
 
 def as_column(value: Any) -> Array:
     """A result as an array, or an error that says what to do instead."""
-    if is_masked(value):
-        raise TypeError(
-            "the function returned a masked array, whose mask an array of results cannot hold; return "
-            "a tuple (data, mask), or pass out=list"
-        )
-    try:
+    if type(value) is np.ndarray or type(value) in NUMBERS:
         a = np.asarray(value)
-    except ValueError as exc:
-        raise ValueError(f"the function's result is not an array: {exc}; pass out=list") from None
+    else:
+        try:
+            a = read(value)
+        except ValueError as exc:
+            text = f"the function's result is not an array: {exc}; pass out=list"
+            raise ValueError(text) from None
+        if lost := what_is_lost(a):
+            instead = "plain numbers: np.asarray(result) in the unit you mean"
+            if is_masked(a):
+                instead = "a tuple (data, mask), or result.filled(value)"
+            raise TypeError(
+                f"an array of results would lose {lost}, which the function returned; return {instead}; "
+                "or pass out=list"
+            )
+        a = np.asarray(a)
     if a.dtype.hasobject or a.dtype.kind == "T":
         raise TypeError(
             f"the function returned {type(value).__name__!r}, which does not fit into an array; pass "

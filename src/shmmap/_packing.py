@@ -25,7 +25,7 @@ import numpy as np
 
 from . import _chains, _classes, _handle, _place
 from ._imports import late_import
-from ._reduction import is_plain, reduce_kin
+from ._reduction import is_plain, keep_attributes, reduce_kin
 
 __all__ = [
     "INLINE_NBYTES",
@@ -353,6 +353,8 @@ def _reduce_result(
         handle = share(obj)
         if handle is not None:
             return _rebuild, (tuple(handle), np.ndarray)
+    elif isinstance(obj, np.ndarray):
+        return keep_attributes(obj)
     elif isinstance(obj, type):
         return _classes.reduce_by_token(obj) or NotImplemented
     elif isinstance(obj, BaseException):

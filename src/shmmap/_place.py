@@ -13,7 +13,8 @@ from . import _segment
 from ._array import allocate_like, check_dtype, empty, to_shape
 from ._copy import copy_into, read_into, write_into
 from ._handle import byte_bounds, handle_of
-from ._masked import is_masked, mask_of
+from ._masked import mask_of
+from ._plain import is_open, read, what_is_lost
 
 if TYPE_CHECKING:
     from multiprocessing.shared_memory import SharedMemory
@@ -54,13 +55,10 @@ def is_shared(a: object) -> bool:
     return mask is None or handle_of(mask) is not None
 
 
-def refuse_masked(a: object) -> None:
-    """A masked array as a plain one would silently lose its mask."""
-    if is_masked(a):
-        raise TypeError(
-            "a plain array would lose the mask of a masked one; shmmap.share keeps it, and "
-            "a.filled(value) has none"
-        )
+def refuse_loss(value: object, instead: str) -> None:
+    """Refuse what a plain array would lose a part of, and say what to do instead."""
+    if lost := what_is_lost(value):
+        raise TypeError(f"a plain array would lose {lost}; {instead}")
 
 
 def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = None) -> Array:
@@ -86,7 +84,7 @@ def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = N
     SharedMemoryError
         If there is not enough shared memory.
     TypeError
-        For an object dtype or a masked array.
+        For an object dtype, and for what a plain array would lose the mask or the unit of.
 
     Examples
     --------
@@ -98,18 +96,29 @@ def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = N
     >>> shmmap.asshared(x) is x
     True
     """
-    refuse_masked(a)
+    values: Any = a
     if not isinstance(a, np.ndarray):
-        a = np.asarray(a)
-    check_dtype(a.dtype)
-    if is_shared(a):
-        same: Array = _numpy.asarray(a, dtype=dtype, order=order)
-        if np.may_share_memory(same, a) or is_shared(same):
+        values, dtype = read(a, dtype), None
+    refuse_loss(
+        values,
+        "shmmap.share keeps it; a.filled(value) has no mask, and np.asarray(a) the numbers alone",
+    )
+    if dtype is not None and _depends_on_values(values.dtype, np.dtype(dtype)):
+        values, dtype = np.asarray(values, dtype), None
+    check_dtype(values.dtype)
+    if is_shared(values):
+        same: Array = _numpy.asarray(values, dtype=dtype, order=order)
+        if np.may_share_memory(same, values) or is_shared(same):
             return same
-    target = allocate_like(a, dtype, order or "K", None)
-    if not write_into(target, a):
-        copy_into(target, np.asarray(a))
+    target = allocate_like(values, dtype, order or "K", None)
+    if not write_into(target, values):
+        copy_into(target, np.asarray(values))
     return target
+
+
+def _depends_on_values(dtype: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether what a conversion gives is only known once it is done: its dtype or its shape."""
+    return is_open(wanted) or wanted.subdtype is not None or dtype.kind in "OT"
 
 
 def packed_nbytes(a: Array) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ._masked import is_masked, mask_of
 
-__all__ = ["is_plain", "read_only", "reduce_kin", "view_of"]
+__all__ = ["is_plain", "keep_attributes", "read_only", "reduce_kin", "view_of"]
 
 # What a class defines if it says itself how it is pickled.
 _PICKLING = ("__reduce__", "__reduce_ex__", "__setstate__")
@@ -40,9 +40,9 @@ def reduce_kin(obj: Any) -> Any:
             return NotImplemented
         if is_masked(obj) and kind is np.ma.MaskedArray:
             return restore_masked, _take_apart(obj)
-        if any(getattr(kind, name) is not getattr(np.ndarray, name) for name in _PICKLING):
+        if _has_own_pickling(kind):
             return _reduce_by_its_own(obj)
-        return restore_subclass, (obj.view(np.ndarray), kind, vars(obj))
+        return restore_subclass, (np.ndarray.view(obj, np.ndarray), kind, vars(obj))
     pandas: Any = sys.modules.get("pandas")
     if pandas is not None and kind.__module__.startswith("pandas."):
         if isinstance(obj, pandas.arrays.ArrowExtensionArray):
@@ -54,6 +54,18 @@ def reduce_kin(obj: Any) -> Any:
         if kind is polars.Series:
             return restore_series, (obj.to_frame(),)
     return NotImplemented
+
+
+def keep_attributes(a: Any) -> Any:
+    """What to pickle in place of a subclass of ndarray, whose own pickling leaves its attributes behind."""
+    kind = type(a)
+    if kind is np.ndarray or is_masked(a) or not vars(a) or _has_own_pickling(kind):
+        return NotImplemented
+    return restore_subclass, (np.ndarray.view(a, np.ndarray), kind, vars(a))
+
+
+def _has_own_pickling(kind: type) -> bool:
+    return any(getattr(kind, name) is not getattr(np.ndarray, name) for name in _PICKLING)
 
 
 def _take_apart(a: Any) -> tuple[Any, ...]:
@@ -81,7 +93,7 @@ def restore_by_its_own(function: Any, arguments: tuple[Any, ...], state: Any) ->
 
 def restore_subclass(a: Any, kind: type, attributes: dict[str, Any]) -> Any:
     """An array of a subclass of ndarray, over the bytes of a plain one."""
-    restored = a.view(kind)
+    restored: Any = np.ndarray.view(a, kind)
     vars(restored).update(attributes)
     return restored
 

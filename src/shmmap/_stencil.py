@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._masked import is_masked
+from ._plain import what_is_lost
 
 __all__ = ["Stencil", "Trim", "choose_trim", "make_stencils"]
 
@@ -74,13 +75,40 @@ class Stencil(NamedTuple):
         chunk.flags.writeable = False  # others see the same items, or nobody would see a write
         return chunk
 
+    def check_constants(self, data: Any, position: int) -> None:
+        """Refuse constants that the input's class does not take: such in another unit, or in none.
+
+        Raises
+        ------
+        ValueError
+            With what the class says of it.
+        """
+        is_plain = not isinstance(data, np.ndarray) or not what_is_lost(data)
+        for value in self.boundary:
+            if isinstance(value, str) or (is_plain and not what_is_lost(value)):
+                continue
+            try:
+                if is_plain:
+                    raise TypeError("its items are plain numbers")
+                if what_is_lost(value) and not isinstance(data, type(value)):
+                    if not isinstance(value, type(data)):  # it may take the numbers alone
+                        raise TypeError("which is of another class")
+                np.empty_like(data, shape=(1,) * data.ndim)[...] = value
+            except (TypeError, ValueError) as exc:
+                raise ValueError(
+                    f"boundary={value!r} is no value for input {position}, a {type(data).__name__}: {exc}"
+                ) from None
+
     def _pad(
         self, data: Any, core: Array, inside: list[slice], limits: list[tuple[int, int]]
     ) -> Array:
         """`core` with what lies outside the array added; corners come out as if axis by axis."""
-        has_mask = is_masked(core)
-        new: Any = np.ma.empty if has_mask else np.empty
-        padded: Array = new([high - low for low, high in limits], core.dtype)
+        shape = [high - low for low, high in limits]
+        # Of the class of `core`, which passes its attributes on and converts what is put into it.
+        padded: Any = np.empty_like(core, order="C", shape=shape)
+        is_hard = is_masked(core) and padded.hardmask
+        if is_hard:
+            padded.soften_mask()
         put = [
             slice(s.start - low, s.stop - low) for s, (low, _) in zip(inside, limits, strict=True)
         ]
@@ -108,8 +136,10 @@ class Stencil(NamedTuple):
                     padded[tuple(where)] = padded.take(sources - low, axis)
         for _, place_of, value in sorted(constants, key=lambda each: each[0]):
             padded[place_of] = value
-        is_plain = has_mask or type(core) in (np.ndarray, np.memmap)
-        return padded if is_plain else padded.view(type(core))
+        if is_hard:
+            padded.harden_mask()
+        new: Array = padded.view(np.ndarray) if type(core) is np.memmap else padded
+        return new
 
 
 def _repeat(positions: NDArray[np.intp], length: int, mode: str) -> NDArray[np.intp]:
@@ -266,9 +296,12 @@ def _parse_boundary(boundary: Any, ndim: int, dtype: Any, position: int) -> tupl
             modes.append(mode)
             continue
         try:
-            with np.errstate(invalid="ignore"):
-                constant = np.array(each).astype(dtype)
-            lossy = dtype.kind in "biu" and bool(constant != each)
+            if what_is_lost(each):  # `check_constants` looks whether the input takes it
+                constant, lossy = np.asanyarray(each), False
+            else:
+                with np.errstate(invalid="ignore"):
+                    constant = np.array(each).astype(dtype)
+                lossy = dtype.kind in "biu" and bool(constant != each)
         except (TypeError, ValueError, OverflowError):
             lossy = True
         if lossy or constant.ndim:

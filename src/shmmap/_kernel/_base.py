@@ -94,6 +94,14 @@ def stop_iteration() -> RuntimeError:
     return RuntimeError("the function raised StopIteration, which would end a loop silently")
 
 
+def _iterator_over(items: Any) -> Iterator[Any]:
+    """An iterator that knows how many items are left; classes that bring an iterator of their own may not."""
+    iterator: Iterator[Any] = iter(items)
+    if type(items) is not np.ndarray and not hasattr(iterator, "__length_hint__"):
+        return iter(list(iterator))
+    return iterator
+
+
 class Kernel(ABC):
     """A job bound to a function. Chunks are run one after the other, by one thread."""
 
@@ -228,11 +236,7 @@ class Kernel(ABC):
 
     def begin_items(self, k: int, start: int, stop: int) -> Iterator[Any]:
         """The items of a chunk, for a plain loop. The iterator knows how many are left, see `where`."""
-        items = self._slicers[0](k, start, stop)
-        if type(items) is not np.ndarray and not hasattr(items, "__len__"):
-            items = list(items)
-        iterator: Iterator[Any] = iter(items)
-        self.position.items = iterator
+        self.position.items = iterator = _iterator_over(self._slicers[0](k, start, stop))
         return iterator
 
     def note_failure(self, items: Iterator[Any], exc: BaseException) -> None:
@@ -244,7 +248,7 @@ class Kernel(ABC):
     def iterate(self, k: int, start: int, stop: int) -> Iterator[Any]:
         """The function's results for a chunk's items, one at a time."""
         args = [slicer(k, start, stop) for slicer in self._slicers]
-        args[self._mapped] = self.position.items = iter(args[self._mapped])
+        args[self._mapped] = self.position.items = _iterator_over(args[self._mapped])
         job = self.job
         if self._clock is None and not (job.keep_going or job.retries):
             if self._streams is None:

@@ -196,7 +196,7 @@ class FillKernel(Kernel):
                     self._check_nothing(values, start)
                 return None, ()
             is_number = type(first) in NUMBERS or (
-                not isinstance(first, (np.ndarray, tuple)) and np.ndim(first) == 0
+                not isinstance(first, (np.ndarray, tuple)) and as_column(first).ndim == 0
             )
             if is_number and not self.job.keep_going:
                 values.append(first)
