@@ -63,7 +63,7 @@ LAYERS: list[set[str]] = [
     {"_kernel._fill", "_kernel._gather"},
     {"_kernel._base"},
     {"_kernel._inputs"},
-    {"_reports"},
+    {"_refusals", "_reports"},
     {"_messages", "_packing", "_share"},
     {"_files"},
     {"_place"},

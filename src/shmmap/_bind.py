@@ -23,6 +23,7 @@ from ._packing import INLINE_NBYTES, Copies, are_plain, pack
 from ._plain import read
 from ._plan import Plan, align_chunksize, parse_chunksize
 from ._reduction import is_plain, read_only
+from ._refusals import cannot_send
 from ._rows import count_rows, describe_items, has_rows
 from ._share import share
 from ._stencil import Trim, choose_trim, make_stencils
@@ -228,7 +229,10 @@ def hand_over(
                 raise ValueError(f"input {len(handed)}: {data.why_not_read}")
             data = data.elsewhere()
         elif entry.kind == "sequence" and not engine.sees_caller and not isinstance(data, range):
-            entry, kept = _pack_items(data, plan, copies)
+            try:
+                entry, kept = _pack_items(data, plan, copies)
+            except Exception as exc:
+                raise cannot_send(f"input {len(handed)}", data, exc) from None
             data = entry.data
             keep += [data, *kept]
         handed.append(entry._replace(data=data))

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._functions import name_of
 from ._masked import is_masked
+from ._refusals import name_of
 from ._rows import has_rows
 
 __all__ = ["RECIPES", "choose_combine", "known_combine"]

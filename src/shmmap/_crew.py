@@ -60,6 +60,7 @@ class Crew:
         size: int,
         start: str,
         initializer: Packed | None,
+        inherited_initializer: Callable[[], object] | None,
         blas_threads: int,
         memory_limit: int | None,
         preload: tuple[str, ...],
@@ -68,6 +69,8 @@ class Crew:
         """Seats that there are to be."""
         self.start = start
         self._initializer = initializer
+        self._inherited_initializer = inherited_initializer
+        """One that forked workers have without anything being sent."""
         self._initializer_payload: Payload | None = None
         self._initializer_root: Any = None
         if self._initializer is not None:
@@ -151,7 +154,7 @@ class Crew:
         assert self.slots is not None
         if self._launcher is None:
             self._launcher = (
-                ForkLauncher()
+                ForkLauncher(self._inherited_initializer)
                 if self.start == "fork"
                 else TemplateLauncher(self._blas_threads, self._preload)
             )

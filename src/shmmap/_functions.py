@@ -26,8 +26,9 @@ import numpy as np
 
 from ._hints import hint_at_copies
 from ._packing import Packed, pack
+from ._refusals import cannot_send, name_of
 
-__all__ = ["PackedFunction", "cannot_pickle", "name_of", "pack_function"]
+__all__ = ["PackedFunction", "pack_function"]
 
 
 class PackedFunction(NamedTuple):
@@ -109,7 +110,7 @@ def pack_function(func: Any) -> PackedFunction:
     try:
         packed = pack(func)
     except Exception as exc:
-        raise cannot_pickle(func, exc) from None
+        raise cannot_send(name_of(func), func, exc) from None
     if packed.segments or packed.keep:
         hint_at_copies(name_of(func), packed.placed)
         return PackedFunction(packed, b"", True)
@@ -163,22 +164,6 @@ def _travels_by_value(module: str) -> bool:
     if not registered:  # nearly always
         return False
     return any(f"{module}.".startswith(f"{name}.") for name in registered)
-
-
-def name_of(func: Any) -> str:
-    """How a function is called in messages."""
-    while hasattr(func, "func") and not hasattr(func, "__qualname__"):  # functools.partial
-        func = func.func
-    return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func)
-
-
-def cannot_pickle(func: Any, exc: BaseException, has_engines: bool = True) -> TypeError:
-    """The error for a function that does not pickle; `has_engines`: it could run elsewhere."""
-    instead = ", or use engine='fork' or engine='threads'" if has_engines else ""
-    return TypeError(
-        f"{name_of(func)} cannot be sent to worker processes: {exc}. Create what does not pickle inside "
-        f"the function or in a Team's initializer{instead}"
-    )
 
 
 # ---------------------------------------------------------------- what a pickle depends on

@@ -21,7 +21,7 @@ from typing import Any
 
 from ._imports import late_import
 
-__all__ = ["KEY", "TRACKER", "Ask", "ask_caller", "authkey", "lend", "set_authkey"]
+__all__ = ["KEY", "TRACKER", "Ask", "ask_caller", "authkey", "lend", "set_authkey", "tell_forked"]
 
 KEY, TRACKER = "key", "tracker"
 _PROCESS, _RESOURCE_TRACKER = "multiprocessing.process", "multiprocessing.resource_tracker"
@@ -56,6 +56,13 @@ def lend(what: str) -> tuple[bytes, int]:
 # ---------------------------------------------------------------- a worker
 
 _key: bytes | None = None
+
+
+def tell_forked() -> None:
+    """In a worker that was forked from the caller: have inherited locks and queues know of it."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._run_after_forkers()
 
 
 def set_authkey(key: bytes | None) -> None:

@@ -16,6 +16,7 @@ import struct
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -322,7 +323,8 @@ def _expect_warning() -> None:
 class ForkLauncher:
     """Forks workers from this very process."""
 
-    def __init__(self) -> None:
+    def __init__(self, initializer: Callable[[], object] | None) -> None:
+        self._initializer = initializer
         self._events: list[Event] = []
         self._pids: set[int] = set()
 
@@ -338,7 +340,7 @@ class ForkLauncher:
             _expect_warning()
             pid = os.fork()
             if pid == 0:
-                run_worker(fds, clean=False)
+                run_worker(fds, clean=False, initializer=self._initializer)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._pids.add(pid)

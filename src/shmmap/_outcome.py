@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 from ._chains import describe_exception, raise_as_is, stand_in
 from ._collect import Collector
 from ._errors import MapError, WorkerDied, describe_ranges
-from ._functions import name_of
 from ._job import Job
 from ._plan import Plan, merge_ranges
+from ._refusals import name_of
 from ._reports import Report, restore_exception
 from ._stand_ins import StandIn, substitute
 

@@ -32,6 +32,7 @@ __all__ = [
     "Copies",
     "Packed",
     "are_plain",
+    "find_unpicklable",
     "pack",
     "pack_by_value",
     "pack_chain",
@@ -84,6 +85,7 @@ def _rebuild(handle: tuple[Any, ...], kind: type) -> Any:
 
 
 _MAIN = "__main__"
+_CONNECTIONS = "multiprocessing.connection"
 _PickleBuffer = pickle.PickleBuffer  # looked up for every object that is pickled
 _Function = types.FunctionType
 _CachedFunction: Any = type(functools.lru_cache(len))
@@ -125,10 +127,20 @@ def _make_pickler() -> type:
             code.co_filename if isinstance(arg, str) and arg == _NO_FILE else arg for arg in args
         )
 
+    reduce_standard_stream = base.dispatch_table[io.TextIOWrapper]
+
+    def reduce_text_file(file: io.TextIOWrapper) -> Any:
+        # cloudpickle would send what is in the file, and each worker would read it from the same position.
+        if file is sys.stdout or file is sys.stderr:
+            return reduce_standard_stream(file)
+        raise TypeError("cannot pickle an open file")
+
     class CallPickler(base):  # type: ignore[misc]
         """cloudpickle, with arrays as handles and one namespace for ``__main__``."""
 
-        dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: reduce_code}, base.dispatch_table)
+        dispatch_table: ClassVar[Any] = ChainMap(
+            {types.CodeType: reduce_code, io.TextIOWrapper: reduce_text_file}, base.dispatch_table
+        )
 
         def __init__(self, file: io.BytesIO, copies: Copies | None) -> None:
             super().__init__(file, protocol=5)
@@ -177,6 +189,10 @@ def _make_pickler() -> type:
             if type(obj) is _CachedFunction and obj.__module__ == _MAIN:
                 # By value, like the function in it; each worker begins with an empty cache.
                 return _make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
+            if (
+                type(obj).__module__ == _CONNECTIONS
+            ):  # which would pickle, as the number of a descriptor
+                raise TypeError(f"cannot pickle {type(obj).__name__!r} object")
             reduced = reduce_kin(obj)
             return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
@@ -215,6 +231,44 @@ def _make_pickler() -> type:
             return handle
 
     return CallPickler
+
+
+@functools.cache
+def _make_tracer() -> type:
+    """The pickler class that is used to find what does not pickle."""
+    base: Any = _make_pickler()
+
+    class Tracer(base):  # type: ignore[misc]
+        """A `CallPickler` that remembers what it was at, and looks at no array."""
+
+        def __init__(self, is_left_out: Callable[[Any], bool]) -> None:
+            super().__init__(io.BytesIO(), None)
+            self._is_left_out = is_left_out
+            self.last: Any = None
+
+        def reducer_override(self, obj: Any) -> Any:
+            if self._is_left_out(obj):
+                return int, ()
+            self.last = obj
+            return super().reducer_override(obj)
+
+        def _reduce_array(self, a: Any) -> Any:
+            return int, ()
+
+        def _reduce_buffer(self, a: Any) -> Any:
+            return b""
+
+    return Tracer
+
+
+def find_unpicklable(obj: Any, is_left_out: Callable[[Any], bool]) -> Any:
+    """The part of an object that does not pickle; None if all others than those left out do."""
+    tracer: Any = _make_tracer()(is_left_out)
+    try:
+        tracer.dump(obj)
+    except Exception:
+        return tracer.last
+    return None
 
 
 def _frozen_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> Any:

@@ -19,8 +19,8 @@ import numpy as np
 from ._bind import Request
 from ._engines import Work
 from ._errors import MapError, WorkerDied, describe_ranges
-from ._functions import name_of
 from ._plan import merge_ranges
+from ._refusals import name_of
 
 __all__ = ["BUFFERSIZE", "Stream", "is_stream"]
 

@@ -15,6 +15,7 @@ of them knows the team.
 from __future__ import annotations
 
 import errno
+import functools
 import math
 import os
 import sys
@@ -32,10 +33,10 @@ from ._attendant import Attendant, AttendantThread
 from ._control import RANKS_MAX, RELAYED, SLOT_WORDS
 from ._crew import Crew, Watch
 from ._errors import WorkerDied
-from ._functions import cannot_pickle, name_of
 from ._imports import late_import
 from ._interrupts import Uninterrupted, refuse_green_threads
-from ._packing import pack
+from ._packing import Packed, pack
+from ._refusals import cannot_send, is_inheritable, name_of
 from ._run import CallSpec, Run
 from ._shelf import Shelf
 from ._submissions import Submissions, SubmittedFuture
@@ -45,6 +46,21 @@ __all__ = ["Team"]
 
 _CLOSED = "cannot schedule new futures after shutdown"
 """In the words of `concurrent.futures`, which programs look for."""
+
+
+def _pack_initializer(
+    start: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> tuple[Packed | None, Callable[[], object] | None]:
+    """An initializer as workers get it: pickled; or as it is, where only forked workers can have it."""
+    if initializer is None:
+        return None, None
+    try:
+        return pack((initializer, initargs)), None
+    except Exception as exc:
+        bound = functools.partial(initializer, *initargs)
+        if start == "fork" and is_inheritable(bound):
+            return None, bound
+        raise cannot_send(f"the initializer {name_of(initializer)}", bound, exc) from None
 
 
 class Team(Executor):
@@ -135,7 +151,7 @@ class Team(Executor):
         self.crew = Crew(
             _teams.resolve_workers(workers),
             start,
-            pack((initializer, tuple(initargs))) if initializer else None,
+            *_pack_initializer(start, initializer, tuple(initargs)),
             blas_threads,
             memory_limit,
             tuple(preload),
@@ -375,7 +391,8 @@ class Team(Executor):
         try:
             packed = pack((fn, args, kwargs))
         except Exception as exc:
-            future.set_exception(cannot_pickle(fn, exc, has_engines=False))
+            submitted = functools.partial(fn, *args, **kwargs)
+            future.set_exception(cannot_send(name_of(fn), submitted, exc))
             return future
         name, surroundings = name_of(fn), snapshot()
         with Uninterrupted(), self._lock:

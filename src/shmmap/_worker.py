@@ -12,6 +12,7 @@ the middle of a call.
 from __future__ import annotations
 
 import fcntl
+import functools
 import gc
 import os
 import pickle
@@ -117,11 +118,16 @@ inherited: dict[bytes, tuple[Callable[..., Any], Job]] = {}
 """Functions and jobs that workers forked from the caller have without anything being sent."""
 
 
-def run_worker(fds: Descriptors, clean: bool) -> None:
-    """Be a worker until the caller closes the line. Never returns."""
+def run_worker(
+    fds: Descriptors, clean: bool, initializer: Callable[[], object] | None = None
+) -> None:
+    """Be a worker until the caller closes the line. Never returns.
+
+    `initializer` is one that a forked worker has without anything being sent.
+    """
     status = 1
     try:
-        status = Worker(fds, clean).run()
+        status = Worker(fds, clean, initializer).run()
     except OSError as exc:
         status = EXIT_DESCRIPTORS if exc.errno == 9 else 1
     finally:
@@ -143,7 +149,9 @@ class _KeptJob:
 
 
 class Worker:
-    def __init__(self, fds: Descriptors, clean: bool) -> None:
+    def __init__(
+        self, fds: Descriptors, clean: bool, initializer: Callable[[], object] | None
+    ) -> None:
         global is_worker
         is_worker = True
         note_forks()
@@ -151,6 +159,7 @@ class Worker:
         hold_lifeline(fds.lifeline)
         _segment.become_worker()
         prepare(clean)
+        self._initializer = initializer
         self.wake = fds.wake
         self._line = socket.socket(fileno=fds.line)
         self._aside = socket.socket(fileno=fds.aside)
@@ -159,6 +168,7 @@ class Worker:
         if not clean:  # forked
             _classes.note_inherited()
             _chains.note_inherited()
+            _inheritance.tell_forked()
             if not inherited:  # and not for one map only
                 _stored.note_inherited()
         self._buffer = memoryview(
@@ -270,10 +280,14 @@ class Worker:
             limit_memory(self._start.memory_limit)
         apply(unpack(read_payload(self._start.surroundings)))
         self._bound.keep()
-        if self._start.initializer is not None:
+        initializer = self._initializer
+        if initializer is not None or self._start.initializer is not None:
             try:
-                initializer, initargs = unpack(read_payload(self._start.initializer))
-                initializer(*initargs)
+                if self._start.initializer is not None:
+                    func, args = unpack(read_payload(self._start.initializer))
+                    initializer = functools.partial(func, *args)
+                assert initializer is not None
+                initializer()
                 self._relay.flush()
             except BaseException as exc:
                 report = report_exception(exc, -1, 0, 0, self.rank, os.getpid())

@@ -189,9 +189,12 @@ class Test14And15WhatIsMapped:
             with lock:
                 return i
 
-        with in_time(), pytest.raises(TypeError, match=r"func cannot be sent.*lock.*engine='fork'"):
+        with (
+            in_time(),
+            pytest.raises(TypeError, match=r"func cannot be sent.*lock.*engine='threads'"),
+        ):
             shmmap.pmap(func, np.arange(N), engine=team)
-        assert_same(shmmap.pmap(func, np.arange(N), engine="fork"), np.arange(N))
+        assert_same(shmmap.pmap(func, np.arange(N), engine="threads"), np.arange(N))
         assert_next_map_works(team)
 
     def test_map_inside_a_worker_is_serial(self, team: Any) -> None:

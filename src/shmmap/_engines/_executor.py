@@ -22,6 +22,7 @@ from .._job import Form, Input, Job, Piece
 from .._kernel import make_kernel
 from .._packing import pack_by_value, pack_result, unpack
 from .._reduction import read_only
+from .._refusals import cannot_send, name_of
 from .._reports import Report, report_exception
 from .._rows import take_rows
 from . import Task
@@ -119,7 +120,10 @@ class _ExecutorWork:
     def __init__(self, executor: Executor, task: Task) -> None:
         self._executor = executor
         self._task = task
-        self._func = pack_by_value(task.func)
+        try:
+            self._func = pack_by_value(task.func)
+        except Exception as exc:
+            raise cannot_send(name_of(task.func), task.func, exc) from None
         self._done: dict[int, int] = {}
         """Marks of the chunks that are done, as in a ledger."""
         self._cancelled = False

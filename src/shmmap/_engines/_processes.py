@@ -42,11 +42,12 @@ from .._control import (
     unpack_records,
 )
 from .._errors import WorkerDied
-from .._functions import name_of, pack_function
+from .._functions import pack_function
 from .._interrupts import Uninterrupted
 from .._job import Form
 from .._messages import Output, Payload, dumps_message, make_payload
 from .._packing import pack, pack_plain
+from .._refusals import cannot_send, is_sendable, name_of, refuse_open_files
 from .._relay import emit
 from .._reports import Report, restore_exception
 from .._run import CallSpec, Death, Run
@@ -126,7 +127,13 @@ class _ProcessWork(Run):
             entry.kind in ("stored", "items") or type(entry.data) in (range, np.ndarray, np.memmap)
             for entry in inputs
         )
-        packed = (pack_plain if is_plain else pack)(task.job.to_plain())
+        try:
+            packed = (pack_plain if is_plain else pack)(task.job.to_plain())
+        except Exception as exc:
+            for position, entry in enumerate(inputs):
+                if entry.kind == "whole" and not is_sendable(entry.data):
+                    raise cannot_send(f"input {position}", entry.data, exc) from None
+            raise
         payload, root = make_payload(packed.data)
         segments = packed.segments | payload.segments()
         segments = segments.union(*(entry.segments for entry in inputs))
@@ -549,6 +556,7 @@ class ForkEngine:
         """Nothing: its workers are to have what they are forked with."""
 
     def start(self, task: Task) -> _ProcessWork:
+        refuse_open_files(task.func)
         key = os.urandom(16)
         workers = max(1, min(task.workers, task.plan.chunks))
         team = Team(workers, start="fork", blas_threads=task.blas_threads, idle_timeout=None)
