@@ -1,0 +1,527 @@
+"""Maps drawn at random from a seed, each with what plain NumPy and a plain loop give for it.
+
+A *case* is a call of this library and a check of what it returns or raises. `draw_case` makes one from a
+seed and nothing else, so that a finding is known by its seed. What is expected is computed without this
+library, on copies in private memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import os
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+import shmmap
+from tests import functions
+from tests.fuzz import settings
+from tests.helpers import assert_same
+from tests.properties.strategies import LAYOUTS, NUMERIC, PLAIN, fill
+
+EXACT = [dtype for dtype in NUMERIC if dtype.kind in "iu"]
+
+
+@dataclasses.dataclass
+class Case:
+    """A call and its check; `text` describes it for whoever reads of a finding."""
+
+    text: str
+    run: Callable[[Any], None]
+    """Called with the engine."""
+
+
+class Boom(Exception):
+    """What a function raises on purpose."""
+
+
+# ---------------------------------------------------------------- drawing
+
+
+class Draw:
+    """Random choices, all of them from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.folder = ""
+
+    def of(self, *choices: Any) -> Any:
+        """One of these."""
+        return self.rng.choice(choices)
+
+    def often(self, share: float) -> bool:
+        """Yes, in so many of all cases."""
+        return self.rng.random() < share
+
+    def length(self) -> int:
+        """How many items a map has: few mostly, none sometimes."""
+        return int(self.of(0, 1, 2, 3, 5, 8, 13, self.rng.randrange(200)))
+
+    def array(self, dtypes: list[Any], shape: tuple[int, ...], path: str = "") -> Any:
+        """An array of some dtype and layout: shared, private, or mapped from a file."""
+        layout, dtype = self.of(*LAYOUTS), self.of(*dtypes)
+        base_shape, order = layout.allocate(shape)
+        if path and 0 not in base_shape and self.often(0.15):
+            np.save(path, np.zeros(base_shape, dtype, order))
+            base = np.load(path, mmap_mode="r+")
+        else:
+            base = self.of(shmmap.zeros, np.zeros)(base_shape, dtype, order)
+        fill(base, self.rng.randrange(1 << 30))
+        return layout.view(base)
+
+    def shape(self, n: int, axis: int, ndim: int) -> tuple[int, ...]:
+        """The shape of an array that is mapped along an axis."""
+        shape = [self.of(0, 1, 2, 3, 4) for _ in range(ndim)]
+        shape[axis] = n
+        return tuple(shape)
+
+    def options(self) -> dict[str, Any]:
+        """Options that must not change a result."""
+        options: dict[str, Any] = {"workers": self.of(1, 2, 2, 3)}
+        if self.often(0.6):
+            options["chunksize"] = self.of(1, 2, 3, 7, 100, "64B", "1KiB", "auto")
+        if self.often(0.2):
+            options["schedule"] = self.of("static", "dynamic")
+        if self.often(0.1):
+            options["progress"] = counts = []
+            options["progress"] = lambda done, total: counts.append((done, total))
+        if self.often(0.1):
+            options["retries"] = 1
+        return options
+
+
+# ---------------------------------------------------------------- functions of items, and of chunks
+
+
+def add_all(*items: Any) -> Any:
+    """The sum of all items."""
+    return sum(items[1:], items[0])
+
+
+def as_pair(*items: Any) -> Any:
+    """Two results."""
+    return np.array(items[0]), np.array(items[-1])
+
+
+def as_named(*items: Any) -> Any:
+    """Two results with names."""
+    return functions.MinMax(np.array(items[0]), np.array(items[-1]))
+
+
+def first(*items: Any) -> Any:
+    """The first item itself."""
+    return items[0]
+
+
+def type_code(*items: Any) -> Any:
+    """A number of Python's."""
+    return len(items)
+
+
+def offset_by(amount: Any) -> Callable[..., Any]:
+    """A closure over a number."""
+    return lambda *items: items[0] + amount
+
+
+def looked_up(table: Any) -> Callable[..., Any]:
+    """A closure over an array."""
+    return lambda *items: table[: len(items)].copy()
+
+
+ITEM_FUNCTIONS = [first, as_pair, as_named, type_code, functions.nothing]
+NUMBER_FUNCTIONS = [add_all, settings.scaled, settings.Model()]
+CHUNK_FUNCTIONS = [np.array, np.negative, np.square, lambda c: (c + c, c * 2), lambda c: c > 1]
+
+
+def outcome_of(func: Callable[..., Any], *args: Any) -> Any:
+    """What a call returns, or the exception that it raises."""
+    with np.errstate(all="ignore"):
+        try:
+            return func(*args)
+        except Exception as exc:
+            return exc
+
+
+def stacked(results: list[Any], dtype: Any = None) -> Any:
+    """What `pmap` is to return for these results."""
+    if not results:
+        return np.zeros(0, np.float64 if dtype is None else dtype)
+    if all(result is None for result in results):
+        return None
+    if isinstance(results[0], tuple):
+        columns = [np.stack([np.asarray(each) for each in c]) for c in zip(*results, strict=True)]
+        kind = type(results[0])
+        return tuple(columns) if kind is tuple else kind(*columns)
+    return np.stack([np.asarray(result) for result in results], dtype=dtype, casting="same_kind")
+
+
+def quiet(func: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with overflow and the like ignored, which say nothing about a result."""
+
+    def called(*args: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return func(*args)
+
+    return called
+
+
+# ---------------------------------------------------------------- the kinds of cases
+
+
+def draw_items(draw: Draw) -> Case:
+    """`pmap` over arrays: along any axis, several inputs, whole ones, any output."""
+    n, count = draw.length(), draw.of(1, 1, 1, 2, 3)
+    is_numeric = draw.often(0.6)
+    axes: list[Any] = []
+    inputs: list[Any] = []
+    for i in range(count):
+        ndim = 1 if is_numeric and count > 1 else draw.of(1, 1, 2, 3)
+        axis = draw.rng.randrange(ndim)
+        dtypes = NUMERIC if is_numeric else PLAIN
+        inputs.append(draw.array(dtypes, draw.shape(n, axis, ndim), f"{draw.folder}/in{i}.npy"))
+        axes.append(draw.of(axis, axis - ndim))
+    functions_ = NUMBER_FUNCTIONS + ITEM_FUNCTIONS if is_numeric else ITEM_FUNCTIONS
+    func = draw.of(*functions_)
+    if is_numeric and draw.often(0.2):
+        func = offset_by(draw.of(1, 2.5, np.float32(3)))
+    if draw.often(0.1):
+        func = looked_up(draw.array(NUMERIC, (5,)))
+    if func in (settings.scaled, *NUMBER_FUNCTIONS[2:]):
+        inputs, axes = inputs[:1], axes[:1]
+        if draw.often(0.5):
+            settings.FACTOR = draw.of(1, 2, 3)
+            settings.TABLE["offset"] = draw.of(0, 10)
+            settings.Model.shift = draw.of(0, 100)
+    if draw.often(0.15):
+        inputs.append(draw.array(NUMERIC, (2,)))
+        axes.append(None)
+        func = first
+    func = quiet(func)
+    columns = [
+        [np.array(a)] * n if axis is None else list(np.moveaxis(np.array(a), axis, 0))
+        for a, axis in zip(inputs, axes, strict=True)
+    ]
+    results = [outcome_of(func, *row) for row in zip(*columns, strict=True)]
+    if any(isinstance(result, Exception) for result in results):
+        func, results = first, columns[0]
+    options = draw.options()
+    form = draw.of("array", "array", "array", "list", "out", "later")
+    axis = axes[0] if len(axes) == 1 else tuple(axes)
+    text = f"pmap {n=} {axes=} {[(a.dtype.str, a.shape) for a in inputs]} {form} {options}"
+
+    def run(engine: Any) -> None:
+        keywords = {**options, "axis": axis, "engine": engine}
+        if form == "list":
+            assert_same(shmmap.pmap(func, *inputs, out=list, **keywords), results)
+        elif form == "later":
+            future = shmmap.pmap(func, *inputs, wait=False, **keywords)
+            assert_same(future.result(), stacked(results))
+        elif form == "out" and isinstance(expected := stacked(results), np.ndarray) and n:
+            out = draw.of(shmmap.empty, np.empty)(expected.shape, expected.dtype)
+            assert shmmap.pmap(func, *inputs, out=out, **keywords) is out
+            assert_same(out, expected)
+        else:
+            assert_same(shmmap.pmap(func, *inputs, **keywords), stacked(results))
+
+    return Case(text, run)
+
+
+def draw_sequence(draw: Draw) -> Case:
+    """`pmap` over what is no array: lists of any objects, ranges, iterators."""
+    n = draw.length()
+    items: Any = draw.of(
+        list(range(n)),
+        [f"{i:03}" for i in range(n)],
+        [np.arange(3.0) + i for i in range(n)],
+        [{"i": i, "x": np.full(2, i)} for i in range(n)],
+        [(i, str(i), None) for i in range(n)],
+        range(n),
+        tuple(float(i) for i in range(n)),
+    )
+    func = draw.of(functions.identity, lambda item: (item, item), lambda item: [item, [item]], str)
+    results = [func(item) for item in items]
+    is_iterator = draw.often(0.3)
+    options = draw.options()
+    if is_iterator:
+        options["buffersize"] = draw.of(1, 3, 100)
+    text = f"pmap over {type(items).__name__} {n=} {is_iterator=} {options}"
+
+    def run(engine: Any) -> None:
+        given = iter(items) if is_iterator else items
+        got = shmmap.pmap(func, given, engine=engine, **options)
+        assert type(got) is list
+        assert len(got) == n
+        assert repr(got) == repr(results)
+
+    return Case(text, run)
+
+
+def draw_chunks(draw: Draw) -> Case:
+    """`pmap_chunks` with functions that work on each element by itself, also in place."""
+    n, ndim = draw.length() + 1, draw.of(1, 2, 3)
+    axis = draw.rng.randrange(ndim)
+    a = draw.array(NUMERIC, draw.shape(n, axis, ndim), f"{draw.folder}/in.npy")
+    func = quiet(draw.of(*CHUNK_FUNCTIONS))
+    whole = outcome_of(func, np.array(a))
+    if isinstance(whole, Exception):
+        func, whole = np.array, np.array(a)
+    # As `concatenate` gives it: in the byte order of the machine.
+    parts = whole if isinstance(whole, tuple) else (whole,)
+    wanted = [np.concatenate([part], axis=axis) for part in parts]
+    options = draw.options()
+    is_in_place = a.flags.writeable and draw.often(0.3) and "retries" not in options
+    text = f"pmap_chunks {a.dtype.str} {a.shape} {axis=} {is_in_place=} {options}"
+
+    def run(engine: Any) -> None:
+        keywords = {**options, "axis": axis, "engine": engine}
+        if is_in_place:
+            if isinstance(engine, Executor) and not isinstance(engine, shmmap.Team):
+                return
+            if not isinstance(whole, tuple) and whole.dtype == a.dtype:
+                assert shmmap.pmap_chunks(func, a, out=a, **keywords) is a
+                assert_same(np.array(a), np.array(whole))
+                return
+        got = shmmap.pmap_chunks(func, a, **keywords)
+        assert_same(got if isinstance(whole, tuple) else (got,), tuple(wanted))
+
+    return Case(text, run)
+
+
+def draw_stencil(draw: Draw) -> Case:
+    """`pmap_chunks` with neighbours: a sum over a window, against the padded whole."""
+    n, depth = draw.of(1, 2, 3, 8, 50), draw.of(1, 2)
+    if n < depth:
+        n = depth
+    boundary = draw.of("reflect", "nearest", "periodic", 7)
+    a = draw.array(EXACT, draw.shape(n, 0, draw.of(1, 2)))
+
+    def window(c: Any) -> Any:
+        return sum((np.roll(c, shift, 0) for shift in range(-depth, depth + 1)), np.zeros_like(c))
+
+    modes = {"reflect": "symmetric", "nearest": "edge", "periodic": "wrap"}
+    width = [(depth, depth), *[(0, 0)] * (a.ndim - 1)]
+    if boundary == 7:
+        padded = np.pad(np.array(a), width, constant_values=7)
+    else:
+        padded = np.pad(np.array(a), width, modes[boundary])
+    expected = quiet(window)(padded)[depth:-depth]
+    options = draw.options()
+
+    def run(engine: Any) -> None:
+        got = shmmap.pmap_chunks(
+            quiet(window), a, depth=depth, boundary=boundary, engine=engine, **options
+        )
+        assert_same(got, expected)
+
+    return Case(f"stencil {a.dtype.str} {a.shape} {depth=} {boundary=} {options}", run)
+
+
+def draw_reduction(draw: Draw) -> Case:
+    """`preduce` with NumPy's own reductions, and with any function and `combine=`."""
+    n = draw.length() + 1
+    a = draw.array(EXACT, draw.shape(n, 0, draw.of(1, 2)))
+    if not a.size:
+        a = draw.array(EXACT, (n,))
+    func = draw.of(np.sum, np.max, np.min, np.any, np.all, np.count_nonzero, np.prod)
+    options = draw.options()
+    has_combine = draw.often(0.4)
+
+    def run(engine: Any) -> None:
+        with np.errstate(all="ignore"):
+            if has_combine:
+                got = shmmap.preduce(
+                    np.ndarray.tolist, a, combine=operator.add, engine=engine, **options
+                )
+                assert got == a.tolist()
+            else:
+                got, expected = shmmap.preduce(func, a, engine=engine, **options), func(np.array(a))
+                assert type(got) is type(expected)
+                assert got == expected
+
+    return Case(f"preduce {func.__name__} {has_combine=} {a.dtype.str} {a.shape} {options}", run)
+
+
+def draw_ranges(draw: Draw) -> Case:
+    """`pmap_ranges`: each index once, and writes into a captured shared array land."""
+    n = draw.length()
+    target = shmmap.zeros(n, np.int64)
+    options = draw.options()
+
+    def visit(start: int, stop: int) -> Any:
+        target[start:stop] += np.arange(start, stop) + 1
+        return start, stop
+
+    def run(engine: Any) -> None:
+        target[:] = 0
+        if isinstance(engine, Executor) and not isinstance(engine, shmmap.Team):
+            return
+        ranges = shmmap.pmap_ranges(visit, n, engine=engine, **options)
+        assert_same(np.array(target), np.arange(n) + 1)
+        limits = [edge for limits in ranges or [] for edge in limits]
+        assert sorted(ranges or []) == (ranges or [])
+        assert limits[1:-1:2] == limits[2::2]
+        if n:
+            assert (limits[0], limits[-1]) == (0, n)
+
+    return Case(f"pmap_ranges {n=} {options}", run)
+
+
+def draw_failure(draw: Draw) -> Case:
+    """Functions that fail at some indices, under each `on_error`."""
+    n = draw.length() + 1
+    bad = {draw.rng.randrange(n) for _ in range(draw.of(1, 1, 2, 5))}
+    x = draw.of(shmmap.asshared, np.array)(np.arange(float(n)))
+    mode = draw.of("raise", "continue", "call")
+    options = {**draw.options(), "chunksize": draw.of(1, 2, 7)}
+    options.pop("retries", None)
+
+    def fail(value: Any) -> Any:
+        if int(value) in bad:
+            raise Boom(int(value))
+        return value + 0.5
+
+    def check_values(result: Any, ranges: Any, blank: Callable[[Any], bool]) -> None:
+        failed = {i for start, stop in ranges for i in range(start, stop)}
+        assert bad <= failed
+        for i, value in enumerate(result.tolist()):
+            assert blank(value) if i in failed else value == i + 0.5
+
+    def run(engine: Any) -> None:
+        keywords = {**options, "engine": engine}
+        if mode == "raise":
+            try:
+                shmmap.pmap(fail, x, **keywords)
+            except Boom as exc:
+                assert exc.args[0] in bad
+                assert f"index {exc.args[0]} " in exc.__notes__[0]
+            else:
+                raise AssertionError("nothing was raised")
+        elif mode == "continue":
+            try:
+                shmmap.pmap(fail, x, on_error="continue", **keywords)
+            except shmmap.MapError as exc:
+                assert all(isinstance(each, Boom) for each in exc.exceptions)
+                check_values(exc.result, exc.failed, np.isnan) if exc.result is not None else None
+            else:
+                raise AssertionError("nothing was raised")
+        else:
+            ranges = []
+
+            def stand_in(exc: Exception, start: int, stop: int) -> float:
+                assert isinstance(exc, Boom)
+                ranges.append((start, stop))
+                return -1.0
+
+            result = shmmap.pmap(fail, x, on_error=stand_in, **keywords)
+            check_values(result, ranges, lambda value: value == -1.0)
+
+    return Case(f"failure {n=} {bad=} {mode} {options}", run)
+
+
+def draw_writes(draw: Draw) -> Case:
+    """A function that writes into its item: it lands in shared memory and is refused in private memory."""
+    n = draw.length() + 1
+    is_shared = draw.often(0.5)
+    x = (shmmap.asshared if is_shared else np.array)(np.arange(2.0 * n).reshape(n, 2))
+    captured = (shmmap.asshared if is_shared else np.array)(np.zeros(n))
+    is_captured = draw.often(0.5)
+    options = draw.options()
+    options.pop("retries", None)
+
+    def write(i: Any, row: Any) -> None:
+        if is_captured:
+            captured[int(i)] = 5.0
+        else:
+            row[:] = 5.0
+
+    def run(engine: Any) -> None:
+        if isinstance(engine, Executor) and not isinstance(engine, shmmap.Team):
+            return
+        before = x.copy()
+        try:
+            shmmap.pmap(write, np.arange(n), x, engine=engine, **options)
+        except ValueError as exc:
+            assert not is_shared, exc
+            assert "read-only" in str(exc)
+            assert_same(np.array(x), before)
+            assert not captured.any()
+        else:
+            assert is_shared
+            assert ((captured if is_captured else x) == 5.0).all()
+        assert x.flags.writeable
+        assert captured.flags.writeable
+
+    return Case(f"writes {n=} {is_shared=} {is_captured=} {options}", run)
+
+
+def draw_random(draw: Draw) -> Case:
+    """Random streams: the same on every engine."""
+    n, seed = draw.length() + 1, draw.rng.randrange(1000)
+    options = {"workers": draw.of(1, 2, 3), "chunksize": draw.of(1, 3, "auto")}
+
+    def sample(value: Any, rng: Any) -> Any:
+        return rng.random() + value
+
+    def run(engine: Any) -> None:
+        x = np.arange(float(n))
+        expected = shmmap.pmap(sample, x, rng=seed, engine="serial")
+        assert_same(shmmap.pmap(sample, x, rng=seed, engine=engine, **options), expected)
+        assert len(set(expected.tolist())) == n
+
+    return Case(f"rng {n=} {seed=} {options}", run)
+
+
+def draw_executor(draw: Draw) -> Case:
+    """A team as an executor: `submit` and `map`."""
+    n = draw.length()
+    options = draw.of({}, {"chunksize": 3}, {"buffersize": 2})
+
+    def work(a: Any, b: Any) -> Any:
+        if a == 7:
+            raise Boom(a)
+        return a * settings.FACTOR, b
+
+    def run(engine: Any) -> None:
+        if not isinstance(engine, shmmap.Team):
+            return
+        xs = [i for i in range(n) if i != 7]
+        names = [str(i) for i in xs]
+        expected = [work(a, b) for a, b in zip(xs, names, strict=True)]
+        assert list(engine.map(work, xs, names, **options)) == expected
+        futures = [engine.submit(work, a, b) for a, b in zip(xs[:5], names, strict=False)]
+        assert [future.result() for future in futures] == expected[:5]
+        assert isinstance(engine.submit(work, 7, 0).exception(), Boom)
+
+    return Case(f"executor {n=} {options}", run)
+
+
+KINDS: list[Callable[[Draw], Case]] = [
+    *[draw_items] * 4,
+    *[draw_chunks] * 2,
+    draw_sequence,
+    draw_stencil,
+    draw_reduction,
+    draw_ranges,
+    draw_failure,
+    draw_writes,
+    draw_random,
+    draw_executor,
+]
+
+
+def draw_case(seed: int, folder: str) -> Case:
+    """The case of a seed; `folder` is where it may make files."""
+    draw = Draw(seed)
+    draw.folder = os.fspath(folder)
+    return draw.of(*KINDS)(draw)
+
+
+def seeds(first: int) -> Iterator[int]:
+    """Numbers from one on."""
+    while True:
+        yield first
+        first += 1
