@@ -28,8 +28,8 @@ PACKAGES = {name_of(path) for path in SOURCE.rglob("__init__.py")}
 LAYERS: list[set[str]] = [
     # On the public interface.
     {"__main__"},
-    {"_cli", "_soak"},
-    {"_trial", "testing"},
+    {"_cli"},
+    {"testing"},
     {"shmmap"},
     # Verbs.
     {"_map"},

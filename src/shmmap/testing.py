@@ -395,20 +395,3 @@ class KillWhenUnpickled:
 
 def _kill_self() -> None:
     os.kill(os.getpid(), signals.SIGKILL)
-
-
-def _main() -> int:
-    """Run ``python -m shmmap.testing``, whose one command is ``soak``."""
-    import importlib
-    import sys
-
-    if sys.argv[1:2] != ["soak"]:
-        print("usage: python -m shmmap.testing soak [--minutes N] [--seed S]", file=sys.stderr)
-        return 2
-    # The soak stands on this module, so it is looked up only when it is run.
-    status: int = importlib.import_module("shmmap._soak").main(sys.argv[2:])
-    return status
-
-
-if __name__ == "__main__":
-    raise SystemExit(_main())

@@ -550,8 +550,8 @@ def make_pages(team: Any, nbytes: int) -> None:
 class Test25Flat:
     """Many arrays and many maps: descriptors, shared memory and RSS stay where they were.
 
-    Scaled down unless ``SHMMAP_HEAVY`` is set; ``python -m shmmap.testing soak`` goes on for as long as it
-    is asked to.
+    Scaled down unless ``SHMMAP_HEAVY`` is set; ``python -m tests.soak`` goes on for as long as it is asked
+    to.
     """
 
     @staticmethod

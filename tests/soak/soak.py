@@ -1,6 +1,6 @@
 """A soak: random maps, faults and kills for as long as asked, every result checked against NumPy.
 
-A trial, see `_trial`, gives what NumPy gives, or raises one error that names exactly what is missing; then a
+A trial, see `trial`, gives what NumPy gives, or raises one error that names exactly what is missing; then a
 plain map on the same engine must work. Now and then a whole program that maps is killed
 instead, and its workers have to be gone soon after. Between trials descriptors, memory, names and processes
 are compared with what they were after the first ones. Stands on the public interface, as `testing` does.
@@ -33,10 +33,8 @@ import numpy as np
 import shmmap
 from shmmap._census import memory_of, waiting_per_core
 from shmmap._kernel_files import read_kernel_file
-from shmmap._trial import HANG_S, Map, Trial, Violation, require
 from shmmap.testing import wait_until
-
-__all__ = ["Soak", "main"]
+from tests.soak.trial import HANG_S, Map, Trial, Violation, require
 
 # What the error after a fault may take, where every process that can run finds a core.
 FAULT_S = 5.0
@@ -292,7 +290,7 @@ class Soak:
         mark = secrets.token_hex(16)
         self._current = f"program {number} of seed {self.seed}"
         program = subprocess.Popen(
-            [sys.executable, "-c", f"from shmmap._soak import be_victim; be_victim({number})"],
+            [sys.executable, "-c", f"from tests.soak.soak import be_victim; be_victim({number})"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=os.environ | {"SHMMAP_SOAK": mark, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -400,7 +398,7 @@ class Soak:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a soak from the command line; the exit status is 1 after a violation."""
-    parser = argparse.ArgumentParser(prog="python -m shmmap.testing soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (default 1)")
     parser.add_argument("--seed", type=int, default=None, help="of the trials; random by default")
     parser.add_argument("--trial", type=int, default=None, help="run this trial of the seed alone")
@@ -431,7 +429,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shmmap.shutdown()
     print(("VIOLATED after " if status else "") + soak.summary, flush=True)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

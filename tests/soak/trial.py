@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 import shmmap
 
-__all__ = ["HANG_S", "Map", "SoakError", "Trial", "Violation", "require"]
-
 Array = NDArray[Any]
 Ranges = Sequence[tuple[int, int]]
 
@@ -190,7 +188,7 @@ class Trial:
     @property
     def reproduction(self) -> str:
         """A command that draws this trial again; kills from outside fall at other moments."""
-        return f"python -m shmmap.testing soak --seed {self.seed} --trial {self.number}"
+        return f"python -m tests.soak --seed {self.seed} --trial {self.number}"
 
     @property
     def is_safe(self) -> bool:
