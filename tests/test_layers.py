@@ -103,6 +103,9 @@ SHIM = "_nameless"
 
 # What is private by its underscore but public by the documentation of its module.
 DOCUMENTED = {"_thread", "os._exit", "sys._getframe"}
+# What nothing public can replace: work is to be finished before the interpreter ends, while its threads are
+# there still. `concurrent.futures` does so by the same door.
+DOCUMENTED.add("threading._register_atexit")
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from . import _segment
@@ -103,6 +104,14 @@ class Admission:
             self.open(run, chunks)
         except Exception as exc:
             run.refusal = exc
+            if run.admitted is not None:
+                run.admitted.set()
+
+    def refuse_waiting(self, make_error: Callable[[], Exception]) -> None:
+        """Runs whose turn has not come are to fail."""
+        while self.waiting:
+            run, _ = self.waiting.popleft()
+            run.refusal = make_error()
             if run.admitted is not None:
                 run.admitted.set()
 

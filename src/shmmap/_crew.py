@@ -146,7 +146,9 @@ class Crew:
         """Start a worker in the place of one that died; False if this process cannot."""
         try:
             self._spawn(rank)
-        except (OSError, MemoryError):  # no descriptors, memory or processes left: the others go on
+        except (OSError, MemoryError, RuntimeError):
+            # No descriptors, memory or processes left, or the interpreter ends and forks no more: the others
+            # go on.
             return False
         return True
 
@@ -461,10 +463,14 @@ class Crew:
             member.close()  # first: whoever takes the seat may need the descriptors
             yield member
 
-    def cut_lifelines(self) -> None:
-        """End all workers at once, whatever they do."""
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send all workers a signal; by SIGKILL they end, whatever they do."""
         for member in self.members.values():
-            member.cut_lifeline()
+            if number == signal.SIGKILL:
+                member.cut_lifeline()  # it may not be known yet which process it is
+            if member.pidfd >= 0 and not member.gone:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(member.pidfd, number)
 
     def dismiss(self) -> None:
         """Let all workers end, and the launcher; others may be started again."""

@@ -7,11 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
+from functools import partial
 from typing import Any
 
 from ._collect import Collector
 from ._engines import Work
+from ._guard import call_back
 from ._stream import Stream
+from ._teams import unfinished
 
 __all__ = ["MapFuture", "StreamFuture"]
 
@@ -54,10 +57,20 @@ class MapFuture(Future[Any]):
         super().__init__()
         self._work: Work | _Over = work
         self._collector = collector
+        # A daemon, or a Ctrl-C could not end the program while this waits; at a normal end it is waited for.
+        is_over = threading.Event()
         thread = threading.Thread(
-            target=self._wait, args=(work, wait), name="shmmap-map", daemon=True
+            target=self._run, args=(work, wait, is_over), name="shmmap-map", daemon=True
         )
+        unfinished.add(is_over)
         thread.start()
+
+    def _run(self, work: Work, wait: Callable[[], Any], is_over: threading.Event) -> None:
+        try:
+            self._wait(work, wait)
+        finally:
+            unfinished.discard(is_over)
+            is_over.set()
 
     def _wait(self, work: Work, wait: Callable[[], Any]) -> None:
         try:
@@ -81,8 +94,13 @@ class MapFuture(Future[Any]):
     def _settle(self, set_outcome: Callable[[Any], None], outcome: Any) -> None:
         try:
             set_outcome(outcome)
-        except InvalidStateError:  # cancelled at the last moment
-            self.set_running_or_notify_cancel()
+        except InvalidStateError:  # cancelled at the last moment, or the user has set something
+            if self.cancelled():
+                self.set_running_or_notify_cancel()
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """As `concurrent.futures` has it; all callbacks are called, whatever one of them raises."""
+        super().add_done_callback(fn if self.done() else partial(call_back, fn))
 
     def cancel(self) -> bool:
         """Stop the map, also while it runs.

@@ -11,9 +11,9 @@ import signal
 import sys
 import threading
 from types import BuiltinFunctionType, FrameType, TracebackType
-from typing import Any
+from typing import Any, Self
 
-__all__ = ["Uninterrupted", "refuse_green_threads"]
+__all__ = ["CleanUp", "Uninterrupted", "refuse_green_threads"]
 
 # Without what `signal` puts around them: it looks for an enum's member for every handler, and not finding one
 # takes longer than all the rest.
@@ -30,15 +30,15 @@ class Uninterrupted:
 
     __slots__ = ("_caught", "_previous")
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._caught: tuple[int, FrameType | None] | None = None
         self._previous = None
-        if threading.current_thread() is not threading.main_thread():
-            return
-        previous = _plain.getsignal(_SIGINT)
-        if callable(previous):
-            self._previous = previous
-            _plain.signal(_SIGINT, self._catch)
+        if threading.current_thread() is threading.main_thread():
+            previous = _plain.getsignal(_SIGINT)
+            if callable(previous):
+                self._previous = previous
+                _plain.signal(_SIGINT, self._catch)
+        return self
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self._caught = (number, frame)
@@ -55,6 +55,29 @@ class Uninterrupted:
         _plain.signal(_SIGINT, previous)
         if self._caught is not None:
             previous(*self._caught)
+
+
+class CleanUp(Uninterrupted):
+    """A context for what is to be done after an exception, and may wait for a limited time.
+
+    *Guarantees*: a Ctrl-C inside does not cut it short, but it can see that there was one and hurry. If the
+    exception was a KeyboardInterrupt, a further one says the same, and is dropped.
+    """
+
+    __slots__ = ("_answers",)
+
+    def __init__(self, cause: BaseException | None) -> None:
+        self._answers = isinstance(cause, KeyboardInterrupt)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether there was a Ctrl-C since it was entered."""
+        return self._caught is not None
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if self._answers:
+            self._caught = None
+        super().__exit__(*exc_info)
 
 
 def refuse_green_threads() -> None:

@@ -49,6 +49,7 @@ from ._recall import recall, remember
 from ._stored import Stored, Target
 from ._stream import Stream, is_stream
 from ._team import Team
+from ._teams import check_open
 
 __all__ = ["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
 
@@ -74,6 +75,8 @@ def _run(request: Request, options: Options) -> Any:
         raise ValueError(
             "buffersize= bounds how far pmap reads an iterator ahead; use it with pmap"
         )
+    if not options.wait:
+        check_open()
     bound = recall(request, options)
     if bound is None:
         if is_stream(request):
@@ -122,6 +125,8 @@ def _run_stream(request: Request, options: Options) -> Any:
         return work
 
     stream = Stream(request, begin, options.buffersize, options.chunksize)
+    # Now: when the first window is read, the interpreter may be about to end, and start nothing any more.
+    route[0].warm_up(route[1])
     if route[0].sees_caller:
         ending.enter_context(frozen(request.func))  # once, not with every window
     if options.progress is not False:

@@ -18,7 +18,7 @@ from ._engines import Engine
 from ._imports import late_import
 from ._plan import parse_chunksize
 from ._team import Team
-from ._teams import entered_team, resolve_workers
+from ._teams import entered_team, is_ending, resolve_workers
 
 __all__ = ["Keywords", "Options", "Route", "config", "resolve_engine"]
 
@@ -267,11 +267,8 @@ def resolve_engine(options: Options) -> Route:
     workers = 0 if isinstance(engine, Team) else resolve_workers(options.workers)
     # Inside a worker everything is serial: no team of its own, no deadlock.
     nested = _worker.is_worker and (isinstance(engine, Team) or not isinstance(engine, Executor))
-    if engine == "serial" or nested:
-        with late_import:
-            from ._engines._local import SerialEngine
-
-        return SerialEngine(), 1, 1
+    if engine == "serial" or nested or (is_ending() and engine in ("threads", "fork")):
+        return _in_this_thread()
     if engine == "threads":
         with late_import:
             from ._engines._local import ThreadsEngine
@@ -298,6 +295,13 @@ def resolve_engine(options: Options) -> Route:
     return ProcessEngine(engine), workers, engine.blas_threads
 
 
+def _in_this_thread() -> Route:
+    with late_import:
+        from ._engines._local import SerialEngine
+
+    return SerialEngine(), 1, 1
+
+
 _default_engine: Any = None
 """The engine of the default team, while that is the same."""
 
@@ -305,6 +309,8 @@ _default_engine: Any = None
 def _on_default_team(workers: int) -> Route:
     global _default_engine
     engine = _default_engine
+    if is_ending() and not (engine is not None and engine.team.has_workers):
+        return _in_this_thread()  # Python starts no thread any more, which workers need
     if engine is None or engine.team.size < workers or not engine.team.is_usable():
         with late_import:
             from ._engines._processes import ProcessEngine

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ._control import LEAVE, ControlBlock, Record
@@ -102,8 +103,8 @@ class Run:
         self.deaths = 0
         """Workers that died in it, or just after."""
         self.failed_start: Report | None = None
-        self.broken = False
-        """The attendant failed: nobody would tell of deaths any more."""
+        self.broken: Callable[[], BaseException] | None = None
+        """Makes what it is to raise, once nobody will tell of deaths any more."""
         self.relayed: deque[tuple[bytes, bytes, Any]] = deque()
         self.keep: list[Any] = []
         """What messages refer to, and must stay in place until the run is over."""

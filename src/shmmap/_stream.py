@@ -7,6 +7,7 @@ other without a gap. Items taken and not done are never more than ``buffersize``
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import CancelledError
@@ -19,6 +20,7 @@ import numpy as np
 from ._bind import Request
 from ._engines import Work
 from ._errors import MapError, WorkerDied, describe_ranges
+from ._interrupts import CleanUp
 from ._plan import merge_ranges
 from ._refusals import name_of
 
@@ -101,7 +103,8 @@ class Stream:
                 self._under_way.popleft()
                 yield start, stop, values
         finally:
-            self._stop()
+            with CleanUp(sys.exception()):
+                self._stop()
         if errors:
             ranges = merge_ranges(failed)
             name = name_of(self._request.func)

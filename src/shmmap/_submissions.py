@@ -79,6 +79,8 @@ class Submissions:
         """What finished functions were given, until their workers have said whether they kept it."""
         self._outcomes: deque[Callable[[], object]] = deque()
         """What is to be called to resolve futures."""
+        self._resolving: deque[None] = deque()
+        """One entry per outcome that is being called."""
         self._has_cancelled = False
         """Some of those that wait may have been cancelled."""
         self.left_at = 0.0
@@ -86,7 +88,7 @@ class Submissions:
 
     def is_idle(self) -> bool:
         """Whether all futures are resolved."""
-        return not (self.waiting or self.running or self._outcomes)
+        return not (self.waiting or self.running or self._outcomes or self._resolving)
 
     def open_calls(self) -> Iterator[int]:
         """Numbers of the calls of which something may still be taken."""
@@ -281,8 +283,13 @@ class Submissions:
         By the attendant alone: one thread calls all callbacks, in the order in which functions ended.
         """
         while self._outcomes:
-            guarded(self._outcomes[0])
-            self._outcomes.popleft()  # only now: until then this is not idle
+            self._resolving.append(None)  # first: until it is called, this is not idle
+            try:
+                guarded(self._outcomes.popleft())
+            except IndexError:
+                pass  # taken by the attendant before or after this one
+            finally:
+                self._resolving.pop()
 
     def clear(self) -> None:
         """All workers have ended."""

@@ -18,13 +18,15 @@ import errno
 import functools
 import math
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextvars import Token
-from typing import Any, Never
+from types import TracebackType
+from typing import Any, NamedTuple, Never
 
 from . import _segment, _teams
 from ._admission import Admission
@@ -34,7 +36,7 @@ from ._control import RANKS_MAX, RELAYED, SLOT_WORDS
 from ._crew import Crew, Watch
 from ._errors import WorkerDied
 from ._imports import late_import
-from ._interrupts import Uninterrupted, refuse_green_threads
+from ._interrupts import CleanUp, Uninterrupted, refuse_green_threads
 from ._packing import Packed, pack
 from ._refusals import cannot_send, is_inheritable, name_of
 from ._run import CallSpec, Run
@@ -44,8 +46,7 @@ from ._surroundings import snapshot
 
 __all__ = ["Team"]
 
-_CLOSED = "cannot schedule new futures after shutdown"
-"""In the words of `concurrent.futures`, which programs look for."""
+_AT_THE_END = "the interpreter is shutting down, and no workers can be started; use engine='serial'"
 
 
 def _pack_initializer(
@@ -171,7 +172,10 @@ class Team(Executor):
         self._idle_since = time.monotonic()
         """When the last run ended."""
         self._closed = False
-        self._ending = False
+        self._fate: _Fate | None = None
+        """Given, all workers are to be ended at once."""
+        self._finished: threading.Event | None = None
+        """Set once everything submitted is done, for who waits for that."""
         self._tokens: list[Token[Team | None]] = []
         _teams.register(self)
 
@@ -191,9 +195,19 @@ class Team(Executor):
         """Whether it belongs to this process, and not to one that this was forked from."""
         return self._pid == os.getpid()
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether workers have been started and not gone home since."""
+        return self._thread is not None and self.is_usable()
+
     def is_usable(self) -> bool:
         """Whether it takes work: it is this process's own, and not shut down."""
         return not self._closed and self.is_ours
+
+    def _check_open(self) -> None:
+        """Refuse to have anything submitted any more, in the words of `concurrent.futures`."""
+        _teams.check_open()
+        self._check_usable("cannot schedule new futures after shutdown")
 
     def _check_usable(self, closed: str = "cannot use a Team after shutdown") -> None:
         if not self.is_ours:
@@ -201,7 +215,7 @@ class Team(Executor):
                 "this Team belongs to the process that made it; make a new one in the forked child"
             )
         if self._closed:
-            raise RuntimeError(closed)
+            raise RuntimeError(_AT_THE_END if _teams.is_ending() else closed)
 
     def grow(self, size: int) -> None:
         """Have at least `size` seats (for the default team, which follows ``workers=``)."""
@@ -218,6 +232,8 @@ class Team(Executor):
         """Start what is missing of the first `size` workers. The lock is held."""
         if self._thread is not None and self.crew.roster.is_filled(size):
             return
+        if self._thread is None and _teams.is_ending():
+            raise RuntimeError(_AT_THE_END)
         with Uninterrupted():
             self._start_missing(size)
 
@@ -320,14 +336,6 @@ class Team(Executor):
                 run.control.stop(chunks, at)
                 run.ring()
 
-    def explain_end(self) -> Exception:
-        """What a run is to raise if nobody attends to the team any more; at the program's end, nothing."""
-        if self._ending:
-            # The interpreter ends, so this is a daemon thread, which ends with it. What it raised in the
-            # meantime would be printed.
-            threading.Event().wait()
-        return _team_failed()
-
     def disown(self, run: Run) -> None:
         """Nobody is to get a run's call again."""
         with self._lock:
@@ -387,7 +395,7 @@ class Team(Executor):
         """
         future = SubmittedFuture()
         with self._lock:
-            self._check_usable(_CLOSED)
+            self._check_open()
         try:
             packed = pack((fn, args, kwargs))
         except Exception as exc:
@@ -396,7 +404,7 @@ class Team(Executor):
             return future
         name, surroundings = name_of(fn), snapshot()
         with Uninterrupted(), self._lock:
-            self._check_usable(_CLOSED)
+            self._check_open()
             try:
                 self._ensure(self.size)
             except (OSError, MemoryError):
@@ -437,7 +445,7 @@ class Team(Executor):
         from ._map import map_iterables
 
         with self._lock:
-            self._check_usable(_CLOSED)
+            self._check_open()
         return map_iterables(self, fn, iterables, timeout, chunksize, buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -468,15 +476,59 @@ class Team(Executor):
         if wait and thread is not threading.current_thread():
             thread.wait()
 
+    def kill_workers(self) -> None:
+        """End all workers at once, by SIGKILL, whatever they do; the team may be used again afterwards.
+
+        Futures of functions that workers have, and maps under way, fail with `WorkerDied`; what has not
+        begun is cancelled. See :meth:`concurrent.futures.ProcessPoolExecutor.kill_workers` (Python 3.14).
+        """
+        self._end_workers(_Fate(signal.SIGKILL, "Team.kill_workers()"))
+
+    def terminate_workers(self) -> None:
+        """The same by SIGTERM, for which functions may have handlers; who has not ended in time is killed.
+
+        See :meth:`concurrent.futures.ProcessPoolExecutor.terminate_workers` (Python 3.14).
+        """
+        self._end_workers(_Fate(signal.SIGTERM, "Team.terminate_workers()"))
+
+    def _end_workers(self, fate: _Fate) -> None:
+        with self._lock:
+            thread = self._thread
+            if thread is None or not self.is_ours:
+                return
+            self._fate = fate
+            self.crew.wake()
+        if thread is not threading.current_thread():
+            thread.wait()
+
     def __enter__(self) -> Team:
         """Make this team the engine of every map in the block that names none."""
         self._tokens.append(_teams.entered.set(self))
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self._tokens:
             _teams.entered.reset(self._tokens.pop())
-        self.shutdown(wait=True, cancel_futures=exc_info[0] is not None)
+        interruption = None if isinstance(exc, Exception) else exc
+        try:
+            if interruption is None:
+                self.shutdown(wait=True, cancel_futures=exc is not None)
+        except BaseException as while_waiting:
+            interruption = while_waiting
+            raise
+        finally:
+            if (
+                interruption is not None
+            ):  # a Ctrl-C is not to wait for functions that take their time
+                with CleanUp(interruption):
+                    self.kill_workers()
+                    self.shutdown(wait=True, cancel_futures=True)
+            del interruption  # it refers to this frame
 
     def __del__(self) -> None:
         """Let the attendant end a team that nobody has any more; it is idle, or has tasks submitted."""
@@ -492,12 +544,16 @@ class Team(Executor):
         with self._lock:
             watch = self._watch()
         self._submissions.resolve()
+        if self._finished is not None and self._submissions.is_idle():
+            self._finished.set()
         return watch
 
     def _watch(self) -> Watch | None:
-        if self._ending:
-            self._break_off()
-        if self._ending or self._is_finished():
+        if self._fate is not None:
+            self._break_off(self._fate)
+            self._fate = None
+            return None
+        if self._is_finished():
             self._go_home()
             return None
         if self.admission.let_go() and self.shelf.has_orphans:
@@ -549,11 +605,13 @@ class Team(Executor):
         with self._lock:
             self._closed = True
             for run in self._runs.values():
-                run.broken = True
+                run.broken = _team_failed
                 run.ring()
             self._submissions.fail_all(_team_failed)
             self._go_home()
         self._submissions.resolve()
+        if self._finished is not None:
+            self._finished.set()
 
     def _go_home(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""
@@ -564,26 +622,43 @@ class Team(Executor):
         self.crew.close()
         self._thread = None
 
+    def finish(self) -> None:
+        """At the interpreter's end: wait until everything submitted is done, and callbacks are called."""
+        with self._lock:
+            if not self.is_ours or self._thread is None:
+                return
+            self._finished = threading.Event()
+            self.crew.wake()
+        self._finished.wait()
+
     def end_now(self) -> None:
         """At the interpreter's exit: nobody waits for anything any more."""
         if not self.is_ours:
             return
         with self._lock:
-            self._closed = self._ending = True
+            self._closed = True
             thread = self._thread
             if thread is None:
                 return
+            self._fate = _Fate(signal.SIGKILL, "")
             self.crew.wake()
         # It must not be caught by the interpreter's end in the middle of something.
         thread.wait(timeout=5)
 
-    def _break_off(self) -> None:
+    def _break_off(self, fate: _Fate) -> None:
         """End all workers at once, whatever they do. The lock is held."""
-        self._submissions.fail_waiting(lambda: WorkerDied("the interpreter is shutting down"))
-        self.crew.cut_lifelines()
+        submissions = self._submissions
+        if fate.is_last:
+            submissions.fail_waiting(lambda: WorkerDied("the interpreter is shutting down"))
+        else:
+            submissions.cancel_waiting()
+            submissions.fail_running(fate.make_error)
+            self.admission.refuse_waiting(fate.make_error)
         for run in self._runs.values():
-            run.broken = True
+            run.broken = fate.make_error
             run.ring()
+        self.crew.signal_all(fate.signal)
+        self._go_home()
 
     def close_in_child(self) -> None:
         """In a forked child: let go of every descriptor, so that the parent's end is noticed."""
@@ -591,6 +666,27 @@ class Team(Executor):
         self.crew.close_in_child()
         self.admission.close_in_child()
         self._runs.clear()
+
+
+class _Fate(NamedTuple):
+    """That all workers are to be ended, and how."""
+
+    signal: signal.Signals
+    culprit: str
+    """Who has asked for it; nobody if the interpreter ends."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the interpreter ends."""
+        return not self.culprit
+
+    def make_error(self) -> Exception:
+        """What becomes of maps and functions under way."""
+        if self.is_last:
+            # Who waits is a daemon thread, which ends with the interpreter. What it raised in the meantime
+            # would be printed.
+            threading.Event().wait()
+        return WorkerDied(f"the workers were ended by {self.culprit}")
 
 
 def _team_failed() -> Exception:

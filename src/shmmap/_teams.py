@@ -1,29 +1,60 @@
 """The teams of this process: all there are, the one that a ``with`` block has entered, and how many workers.
 
-What must always hold: no team is still at work when the interpreter ends, and none holds anything in a
-forked child.
+What must always hold: what was submitted is finished before the interpreter ends, unless a Ctrl-C says
+otherwise; no team is still at work then, and none holds anything in a forked child.
+
+The interpreter ends in three steps: it calls what `concurrent.futures`, and this module, have registered
+with `threading`; it waits for the threads that are no daemons; it calls what was registered with `atexit`.
+From the first step on, Python starts no threads any more (since 3.12), and nothing can be submitted.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import sys
+import threading
 import weakref
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._arguments import as_int
 from ._control import RANKS_MAX
+from ._interrupts import CleanUp
 from ._memory import usable_cores
 
 if TYPE_CHECKING:
     from ._team import Team
 
-__all__ = ["entered", "entered_team", "register", "resolve_workers"]
+__all__ = [
+    "check_open",
+    "entered",
+    "entered_team",
+    "is_ending",
+    "register",
+    "resolve_workers",
+    "unfinished",
+]
 
 _teams: weakref.WeakSet[Team] = weakref.WeakSet()
 entered: ContextVar[Team | None] = ContextVar("shmmap-team", default=None)
 """The team whose ``with`` block this is, which may have ended meanwhile."""
+
+
+unfinished: set[threading.Event] = set()
+"""Of maps that nobody may be waiting for: each is set when its map is over, and taken out then."""
+_is_ending = False
+
+
+def is_ending() -> bool:
+    """Whether the interpreter is about to end, so that no threads are started any more."""
+    return _is_ending
+
+
+def check_open() -> None:
+    """Refuse what could not be finished any more, in the words of `concurrent.futures`."""
+    if _is_ending:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
 
 def register(team: Team) -> None:
@@ -51,15 +82,48 @@ def resolve_workers(workers: int | None) -> int:
     return workers
 
 
+def _finish_all() -> None:
+    """Wait for all that was submitted; a Ctrl-C ends the waiting."""
+    global _is_ending
+    _is_ending = True
+    if _has_been_interrupted():
+        return
+    try:
+        while unfinished:
+            next(iter(unfinished)).wait()
+        for team in list(_teams):
+            team.finish()
+    except BaseException as exc:
+        with CleanUp(exc):
+            _end_all()
+        raise
+
+
+def _has_been_interrupted() -> bool:
+    """Whether it is a Ctrl-C that ends the program, which then need not finish anything."""
+    if sys.flags.interactive or hasattr(sys, "ps1"):
+        return False  # it may be one of long ago
+    kind: Any = getattr(sys, "last_type", None)
+    return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
+
+
 def _end_all() -> None:
-    for team in list(_teams):
-        team.end_now()
+    with CleanUp(KeyboardInterrupt()):
+        for team in list(_teams):
+            team.end_now()
 
 
 def _close_all_in_child() -> None:
+    unfinished.clear()
     for team in list(_teams):
         team.close_in_child()
 
 
+try:
+    # The public `atexit` comes too late: the threads that wait for maps would not be there any more.
+    _register: Any = threading._register_atexit  # type: ignore[attr-defined]
+    _register(_finish_all)
+except RuntimeError:  # imported for the first time by something that is called at the end
+    _is_ending = True
 atexit.register(_end_all)
 os.register_at_fork(after_in_child=_close_all_in_child)

@@ -13,6 +13,7 @@ from typing import Any
 from .._blas import limited
 from .._control import DONE, HANDED, NOTHING, count_done
 from .._current import running
+from .._interrupts import CleanUp
 from .._job import Form, Piece
 from .._kernel import Kernel, make_kernel
 from . import Task
@@ -136,18 +137,22 @@ class _LocalWork:
             threads.append(thread)
         try:
             for thread in threads:
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # too many, or the interpreter is about to end
+                    thread.run()
             for thread in threads:
                 while thread.is_alive():
                     thread.join(0.1 if self.task.tick is not None else None)
                     if self.task.tick is not None:
                         self.task.tick(self.done)
-        except BaseException:
+        except BaseException as exc:
             self.stop_at = -1
             deadline = time.monotonic() + 1.0
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join(max(0.0, deadline - time.monotonic()))
+            with CleanUp(exc):
+                for thread in threads:
+                    if thread.ident is not None:
+                        thread.join(max(0.0, deadline - time.monotonic()))
             raise
 
     def _draw(self, chunks: Any, tickets: Any, who: str, rank: int, serial: bool = False) -> None:

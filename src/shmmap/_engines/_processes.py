@@ -43,7 +43,7 @@ from .._control import (
 )
 from .._errors import WorkerDied
 from .._functions import pack_function
-from .._interrupts import Uninterrupted
+from .._interrupts import CleanUp, Uninterrupted
 from .._job import Form
 from .._messages import Output, Payload, dumps_message, make_payload
 from .._packing import pack, pack_plain
@@ -107,8 +107,9 @@ class _ProcessWork(Run):
         try:
             if team.open_run(self, task.plan.chunks):
                 self._post(None)
-        except BaseException:
-            self._abandon()
+        except BaseException as exc:
+            with CleanUp(exc) as clean_up:
+                self._abandon(clean_up)
             raise
 
     # ------------------------------------------------ starting
@@ -233,8 +234,9 @@ class _ProcessWork(Run):
                 marks = self.marks()
             self._marks_at_end = marks
             self._close()
-        except BaseException:
-            self._abandon()
+        except BaseException as exc:
+            with CleanUp(exc) as clean_up:
+                self._abandon(clean_up)
             raise
         return task.outcome.finish(undone, self._marks_at_end)
 
@@ -272,8 +274,8 @@ class _ProcessWork(Run):
                 raise self._fatal
             while self.relayed:
                 emit(*self.relayed.popleft())
-            if self.broken:
-                raise self._team.explain_end()
+            if self.broken is not None:
+                raise self._name_lost(self.broken())
             if self._cancelled:
                 raise CancelledError
             # Not before it is known why: who stopped it may be busy saying so, or have died over that.
@@ -291,6 +293,14 @@ class _ProcessWork(Run):
         while self.relayed:
             emit(*self.relayed.popleft())
         return not remaining
+
+    def _name_lost(self, error: BaseException) -> BaseException:
+        """An error by which all is lost that is not done, which it names."""
+        if isinstance(error, WorkerDied):
+            marks = self.marks()
+            undone = [k for k, mark in enumerate(marks) if not mark & 1]
+            error.failed = tuple(self._task.plan.ranges(undone))
+        return error
 
     def _is_stopped(self) -> bool:
         """Whether no chunk is to be started any more, for a reason that is known here."""
@@ -474,7 +484,7 @@ class _ProcessWork(Run):
             if team.crew.is_inside(rank, self.seq):
                 team.kill(rank, self.seq)
 
-    def _abandon(self) -> None:
+    def _abandon(self, clean_up: CleanUp) -> None:
         """Any exception in the waiting thread: stop, wait a little, end those still inside."""
         if not self._team.is_ours:
             return  # a callback has forked, and this is the child: its parent sees to all of that
@@ -492,6 +502,8 @@ class _ProcessWork(Run):
         deadline = time.monotonic() + GRACE_S
         try:
             while time.monotonic() < deadline and self._has_any_inside():
+                if clean_up.is_urgent:
+                    break
                 self._drain(0.02)
         finally:
             self._end_round()
