@@ -78,6 +78,9 @@ def waits(row):
     return row.sum()
 
 class Tools:
+    def __init__(self, row):
+        pass
+
     @staticmethod
     def total(row):
         return row.sum()
@@ -280,6 +283,7 @@ class TestRefusals:
             ("work:", "FUNC is package.module:function or a dotted path, not"),
             ("work:nothing", "FUNC returns None, but OUT holds one array"),
             ("work:mean_and_spread", "FUNC returns a tuple of 2, but OUT holds one array"),
+            ("work:Tools", "FUNC returns a Tools, but OUT holds numbers"),
         ],
     )
     def test_function(self, folder, func, complaint):
@@ -372,7 +376,8 @@ class TestRefusals:
         ],
     )
     def test_options(self, folder, options, complaint):
-        _, line = folder.refuse("map", "work:double", "in.npy", "out.npy", *options)
+        code, line = folder.refuse("map", "work:double", "in.npy", "out.npy", *options)
+        assert code == 2
         assert re.search(complaint, line), line
         assert not (folder.path / "out.npy").exists()
 
@@ -390,7 +395,6 @@ class TestRefusals:
             ("work:ragged", (), "shape .*\\b1\\b"),
             ("work:wider_later", (), "a result is float64, but the first one was int64"),
             ("work:longer_text_later", (), "a result is <U6, but the first one was <U3"),
-            ("work:one_sum", ("--by", "chunk"), ""),
         ],
     )
     def test_a_run_that_fails(self, folder, engine, func, options, complaint):

@@ -1,6 +1,7 @@
 """The command line, ``shmmap map`` and ``shmmap info``, written on the public API.
 
-(It also asks `_memory`, so that it tells what the library itself goes by.)
+(It also asks `_memory`, so that it tells what the library itself goes by, and `_segment`, so that workers
+get OUT by its descriptor.)
 
 What always holds for ``map``:
 
@@ -10,8 +11,12 @@ What always holds for ``map``:
   before stays as it was until then, a full disk is an error and never a SIGBUS, and a run that
   fails, is interrupted or is terminated leaves nothing. (SIGKILL gives no process a chance to clean
   up: a ``.shmmap-*.partial`` may stay behind in OUT's folder.)
-- Whatever goes wrong is one line on stderr. Exit codes: 0, 1 (the run failed), 2 (it was refused
-  before it began), 128 + the signal's number (it was stopped).
+- OUT's file is opened once, when it is made: nobody looks it up by its name again, workers neither, as
+  in a folder where others may write it could be somebody else's link by then.
+- The current folder is searched last, and only for a FUNC that is nowhere else: what others have put
+  there under the name of a library is not run.
+- Whatever goes wrong is one line on stderr, in words of the command line. Exit codes: 0, 1 (the run
+  failed), 2 (it was refused before it began), 128 + the signal's number (it was stopped).
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import secrets
@@ -31,12 +37,14 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 import shmmap
-from shmmap import _memory
+from shmmap import _memory, _segment
+from shmmap._arguments import parse_nbytes
+from shmmap._control import RANKS_MAX
 from shmmap._kernel_files import read_kernel_file
 
 __all__ = ["main"]
@@ -50,11 +58,21 @@ PROBE_LEN = 64
 SHM = "/dev/shm"
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
+OTHER_FORMATS = frozenset(
+    ".bin .csv .dat .fits .gz .h5 .hdf5 .jpg .json .mat .nc .npz .parquet .pkl .png .tif .tiff .tsv .txt "
+    ".zarr .zip".split()
+)
+"""Endings of names by which others would take OUT for what it is not."""
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Refused(Exception):
     """The command cannot be carried out as given; the text says why, in one line."""
+
+
+class Unfit(Exception):
+    """A result that has no place in OUT; the text says why."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -95,7 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
         "func",
         metavar="FUNC",
         help="package.module:function, or a dotted path such as numpy.linalg.norm; "
-        "modules in the current directory can be imported",
+        "a module that is not installed may lie in the current directory",
     )
     command.add_argument("source", metavar="IN", help="a .npy file; may be larger than memory")
     command.add_argument("target", metavar="OUT", help="the .npy file to write")
@@ -108,7 +126,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--axis", type=int, default=0, help="the axis of IN to split (default: 0)")
     command.add_argument(
-        "--workers", type=int, default=-1, help="how many take part (default: all usable cores)"
+        "--workers",
+        type=parse_workers,
+        default=-1,
+        metavar="N",
+        help="how many take part (default: all usable cores)",
     )
     command.add_argument(
         "--engine",
@@ -163,7 +185,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def describe(error: BaseException) -> str:
     """One line for an exception: its type, its text, and where it happened if that is noted."""
     text = " ".join(str(error).split())
+    if isinstance(error, shmmap.WorkerDied):
+        text = text.partition(". ")[0]  # then of what was written, which is discarded here
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, Unfit):
+        line = text
     notes = [note.strip() for note in getattr(error, "__notes__", ()) if note.strip()]
     return f"{line} ({notes[0].splitlines()[0]})" if notes else line
 
@@ -173,6 +199,15 @@ def describe(error: BaseException) -> str:
 
 def run_map(args: argparse.Namespace) -> None:
     """Carry out ``shmmap map``."""
+    for name, path in (("IN", args.source), ("OUT", args.target)):
+        if path == "-":
+            raise Refused(
+                f"{name} must be a file, which can be memory-mapped; a file named - is ./-"
+            )
+    if os.path.splitext(args.target)[1].lower() in OTHER_FORMATS:
+        raise Refused(
+            f"cannot write {args.target}: OUT is an .npy file, and this name says otherwise"
+        )
     with Output(args.target, source=args.source) as output:
         func = import_function(args.func)
         source = open_source(args.source)
@@ -182,10 +217,19 @@ def run_map(args: argparse.Namespace) -> None:
         dtype = None if args.dtype is None else parse_dtype(args.dtype)
         verb = shmmap.pmap if args.by == "item" else shmmap.pmap_chunks
 
-        shape, found = probe(verb, func, source, axis, dtype, args.chunksize, args.engine)
-        if dtype is None:
-            func = Lossless(func, found)
-        out = output.allocate(shape, found)
+        shape, found = probe(verb, func, source, axis, args.chunksize, args.engine)
+        length = source.shape[axis]
+        if dtype is not None and length and not np.can_cast(found, dtype, "same_kind"):
+            raise Refused(f"--dtype {args.dtype} cannot hold what FUNC returns, which is {found}")
+        func = Fitting(
+            func,
+            found if dtype is None else dtype,
+            is_given=dtype is not None,
+            shape=shape,
+            axis=None if args.by == "item" else axis,
+        )
+        along = 0 if args.by == "item" or not length else axis
+        out = output.allocate((*shape[:along], length, *shape[along:]), func.dtype)
 
         options: dict[str, Any] = {
             "engine": args.engine,
@@ -197,7 +241,7 @@ def run_map(args: argparse.Namespace) -> None:
         output.commit()
         seconds = time.perf_counter() - began
 
-        print(f"{args.target}: {summarize(args.target, options)}")
+        print(f"{args.target}: {summarize(out, options)}")
         what = f"{source.shape[axis]:,} items along axis {axis} of {args.source}"
         workers = args.workers if args.workers > 0 else _memory.usable_cores()
         where = "serial" if args.engine == "serial" else f"{args.engine}, workers={workers}"
@@ -208,9 +252,8 @@ def import_function(name: str) -> Callable[..., Any]:
     """Import what `name` names: ``package.module:function``, or a dotted path."""
     if not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
         raise Refused(f"FUNC is package.module:function or a dotted path, not {name!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     module_name, colon, path = name.partition(":")
+    look_here_for(module_name.partition(".")[0])
     try:
         module: Any = None
         while module is None:
@@ -236,6 +279,18 @@ def import_function(name: str) -> Callable[..., Any]:
     return func  # type: ignore[no-any-return]
 
 
+def look_here_for(module_name: str) -> None:
+    """Have the current folder searched, after everything else, if a module is not found without it."""
+    if sys.flags.safe_path:
+        return
+    try:
+        is_found = importlib.util.find_spec(module_name) is not None
+    except (ImportError, ValueError):
+        is_found = False
+    if not is_found:
+        sys.path.append(os.getcwd())
+
+
 def open_source(path: str) -> np.ndarray[Any, Any]:
     """Memory-map IN."""
     try:
@@ -256,9 +311,30 @@ def open_source(path: str) -> np.ndarray[Any, Any]:
     return source
 
 
+def parse_workers(text: str) -> int:
+    """Read what was given as ``--workers``."""
+    try:
+        workers = int(text)
+    except ValueError:
+        workers = 0
+    if workers < 1 and workers != -1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number above 0 nor -1 for all cores"
+        )
+    if workers > RANKS_MAX:
+        raise argparse.ArgumentTypeError(f"{text} are too many: at most {RANKS_MAX}")
+    return workers
+
+
 def parse_chunksize(text: str) -> int | str:
-    """Items as a number; anything else is a byte size or ``"auto"``, for the library to judge."""
-    return int(text) if text.lstrip("+-").isdigit() else text
+    """Read what was given as ``--chunksize``: items as a number, a size in bytes, or ``"auto"``."""
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    if text != "auto" and (text.lstrip("+-").isdigit() or not parse_nbytes(text)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of items above 0, no size in bytes such as 8MiB, and not auto"
+        )
+    return text
 
 
 def parse_dtype(text: str) -> np.dtype[Any]:
@@ -282,52 +358,105 @@ def probe(
     func: Callable[..., Any],
     source: np.ndarray[Any, Any],
     axis: int,
-    dtype: np.dtype[Any] | None,
     chunksize: int | str,
     engine: str,
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Learn shape and dtype of OUT: map the first piece of IN, by the same verb, in the same place.
+    """Learn from the first piece of IN what FUNC gives: its shape, without the axis mapped, and dtype.
 
-    In a worker if there are any: a function that ends its process is then an error as others are.
+    By the same verb and in the same place as the map. In a worker if there are any: a function that
+    ends its process is then an error as others are.
     """
     length = source.shape[axis]
+    if not length:
+        return (), np.dtype(float)
     piece = 1
     if verb is shmmap.pmap_chunks:
-        item_nbytes = max(1, source.nbytes // max(1, length))
-        piece = min(PROBE_LEN, max(1, PROBE_NBYTES // item_nbytes), max(1, length))
+        item_nbytes = max(1, source.nbytes // length)
+        piece = min(PROBE_LEN, max(1, PROBE_NBYTES // item_nbytes), length)
         if isinstance(chunksize, int):
-            piece = chunksize
-    first = source[(slice(None),) * axis + (slice(0, max(0, piece)),)]
-    result = verb(func, first, axis=axis, dtype=dtype, chunksize=piece, engine=engine, workers=1)
-    if not isinstance(result, np.ndarray):
-        what = f"a tuple of {len(result)}" if isinstance(result, tuple) else "None"
-        raise Refused(f"FUNC returns {what}, but OUT holds one array: let it return one")
-    shape = list(result.shape)
-    if length:
-        along = 0 if verb is shmmap.pmap else axis
-        shape[along] = length
-    return tuple(shape), result.dtype
+            piece = min(chunksize, length)
+    first = source[(slice(None),) * axis + (slice(0, piece),)]
+    results = verb(func, first, axis=axis, out=list, chunksize=piece, engine=engine, workers=1)
+    try:
+        a = as_result(results[0])
+        if a.dtype.hasobject:
+            raise Unfit(f"FUNC returns a {type(results[0]).__name__}, but OUT holds numbers")
+        shape = a.shape
+        if verb is shmmap.pmap_chunks:
+            check_length(a, axis, piece)
+            shape = (*shape[:axis], *shape[axis + 1 :])
+    except Unfit as error:
+        raise Refused(str(error)) from None
+    return shape, np.result_type(a.dtype, a.dtype)  # in the byte order of the machine
 
 
-class Lossless:
-    """`func`, refusing every result that the dtype of the first one cannot hold as it is."""
+def as_result(result: Any) -> np.ndarray[Any, Any]:
+    """What FUNC returned as an array, if it is one array or number."""
+    if result is None:
+        raise Unfit("FUNC returns None, but OUT holds one array: let it return one")
+    if isinstance(result, tuple):
+        raise Unfit(
+            f"FUNC returns a tuple of {len(result)}, but OUT holds one array: let it return one"
+        )
+    if isinstance(result, np.ma.MaskedArray):
+        raise Unfit("FUNC returns a masked array, whose mask OUT cannot hold: let it fill it")
+    try:
+        return np.asarray(result)
+    except ValueError:  # nested sequences of different lengths
+        raise Unfit(f"FUNC returns a {type(result).__name__} that is no array") from None
 
-    def __init__(self, func: Callable[..., Any], dtype: np.dtype[Any]) -> None:
+
+def check_length(a: np.ndarray[Any, Any], axis: int, length: int) -> None:
+    """Refuse what has not as many items along the axis as the block that it was made of."""
+    if a.ndim <= axis or a.shape[axis] != length:
+        raise Unfit(
+            f"FUNC returns shape {a.shape} for a block of {length} items: with --by chunk it returns "
+            f"as many along axis {axis}; --by item calls it for one at a time"
+        )
+
+
+class Fitting:
+    """`func`, refusing every result that OUT cannot hold as it is."""
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        dtype: np.dtype[Any],
+        *,
+        is_given: bool,
+        shape: tuple[int, ...],
+        axis: int | None,
+    ) -> None:
         self.func = func
         self.dtype = dtype
+        self.is_given = is_given
+        """The dtype was asked for, so that a result need only be of its kind."""
+        self.shape = shape
+        """Of a result, without the axis mapped."""
+        self.axis = axis
+        """Along which the items of a block's result lie; None where results are items."""
 
-    def __call__(self, *args: Any) -> Any:
-        """Call `func` and look at the dtype of what it returns."""
-        result = self.func(*args)
-        dtype = np.asarray(result).dtype
-        if dtype != self.dtype and not np.can_cast(dtype, self.dtype, "safe"):
+    def __call__(self, block: Any) -> Any:
+        """Call `func` and look at what it returns."""
+        result = self.func(block)
+        a = as_result(result)
+        shape = a.shape
+        if self.axis is not None:
+            check_length(a, self.axis, block.shape[self.axis])
+            shape = (*shape[: self.axis], *shape[self.axis + 1 :])
+        if shape != self.shape:
+            raise Unfit(f"a result has shape {shape}, but the first one had {self.shape}")
+        rule: Literal["same_kind", "safe"] = "same_kind" if self.is_given else "safe"
+        if a.dtype != self.dtype and not np.can_cast(a.dtype, self.dtype, rule):
+            if self.is_given:
+                raise Unfit(f"a result is {a.dtype}, which {self.dtype} cannot hold")
             way_out = ""
-            if not dtype.hasobject:
+            if not a.dtype.hasobject:
                 with suppress(TypeError):  # no dtype holds both
-                    wider = str(np.result_type(dtype, self.dtype))
+                    wider = str(np.result_type(a.dtype, self.dtype))
                 way_out = f": pass --dtype {shlex.quote(wider)}"
-            what = type(result).__name__ if dtype.hasobject else dtype
-            raise TypeError(f"a result is {what}, but the first one was {self.dtype}{way_out}")
+            what = type(result).__name__ if a.dtype.hasobject else a.dtype
+            raise Unfit(f"a result is {what}, but the first one was {self.dtype}{way_out}")
         return result
 
     def __repr__(self) -> str:
@@ -364,9 +493,14 @@ class Output:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._stop)
         try:
-            os.close(os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+            self.fd = os.open(
+                self.temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666
+            )
         except OSError as error:
             raise Refused(f"cannot write {self.name}: {error.strerror}") from error
+        # As the umask wants it; until it is complete, it is for nobody else, as OUT may be.
+        self.mode = stat.S_IMODE(os.fstat(self.fd).st_mode)
+        os.fchmod(self.fd, 0o600)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -380,12 +514,14 @@ class Output:
         try:
             if nbytes == 0:  # nothing to map
                 out: np.ndarray[Any, Any] = np.empty(shape, dtype)
-                with open(self.temporary, "wb") as file:
+                with open(os.dup(self.fd), "wb") as file:
                     np.lib.format.write_array(file, out)
                 return out
-            mapped = np.lib.format.open_memmap(self.temporary, mode="w+", dtype=dtype, shape=shape)
-            reserve(self.temporary, mapped.offset, nbytes)
-            return mapped
+            path = f"/dev/fd/{self.fd}"  # the very same file, whatever has become of its name
+            offset = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).offset
+            reserve(self.fd, offset, nbytes)
+            root = _segment.adopt(os.dup(self.fd), offset + nbytes)
+            return root[offset:].view(dtype).reshape(shape)
         except OSError as error:
             free = os.statvfs(self.folder)
             raise Refused(
@@ -395,9 +531,14 @@ class Output:
 
     def commit(self) -> None:
         """Bring the file to the disk, and give it its name."""
-        if os.path.exists(self.target):
-            os.chmod(self.temporary, stat.S_IMODE(os.stat(self.target).st_mode))
-        sync(self.temporary)
+        with suppress(FileNotFoundError):
+            self.mode = stat.S_IMODE(os.stat(self.target).st_mode) & 0o777
+        os.fchmod(self.fd, self.mode)
+        os.fsync(self.fd)
+        if not os.path.samestat(os.lstat(self.temporary), os.fstat(self.fd)):
+            raise FileNotFoundError(
+                f"somebody has put another file in the place of {self.temporary}"
+            )
         os.replace(self.temporary, self.target)
         with suppress(OSError):  # some file systems cannot, and OUT is there
             sync(self.folder)
@@ -420,16 +561,14 @@ class Output:
         raise Stopped(signum)
 
 
-def reserve(path: str, offset: int, nbytes: int) -> None:
+def reserve(fd: int, offset: int, nbytes: int) -> None:
     """Make sure that writing through a mapping of this part of a fresh file cannot fail."""
-    with open(path, "r+b") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), offset, nbytes)
-            return
-        file.seek(offset)
-        block = bytes(1 << 20)
-        for start in range(0, nbytes, len(block)):
-            file.write(block[: nbytes - start])
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, offset, nbytes)
+        return
+    block = bytes(1 << 20)
+    for start in range(0, nbytes, len(block)):
+        os.pwrite(fd, block[: nbytes - start], offset + start)
 
 
 def sync(path: str) -> None:
@@ -441,9 +580,8 @@ def sync(path: str) -> None:
         os.close(fd)
 
 
-def summarize(path: str, options: dict[str, Any]) -> str:
-    """Shape and dtype of the array in a file, and its range and mean if it holds real numbers."""
-    array = shmmap.load(path, mmap_mode="r")
+def summarize(array: np.ndarray[Any, Any], options: dict[str, Any]) -> str:
+    """Shape and dtype of an array, and its range and mean if it holds real numbers."""
     text = f"shape {array.shape}, {array.dtype}"
     if array.size and array.dtype.kind in "biuf":
         low, high, total, count = shmmap.preduce(
