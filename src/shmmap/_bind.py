@@ -84,6 +84,8 @@ class Bound(NamedTuple):
     """Only if everything it refers to lies in shared memory."""
     trim: Trim | None
     """What takes the neighbours off the results."""
+    ndims: tuple[int, ...]
+    """See `Job.ndims`."""
 
 
 # ---------------------------------------------------------------- binding inputs
@@ -449,4 +451,10 @@ def bind(request: Request, options: Options) -> Bound:
     plan = Plan(n, size, options.schedule)
     trim = None if gather else choose_trim(stencils, axis)
     dtypes = _declared_dtypes(dtype)
-    return Bound(n, axis, gather, tuple(inputs), outs, dtypes, plan, in_place, None, trim)
+    ndims: tuple[int, ...] = ()
+    if verb == "chunks" and not gather and not outs:  # an output has the axis where it is told
+        # A single item is where it is along whatever axis.
+        is_telling = n % size and options.on_error == "raise"
+        if not is_telling and plan.chunks > 1 and size > 1:
+            ndims = tuple([e.data.ndim for e in inputs if e.kind in ("array", "stored")])
+    return Bound(n, axis, gather, tuple(inputs), outs, dtypes, plan, in_place, None, trim, ndims)

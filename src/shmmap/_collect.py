@@ -15,9 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _array, _copy
-from ._columns import check_cast, check_declared, check_kind, promote
+from ._columns import (
+    as_array,
+    check_cast,
+    check_declared,
+    check_kind,
+    dtypes_of,
+    promote,
+    put_column,
+)
 from ._control import DONE, HANDED, NOTHING
-from ._job import Form, Job, Piece, form_of
+from ._job import Form, Job, Piece
 from ._plan import Plan
 
 __all__ = ["Collector"]
@@ -149,9 +157,12 @@ class Collector:
         assert self.columns is not None
         check_kind(kind, len(columns), self.kind, len(self.columns), declared=True)
         for column, target in zip(columns, self.columns, strict=True):
-            check_declared(column.shape[1:], column.dtype, target)
+            check_declared(column, target)
         for column, target in zip(columns, self.columns, strict=True):
-            target[start:stop] = column
+            if type(target) is np.ndarray:
+                put_column(target[start:stop], column)
+            else:  # it is not in memory
+                target[start:stop] = as_array(column)
         self._placed.add(k)
 
     @property
@@ -193,7 +204,7 @@ class Collector:
         if mark == NOTHING:
             return (None,)
         if piece is not _MISSING:
-            kind, parts = piece
+            kind, parts = piece[0], tuple(map(as_array, piece[1]))
         elif self.columns is not None and (
             mark == DONE or (over and mark & 1) or k in self._placed
         ):
@@ -262,7 +273,9 @@ class Collector:
         if not self.pieces:
             return
         if self.columns is None or self.kind == "unknown":
-            self.propose(form_of(*self.pieces[min(self.pieces)]))
+            kind, columns = self.pieces[min(self.pieces)]
+            firsts = [(column.shape[1:], dtypes_of(column)[0]) for column in columns]
+            self.propose(Form(kind, tuple(firsts)))
         assert self.columns is not None
         for k in sorted(self.pieces):
             kind, columns = self.pieces[k]
@@ -276,7 +289,7 @@ class Collector:
                             "stack; pass out=list"
                         )
                     if self.job.dtypes is None and self.job.out is None:
-                        promote(column.dtype, target.dtype)
+                        promote(target.dtype, *dtypes_of(column))
             except (TypeError, ValueError) as exc:
                 exc.add_note(f"for indices [{start}, {stop})")
                 raise
@@ -284,8 +297,10 @@ class Collector:
             wider = []
             placed = self.plan.ranges(k for k in range(self.plan.chunks) if k not in self.pieces)
             for j, target in enumerate(self.columns):
-                dtypes = {columns[j].dtype for _, columns in self.pieces.values()}
-                dtype = np.result_type(target.dtype, *sorted(dtypes, key=str))
+                dtypes = {
+                    dtype for _, columns in self.pieces.values() for dtype in dtypes_of(columns[j])
+                }
+                dtype = promote(target.dtype, *dtypes)
                 if dtype != target.dtype:
                     new = self.allocate(target.shape[1:], dtype)
                     # Only what is in place: elsewhere there is nothing that could be cast.
@@ -297,7 +312,7 @@ class Collector:
         for k, (_, columns) in self.pieces.items():
             start, stop = self.plan.limits(k)
             for column, target in zip(columns, self.columns, strict=True):
-                np.copyto(target[start:stop], column, casting="same_kind")
+                put_column(target[start:stop], column)
         self.pieces.clear()
 
     def blank(self, failed: Sequence[tuple[int, int]]) -> None:

@@ -19,14 +19,23 @@ from ._plain import read, what_is_lost
 
 __all__ = [
     "NUMBERS",
+    "Column",
+    "Mixed",
+    "as_array",
     "as_column",
+    "check_axis",
     "check_cast",
     "check_declared",
     "check_kind",
     "check_shape",
-    "fits",
+    "copied",
+    "dtypes_of",
+    "holds",
+    "is_ambiguous",
     "promote",
+    "put_column",
     "split_result",
+    "stack_items",
     "uniform_column",
 ]
 
@@ -77,14 +86,122 @@ def as_column(value: Any) -> Array:
     return a
 
 
-def fits(dtype: Any, target: Any) -> bool:
-    """Whether values of `dtype` stay what they are in an output of dtype `target`."""
+class Mixed:
+    """A chunk's items of several dtypes, each as it is.
+
+    The dtype that holds them is told by all results of the map together: what two of them become, and that
+    with a third one, may be another one, and would depend on which items are in one chunk.
+    """
+
+    dtype = np.dtype(object)
+    """No result's: these are refused."""
+    base = None
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self._parts: list[tuple[NDArray[np.intp], Array]] = []
+        self._cells: dict[Any, tuple[list[int], list[Array]]] = {}
+
+    def __setitem__(self, i: int, a: Array) -> None:
+        a = as_column(a)
+        places, cells = self._cells.setdefault(a.dtype, ([], []))
+        places.append(i)
+        cells.append(a.copy())  # the function may return the same buffer every time
+
+    def put_rows(self, rows: Array) -> None:
+        """Enter the first items, which are of one dtype."""
+        self._parts.append((np.arange(len(rows)), rows.copy()))
+
+    def parts(self) -> list[tuple[NDArray[np.intp], Array]]:
+        """Places and values, by dtype."""
+        for places, cells in self._cells.values():
+            self._parts.append((np.array(places), np.stack(cells)))
+        self._cells = {}
+        return self._parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _mixed, (self.shape, self.parts())
+
+    @property
+    def nbytes(self) -> int:
+        """Of the values."""
+        return sum(values.nbytes for _, values in self.parts())
+
+
+def _mixed(shape: tuple[int, ...], parts: list[Any]) -> Mixed:
+    mixed = Mixed(shape)
+    mixed._parts = parts
+    return mixed
+
+
+Column = Array | Mixed
+"""Results of a chunk, one for each item."""
+
+
+def dtypes_of(column: Column) -> list[Any]:
+    """The dtypes of a column's items."""
+    if isinstance(column, Mixed):
+        return [values.dtype for _, values in column.parts()]
+    return [column.dtype]
+
+
+def put_column(target: Any, column: Column) -> None:
+    """Write a column where it belongs; each item is cast once, from its own dtype."""
+    if not isinstance(column, Mixed):
+        np.copyto(target, column, casting="same_kind")
+        return
+    for places, values in column.parts():
+        target[places] = values
+
+
+def as_array(column: Column) -> Array:
+    """A column by itself, as `numpy.stack` gives it."""
+    if not isinstance(column, Mixed):
+        return column
+    a = np.empty(column.shape, promote(*dtypes_of(column)))
+    put_column(a, column)
+    return a
+
+
+def copied(column: Column) -> Column:
+    """A column that will stay as it is."""
+    return column if isinstance(column, Mixed) else np.array(column)
+
+
+def stack_items(items: list[Array]) -> Column:
+    """A column of items of one shape."""
+    kinds = {item.dtype for item in items}
+    if len(kinds) == 1 or {dtype.kind for dtype in kinds} in ({"U"}, {"S"}):
+        return np.stack(items)
+    mixed = Mixed((len(items), *items[0].shape))
+    for i, item in enumerate(items):
+        mixed[i] = item
+    return mixed
+
+
+def holds(target: Any, column: Column) -> bool:
+    """Whether an output of dtype `target` takes values as they are, and would be of no other dtype by them.
+
+    Numbers only ever go where each is the same number; what that becomes in a still wider dtype is then what
+    it would have become at once.
+    """
+    if isinstance(column, Mixed):
+        return all(holds(target, values) for _, values in column.parts())
+    dtype = column.dtype
     if dtype == target:
         return True
     try:
-        return bool(np.result_type(dtype, target) == target)
+        if np.result_type(dtype, target) != target:
+            return False
     except TypeError:
         return False
+    if dtype.kind not in "biufc" or target.kind not in "biufc":
+        # Of two units of time, or of a number and one, the wider one may not have what the third has.
+        return bool(dtype.kind == target.kind and dtype.kind not in "mM")
+    if dtype.kind in "iu" and dtype.itemsize == 8 and target.kind in "fc" and column.size:
+        exact = 2 ** (np.finfo(target).nmant + 1)
+        return bool(-exact <= int(column.min()) and int(column.max()) <= exact)
+    return True
 
 
 def _describe(kind: Any) -> str:
@@ -115,12 +232,43 @@ def check_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
         )
 
 
-def check_declared(shape: tuple[int, ...], dtype: Any, target: Array) -> None:
+def check_declared(column: Column, target: Any) -> None:
     """Refuse results that an output which the user gave or declared does not take."""
-    expected = target.shape[1:]
+    shape, expected = column.shape[1:], target.shape[1:]
     if shape != expected:
         raise ValueError(f"the function returned shape {shape}, but out holds items of {expected}")
-    check_cast(dtype, target.dtype, "out's")
+    for dtype in dtypes_of(column):
+        check_cast(dtype, target.dtype, "out's")
+
+
+def check_axis(shape: tuple[int, ...], axis: int, length: int, ndims: tuple[int, ...]) -> None:
+    """Refuse a chunk's result that has not `length` items along the axis of the chunks, or maybe not there.
+
+    `ndims`: see `_job.Job`.
+    """
+    if not -len(shape) <= axis < len(shape) or shape[axis] != length:
+        raise ValueError(
+            f"the function returned shape {shape} for a chunk of {length} items: length {length} along axis "
+            f"{axis} was expected; use shmmap.preduce for one result per chunk, or pass out=list"
+        )
+    if is_ambiguous(shape, axis, length, ndims):
+        raise ValueError(
+            f"a result of shape {shape} for a chunk of {length} items with {ndims[0]} axes does not tell "
+            f"which axis is the chunk's axis {axis}, along which results are joined; keep the axes "
+            "(keepdims=True), or give another chunksize=, or out="
+        )
+
+
+def is_ambiguous(shape: tuple[int, ...], axis: int, length: int, ndims: tuple[int, ...]) -> bool:
+    """Whether a function that has dropped or added axes may have moved that of the chunks."""
+    if not ndims or len(shape) in ndims:
+        return False
+    changed = len(shape) - ndims[0]
+    before = axis % ndims[0]
+    first, last = sorted((before, before + changed))
+    expected = axis % len(shape)
+    places = range(max(0, first), min(last, len(shape) - 1) + 1)
+    return any(shape[place] == length for place in places if place != expected)
 
 
 def check_cast(dtype: Any, target: Any, whose: str) -> None:
@@ -132,13 +280,17 @@ def check_cast(dtype: Any, target: Any, whose: str) -> None:
         )
 
 
-def promote(one: Any, other: Any) -> Any:
-    """The dtype that holds values of both."""
+def promote(*dtypes: Any) -> Any:
+    """The dtype that holds values of all these; it depends on neither their order nor their number."""
+    kinds = {dtype.kind in "US" for dtype in dtypes}
     try:
-        return np.result_type(one, other)
+        if len(kinds) > 1:
+            raise TypeError  # text of numbers: which, would depend on what they were before
+        return np.result_type(*sorted(set(dtypes), key=str))
     except TypeError:
+        names = [*dict.fromkeys(map(str, dtypes))]
         raise TypeError(
-            f"results of dtype {one} and {other} have no common dtype; pass out=list"
+            f"results of dtype {', '.join(names[:-1])} and {names[-1]} have no common dtype; pass out=list"
         ) from None
 
 

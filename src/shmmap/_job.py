@@ -73,6 +73,9 @@ class Job(NamedTuple):
     """Index of item 0 in the map that the user knows, where this is a part of one over an iterator."""
     may_join: bool = False
     """Chunks are of nobody's choosing: neighbours may be gone through as one, see `Kernel.joins`."""
+    ndims: tuple[int, ...] = ()
+    """Dimensions of the inputs that are cut (`chunks` only): a result of as many has the axis of the chunks
+    where they have it. Empty where nothing can be wrong, or the length of another chunk tells."""
 
     def to_plain(self) -> tuple[Any, ...]:
         """The same as plain tuples: pickling them takes two thirds of the time."""

@@ -182,6 +182,7 @@ def _start(
         store,
         first,
         options.chunksize == "auto",
+        bound.ndims,
     )
 
     def finish(result: Any) -> Any:

@@ -105,8 +105,9 @@ def recall(request: Request, options: Options) -> Bound | None:
             for (kind, axis, stencil), a in zip(kinds, arrays, strict=False)
         ]
     )
-    n, axis, gather, _, _, dtypes, plan, in_place, memo, trim = bound
-    return Bound(n, axis, gather, inputs, arrays[len(kinds) :], dtypes, plan, in_place, memo, trim)
+    n, axis, gather, _, _, dtypes, plan, in_place, memo, trim, ndims = bound
+    outs = arrays[len(kinds) :]
+    return Bound(n, axis, gather, inputs, outs, dtypes, plan, in_place, memo, trim, ndims)
 
 
 def remember(request: Request, options: Options, bound: Bound) -> Bound:

@@ -25,13 +25,17 @@ def _narrow(i: Any) -> Any:
 class StandInSuite:
     """Of every engine, as `EngineSuite`."""
 
-    @pytest.mark.parametrize("value", [0.5, np.nan, -1, 2 + 1j, np.float32(3), "failed"])
+    @pytest.mark.parametrize("value", [0.5, np.nan, -1, 2 + 1j, np.float32(3)])
     def test_it_decides_about_the_dtype_as_a_result_does(self, pmap: Any, value: Any) -> None:
         def same(i: Any) -> Any:
             return value if i == 7 else int(i)
 
         expected = pmap(same, np.arange(20))
         assert_same(pmap(fails_at_7, np.arange(20), on_error=lambda *_: value), expected)
+
+    def test_text_among_numbers_is_refused_as_a_result_is(self, pmap: Any) -> None:
+        with pytest.raises(TypeError, match="out=list"):
+            pmap(fails_at_7, np.arange(20), on_error=lambda *_: "failed")
 
     @pytest.mark.parametrize(
         ("dtype", "value", "expected"),

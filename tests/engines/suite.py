@@ -720,14 +720,14 @@ class EngineSuite(StandInSuite):
         assert out is None or (out[7] == -1).all()
 
     @pytest.mark.parametrize("given", [False, True])
-    @pytest.mark.parametrize("shape", [(3, 2), (2,), (2, 3)])
+    @pytest.mark.parametrize("shape", [(3, 3), (3,), (2, 4)])
     def test_chunk_of_wrong_shape_names_its_range(
         self, pmap_chunks: Any, given: bool, shape: Any
     ) -> None:
-        out = shmmap.full((10, 2), -1.0) if given else None
+        out = shmmap.full((10, 3), -1.0) if given else None
         with pytest.raises(ValueError, match=r"\b[67]\b"):
             pmap_chunks(
-                lambda chunk: np.zeros(shape if 7 in chunk else (2, 2)),
+                lambda chunk: np.zeros(shape if 7 in chunk else (2, 3)),
                 np.arange(10),
                 out=out,
                 chunksize=2,

@@ -21,13 +21,20 @@ from numpy.typing import NDArray
 
 from .._columns import (
     NUMBERS,
+    Column,
+    Mixed,
     as_column,
+    check_axis,
     check_declared,
     check_kind,
     check_shape,
-    fits,
+    copied,
+    dtypes_of,
+    holds,
     promote,
+    put_column,
     split_result,
+    stack_items,
     uniform_column,
 )
 from .._job import Form, Job, Piece, form_of
@@ -71,6 +78,8 @@ def _follows(one: Piece, other: Piece) -> bool:
     if stop != first or kind is not its_kind or len(columns) != len(its_columns):
         return False
     for column, its_column in zip(columns, its_columns, strict=True):
+        if isinstance(column, Mixed) or isinstance(its_column, Mixed):
+            return False
         if column.dtype != its_column.dtype or column.shape[1:] != its_column.shape[1:]:
             return False
     return True
@@ -113,7 +122,7 @@ class FillKernel(Kernel):
         stop = min(last * self._size, self._n)
         position = self.position
         position.start, position.stop, position.index = start, stop, -1
-        made: tuple[Any, tuple[Array, ...]] | None
+        made: tuple[Any, tuple[Column, ...]] | None
         if self.job.verb != "items":
             result = self.call_chunk(k, start, stop)
             if self.job.axis == 0 and self._put_at_once(k, last, start, stop, result):
@@ -133,7 +142,7 @@ class FillKernel(Kernel):
         else:
             self._place(k, last, start, stop, *made)
 
-    def _plain_items(self, k: int, start: int, stop: int) -> tuple[Any, tuple[Array, ...]] | None:
+    def _plain_items(self, k: int, start: int, stop: int) -> tuple[Any, tuple[Column, ...]] | None:
         """Columns of chunks; numbers, and nothing, in a plain loop, others as they come. See `_items`."""
         func, items = self.func, self.begin_items(k, start, stop)
         began = time.perf_counter()
@@ -167,7 +176,7 @@ class FillKernel(Kernel):
 
     def _items(
         self, start: int, stop: int, results: Iterator[Any], began: float
-    ) -> tuple[Any, tuple[Array, ...]] | None:
+    ) -> tuple[Any, tuple[Column, ...]] | None:
         """Columns of a chunk, or of several as one; None if they have been placed, one by one."""
         position = self.position
         i = position.index = start
@@ -222,9 +231,9 @@ class FillKernel(Kernel):
                 self.position.index = index
                 check_kind(split_result(value)[0], 1, None, 1)
 
-    def _column(self, values: list[Any], start: int) -> tuple[Any, tuple[Array, ...]] | None:
+    def _column(self, values: list[Any], start: int) -> tuple[Any, tuple[Column, ...]] | None:
         """Numbers or strings of a chunk, or of several as one, as a column; None if placed one by one."""
-        column = uniform_column(values)
+        column: Column | None = uniform_column(values)
         if column is not None:
             return "array", (column,)
         if len(values) <= self._size:
@@ -240,16 +249,16 @@ class FillKernel(Kernel):
             self._place(k, k + 1, lo, hi, "array", (column,))
         return None
 
-    def _mixed_column(self, values: list[Any], start: int) -> Array:
-        """A column of any numbers or strings, with the dtype that stacking them one by one gives."""
-        columns = []
+    def _mixed_column(self, values: list[Any], start: int) -> Column:
+        """A column of any numbers or strings."""
+        columns: list[Array] = []
         for i, value in enumerate(values, start):
             self.position.index = i
             kind, cells = split_result(value)
             check_kind(kind, len(cells), "array", 1)
             columns.append(as_column(value))
             check_shape(columns[-1].shape, columns[0].shape)
-        return np.stack(columns)
+        return stack_items(columns)
 
     def _rows(
         self,
@@ -263,16 +272,16 @@ class FillKernel(Kernel):
         """Columns of a chunk whose items are stored as they come; `cells` is what index `at` gave."""
         position = self.position
         firsts = [as_column(cell) for cell in cells]
-        targets: list[Array] = []
+        targets: list[Any] = []
         for j, a in enumerate(firsts):
             target = None if self._out is None or j >= len(self._out) else self._out[j]
-            if target is not None and a.shape == target.shape[1:] and fits(a.dtype, target.dtype):
+            if target is not None and a.shape == target.shape[1:] and holds(target.dtype, a):
                 targets.append(target[start:stop])
                 self._make_ready(j, start, stop)
                 if a.dtype == target.dtype and self._pour(j, a, at):
                     continue
             elif target is not None and self._declared:
-                check_declared(a.shape, a.dtype, target)
+                check_declared(a[np.newaxis], target)
                 targets.append(target[start:stop])
             else:
                 targets.append(np.empty((stop - start, *a.shape), np.result_type(a.dtype)))
@@ -320,18 +329,17 @@ class FillKernel(Kernel):
             columns = self._rows(kind, cells, islice(results, hi - lo - 1), lo, lo, hi)
             self._place(k, k + 1, lo, hi, kind, columns)
 
-    def _store(self, targets: list[Array], j: int, i: int, a: Array) -> None:
+    def _store(self, targets: list[Any], j: int, i: int, a: Array) -> None:
         target = targets[j]
         check_shape(a.shape, target.shape[1:])
-        if not fits(a.dtype, target.dtype):
-            if self._declared:
-                check_declared(a.shape, a.dtype, target)
-            else:
-                # Never into a narrower output: the whole column goes on in a wider one of its own.
-                wider = np.empty(target.shape, promote(a.dtype, target.dtype))
-                wider[:i] = target[:i]
-                targets[j] = target = wider
-        target[i] = a
+        if self._declared:
+            check_declared(a[np.newaxis], target)
+        elif not isinstance(target, Mixed) and not holds(target.dtype, a):
+            # Never into a narrower output: the column goes on by itself, each item as it is.
+            promote(a.dtype, target.dtype)
+            targets[j] = Mixed(target.shape)
+            targets[j].put_rows(target[:i])
+        targets[j][i] = a
 
     def _block(self, result: Any, start: int, stop: int) -> tuple[Any, tuple[Array, ...]]:
         """Columns of a chunk from the one result of a vectorised function."""
@@ -340,12 +348,7 @@ class FillKernel(Kernel):
         columns = []
         for cell in cells:
             a = as_column(cell)
-            if not -a.ndim <= axis < a.ndim or a.shape[axis] != length:
-                raise ValueError(
-                    f"the function returned shape {a.shape} for a chunk of {length} items: length "
-                    f"{length} along axis {axis} was expected; use shmmap.preduce for one result per "
-                    "chunk, or pass out=list"
-                )
+            check_axis(a.shape, axis, length, self.job.ndims)
             columns.append(a if axis == 0 else np.moveaxis(a, axis, 0))
         if start == 0 and self._kind == "unknown":
             self.port.propose(form_of(kind, tuple(columns)), False)
@@ -375,7 +378,7 @@ class FillKernel(Kernel):
         return True
 
     def _place(
-        self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]
+        self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Column, ...]
     ) -> None:
         """Put columns of chunks ``[k, last)`` into the output, or keep them until it is known."""
         if kind == "array" and self._put_at_once(k, last, start, stop, columns[0]):
@@ -389,7 +392,7 @@ class FillKernel(Kernel):
                 self._place(k, last, start, stop, kind, columns)
                 return
             # A copy: the function may return the same buffer every time.
-            kept = tuple(np.array(column) for column in columns)
+            kept = tuple(map(copied, columns))
             if not self._held:
                 self._held_since = time.monotonic()
             self._held.append((k, last, (kind, kept)))
@@ -407,21 +410,24 @@ class FillKernel(Kernel):
             check_kind(kind, len(columns), self._kind, len(out), self._declared)
         for column, target in zip(columns, out, strict=True):
             if self._declared:
-                check_declared(column.shape[1:], column.dtype, target)
+                check_declared(column, target)
             else:
                 check_shape(column.shape[1:], target.shape[1:])
-                if not fits(column.dtype, target.dtype):
-                    promote(column.dtype, target.dtype)
+                if not holds(target.dtype, column):
+                    promote(target.dtype, *dtypes_of(column))
                     self.port.results([(k, last, (kind, columns))])
                     return
         for j, (column, target) in enumerate(zip(columns, out, strict=True)):
             part = target[start:stop]
             self._make_ready(j, start, stop)
-            if part.__array_interface__["data"][0] != column.__array_interface__["data"][0]:
-                np.copyto(part, column, casting="same_kind")
+            if (
+                isinstance(column, Mixed)
+                or part.__array_interface__["data"][0] != column.__array_interface__["data"][0]
+            ):
+                put_column(part, column)
         self.port.mark(k, last)
 
-    def _place_each(self, start: int, stop: int, kind: Any, columns: tuple[Array, ...]) -> None:
+    def _place_each(self, start: int, stop: int, kind: Any, columns: tuple[Any, ...]) -> None:
         """Place chunks that were gone through as one, one by one."""
         position = self.position
         for k, lo, hi in self._one_by_one(start, stop):

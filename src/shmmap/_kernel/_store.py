@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .._columns import check_declared, check_kind
+from .._columns import Column, as_array, check_declared, check_kind
 from .._job import Job
 from ._base import Port
 from ._fill import FillKernel
@@ -38,15 +38,15 @@ class StoreKernel(FillKernel):
         self.position.items = ()
 
     def _place(
-        self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Array, ...]
+        self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Column, ...]
     ) -> None:
         check_kind(kind, len(columns), self._kind, len(self._targets), declared=True)
         for column, target in zip(columns, self._targets, strict=True):
-            check_declared(column.shape[1:], column.dtype, target)
+            check_declared(column, target)
         if self.job.store == "hand":
             self.port.wait_taken(HAND_NBYTES)
             self.port.results([(k, last, (kind, columns))])
             return
         for column, target in zip(columns, self._targets, strict=True):
-            target[start:stop] = column
+            target[start:stop] = as_array(column)
         self.port.mark(k, last)
