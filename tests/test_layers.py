@@ -89,6 +89,7 @@ LAYERS: list[set[str]] = [
     },
     {"_plain"},
     {"_arguments", "_imports", "_kernel_files", "_masked", "_witness", "_words"},
+    {"_forks"},
 ]
 
 LAYER = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}

@@ -50,7 +50,6 @@ all taken is filled again.
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 import select
@@ -228,7 +227,7 @@ class ControlBlock:
             return os.open(
                 f"/proc/self/fd/{self.pipe_write}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
             )
-        return fcntl.fcntl(self.pipe_write, fcntl.F_DUPFD_CLOEXEC, 0)
+        return os.dup(self.pipe_write)
 
     def close(self) -> None:
         """Let go of memory and descriptors; see `ClaimSlots.close`."""

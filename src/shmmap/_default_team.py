@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 from . import _segment
+from ._forks import at_fork
 from ._team import Team
 
 __all__ = ["default_team", "shutdown"]
@@ -47,4 +47,4 @@ def _forget_in_child() -> None:
     _default_lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+at_fork(after_in_child=_forget_in_child)

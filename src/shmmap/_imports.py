@@ -8,9 +8,10 @@ imported.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
+
+from ._forks import at_fork
 
 __all__ = ["late_import"]
 
@@ -58,9 +59,8 @@ class _LateImport:
 
 late_import = _LateImport()
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=late_import.before_fork,
-        after_in_parent=late_import.after_fork,
-        after_in_child=late_import.after_fork_in_child,
-    )
+at_fork(
+    before=late_import.before_fork,
+    after_in_parent=late_import.after_fork,
+    after_in_child=late_import.after_fork_in_child,
+)

@@ -104,9 +104,11 @@ def available() -> tuple[int, str]:
 
 def address_space() -> int | None:
     """Bytes that this process may still map, ``None`` if nothing limits them."""
-    with late_import:
-        import resource
-
+    try:
+        with late_import:
+            import resource
+    except ImportError:  # not a POSIX system
+        return None
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return None

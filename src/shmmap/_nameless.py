@@ -141,8 +141,7 @@ def _open_file(nbytes: int) -> int:
     import tempfile
 
     with tempfile.TemporaryFile() as file:
-        os.fchmod(file.fileno(), 0o600)
-        os.ftruncate(file.fileno(), nbytes)
+        os.ftruncate(file.fileno(), nbytes)  # only its owner may open it: `tempfile` sees to that
         return os.dup(file.fileno())
 
 
@@ -196,7 +195,7 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
                 ) from None
             failure = exc.with_traceback(None)  # or it and this frame would refer to each other
             continue
-        except AttributeError:  # no memfd_create on this platform
+        except (AttributeError, ImportError):  # not on this platform
             continue
         try:
             if nbytes >= HUGE_NBYTES and wants_advice(fd):
@@ -218,7 +217,7 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
     try:
         stat = os.statvfs(_SHM_FOLDER)
         free, where = min((free, where), (stat.f_bavail * stat.f_frsize, _SHM_FOLDER))
-    except OSError:
+    except (AttributeError, OSError):
         pass
     raise SharedMemoryError(
         nbytes, free, where, "free some of it, or work on a memory-mapped file"

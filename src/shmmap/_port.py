@@ -31,6 +31,7 @@ from ._control import (
     Record,
     has_data,
 )
+from ._forks import at_fork
 from ._job import Form, Piece
 from ._messages import Call, Output, read_payload
 from ._packing import pack_result, unpack
@@ -55,7 +56,7 @@ forked = False
 
 def note_forks() -> None:
     """Have children of this process know that they are none of the team's."""
-    os.register_at_fork(after_in_child=_note_fork)
+    at_fork(after_in_child=_note_fork)
 
 
 def _note_fork() -> None:

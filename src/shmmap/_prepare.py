@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import signal
@@ -15,7 +14,20 @@ import numpy as np
 from ._control import has_data
 from ._kernel_files import read_kernel_file
 
-__all__ = ["HIGH_FD", "Descriptors", "hold_lifeline", "limit_memory", "move_up", "prepare"]
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: no process becomes a worker
+    pass
+
+__all__ = [
+    "HIGH_FD",
+    "Descriptors",
+    "hold_lifeline",
+    "limit_memory",
+    "move_one_up",
+    "move_up",
+    "prepare",
+]
 
 # Freed memory a worker's malloc may keep. Less: page faults at every call; more: memory nobody uses.
 MALLOC_NBYTES = 1 << 25
@@ -40,15 +52,18 @@ class Descriptors(NamedTuple):
 
 def move_up(fds: Descriptors) -> Descriptors:
     """Descriptors out of the way of user code that closes low ones."""
-    moved = []
-    for fd in fds:
-        try:
-            moved.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD))
-            os.close(fd)
-        except OSError:  # a very low limit
-            os.set_inheritable(fd, False)
-            moved.append(fd)
-    return Descriptors(*moved)
+    return Descriptors(*map(move_one_up, fds))
+
+
+def move_one_up(fd: int) -> int:
+    """The descriptor, or a copy of it in its place that is higher; no program inherits it."""
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
+    except OSError:  # a very low limit
+        os.set_inheritable(fd, False)
+        return fd
+    os.close(fd)
+    return moved
 
 
 def hold_lifeline(fd: int) -> None:

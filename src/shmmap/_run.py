@@ -21,11 +21,11 @@ from ._worker import EXIT_DESCRIPTORS
 
 __all__ = ["CallSpec", "Death", "Run"]
 
-_LIKELY_CAUSES: dict[int, str] = {
-    signal.SIGKILL: "killed from outside, or out of memory",
-    signal.SIGSEGV: "a crash in compiled code",
-    signal.SIGBUS: "a memory-mapped file was cut short, or its disk is full",
-    signal.SIGABRT: "compiled code gave up",
+_LIKELY_CAUSES = {
+    "SIGKILL": "killed from outside, or out of memory",
+    "SIGSEGV": "a crash in compiled code",
+    "SIGBUS": "a memory-mapped file was cut short, or its disk is full",
+    "SIGABRT": "compiled code gave up",
 }
 
 
@@ -59,7 +59,7 @@ class Death(NamedTuple):
                 name = signal.Signals(-code).name
             except ValueError:
                 name = f"signal {-code}"
-            hint = _LIKELY_CAUSES.get(-code, "")
+            hint = _LIKELY_CAUSES.get(name, "")
             return f"{who} was killed by {name}" + (f" ({hint})" if hint else "")
         if code == EXIT_DESCRIPTORS:
             return f"{who} ended: the function closed file descriptors that are not its own"

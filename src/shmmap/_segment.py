@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._errors import SharedMemoryError
+from ._forks import at_fork
 from ._interrupts import Uninterrupted
 from ._memory import available
 from ._nameless import (
@@ -608,4 +609,4 @@ def _after_fork_in_child() -> None:
     _next_id = _random_id()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

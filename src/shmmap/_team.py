@@ -19,7 +19,6 @@ import functools
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -126,9 +125,9 @@ class Team(Executor):
             raise TypeError(f"start must be 'clean' or 'fork', not {describe(start)}")
         if start not in ("clean", "fork"):
             raise ValueError(f"start must be 'clean' or 'fork', not {start!r}")
-        if start == "clean" and not hasattr(os, "posix_spawn"):
+        if not hasattr(os, "posix_spawn" if start == "clean" else "fork"):
             raise NotImplementedError(
-                "this platform cannot start worker processes; use engine='serial' or 'threads'"
+                "this platform cannot start worker processes; use engine='serial' or engine='threads'"
             )
         blas_threads = as_int(blas_threads, "blas_threads", 1)
         if initializer is not None and not callable(initializer):
@@ -691,10 +690,6 @@ class _Fate(NamedTuple):
 
 def _team_failed() -> Exception:
     return RuntimeError("the team failed; see the traceback of its attendant thread")
-
-
-if sys.platform == "win32":  # pragma: no cover
-    raise ImportError("shmmap needs a POSIX system")
 
 
 def _explain_unknown(name: str, value: Any) -> str:

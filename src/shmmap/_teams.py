@@ -11,7 +11,6 @@ From the first step on, Python starts no threads any more (since 3.12), and noth
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 import threading
 import weakref
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._arguments import as_int
 from ._control import RANKS_MAX
+from ._forks import at_fork
 from ._interrupts import CleanUp
 from ._memory import usable_cores
 
@@ -126,4 +126,4 @@ try:
 except RuntimeError:  # imported for the first time by something that is called at the end
     _is_ending = True
 atexit.register(_end_all)
-os.register_at_fork(after_in_child=_close_all_in_child)
+at_fork(after_in_child=_close_all_in_child)

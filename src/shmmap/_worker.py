@@ -11,7 +11,6 @@ the middle of a call.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import gc
 import os
@@ -68,7 +67,14 @@ from ._messages import (
 from ._packing import pack_result, unpack
 from ._plan import share_of
 from ._port import Port, note_forks
-from ._prepare import HIGH_FD, Descriptors, hold_lifeline, limit_memory, move_up, prepare
+from ._prepare import (
+    Descriptors,
+    hold_lifeline,
+    limit_memory,
+    move_one_up,
+    move_up,
+    prepare,
+)
 from ._relay import Sender
 from ._reports import report_exception
 from ._surroundings import Baseline, apply
@@ -214,10 +220,12 @@ class Worker:
                 fds = _descriptors(ancillary)
                 for (id, nbytes), fd in zip(message.segments, fds, strict=True):
                     pour = nbytes >= POUR_SEGMENT_NBYTES
-                    _segment.attach(id, _high(fd) if pour else fd, nbytes, pour=pour)
+                    _segment.attach(id, move_one_up(fd) if pour else fd, nbytes, pour=pour)
             elif isinstance(message, Open):
                 fds = _descriptors(ancillary)
-                control = ControlBlock(message.control, message.capacity, tuple(map(_high, fds)))
+                control = ControlBlock(
+                    message.control, message.capacity, tuple(map(move_one_up, fds))
+                )
                 known = self._controls.get(message.control)
                 self._controls[message.control] = control
                 if known is not None:  # sent twice, as the caller was interrupted
@@ -248,7 +256,7 @@ class Worker:
                 os._exit(0)
             message = unpack(data)
             if isinstance(message, Lend):
-                self._lent.put((message.data, _high(fds[0]) if fds else -1))
+                self._lent.put((message.data, move_one_up(fds[0]) if fds else -1))
             else:
                 self._drop(message)
 
@@ -574,12 +582,3 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.extend(memoryview(data[: len(data) // 4 * 4]).cast("i"))
     return fds
-
-
-def _high(fd: int) -> int:
-    try:
-        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
-    except OSError:
-        return fd
-    os.close(fd)
-    return moved

@@ -294,3 +294,78 @@ def test_a_system_that_starts_no_process(tmp_path: Path, call: str) -> None:
     assert "PermissionError [Errno 13] no worker process can be started by" in done.stdout
     assert "Permission denied; engine='serial' and engine='threads' need none" in done.stdout
     assert done.stderr == ""
+
+
+# ---------------------------------------------------------------- platforms without processes of ours
+
+
+HIDE = """
+    import asyncio, concurrent.futures.thread, ctypes, logging, mmap, multiprocessing, os, random
+    import select, signal, socket, subprocess, sys, tempfile, threading, time
+    import cloudpickle, numpy as np, numpy.random, threadpoolctl, tqdm.std
+
+    # What Windows and WebAssembly have no counterpart of. What others need is imported by now.
+    for name in ("fcntl", "grp", "posix", "pwd", "resource", "_posixsubprocess"):
+        sys.modules[name] = None
+    hidden = {
+        os: "fork forkpty register_at_fork posix_spawn memfd_create posix_fallocate pidfd_open "
+        "sched_getaffinity getuid geteuid getgid getegid getgroups fchmod statvfs fstatvfs sysconf "
+        "O_CLOEXEC O_NOFOLLOW O_NONBLOCK WNOHANG setsid mkfifo killpg nice pread pwrite",
+        signal: "pthread_sigmask valid_signals setitimer alarm SIGKILL SIGHUP SIGCHLD SIGPIPE SIGALRM "
+        "SIGBUS SIGSTOP SIGUSR1 SIGIO SIGXFSZ SIG_BLOCK SIG_SETMASK SIG_UNBLOCK",
+        select: "poll",
+        socket: "AF_UNIX SOCK_SEQPACKET send_fds recv_fds",
+        mmap: "MADV_HUGEPAGE",
+        time: "tzset",
+    }
+    for module, names in hidden.items():
+        for name in names.split():
+            if hasattr(module, name):
+                delattr(module, name)
+
+    import shmmap
+
+    for name in shmmap.__all__:
+        getattr(shmmap, name)
+"""
+
+
+def test_serial_and_threads_where_no_process_can_be_started(tmp_path: Path) -> None:
+    """The library can be imported everywhere; what needs workers says what to use instead."""
+    source = (
+        HIDE
+        + """
+    x = shmmap.asshared(np.arange(6.0).reshape(3, 2))
+    big = shmmap.zeros(1 << 22)
+    for engine in ("serial", "threads"):
+        print(shmmap.pmap(np.sum, x, engine=engine), shmmap.preduce(np.max, x, engine=engine))
+        print(shmmap.pmap(str, range(2), engine=engine, wait=False).result())
+        print(shmmap.pmap_chunks(np.negative, x, out=x, engine=engine) is x)
+        print(shmmap.pmap_ranges(lambda start, stop: start, 2, chunksize=1, engine=engine))
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        print(shmmap.pmap(np.sum, x, engine=executor))
+    for call in (
+        lambda: shmmap.pmap(np.sum, x),
+        lambda: shmmap.pmap(np.sum, x, engine="fork"),
+        lambda: shmmap.Team(2),
+        lambda: shmmap.Team(2, start="fork"),
+    ):
+        try:
+            call()
+        except NotImplementedError as exc:
+            print(exc)
+    shmmap.shutdown()
+    """
+    )
+    # Of a platform without processes a leak guard has nothing to know.
+    unmarked = {name: value for name, value in os.environ.items() if name != "SHMMAP_LEAK_GUARD"}
+    done = run_script(tmp_path, source, env=unmarked)
+    refused = (
+        "this platform cannot start worker processes; use engine='serial' or engine='threads'\n"
+    )
+    assert done.stderr == ""
+    assert done.stdout == (
+        "[1. 5. 9.] 5.0\n['0', '1']\nTrue\n[0, 1]\n"
+        "[-1. -5. -9.] -0.0\n['0', '1']\nTrue\n[0, 1]\n"
+        "[1. 5. 9.]\n" + refused * 4
+    )
