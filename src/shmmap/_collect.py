@@ -59,6 +59,10 @@ class Collector:
         """Outputs, axis first; as the kernels know them, but stored ones as the caller has them."""
         if job.out is not None:
             self.kind = "array" if len(job.out) == 1 else tuple
+        self.given: set[int] = set()
+        """Chunks of a list that somebody has got by iterating over a future."""
+        self.taken: set[int] = set()
+        """Those of them that were results handed over, and are not kept here any more."""
         self._placed: set[int] = set()
         """Chunks that were handed over and put where they belong at once."""
         self.failure: Exception | None = None
@@ -190,7 +194,14 @@ class Collector:
 
     def count_handed(self) -> int:
         """How many chunks' results were handed over."""
-        return len(self.pieces) + len(self._placed)
+        return len(self.pieces) + len(self._placed) + len(self.taken)
+
+    def give(self, k: int) -> None:
+        """Chunk `k` of a list is its receiver's from now on. In any thread, while another one adds."""
+        self.given.add(k)
+        if k in self.pieces:
+            self.taken.add(k)  # first: what was handed over is never to look lost
+            del self.pieces[k]
 
     def value_of(self, k: int, mark: int, over: bool) -> tuple[Any] | None:
         """The part of the result that chunk `k` is, in a tuple of one; None if it is not here yet."""
@@ -249,7 +260,10 @@ class Collector:
         return self._shape_result(self._assemble(self.kind, self.columns or ()))
 
     def _gathered(self) -> Any:
-        plan, pieces = self.plan, self.pieces
+        plan, pieces = (
+            self.plan,
+            dict(self.pieces),
+        )  # a copy: another thread may be giving them away
         if not pieces and not self._none_as_list:
             return None
         if self.job.verb == "items":

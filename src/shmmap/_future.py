@@ -43,6 +43,10 @@ _LOOK_S = 0.002
 class MapFuture(Future[Any]):
     """A map under way: a :class:`concurrent.futures.Future` that is also awaitable and iterable.
 
+    Of a map whose result is a list, `as_completed` and `in_order` give the parts away and keep none: each
+    comes once, a further iterator goes on with the rest, and there is no whole any more for `result`.
+    Parts of arrays are views, and the array stays.
+
     Examples
     --------
     >>> import shmmap
@@ -53,10 +57,20 @@ class MapFuture(Future[Any]):
     (5, 5)
     """
 
-    def __init__(self, work: Work, wait: Callable[[], Any], collector: Collector | None) -> None:
+    def __init__(
+        self,
+        work: Work,
+        wait: Callable[[], Any],
+        collector: Collector | None,
+        gives_away: bool = False,
+    ) -> None:
         super().__init__()
         self._work: Work | _Over = work
         self._collector = collector
+        self._gives_away = gives_away
+        """Whether the result is a list, of which the parts are given away."""
+        self._whole: Any = None
+        """The result of the map, unless a part of it was given away."""
         # A daemon, or a Ctrl-C could not end the program while this waits; at a normal end it is waited for.
         is_over = threading.Event()
         thread = threading.Thread(
@@ -86,10 +100,35 @@ class MapFuture(Future[Any]):
         except BaseException as raised:
             self._settle(self.set_exception, raised)
         else:
-            self._settle(self.set_result, result)
+            self._whole = result
+            if self._is_broken_up():
+                self._whole = None
+            self._settle(self.set_result, None)
         finally:
             # The exception refers to this frame by its traceback, and the future to the exception.
             del self, work
+
+    def _is_broken_up(self) -> bool:
+        """Whether a part of a list was given away."""
+        return self._gives_away and self._collector is not None and bool(self._collector.taken)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The result of the map, once it is over; see :meth:`concurrent.futures.Future.result`.
+
+        Raises
+        ------
+        RuntimeError
+            If parts of a list were given away by `as_completed` or `in_order`.
+        """
+        super().result(timeout)
+        if self._is_broken_up():
+            raise _broken_up()
+        return self._whole
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What `result` would raise; see :meth:`concurrent.futures.Future.exception`."""
+        error = super().exception(timeout)
+        return _broken_up() if error is None and self._is_broken_up() else error
 
     def _settle(self, set_outcome: Callable[[Any], None], outcome: Any) -> None:
         try:
@@ -150,41 +189,65 @@ class MapFuture(Future[Any]):
         """Yield ``start, stop, value`` of every chunk in index order, each as soon as possible."""
         return self._chunks(in_order=True)
 
-    def iterate_items(self, timeout: float | None) -> Iterator[Any]:
-        """The results one by one, in order, for at most `timeout` seconds (``Executor.map``)."""
-        for _, _, values in self._chunks(in_order=True, timeout=timeout):
-            yield from values
+    def iterate_items(self, deadline: float | None) -> Iterator[Any]:
+        """The results one by one, in order, until a moment of ``time.monotonic()`` (``Executor.map``)."""
+        for _, _, values in self._chunks(in_order=True, deadline=deadline):
+            left = deque(values)
+            del values
+            while left:
+                yield left.popleft()
 
     def _chunks(
-        self, in_order: bool, timeout: float | None = None
+        self, in_order: bool, deadline: float | None = None
     ) -> Iterator[tuple[int, int, Any]]:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        assert self._collector is not None
-        plan = self._collector.plan
+        collector = self._collector
+        assert collector is not None
+        plan, given = collector.plan, collector.given
         left: deque[int] = deque(range(plan.chunks))
+        part: list[tuple[int, int, Any]] = []
+        """What is yielded next. Nothing here may refer to it while its receiver has it."""
         while left:
             over = self.done()
             marks = self._work.marks()
             found = False
             for _ in range(len(left)):
                 k = left[0]
-                value = self._collector.value_of(k, marks[k], over)
+                if k in given:  # another iterator has given it
+                    left.popleft()
+                    continue
+                value = collector.value_of(k, marks[k], over)
                 if value is not None:
                     found = True
                     left.popleft()
-                    yield (*plan.limits(k), value[0])
+                    part.append((*plan.limits(k), value[0]))
+                    del value
+                    if self._gives_away:
+                        collector.give(k)
+                        if self._is_broken_up():
+                            self._whole = None
+                    yield part.pop()
                 elif in_order:
                     break
                 else:
                     left.rotate(-1)
             if over and not found:
-                self.result()  # raises what ended the map
-                return
+                break
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError
             if not found:
                 time.sleep(_LOOK_S)
-        self.result()  # what failed only at the end, results that do not fit together, is told too
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        """Raise what has ended the map, or what failed only at its end: results that do not fit together."""
+        super().result()
+
+
+def _broken_up() -> RuntimeError:
+    return RuntimeError(
+        "parts of this list were given away by as_completed() or in_order(), which keep none: collect "
+        "them as they come, or call result() without iterating"
+    )
 
 
 class StreamFuture(MapFuture):
@@ -198,17 +261,21 @@ class StreamFuture(MapFuture):
         """Items done, and items read so far."""
         return self._stream.done(), self._stream.taken()
 
+    def _is_broken_up(self) -> bool:
+        return self._stream.has_given
+
     def _chunks(
-        self, in_order: bool, timeout: float | None = None
+        self, in_order: bool, deadline: float | None = None
     ) -> Iterator[tuple[int, int, Any]]:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        finished = self._stream.finished
+        stream = self._stream
         while True:
             over = self.done()
-            while finished:
-                yield finished.popleft()
+            while stream.finished:
+                stream.has_given = True  # first: the whole must not be put together of what is left
+                self._whole = None
+                yield stream.finished.popleft()
             if over:
-                self.result()  # raises what ended the map
+                self._raise_failure()
                 return
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError

@@ -23,10 +23,14 @@ failures; `_crew` owns the processes.
 
 from __future__ import annotations
 
+import functools
 import operator
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeVar, Unpack
 
 import numpy as np
@@ -42,12 +46,20 @@ from ._freeze import frozen
 from ._future import MapFuture, StreamFuture
 from ._imports import late_import
 from ._job import Job
-from ._options import Keywords, Options, Route, make_key, make_options, resolve_engine
+from ._options import (
+    Keywords,
+    Options,
+    Route,
+    check_buffersize,
+    make_key,
+    make_options,
+    resolve_engine,
+)
 from ._outcome import Outcome
 from ._progress import Progress
 from ._recall import recall, remember
 from ._stored import Stored, Target
-from ._stream import Stream, is_stream
+from ._stream import WINDOWS, Stream, is_stream
 from ._team import Team
 from ._teams import check_open
 
@@ -103,7 +115,7 @@ def _run(request: Request, options: Options) -> Any:
         with ending:
             return work.wait()
 
-    return MapFuture(work, wait, collector)
+    return MapFuture(work, wait, collector, bound.gather and request.fold is None)
 
 
 def _run_stream(request: Request, options: Options) -> Any:
@@ -533,30 +545,43 @@ def map_iterables(
     """``Team.map``: the Executor's face of `pmap`."""
     if not iterables:
         raise TypeError("map needs at least one iterable")
-    if buffersize is None:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    begin = functools.partial(pmap, out=list, engine=team, wait=False)
+    size = check_buffersize(buffersize)
+    if size is None:
         # The shortest one ends the map, and another one may be endless.
         columns: list[Any] = list(map(list, zip(*iterables, strict=False)))
         columns = list(map(list, zip(*columns, strict=True))) or [[] for _ in iterables]
-    else:
-        rows = zip(*iterables, strict=False)  # the shortest one ends the map
-        func, columns = _Spread(func), [rows]
-    future = pmap(
-        func,
-        *columns,
-        out=list,
-        engine=team,
-        chunksize="auto" if chunksize is None else chunksize,
-        buffersize=buffersize,
-        wait=False,
-    )
+        future = begin(func, *columns, chunksize="auto" if chunksize is None else chunksize)
+        return _iterate(deque([future]), lambda: None, deadline)
+    rows = zip(*iterables, strict=False)
+    width = max(1, size // WINDOWS)
+    func = _Spread(func)
+    futures: deque[MapFuture] = deque()
 
-    def results() -> Iterator[Any]:
-        try:
-            yield from future.iterate_items(timeout)
-        finally:
+    def take() -> None:
+        """Begin with the items that take the places of those that were given out."""
+        team.check_open()
+        if window := list(islice(rows, width)):
+            each = max(1, width // 32) if chunksize is None else chunksize
+            futures.append(begin(func, window, chunksize=each))
+
+    for _ in range(min(size, WINDOWS)):
+        take()
+    return _iterate(futures, take, deadline)
+
+
+def _iterate(
+    futures: deque[MapFuture], take: Callable[[], None], deadline: float | None
+) -> Iterator[Any]:
+    try:
+        while futures:
+            yield from futures[0].iterate_items(deadline)
+            futures.popleft()
+            take()
+    finally:
+        for future in futures:
             future.cancel()
-
-    return results()
 
 
 class _Spread:

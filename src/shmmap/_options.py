@@ -189,7 +189,8 @@ def _check_progress(progress: Any) -> Any:
     )
 
 
-def _check_buffersize(buffersize: Any) -> int | None:
+def check_buffersize(buffersize: Any) -> int | None:
+    """The option ``buffersize=``, if it is one."""
     return (
         None if buffersize is None else as_int(buffersize, "buffersize", 1, kinds="an int or None")
     )
@@ -211,7 +212,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "retries": lambda retries: as_int(retries, "retries", 0),
     "timeout": _check_timeout,
     "progress": _check_progress,
-    "buffersize": _check_buffersize,
+    "buffersize": check_buffersize,
     "wait": _check_wait,
 }
 """For each option: what gives the value to use, or refuses it."""

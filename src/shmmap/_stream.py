@@ -24,13 +24,13 @@ from ._interrupts import CleanUp
 from ._plan import merge_ranges
 from ._refusals import name_of
 
-__all__ = ["BUFFERSIZE", "Stream", "is_stream"]
+__all__ = ["BUFFERSIZE", "WINDOWS", "Stream", "is_stream"]
 
 # Items read ahead of the one that is waited for, by default: enough for many workers and short functions,
 # and little memory for items of a usual size.
 BUFFERSIZE = 1024
 # Windows under way at a time: one that ends, one in the middle, and those that wait for it.
-_WINDOWS = 4
+WINDOWS = 4
 # Chunks in a window: few enough that near-empty functions are cheap, enough that the last one is not dear.
 _CHUNKS = 32
 
@@ -69,15 +69,17 @@ class Stream:
         self._mapped = [j for j, axis in enumerate(axes) if axis is not None]
         self._rows = zip(*(request.inputs[j] for j in self._mapped), strict=True)
         most = BUFFERSIZE if buffersize is None else buffersize
-        self._windows = min(_WINDOWS, most)
+        self._windows = min(WINDOWS, most)
         self._size = most // self._windows
         self._chunksize = max(1, self._size // _CHUNKS) if chunksize == "auto" else chunksize
         self._under_way: deque[tuple[int, int, Work]] = deque()
         self._taken = 0
         self._done = 0
         self._cancelled = False
+        self.has_given = False
+        """Whether a window was given to somebody who iterates over a future."""
         self.finished: deque[tuple[int, int, list[Any]]] = deque()
-        """``start, stop, values`` of the windows that are done, for those who iterate over a future."""
+        """``start, stop, values`` of the windows that are done and that nobody has got by iterating."""
 
     def iterate(self) -> Iterator[tuple[int, int, list[Any]]]:
         """``start, stop, values`` of one window after another."""
@@ -101,7 +103,12 @@ class Stream:
                     values = exc.result
                 self._done = stop  # first: whoever asks for `done` meanwhile is to see it grow
                 self._under_way.popleft()
-                yield start, stop, values
+                window = [(start, stop, values)]
+                del (
+                    work,
+                    values,
+                )  # while this waits for the next one, nothing here refers to the results
+                yield window.pop()
         finally:
             with CleanUp(sys.exception()):
                 self._stop()
@@ -146,18 +153,18 @@ class Stream:
     # ------------------------------------------------ as a `Work`
 
     def wait(self) -> list[Any]:
-        """See `Work`: all results, in a list."""
-        results: list[Any] = []
+        """See `Work`: all results, in a list; but for those that were given away."""
         try:
-            for window in self.iterate():
-                self.finished.append(window)
-                results += window[2]
+            self.finished.extend(self.iterate())
         except MapError as exc:
-            raise MapError(exc.message, exc.exceptions, exc.failed, results) from None
+            raise MapError(exc.message, exc.exceptions, exc.failed, self._results()) from None
         except WorkerDied as exc:
-            exc.result = [*results, *(exc.result or ())]
+            exc.result = [*self._results(), *(exc.result or ())]
             raise
-        return results
+        return self._results()
+
+    def _results(self) -> list[Any]:
+        return [value for _, _, values in list(self.finished) for value in values]
 
     def done(self) -> int:
         """See `Work`."""

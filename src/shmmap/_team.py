@@ -203,7 +203,7 @@ class Team(Executor):
         """Whether it takes work: it is this process's own, and not shut down."""
         return not self._closed and self.is_ours
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
         """Refuse to have anything submitted any more, in the words of `concurrent.futures`."""
         _teams.check_open()
         self._check_usable("cannot schedule new futures after shutdown")
@@ -394,7 +394,7 @@ class Team(Executor):
         """
         future = SubmittedFuture()
         with self._lock:
-            self._check_open()
+            self.check_open()
         try:
             packed = pack((fn, args, kwargs))
         except Exception as exc:
@@ -403,7 +403,7 @@ class Team(Executor):
             return future
         name, surroundings = name_of(fn), snapshot()
         with Uninterrupted(), self._lock:
-            self._check_open()
+            self.check_open()
             try:
                 self._ensure(self.size)
             except (OSError, MemoryError):
@@ -434,17 +434,19 @@ class Team(Executor):
         chunksize : int, optional
             Items per chunk; by default as :func:`shmmap.pmap` chooses it.
         buffersize : int, optional
-            Items taken from the iterables and not yet done, at most. By default they are taken whole.
+            Items taken from the iterables whose results were not given out yet, at most. By default they
+            are taken whole.
 
         Returns
         -------
         iterator
-            The results, in order; a failure is raised where the iterator reaches it or before.
+            The results, in order, of which it keeps none that it has given out; a failure is raised where
+            the iterator reaches it or before.
         """
         from ._map import map_iterables
 
         with self._lock:
-            self._check_open()
+            self.check_open()
         return map_iterables(self, fn, iterables, timeout, chunksize, buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import shmmap
@@ -205,3 +209,153 @@ def test_threads_that_submit_at_the_same_time(team: Team) -> None:
         for thread in threads:
             thread.join()
     assert got == {base: list(range(base, base + 50)) for base in (0, 1000, 2000)}
+
+
+class Item:
+    """A result that can be looked for."""
+
+    def __init__(self, i: Any) -> None:
+        self.i = int(i)
+
+
+def alive() -> int:
+    """How many results this process has, without the help of the garbage collector."""
+    return sum(type(each) is Item for each in gc.get_objects())
+
+
+@pytest.fixture
+def no_gc() -> Iterator[None]:
+    """Nothing is to depend on the garbage collector."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_gc")
+class TestGivenAway:
+    """B3: an iterator over results holds none that it has given away."""
+
+    def test_map(self, team: Team) -> None:
+        for chunksize in (1, 7, None):
+            results = team.map(Item, range(50), chunksize=chunksize)
+            order = iter(range(50))  # `enumerate` would hold the latest one
+            for item in results:
+                assert item.i == next(order)
+                ref = weakref.ref(item)
+                del item
+                assert ref() is None
+            assert alive() == 0
+
+    def test_map_is_done_before_it_is_iterated(self, team: Team) -> None:
+        results = team.map(Item, range(50), chunksize=1)
+        assert team.submit(abs, 1).result(30) == 1  # each worker has been through the map
+        next(results)
+        left = 49
+        for item in results:
+            del item
+            left -= 1
+            assert alive() <= left
+
+    @pytest.mark.parametrize("buffersize", [1, 2, 8, 32])
+    def test_map_with_a_buffer(self, team: Team, buffersize: int) -> None:
+        taken = 0
+
+        def source() -> Iterator[int]:
+            nonlocal taken
+            for i in range(100):
+                taken += 1
+                yield i
+
+        results = team.map(Item, source(), buffersize=buffersize)
+        given = 0
+        for item in results:
+            assert item.i == given
+            assert taken <= given + buffersize, "as concurrent.futures has it, since Python 3.14"
+            given += 1
+            ref = weakref.ref(item)
+            del item
+            assert ref() is None
+            assert alive() <= buffersize
+        assert taken == 100 and alive() == 0
+
+    @pytest.mark.parametrize("order", ["in_order", "as_completed"])
+    @pytest.mark.parametrize("verb", ["pmap", "pmap_chunks", "pmap_ranges", "iterator"])
+    def test_futures(self, team: Team, verb: str, order: str) -> None:
+        x = shmmap.asshared(np.arange(40))
+        make: Any = {
+            "pmap": lambda **o: shmmap.pmap(Item, x, out=list, chunksize=1, **o),
+            "pmap_chunks": lambda **o: shmmap.pmap_chunks(
+                lambda c: Item(c[0]), x, out=list, chunksize=1, **o
+            ),
+            "pmap_ranges": lambda **o: shmmap.pmap_ranges(
+                lambda a, b: Item(a), 40, chunksize=1, **o
+            ),
+            "iterator": lambda **o: shmmap.pmap(
+                Item, iter(range(40)), buffersize=4, chunksize=1, **o
+            ),
+        }[verb]
+        future = make(engine=team, wait=False)
+        seen = 0
+        for start, stop, value in getattr(future, order)():
+            ref = weakref.ref(value[0] if isinstance(value, list) else value)
+            del value
+            wait_until(lambda ref=ref: ref() is None)  # the thread that ends the map may be at it
+            seen += stop - start
+        assert seen == 40 and alive() == 0
+        for ask in (future.result, lambda: asyncio.run(wait_for(future))):
+            with pytest.raises(RuntimeError, match="given away"):
+                ask()
+        assert isinstance(future.exception(), RuntimeError)
+        assert future.done() and not future.cancelled()
+
+    def test_what_was_not_given_stays(self, engine: Any) -> None:
+        future = shmmap.pmap(Item, range(10), chunksize=1, engine=engine, wait=False)
+        first = [value[0].i for _, (_, _, value) in zip(range(3), future.in_order(), strict=False)]
+        rest = [value[0].i for _, _, value in future.in_order()]
+        assert first + rest == list(range(10)), "a further iterator goes on"
+
+    def test_whoever_does_not_iterate_has_the_whole(self, engine: Any) -> None:
+        future = shmmap.pmap(Item, range(10), chunksize=1, engine=engine, wait=False)
+        assert [item.i for item in future.result(30)] == list(range(10))
+        assert future.result() is future.result() and future.exception() is None
+
+    def test_parts_of_arrays_are_views_of_the_whole(self, engine: Any) -> None:
+        future = shmmap.pmap(np.negative, np.arange(10), chunksize=2, engine=engine, wait=False)
+        parts = [value.tolist() for _, _, value in future.in_order()]
+        assert parts == [[0, -1], [-2, -3], [-4, -5], [-6, -7], [-8, -9]]
+        assert future.result().tolist() == [-i for i in range(10)]
+
+    def test_a_reduction_is_still_whole(self, team: Team) -> None:
+        future = shmmap.preduce(len, range(10), chunksize=1, engine=team, wait=False)
+        assert future.result(30) == 10
+        work = shmmap.pmap_ranges(lambda a, b: None, 10, chunksize=1, engine=team, wait=False)
+        assert [value for _, _, value in work.in_order()] == [None] * 10
+        assert work.result() is None
+
+    def test_a_failure_comes_after_what_went_well(self, team: Team) -> None:
+        def func(i: int) -> Item:
+            if i == 7:
+                raise LookupError("seven")
+            return Item(i)
+
+        got = []
+        with pytest.raises(LookupError, match="seven"):
+            for item in team.map(func, range(10), chunksize=1):
+                got.append(item.i)
+        assert got == list(range(len(got))) and len(got) <= 7
+
+    def test_a_timeout_counts_from_the_call(self, team: Team, words: Any) -> None:
+        results = team.map(hold, [words], [0], timeout=0.2)
+        with pytest.raises(TimeoutError):
+            next(results)
+        words[1, 0] = True
+        results = team.map(hold, iter([words]), iter([1]), timeout=0.2, buffersize=2)
+        with pytest.raises(TimeoutError):
+            next(results)
+        words[1, 1] = True
+
+
+async def wait_for(future: Any) -> Any:
+    """Await something."""
+    return await future
