@@ -65,6 +65,9 @@ LAYERS: list[set[str]] = [
     {"_kernel._inputs"},
     {"_refusals", "_reports"},
     {"_messages", "_packing", "_share"},
+    {"_reach"},
+    {"_recipient"},
+    {"_state"},
     {"_files"},
     {"_place"},
     {"_array", "_chains", "_control", "_job", "_reduction", "_rows", "_way"},
@@ -88,7 +91,7 @@ LAYERS: list[set[str]] = [
         "_stored",
     },
     {"_plain"},
-    {"_arguments", "_imports", "_kernel_files", "_masked", "_witness", "_words"},
+    {"_arguments", "_imports", "_kernel_files", "_masked", "_modules", "_witness", "_words"},
     {"_forks"},
 ]
 

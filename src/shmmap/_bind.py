@@ -22,6 +22,7 @@ from ._options import Options
 from ._packing import INLINE_NBYTES, Copies, are_plain, pack
 from ._plain import read
 from ._plan import Plan, align_chunksize, parse_chunksize
+from ._reach import current_version
 from ._reduction import is_plain, read_only
 from ._refusals import cannot_send
 from ._rows import count_rows, describe_items, has_rows
@@ -246,7 +247,7 @@ def _pack_items(data: Sequence[Any], plan: Plan, copies: Copies) -> tuple[Input,
     parts: list[bytes]
     keep: list[Any] = []
     segments: frozenset[int] = frozenset()
-    size, parcel, by_value = plan.chunksize, 0, False
+    size, parcel, by_value, modules = plan.chunksize, 0, False, 0
     if type(data) in (list, tuple) and are_plain(data):
         parcel = size * max(1, _PARCEL // size)
         parts = [pickle.dumps(data[at : at + parcel], 5) for at in range(0, plan.n, parcel)]
@@ -258,6 +259,7 @@ def _pack_items(data: Sequence[Any], plan: Plan, copies: Copies) -> tuple[Input,
         parts = [each.data for each in packed]
         segments = segments.union(*(each.segments for each in packed))
         by_value = any(each.by_value for each in packed)
+        modules = current_version({reach for each in packed for reach in each.reaches})
         keep.extend(each.keep for each in packed if each.keep)
         keep.extend(each.classes for each in packed if each.classes)
     offsets = [0, *accumulate(map(len, parts))]
@@ -269,7 +271,7 @@ def _pack_items(data: Sequence[Any], plan: Plan, copies: Copies) -> tuple[Input,
         target = blob.data
         for at, part in zip(offsets, parts, strict=False):
             target[at : at + len(part)] = part
-    return Input("items", blob, 0, offsets, segments, None, by_value, parcel), keep
+    return Input("items", blob, 0, offsets, segments, None, by_value, parcel, modules), keep
 
 
 # ---------------------------------------------------------------- binding outputs

@@ -28,6 +28,7 @@ from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLaunc
 from ._member import Member
 from ._messages import Call, Payload, dumps_message, make_payload, pack_again
 from ._packing import Packed, pack
+from ._reach import current_version, latest, look_again, news
 from ._roster import Roster
 from ._run import CallSpec
 from ._surroundings import Surroundings, pack_surroundings, snapshot
@@ -96,6 +97,8 @@ class Crew:
         self.last_seq = 0
         """Number of the last call."""
         self._surroundings: tuple[Surroundings, Payload, Any] | None = None
+        self._modules: tuple[int, int, Payload, frozenset[int], Any] | None = None
+        """What was told last of the user's modules: from and up to which version, and how."""
 
     # ------------------------------------------------ starting
 
@@ -180,6 +183,14 @@ class Crew:
         if self._initializer is not None and initializer is not None:
             member.attach(self._initializer.segments | initializer.segments())
         surroundings = self._tell_surroundings(member, snapshot())
+        modules = None
+        if self.start == "fork":
+            member.modules = look_again()  # it has the caller's modules as they are now
+        else:
+            if self._initializer is not None:
+                current_version(self._initializer.reaches)
+            if latest():
+                modules = self._tell_modules(member)
         start = Start(
             member.rank,
             initializer,
@@ -187,6 +198,7 @@ class Crew:
             self._memory_limit,
             surroundings,
             member.token,
+            modules,
         )
         member.post(dumps_message(start))
         # Copies, none of them in the tables here: a forked child closes what is in those.
@@ -205,6 +217,19 @@ class Crew:
         member.attach(payload.segments())
         member.surroundings = now
         member.roots.append(root)
+        return payload
+
+    def _tell_modules(self, member: Member) -> Payload:
+        """What has changed in the user's modules, for a message to a worker, which knows it from now on."""
+        now = latest()
+        if self._modules is None or self._modules[:2] != (member.modules, now):
+            letter = news(member.modules)
+            payload, root = make_payload(letter.data)
+            self._modules = (member.modules, now, payload, letter.segments, (root, letter.keep))
+        _, _, payload, segments, keep = self._modules
+        member.attach(payload.segments() | segments)
+        member.tell_modules(now)
+        member.roots.append(keep)
         return payload
 
     # ------------------------------------------------ calls
@@ -252,6 +277,7 @@ class Crew:
         member.attach(spec.segments if redo is None else spec.segments | redo[0].segments())
         if spec.control is not None:
             member.open(spec.control)
+        modules = self._tell_modules(member) if member.modules < spec.modules else None
         func = spec.func
         if func is not None and member.remember(spec.digest, spec.by_value):
             func = None
@@ -273,6 +299,7 @@ class Crew:
             spec.team,
             surroundings,
             forget,
+            modules,
         )
         member.post(dumps_message(call))
         member.settled = spec.needs

@@ -25,7 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._hints import hint_at_copies
+from ._modules import is_users
 from ._packing import Packed, pack
+from ._reach import together
 from ._refusals import cannot_send, name_of
 
 __all__ = ["PackedFunction", "pack_function"]
@@ -114,6 +116,7 @@ def pack_function(func: Any) -> PackedFunction:
     if packed.segments or packed.keep:
         hint_at_copies(name_of(func), packed.placed)
         return PackedFunction(packed, b"", True)
+    packed = packed._replace(reaches=together(packed.reaches))
     digest = hashlib.blake2b(packed.data, digest_size=16).digest()
     if is_importable(func):
         function = PackedFunction(packed, digest, False)
@@ -141,7 +144,9 @@ def is_importable(func: Any) -> bool:
     name = _name_in_module(func)
     if module is None or module.__name__ == "__main__" or "." in name:
         return False
-    if getattr(module, name, None) is not func or getattr(module, "__spec__", None) is None:
+    if getattr(module, name, None) is not func:
+        return False
+    if getattr(module, "__spec__", None) is None and not is_users(module):
         return False
     if _travels_by_value(module.__name__):
         return False

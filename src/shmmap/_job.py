@@ -39,6 +39,8 @@ class Input(NamedTuple):
     """Items only: see `Packed.by_value`."""
     parcel: int = 0
     """Items only: how many are in one pickle, where they `are_plain`; else it is the items of a chunk."""
+    modules: int = 0
+    """Items only: version of the user\'s modules that they need, see `_reach`."""
 
 
 class Job(NamedTuple):

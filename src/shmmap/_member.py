@@ -62,6 +62,8 @@ class Member:
         self._jobs: dict[int, None] = {}
         """Jobs it keeps, oldest first."""
         self.surroundings: Surroundings | None = None
+        self.modules = 0
+        """Version of the user's modules that it was told last."""
         self.roots: deque[Any] = deque(maxlen=_ROOTS_MAX)
         """Memory that messages lie in which it may not have read yet."""
         self.settled: tuple[Any, ...] | None = None
@@ -226,6 +228,14 @@ class Member:
         self.last_function = b""
         self._jobs.clear()
         self.surroundings = self.settled = None
+        self.modules = 0
+
+    def tell_modules(self, version: int) -> None:
+        """It is told of the user's modules up to some version: what it has loaded may refer to older ones."""
+        self.modules = version
+        self.functions.clear()
+        self.last_function = b""
+        self._jobs.clear()
 
     # ------------------------------------------------ receiving
 

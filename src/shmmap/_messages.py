@@ -109,6 +109,8 @@ class Call(NamedTuple):
     """What changed around the caller since the worker was told last."""
     forget: tuple[int, ...]
     """Jobs that will not come again."""
+    modules: Payload | None = None
+    """What has changed in the user's modules since the worker was told last, see `_recipient`."""
 
 
 # A call of which the worker has everything: the same job, function and surroundings as before. Most calls

@@ -25,6 +25,9 @@ import numpy as np
 
 from . import _chains, _classes, _handle, _place
 from ._imports import late_import
+from ._modules import is_users
+from ._reach import Reach, is_root, news_for_all, reaches_of, sender
+from ._recipient import receive
 from ._reduction import is_plain, keep_attributes, reduce_kin
 
 __all__ = [
@@ -63,6 +66,8 @@ class Packed(NamedTuple):
     """Something of ``__main__`` is in it by value: unpickling it writes into the worker's ``__main__``."""
     classes: tuple[type, ...] = ()
     """Classes that are in it by value: they must be there when results come back, which only name them."""
+    reaches: tuple[Reach, ...] = ()
+    """What it leads to in the user's modules."""
 
 
 Copies = dict[Any, tuple[Any, Any]]
@@ -150,6 +155,8 @@ def _make_pickler() -> type:
             self.classes: list[type] = []
             self.placed = 0
             self.by_value = False
+            self.met: list[Any] = []
+            """Functions, classes and modules that may lead to the user's modules."""
             main = sys.modules.get(_MAIN)
             self._namespaces: list[tuple[dict[str, Any], str]] = []
             if main is not None:
@@ -177,11 +184,15 @@ def _make_pickler() -> type:
                 return self._reduce_array(obj)
             if isinstance(obj, type):
                 _import_home(obj)
+                if is_root(obj):
+                    self.met.append(obj)
                 reduced = super().reducer_override(obj)
                 if type(reduced) is tuple and len(reduced) == 6:
                     self.classes.append(obj)
                 return _classes.reduce_by_value(obj, reduced)
             if type(obj) is _Function:
+                if is_root(obj):
+                    self.met.append(obj)
                 namespace = obj.__globals__
                 if id(namespace) not in self.globals_ref and namespace.get("__name__") == _MAIN:
                     self._add_namespace(namespace, f"{_MAIN} {id(namespace):x}")
@@ -189,6 +200,8 @@ def _make_pickler() -> type:
             if type(obj) is _CachedFunction and obj.__module__ == _MAIN:
                 # By value, like the function in it; each worker begins with an empty cache.
                 return _make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
+            if type(obj) is types.ModuleType and is_users(obj):
+                self.met.append(obj)
             if (
                 type(obj).__module__ == _CONNECTIONS
             ):  # which would pickle, as the number of a descriptor
@@ -287,8 +300,30 @@ def pack(obj: Any, copies: Copies | None = None) -> Packed:
 
 
 def pack_by_value(obj: Any) -> bytes:
-    """Pickle anything of the caller's for a process that may have none of its memory."""
-    return _pack(obj, None).data
+    """Pickle anything of the caller's for a process that may have none of its memory.
+
+    What it reaches in the user's modules goes with it.
+    """
+    packed = _pack(obj, None)
+    if not packed.reaches:
+        return packed.data
+    return pickle.dumps(_Accompanied(news_for_all(packed.reaches), packed.data), 5)
+
+
+class _Accompanied(NamedTuple):
+    """A pickle, and the news that its recipient must have before it is opened."""
+
+    news: bytes
+    data: bytes
+
+    def __reduce__(self) -> Any:
+        return _open_accompanied, (*self, sender())
+
+
+def _open_accompanied(news: bytes, data: bytes, origin: Any) -> Any:
+    if origin != sender():  # else this is the very process
+        receive(news, origin)
+    return unpack(data)
 
 
 def _pack(obj: Any, copies: Copies | None) -> Packed:
@@ -305,6 +340,7 @@ def _pack(obj: Any, copies: Copies | None) -> Packed:
         pickler.placed,
         pickler.by_value,
         tuple(pickler.classes),
+        reaches_of(pickler.met) if pickler.met else (),
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import sys
 import types
 from collections import deque
@@ -204,6 +205,8 @@ def _parts(path: str, obj: Any) -> Iterator[tuple[str, Any]]:
         if obj.__module__ == "__main__" or "<locals>" in obj.__qualname__:
             for name, value in list(vars(obj).items()):
                 yield f"{obj.__name__}.{name}", value
+    elif isinstance(obj, logging.Logger):
+        return  # which goes by its name; its handlers may have open files that are made to be shared
     elif isinstance(obj, (dict, list, tuple, set, frozenset)) and are_plain(
         obj.values() if isinstance(obj, dict) else obj
     ):

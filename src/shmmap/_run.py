@@ -87,6 +87,8 @@ class CallSpec(NamedTuple):
     """All a worker has to have to take part; None: something is sent in any case."""
     writes_main: bool
     """Unpickling it writes into ``__main__`` there, so that a function kept from before may be outdated."""
+    modules: int = 0
+    """Version of the user's modules that a worker must have been told, see `_reach`."""
 
 
 class Run:

@@ -26,6 +26,7 @@ from ._guard import call_back, guarded
 from ._member import Member
 from ._messages import make_payload
 from ._packing import Packed
+from ._reach import current_version
 from ._reports import Report, restore_any
 from ._run import CallSpec, Death
 from ._shelf import Shelf
@@ -165,6 +166,7 @@ class Submissions:
             surroundings=submission.surroundings,
             needs=None,
             writes_main=True,
+            modules=current_version(submission.packed.reaches),
         )
         self.running[seq] = (submission, member.rank, (root,))
         member.submitted = seq

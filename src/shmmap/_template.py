@@ -99,10 +99,11 @@ def main(
 
     import cloudpickle  # noqa: F401
 
-    from . import _worker  # noqa: F401
+    from . import _recipient, _worker  # noqa: F401
 
     sys.path[:] = path
     _import(preload)
+    _recipient.note()
     _restore(environment, blas_threads)
     # The garbage collector writes to all objects it looks at, which copies the pages that workers share.
     gc.freeze()

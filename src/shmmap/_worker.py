@@ -24,7 +24,17 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import _chains, _classes, _current, _handle, _inheritance, _port, _segment, _stored
+from . import (
+    _chains,
+    _classes,
+    _current,
+    _handle,
+    _inheritance,
+    _port,
+    _recipient,
+    _segment,
+    _stored,
+)
 from ._blas import Bound
 from ._control import (
     CHUNK,
@@ -115,6 +125,8 @@ class Start(NamedTuple):
     surroundings: Payload
     token: bytes
     """What everything it sends on its sockets begins with."""
+    modules: Payload | None
+    """What the user's modules are like, see `_recipient`."""
 
 
 is_worker = False
@@ -177,6 +189,7 @@ class Worker:
             _inheritance.tell_forked()
             if not inherited:  # and not for one map only
                 _stored.note_inherited()
+                _recipient.note()
         self._buffer = memoryview(
             bytearray(MESSAGE_NBYTES)
         )  # recvmsg would allocate it anew each time
@@ -273,6 +286,7 @@ class Worker:
     def _drop(self, message: Drop) -> None:
         """Unmap segments, and forget the jobs that refer to them."""
         dropped = set(message.segments)
+        _recipient.forget(dropped)
         for job_id in [id for id, kept in list(self._jobs.items()) if dropped & kept.arrays.keys()]:
             self._jobs.pop(job_id, None)
         for id in dropped:
@@ -287,6 +301,8 @@ class Worker:
         if self._start.memory_limit is not None:
             limit_memory(self._start.memory_limit)
         apply(unpack(read_payload(self._start.surroundings)))
+        if self._start.modules is not None:
+            _recipient.receive(read_payload(self._start.modules))
         self._bound.keep()
         initializer = self._initializer
         if initializer is not None or self._start.initializer is not None:
@@ -320,6 +336,8 @@ class Worker:
             if call.surroundings is not None:
                 apply(unpack(read_payload(call.surroundings)))
                 self._baseline.note()
+            if call.modules is not None:
+                _recipient.receive(read_payload(call.modules))
             self._bound.keep()
             if control is None:
                 self._run_submitted(call, port)

@@ -47,6 +47,7 @@ from .._interrupts import CleanUp, Uninterrupted
 from .._job import Form
 from .._messages import Output, Payload, dumps_message, make_payload
 from .._packing import pack, pack_plain
+from .._reach import current_version
 from .._refusals import cannot_send, is_sendable, name_of, refuse_open_files
 from .._relay import emit
 from .._reports import Report, restore_exception
@@ -92,9 +93,12 @@ class _ProcessWork(Run):
         self._func: Payload | None = None
         if inherited is None:
             func, self._digest, self._by_value = pack_function(task.func)
+            self._modules = current_version(func.reaches)
             payload, func_root = make_payload(func.data)
             self._func = payload
             self._job_id, self._job, self._segments, self._writes_main, keep = self._pack_job(task)
+            for entry in task.job.inputs:
+                self._modules = max(self._modules, entry.modules)
             if func.segments or func_root is not None:
                 self._segments |= func.segments | payload.segments()
             self.keep += [func_root, func.keep, keep, task]
@@ -102,6 +106,7 @@ class _ProcessWork(Run):
             self._digest, self._by_value = inherited, False
             self._job_id, self._job, self._writes_main = 0, Payload(b""), False
             self._segments = frozenset()
+            self._modules = 0
             self.keep.append(task)
         self._surroundings = snapshot()
         try:
@@ -114,8 +119,7 @@ class _ProcessWork(Run):
 
     # ------------------------------------------------ starting
 
-    @staticmethod
-    def _pack_job(task: Task) -> tuple[int, Payload, frozenset[int], bool, Any]:
+    def _pack_job(self, task: Task) -> tuple[int, Payload, frozenset[int], bool, Any]:
         """Job id, job, the segments it needs, whether it writes into ``__main__`` there, what to keep.
 
         As they were, if it has come before.
@@ -135,6 +139,7 @@ class _ProcessWork(Run):
                 if entry.kind == "whole" and not is_sendable(entry.data):
                     raise cannot_send(f"input {position}", entry.data, exc) from None
             raise
+        self._modules = max(self._modules, current_version(packed.reaches))
         payload, root = make_payload(packed.data)
         segments = packed.segments | payload.segments()
         segments = segments.union(*(entry.segments for entry in inputs))
@@ -165,7 +170,14 @@ class _ProcessWork(Run):
         self.output = None
         needs = None
         if self._job_id and self._digest and todo is None and not self._writes_main:
-            needs = (control.id, self._job_id, self._digest, self._by_value, self._surroundings)
+            needs = (
+                control.id,
+                self._job_id,
+                self._digest,
+                self._by_value,
+                self._surroundings,
+                self._modules,
+            )
         spec = CallSpec(
             control,
             self._job_id,
@@ -180,6 +192,7 @@ class _ProcessWork(Run):
             self._surroundings,
             needs,
             self._writes_main,
+            self._modules,
         )
         self.keep.append(root)
         self._timed_out.clear()

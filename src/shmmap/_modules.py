@@ -1,0 +1,140 @@
+"""Which modules are the user's own, and which of those another interpreter can import.
+
+The user's own are all modules but those of the standard library, of installed packages, and of this one. What
+is in them may change while a program runs: their source is edited and loaded again, their globals are set.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import os
+import sys
+import types
+from typing import Any
+
+__all__ = ["MAIN", "can_be_imported", "is_users", "is_users_name"]
+
+MAIN = "__main__"
+
+_FOLDERS_OF_PACKAGES = ("site-packages", "dist-packages")
+_NO_FILE = ("built-in", "frozen")
+
+_known: dict[str, tuple[types.ModuleType, bool]] = {}
+_importable: dict[str, tuple[types.ModuleType, list[str], bool]] = {}
+
+
+@functools.cache
+def _installed_prefixes() -> tuple[str, ...]:
+    """Where the standard library and installed packages lie."""
+    import site
+    import sysconfig
+
+    paths = sysconfig.get_paths()
+    folders = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    folders += [*site.getsitepackages(), site.getusersitepackages()]
+    folders += [entry for entry in sys.path if os.path.basename(entry).startswith("python3")]
+    folders += [os.path.realpath(folder) for folder in folders]
+    return tuple({os.path.join(folder, "") for folder in folders})
+
+
+def _is_installed_file(file: str) -> bool:
+    parts = file.replace("\\", "/").split("/")
+    if any(folder in parts for folder in _FOLDERS_OF_PACKAGES):
+        return True
+    return file.startswith(_installed_prefixes())
+
+
+def _file_of(module: types.ModuleType) -> str | None:
+    """Where a module was loaded from; None for one that was not."""
+    spec = getattr(module, "__spec__", None)
+    file = getattr(spec, "origin", None) or getattr(module, "__file__", None)
+    return file if isinstance(file, str) else None
+
+
+def is_users(module: types.ModuleType) -> bool:
+    """Whether a module is the user's own; ``__main__``, which travels by value, is not meant."""
+    name = module.__name__
+    known = _known.get(name)
+    if known is not None and known[0] is module:
+        return known[1]
+    answer = _find_out(name, module)
+    if sys.modules.get(name) is module:
+        _known[name] = module, answer
+    return answer
+
+
+def _find_out(name: Any, module: types.ModuleType) -> bool:
+    if not isinstance(name, str) or name in (MAIN, "__mp_main__"):
+        return False
+    top = name.partition(".")[0]
+    if top == __name__.partition(".")[0]:
+        return False
+    file = _file_of(module)
+    if file in _NO_FILE:
+        return False
+    if file is not None:
+        return not _is_installed_file(file)
+    folders = list(getattr(module, "__path__", None) or ())
+    if folders:  # a namespace package
+        return not all(_is_installed_file(os.path.join(each, "")) for each in folders)
+    # Made by code: it belongs to the package under whose name it stands.
+    parent = sys.modules.get(top)
+    return top not in sys.stdlib_module_names and (
+        parent is None or parent is module or is_users(parent)
+    )
+
+
+def is_users_name(name: Any) -> bool:
+    """The same for the module of that name, if there is one."""
+    known = _known.get(name)
+    module = sys.modules.get(name)
+    if known is not None and known[0] is module:
+        return known[1]
+    return isinstance(module, types.ModuleType) and is_users(module)
+
+
+def can_be_imported(module: types.ModuleType) -> bool:
+    """Whether another interpreter with the same search path would find this very module by its name."""
+    name = module.__name__
+    if sys.modules.get(name) is not module:
+        return False
+    known = _importable.get(name)
+    if known is not None and known[0] is module and known[1] == sys.path:
+        return known[2]
+    answer = _is_found(name, module)
+    _importable[name] = module, list(sys.path), answer
+    return answer
+
+
+def _is_found(name: str, module: types.ModuleType) -> bool:
+    package = name.rpartition(".")[0]
+    path = None
+    if package:
+        parent = sys.modules.get(package)
+        if parent is None or not can_be_imported(parent):
+            return False
+        path = getattr(parent, "__path__", None)
+        if path is None:
+            return False
+    for finder in (importlib.machinery.PathFinder, *_finders_of_editable_packages()):
+        try:
+            found = finder.find_spec(name, path)
+        except Exception:
+            continue
+        if found is not None:
+            return _is_same_file(found.origin, _file_of(module))
+    return False
+
+
+def _finders_of_editable_packages() -> list[Any]:
+    """Finders that every interpreter of this environment has, as installed ``.pth`` files ask for them."""
+    return [
+        finder for finder in sys.meta_path if "editable" in str(getattr(finder, "__module__", ""))
+    ]
+
+
+def _is_same_file(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return os.path.realpath(one) == os.path.realpath(other)
