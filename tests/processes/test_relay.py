@@ -15,7 +15,6 @@ import pytest
 
 import shmmap
 from shmmap.testing import Flood
-from tests import functions
 from tests.conftest import open_engine
 from tests.helpers import Terminal, run_script, write_script
 
@@ -151,8 +150,3 @@ def test_progress_bar_in_a_terminal(tmp_path: Path) -> None:
     assert "5/5" in text
     assert "3/3" in text
     assert all(f"said {i}\n" in text for i in range(3))
-
-
-def test_no_progress_bar_in_a_file(capfd: Any) -> None:
-    shmmap.pmap(functions.nothing, np.arange(5), progress=True, workers=2)
-    assert capfd.readouterr() == ("", "")
