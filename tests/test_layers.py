@@ -91,7 +91,16 @@ LAYERS: list[set[str]] = [
         "_stored",
     },
     {"_plain"},
-    {"_arguments", "_imports", "_kernel_files", "_masked", "_modules", "_witness", "_words"},
+    {
+        "_arguments",
+        "_imports",
+        "_kernel_files",
+        "_locking",
+        "_masked",
+        "_modules",
+        "_witness",
+        "_words",
+    },
     {"_forks"},
 ]
 

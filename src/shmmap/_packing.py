@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import _chains, _classes, _handle, _place
+from . import _chains, _classes, _handle, _locking, _place
 from ._imports import late_import
 from ._modules import is_users
 from ._reach import Reach, is_root, news_for_all, reaches_of, sender
@@ -207,6 +207,8 @@ def _make_pickler() -> type:
             ):  # which would pickle, as the number of a descriptor
                 raise TypeError(f"cannot pickle {type(obj).__name__!r} object")
             reduced = reduce_kin(obj)
+            if reduced is NotImplemented:
+                reduced = _locking.reduce_store(obj)
             return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
         def _reduce_array(self, a: Any) -> Any:

@@ -41,6 +41,7 @@ _OPEN = (
     "Open it inside the function, by path or by name, or once per worker in a Team's initializer: a handle "
     "that several workers share reads wrong data"
 )
+_STORED = "Pass it as an input, have results written into it by out=, or open it inside the function, by path"
 _CREATE = "Create or open it inside the function, or once per worker in a Team's initializer"
 _INHERIT = (
     "It reaches processes that are forked from this one alone: give it to the initializer of a "
@@ -82,6 +83,8 @@ def cannot_send(what: str, obj: Any, exc: Exception) -> Exception:
     path = next((path for path, part in _walk(obj) if part is found), "")
     if culprit is not None:
         instead = _OPEN if _is_handle(culprit) else _CREATE
+        if type(found).__module__.startswith("h5py."):
+            instead = _STORED
     elif all(map(_is_for_forks, locks)):
         instead = _INHERIT
     else:  # a part of another object may belong to whatever else that is

@@ -23,7 +23,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Stored", "Target", "find_stored", "forget", "note_inherited", "storage_lengths"]
+from ._locking import unlock
+
+__all__ = [
+    "Stored",
+    "Target",
+    "find_stored",
+    "forget",
+    "note_inherited",
+    "storage_lengths",
+]
 
 Array = NDArray[Any]
 
@@ -59,6 +68,8 @@ def _open_zarr(opener: Opener, mode: str) -> tuple[Any, Callable[[], object]]:
     where = opener.where
     if isinstance(where, str) and where.endswith(".zip"):
         where = zarr.storage.ZipStore(where, mode="r")
+    elif mode == "r+":
+        where = unlock(where)
     array = zarr.open_array(where, path=opener.name, mode=mode)
     return array, array.store.close
 

@@ -30,6 +30,7 @@ from . import (
     _current,
     _handle,
     _inheritance,
+    _locking,
     _port,
     _recipient,
     _segment,
@@ -187,6 +188,7 @@ class Worker:
             _classes.note_inherited()
             _chains.note_inherited()
             _inheritance.tell_forked()
+            _locking.lock_inherited()
             if not inherited:  # and not for one map only
                 _stored.note_inherited()
                 _recipient.note()
