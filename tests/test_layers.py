@@ -75,7 +75,7 @@ LAYERS: list[set[str]] = [
     # Storage, plan, errors, and what the operating system says.
     {"_census", "_surroundings"},
     {"_segment"},
-    {"_hints", "_nameless", "_spare"},
+    {"_hints", "_nameless", "_sequences", "_spare"},
     {
         "_blas",
         "_classes",

@@ -7,7 +7,7 @@ engine ever sees what cannot work.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from ._reach import current_version
 from ._reduction import is_plain, read_only
 from ._refusals import cannot_send
 from ._rows import count_rows, describe_items, has_rows
+from ._sequences import read_items
 from ._share import share
 from ._stencil import Trim, choose_trim, make_stencils
 from ._stored import Stored, find_stored
@@ -92,8 +93,10 @@ class Bound(NamedTuple):
 # ---------------------------------------------------------------- binding inputs
 
 
-def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
-    """Kind and data of one input, see `Input`."""
+def _as_input(
+    value: Any, axis: int | None, position: int, length: Callable[[], int | None]
+) -> tuple[str, Any]:
+    """Kind and data of one input, see `Input`; `length` is that of the others, if one of them tells it."""
     stored = find_stored(value)
     if stored is not None:
         value = stored if axis is not None else stored[...]
@@ -132,13 +135,20 @@ def _as_input(value: Any, axis: int | None, position: int) -> tuple[str, Any]:
         return "rows", value
     if isinstance(value, (range, list, tuple)):
         return "sequence", value
-    try:
-        return "sequence", list(value)
-    except TypeError:
-        raise TypeError(
-            f"input {position} is a {type(value).__name__}, which cannot be iterated over; give None for "
-            "it in axis= to pass it whole, or bind it with functools.partial"
-        ) from None
+    return "sequence", read_items(value, position, length)
+
+
+def _known_length(inputs: tuple[Any, ...], axes: tuple[int | None, ...]) -> int | None:
+    """The length of the first mapped input that tells it without being read."""
+    for value, axis in zip(inputs, axes, strict=True):
+        if axis is None:
+            continue
+        shape = getattr(value, "shape", None)
+        if isinstance(shape, tuple) and -len(shape) <= axis < len(shape):
+            return int(shape[axis])
+        if isinstance(value, Sized):
+            return len(value)
+    return None
 
 
 def _bind_inputs(
@@ -161,10 +171,12 @@ def _bind_inputs(
             isinstance(its_axis, bool) or not hasattr(its_axis, "__index__")
         ):
             raise TypeError(f"axis must be an int, None, or a tuple of them, not {its_axis!r}")
-        kind, data = _as_input(value, its_axis, position)
+        if its_axis is not None:
+            its_axis = its_axis.__index__()
+        kind, data = _as_input(value, its_axis, position, lambda: _known_length(inputs, axes))
         if kind in ("array", "stored"):
             assert its_axis is not None
-            its_axis = its_axis.__index__() % data.ndim
+            its_axis %= data.ndim
             lengths.append(data.shape[its_axis])
             nbytes += data.itemsize * int(
                 np.prod(data.shape[:its_axis] + data.shape[its_axis + 1 :])
@@ -184,7 +196,7 @@ def _bind_inputs(
             f"inputs have different lengths: {', '.join(map(str, lengths))}; inputs are zipped, so they "
             "must agree (axis=None passes one whole)"
         )
-    first = next(a for a in axes if a is not None)
+    first = next(a.__index__() for a in axes if a is not None)
     return bound, lengths[0], nbytes, first
 
 

@@ -59,7 +59,7 @@ from ._outcome import Outcome
 from ._progress import Progress
 from ._recall import recall, remember
 from ._stored import Stored, Target
-from ._stream import WINDOWS, Stream, is_stream
+from ._stream import WINDOWS, Stream, check_ends, is_stream
 from ._team import Team
 from ._teams import check_open
 
@@ -120,6 +120,8 @@ def _run(request: Request, options: Options) -> Any:
 
 def _run_stream(request: Request, options: Options) -> Any:
     """A map over an iterator: windows of its items, each a map of its own."""
+    if options.wait:
+        check_ends(request)
     key = make_key(options.rng, request.func)
     route = resolve_engine(options)
     ending = ExitStack()

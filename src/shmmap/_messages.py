@@ -123,6 +123,9 @@ WAKE_NBYTES = _AGAIN.size
 SEE_LINE = bytes(WAKE_NBYTES)
 """There is a message on the line."""
 
+DONE_WITH: Any = object()
+"""In the place of a message that a worker has dealt with while it waited for another."""
+
 
 def pack_again(
     seq: int,

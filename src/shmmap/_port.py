@@ -33,7 +33,7 @@ from ._control import (
 )
 from ._forks import at_fork
 from ._job import Form, Piece
-from ._messages import Call, Output, read_payload
+from ._messages import DONE_WITH, Call, Output, read_payload
 from ._packing import pack_result, unpack
 from ._reports import report_exception
 from ._way import Way, make_way
@@ -222,7 +222,13 @@ class Port:
         while control.words[READY] == UNKNOWN:
             if control.words[STOP_AT] < top:
                 return None
-            has_data(self._worker.wake, 0.01)
+            if has_data(self._worker.wake, 0.01):
+                # Taken, or the next wait would end at once: it may be about a later call.
+                message = self._worker.receive_one()
+                if message is None:
+                    os._exit(0)
+                if message is not DONE_WITH:
+                    self._worker.pending.append(message)
         return self.poll_output()
 
     def _receive_output(self) -> Any:

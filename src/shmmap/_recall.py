@@ -9,6 +9,7 @@ for every call.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import weakref
 from typing import Any, NamedTuple
@@ -59,18 +60,43 @@ def _arrays(request: Request) -> tuple[Any, ...]:
     return request.inputs + (out if type(out) is tuple else (out,))
 
 
+def _exact(value: Any) -> Any:
+    """A value as part of a key that only the same value has: to the last bit, and of the same type.
+
+    Equal is not enough, as 1 is equal to True and 0.0 to -0.0; and a `repr` is as short as the print options
+    say.
+
+    Raises
+    ------
+    TypeError
+        For what nobody here knows all of.
+    """
+    kind = type(value)
+    if value is None or kind in (int, str, bool):
+        return kind, value
+    if kind is float:
+        return kind, value.hex(), math.copysign(1.0, value)
+    if kind in (tuple, list):
+        return kind, *map(_exact, value)
+    if kind is dict:
+        return kind, *[(_exact(key), _exact(each)) for key, each in value.items()]
+    if isinstance(value, (np.generic, np.ndarray)) and not value.dtype.hasobject:
+        return kind, value.dtype, value.shape, value.tobytes()
+    raise TypeError
+
+
 def _key(request: Request, options: Options, arrays: tuple[Any, ...]) -> Any:
     """What two calls alike have in common; 1 and True are not alike."""
     verb, _, inputs, n, axis, out, dtype, gather, _, _, depth, boundary, _ = request
     return (
         verb,
         n,
-        axis if type(axis) is int else repr(axis),
+        axis if type(axis) is int else _exact(axis),
         gather,
         out is list,
         out is np.ndarray,
         dtype,
-        None if depth == 0 and type(depth) is int else (repr(depth), repr(boundary)),
+        None if depth == 0 and type(depth) is int else _exact((depth, boundary)),
         options.plan_key,
         len(inputs),
         *map(id, arrays),
@@ -84,7 +110,7 @@ def recall(request: Request, options: Options) -> Bound | None:
     arrays = _arrays(request)
     try:
         entry = _entries.get(_key(request, options, arrays))
-    except TypeError:  # a dtype= that is no key
+    except TypeError:  # an argument that is no key
         return None
     if entry is None:
         return None

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from ._errors import MapError, WorkerDied, describe_ranges
 from ._interrupts import CleanUp
 from ._plan import merge_ranges
 from ._refusals import name_of
+from ._sequences import is_endless, iterate
 
-__all__ = ["BUFFERSIZE", "WINDOWS", "Stream", "is_stream"]
+__all__ = ["BUFFERSIZE", "WINDOWS", "Stream", "check_ends", "is_stream"]
 
 # Items read ahead of the one that is waited for, by default: enough for many workers and short functions,
 # and little memory for items of a usual size.
@@ -33,6 +34,8 @@ BUFFERSIZE = 1024
 WINDOWS = 4
 # Chunks in a window: few enough that near-empty functions are cheap, enough that the last one is not dear.
 _CHUNKS = 32
+_END: Any = object()
+"""In the place of an item of an input that has come to its end before others."""
 
 Begin = Callable[[Request, int, int], Work]
 """Start the map of a window, given its first index and the items in a chunk."""
@@ -48,6 +51,19 @@ def is_stream(request: Request) -> bool:
     ) and (
         not any(isinstance(value, np.ndarray) or hasattr(value, "__array__") for value in mapped)
     )
+
+
+def check_ends(request: Request) -> None:
+    """Refuse to wait for all results of inputs that never end."""
+    if all(
+        is_endless(value)
+        for value, axis in zip(request.inputs, _axes(request), strict=False)
+        if axis is not None
+    ):
+        raise ValueError(
+            "the input never ends, and so its results are never all there; take some with itertools.islice, "
+            "or pass wait=False and iterate over the future's in_order()"
+        )
 
 
 def _axes(request: Request) -> tuple[Any, ...]:
@@ -67,7 +83,9 @@ class Stream:
         self._request = request
         self._begin = begin
         self._mapped = [j for j, axis in enumerate(axes) if axis is not None]
-        self._rows = zip(*(request.inputs[j] for j in self._mapped), strict=True)
+        self._rows = zip_longest(
+            *(iterate(request.inputs[j], j) for j in self._mapped), fillvalue=_END
+        )
         most = BUFFERSIZE if buffersize is None else buffersize
         self._windows = min(WINDOWS, most)
         self._size = most // self._windows
@@ -119,16 +137,13 @@ class Stream:
 
     def _take(self) -> bool:
         """Read a window and start its map; False if there was nothing left."""
-        rows: list[tuple[Any, ...]] = []
-        try:
-            rows.extend(islice(self._rows, self._size))
-        except ValueError as exc:
-            if exc.__traceback__ is not None and exc.__traceback__.tb_next is None:  # zip's own
-                at = self._taken + len(rows)
-                raise ValueError(
-                    f"the inputs have different lengths: one of them ends at index {at}, another goes on"
-                ) from None
-            raise
+        rows = list(islice(self._rows, self._size))
+        if rows and any(cell is _END for cell in rows[-1]):
+            ends = (i for i, row in enumerate(rows) if any(cell is _END for cell in row))
+            raise ValueError(
+                f"the inputs have different lengths: one of them ends at index {self._taken + next(ends)}, "
+                "another goes on"
+            )
         if not rows:
             return False
         inputs = list(self._request.inputs)

@@ -58,6 +58,7 @@ from ._control import (
 from ._job import Job
 from ._kernel import Kernel, make_kernel
 from ._messages import (
+    DONE_WITH,
     SEE_LINE,
     WAKE_NBYTES,
     Ask,
@@ -223,34 +224,38 @@ class Worker:
 
     def receive(self) -> Any:
         """The next message that is not about attaching; None if there will be none."""
-        while True:
-            record = os.read(self.wake, WAKE_NBYTES)
-            if record != SEE_LINE:
-                return unpack_again(record) if record else None
-            nbytes, ancillary, _, _ = self._line.recvmsg_into([self._buffer], 4 * 256)
-            if not nbytes:
-                return None
-            message = pickle.loads(self._buffer[:nbytes])
-            if isinstance(message, Attach):
-                fds = _descriptors(ancillary)
-                for (id, nbytes), fd in zip(message.segments, fds, strict=True):
-                    pour = nbytes >= POUR_SEGMENT_NBYTES
-                    _segment.attach(id, move_one_up(fd) if pour else fd, nbytes, pour=pour)
-            elif isinstance(message, Open):
-                fds = _descriptors(ancillary)
-                control = ControlBlock(
-                    message.control, message.capacity, tuple(map(move_one_up, fds))
-                )
-                known = self._controls.get(message.control)
-                self._controls[message.control] = control
-                if known is not None:  # sent twice, as the caller was interrupted
-                    known.close()
-            elif isinstance(message, Close):
-                self._controls.pop(message.control).close()
-            elif isinstance(message, Trim):
-                self._tell(Drop(self.outbox.trim(message.pages, message.lost)))
-            else:
-                return message
+        while (message := self.receive_one()) is DONE_WITH:
+            pass
+        return message
+
+    def receive_one(self) -> Any:
+        """Wait for one message; DONE_WITH if it was about attaching, or the like."""
+        record = os.read(self.wake, WAKE_NBYTES)
+        if record != SEE_LINE:
+            return unpack_again(record) if record else None
+        nbytes, ancillary, _, _ = self._line.recvmsg_into([self._buffer], 4 * 256)
+        if not nbytes:
+            return None
+        message = pickle.loads(self._buffer[:nbytes])
+        if isinstance(message, Attach):
+            fds = _descriptors(ancillary)
+            for (id, nbytes), fd in zip(message.segments, fds, strict=True):
+                pour = nbytes >= POUR_SEGMENT_NBYTES
+                _segment.attach(id, move_one_up(fd) if pour else fd, nbytes, pour=pour)
+        elif isinstance(message, Open):
+            fds = _descriptors(ancillary)
+            control = ControlBlock(message.control, message.capacity, tuple(map(move_one_up, fds)))
+            known = self._controls.get(message.control)
+            self._controls[message.control] = control
+            if known is not None:  # sent twice, as the caller was interrupted
+                known.close()
+        elif isinstance(message, Close):
+            self._controls.pop(message.control).close()
+        elif isinstance(message, Trim):
+            self._tell(Drop(self.outbox.trim(message.pages, message.lost)))
+        else:
+            return message
+        return DONE_WITH
 
     def _announce(self, segment: _segment.Segment, seq: int = 0) -> None:
         """Hand the caller a segment that was made here, as part of the result of call `seq`."""
