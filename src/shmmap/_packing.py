@@ -90,6 +90,7 @@ def _rebuild(handle: tuple[Any, ...], kind: type) -> Any:
 
 
 _MAIN = "__main__"
+_IN_PACKAGE = " in "
 _CONNECTIONS = "multiprocessing.connection"
 _PickleBuffer = pickle.PickleBuffer  # looked up for every object that is pickled
 _Function = types.FunctionType
@@ -166,6 +167,9 @@ def _make_pickler() -> type:
             # cloudpickle puts functions that share globals into one dict; this one stands for it.
             stand_in = {"__name__": _MAIN}
             self.globals_ref[id(namespace)] = stand_in
+            package = namespace.get("__package__")
+            if package:  # relative imports inside functions go by it
+                pid += f"{_IN_PACKAGE}{package}"
             self._namespaces.append((stand_in, pid))
 
         def persistent_id(self, obj: Any) -> Any:
@@ -392,12 +396,20 @@ _namespaces: dict[str, dict[str, Any]] = {}
 """Namespaces of scripts that another program runs as ``__main__``, as workers have them."""
 
 
+def _find_namespace(pid: str) -> dict[str, Any]:
+    name, _, package = pid.partition(_IN_PACKAGE)
+    namespace = sys.modules[_MAIN].__dict__
+    if name != _MAIN:
+        namespace = _namespaces.setdefault(name, {"__name__": _MAIN})
+    if package and namespace.get("__package__") != package:
+        namespace["__package__"] = package
+    return namespace
+
+
 class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
-        if pid == _MAIN:
-            return sys.modules[_MAIN].__dict__
         if isinstance(pid, str):
-            return _namespaces.setdefault(pid, {"__name__": _MAIN})
+            return _find_namespace(pid)
         if isinstance(pid, bytes):
             return pid
         if isinstance(pid, tuple):

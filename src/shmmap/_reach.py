@@ -603,10 +603,14 @@ def _value_of(key: Key) -> Any:
 
 def _letter(told: list[Told]) -> bytes:
     homes = {}
-    for name in {each.module for each in told}:
+    names = {each.module for each in told} - {MAIN}
+    while names:
+        name = names.pop()
         module = sys.modules.get(name)
-        if module is not None and name != MAIN and not can_be_imported(module):
-            homes[name] = Home(module.__package__, getattr(module, "__file__", None))
+        if name and module is not None and name not in homes and not can_be_imported(module):
+            file = getattr(module, "__file__", None)
+            homes[name] = Home(module.__package__, file, hasattr(module, "__path__"))
+            names.add(name.rpartition(".")[0])
     return pickle.dumps((tuple(map(tuple, told)), {k: tuple(v) for k, v in homes.items()}), 5)
 
 

@@ -75,6 +75,7 @@ class Home(NamedTuple):
 
     package: str | None
     file: str | None
+    is_package: bool
 
 
 class News(NamedTuple):
@@ -239,7 +240,7 @@ def receive(data: bytes | memoryview, sender: Any = None) -> None:
         _sender, _last_data = sender, bytes(data)
     news = News(*pickle.loads(data))
     with _lock:
-        for name, home in news.homes.items():
+        for name, home in sorted(news.homes.items()):  # packages first
             if name not in sys.modules:
                 _make_module(name, Home(*home))
         for each in news.told:
@@ -258,6 +259,8 @@ def _make_module(name: str, home: Home) -> None:
     module.__package__ = home.package
     if home.file is not None:
         module.__file__ = home.file
+    if home.is_package:
+        module.__path__ = []
     sys.modules[name] = module
     package, _, last = name.rpartition(".")
     if package in sys.modules:

@@ -168,7 +168,7 @@ def is_carried(value: Any, budget: list[int] | None = None) -> bool:
         return True
     if is_simple_instance(value):
         return all([is_carried(part, budget) for part in attributes_of(value).values()])
-    return False
+    return _name_of_singleton(value) is not None
 
 
 # ---------------------------------------------------------------- names
