@@ -53,7 +53,7 @@ LAYERS: list[set[str]] = [
     {"_template"},
     # The worker.
     {"_worker"},
-    {"_port", "_prepare"},
+    {"_ending", "_port", "_prepare"},
     # What both sides share: the control block, arrays, collection.
     {"_outcome"},
     {"_fold", "_stand_ins"},

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from ._errors import WorkerDied
 from ._guard import guarded
 from ._inheritance import lend
 from ._member import Member
-from ._messages import Ask, Attach, Drop, Failed, Lend, Payload, Ready, make_payload
+from ._messages import Ask, Attach, Drop, Failed, Payload, Ready, make_payload
 from ._packing import pack_plain, unpack
 from ._relay import emit, parse
 from ._reports import Report, restore_exception
@@ -122,21 +122,22 @@ class Attendant:
             while self._strays:
                 strays.append(self._strays.popleft())
         self._submissions.resolve()
-        for stray in strays:
-            guarded(emit, *stray)  # streams, log handlers and filters of warnings are the user's
+        self.hear(strays)
         self._answer()
 
     def _answer(self) -> None:
         """Give workers what they have asked for; the lock is not held while that is made."""
         while self._asked:
             member, what = self._asked.popleft()
-            try:
-                data, fd = lend(what)
-            except BaseException:  # an import hook of the user's, say
-                continue  # it does without
+            answer = lend(what)
             with self._lock:
                 if not member.gone:
-                    member.lend(Lend(what, data), fd)
+                    member.lend(*answer)
+
+    def hear(self, strays: Iterable[tuple[bytes, bytes, Any]]) -> None:
+        """Print, log or warn what workers have said in no map. To be called without the lock."""
+        for stray in strays:
+            guarded(emit, *stray)  # streams, log handlers and filters of warnings are the user's
 
     def _handle(self, ready: list[tuple[int, int]], watched: dict[int, Member]) -> None:
         crew = self._crew

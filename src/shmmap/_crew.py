@@ -24,12 +24,14 @@ from typing import Any, NamedTuple
 
 from . import _segment
 from ._control import LEFT, RUNNING, SINCE, SLOT_WORDS, ClaimSlots, has_data
+from ._inheritance import lend
 from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from ._member import Member
-from ._messages import Call, Payload, dumps_message, make_payload, pack_again
+from ._messages import Ask, Call, Payload, dumps_message, make_payload, pack_again
 from ._packing import Packed, pack
 from ._reach import current_version, latest, look_again, news
-from ._roster import Roster
+from ._relay import parse
+from ._roster import READY, Roster
 from ._run import CallSpec
 from ._surroundings import Surroundings, pack_surroundings, snapshot
 from ._worker import Start
@@ -38,6 +40,9 @@ __all__ = ["Crew", "Watch"]
 
 # How long a dead worker's exit status is waited for; it takes a millisecond unless the template died too.
 STATUS_S = 0.25
+# How long workers may take to end once nobody needs them any more: they call what functions have registered
+# for the end. Those that are still in a call, of which nobody wants the result, have less.
+CALM_S, BUSY_S = 2.0, 1.0
 
 
 class Watch(NamedTuple):
@@ -490,31 +495,42 @@ class Crew:
             member.close()  # first: whoever takes the seat may need the descriptors
             yield member
 
-    def signal_all(self, number: signal.Signals) -> None:
-        """Send all workers a signal; by SIGKILL they end, whatever they do."""
+    def signal_all(self, number: signal.Signals, spares_idle: bool = False) -> None:
+        """Send workers a signal; by SIGKILL they end, whatever they do.
+
+        `spares_idle`: not those that are idle, which may end calmly, see `dismiss`.
+        """
         for member in self.members.values():
+            if spares_idle and not self._is_busy(member.rank):
+                continue
             if number == signal.SIGKILL:
                 member.cut_lifeline()  # it may not be known yet which process it is
             if member.pidfd >= 0 and not member.gone:
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(member.pidfd, number)
 
-    def dismiss(self) -> None:
-        """Let all workers end, and the launcher; others may be started again."""
+    def dismiss(self) -> list[tuple[bytes, bytes, Any]]:
+        """Let all workers end, and the launcher; others may be started again.
+
+        What they print, log or warn at their end is returned, as `_relay.emit` takes it.
+        """
         for member in self.members.values():
-            member.hang_up()
-        deadline = time.monotonic() + 1.0
+            member.dismiss()
+        began = time.monotonic()
+        said: list[tuple[bytes, bytes, Any]] = []
+        present = [member for member in self.members.values() if member.pidfd >= 0]
+        while present := [member for member in present if not self._has_ended(member, said)]:
+            late = time.monotonic() - began
+            for member in present:
+                # Parked workers end by themselves, most of them at once.
+                if late >= (BUSY_S if self._is_busy(member.rank) else CALM_S):
+                    self._kill(member)
+            poll = select.poll()
+            for member in present:
+                for fd in (member.pidfd, member.line.fileno(), member.relay.fileno()):
+                    poll.register(fd, select.POLLIN)
+            poll.poll(20)
         for member in self.members.values():
-            # Parked workers end by themselves, at once; the lifeline's end kills the others.
-            while not member.gone and member.pidfd >= 0:
-                left = max(0.0, deadline - time.monotonic())
-                if has_data(member.pidfd, left):
-                    break
-                if left == 0.0:
-                    # Its lifeline may not be enough: a child forked at the wrong moment holds it, too.
-                    with suppress(ProcessLookupError):
-                        signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
-                    break
             member.close()
         if self._launcher is not None:
             self._launcher.close()
@@ -522,6 +538,30 @@ class Crew:
         self.members.clear()
         self._dying.clear()
         self.roster.vacate()
+        return said
+
+    def _has_ended(self, member: Member, said: list[tuple[bytes, bytes, Any]]) -> bool:
+        """Whether a worker that was hung up on has ended; what it needs and says until then is dealt with."""
+        has_ended = member.gone or has_data(member.pidfd)
+        for message in member.receive():
+            if isinstance(message, Ask):
+                member.lend(*lend(message.what))
+        said += ((*parse(frame)[::2], member.decoders) for frame in member.receive_relay())
+        return has_ended
+
+    def _is_busy(self, rank: int) -> bool:
+        """Whether a worker is in a call, or has yet to start."""
+        seat = self.roster.seats.get(rank)
+        if seat is not None and seat.state != READY:
+            return True
+        return self.slots is not None and self.slots.words[rank * SLOT_WORDS + RUNNING] != 0
+
+    @staticmethod
+    def _kill(member: Member) -> None:
+        member.cut_lifeline()
+        # Which may not be enough: a child forked at the wrong moment holds it, too.
+        with suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         """Give back what `open` acquired."""

@@ -40,17 +40,22 @@ def authkey() -> bytes | None:
 
 
 def lend(what: str) -> tuple[bytes, int]:
-    """What a worker has asked for: bytes, and a descriptor of this process, -1 if none.
+    """What a worker has asked for: bytes, and a descriptor of this process, -1 if none or not to be had.
 
-    The tracker is started if it has not been. To be called without any lock: it imports.
+    The tracker is started if it has not been.
     """
-    with late_import:
-        from multiprocessing import resource_tracker
-        from multiprocessing.process import current_process
-    if what == KEY:
-        return bytes(current_process().authkey), -1
-    fd: Any = resource_tracker.getfd()
-    return b"", fd
+    try:
+        with late_import:
+            from multiprocessing import resource_tracker
+            from multiprocessing.process import current_process
+        if what == KEY:
+            return bytes(current_process().authkey), -1
+        fd: Any = resource_tracker.getfd()
+        return b"", fd
+    except (
+        BaseException
+    ):  # no descriptors; warnings, as that a tracker was killed, are errors; import hooks
+        return b"", -1
 
 
 # ---------------------------------------------------------------- a worker
@@ -85,7 +90,7 @@ def ask_caller(ask: Ask) -> None:
 def _use_key(module: Any) -> None:
     global _key
     if _key is None and (lent := _Finder.ask(KEY)) is not None:
-        _key = lent[0]
+        _key = lent[0] or None
     if _key is not None:
         module.current_process().authkey = _key
 
@@ -105,7 +110,7 @@ def _use_tracker(module: Any) -> None:
                 if self._fd is not None and self._check_alive():
                     return
                 lent = _Finder.ask(TRACKER)
-                if lent is None:  # a child of the worker: it can only have its own
+                if lent is None or lent[1] < 0:  # a child of the worker: it can only have its own
                     return
                 if self._fd is not None:
                     os.close(self._fd)

@@ -18,7 +18,17 @@ from typing import Any
 from . import _segment
 from ._control import ControlBlock
 from ._interrupts import Uninterrupted
-from ._messages import SEE_LINE, TOKEN_NBYTES, Attach, Drop, Lend, Open, Trim, dumps_message
+from ._messages import (
+    GO_HOME,
+    SEE_LINE,
+    TOKEN_NBYTES,
+    Attach,
+    Drop,
+    Lend,
+    Open,
+    Trim,
+    dumps_message,
+)
 from ._packing import unpack
 from ._prepare import Descriptors
 from ._relay import Decoders
@@ -187,10 +197,10 @@ class Member:
         except OSError:
             pass  # dead; or, a thousand drops behind, it is told with the next ones no more
 
-    def lend(self, message: Lend, fd: int) -> None:
+    def lend(self, data: bytes, fd: int) -> None:
         """Answer what it has asked."""
         try:
-            socket.send_fds(self.aside, [dumps_message(message)], [fd] if fd >= 0 else [])
+            socket.send_fds(self.aside, [dumps_message(Lend(data))], [fd] if fd >= 0 else [])
         except OSError:
             pass  # dead; or, a thousand drops behind, it does without
 
@@ -294,8 +304,13 @@ class Member:
                 continue
             frames.append(frame[TOKEN_NBYTES:])
 
+    def dismiss(self) -> None:
+        """Have it end calmly once it is parked: what functions have registered for its end is done."""
+        self.wake(GO_HOME)
+        self.hang_up()
+
     def hang_up(self) -> None:
-        """Have it end once it is parked."""
+        """Have it end once it is parked, at once."""
         # Here and below: forgotten first. A child that another thread forks meanwhile closes what is noted,
         # and a number that is closed already may be that of its own.
         fd, self._wake = self._wake, -1

@@ -15,6 +15,7 @@ import numpy as np
 from . import _segment
 
 __all__ = [
+    "GO_HOME",
     "Ask",
     "Attach",
     "Call",
@@ -119,9 +120,11 @@ class Call(NamedTuple):
 _AGAIN = struct.Struct("<BBBB16s4q")
 _AGAIN_MARK = 0x41
 WAKE_NBYTES = _AGAIN.size
-"""What wakes a worker are records of this size, written whole: a call again, or `SEE_LINE`."""
+"""What wakes a worker are records of this size, written whole: a call again, `SEE_LINE` or `GO_HOME`."""
 SEE_LINE = bytes(WAKE_NBYTES)
 """There is a message on the line."""
+GO_HOME = b"\x45" * WAKE_NBYTES
+"""Nothing will come any more: the worker is to end. Without this, it is the caller that has ended."""
 
 DONE_WITH: Any = object()
 """In the place of a message that a worker has dealt with while it waited for another."""
@@ -178,7 +181,6 @@ class Drop(NamedTuple):
 class Lend(NamedTuple):
     """What the worker has asked for; a descriptor may come with the message."""
 
-    what: str
     data: bytes
 
 

@@ -163,6 +163,8 @@ class Team(Executor):
         self.attendant = Attendant(
             self._lock, self.crew, self.shelf, self._runs, self.admission, self._submissions
         )
+        self._last_words: list[tuple[bytes, bytes, Any]] = []
+        """What workers have printed at their end."""
         self._thread: AttendantThread | None = None
         """The attendant's; there while any worker is."""
         self._orphaned: list[Team] = []
@@ -545,6 +547,8 @@ class Team(Executor):
         with self._lock:
             watch = self._watch()
         self._submissions.resolve()
+        words, self._last_words = self._last_words, []
+        self.attendant.hear(words)
         if self._finished is not None and self._submissions.is_idle():
             self._finished.set()
         return watch
@@ -616,7 +620,7 @@ class Team(Executor):
 
     def _go_home(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""
-        self.crew.dismiss()
+        self._last_words += self.crew.dismiss()
         self._submissions.clear()
         self.shelf.clear()
         self.admission.clear()
@@ -658,7 +662,7 @@ class Team(Executor):
         for run in self._runs.values():
             run.broken = fate.make_error
             run.ring()
-        self.crew.signal_all(fate.signal)
+        self.crew.signal_all(fate.signal, spares_idle=fate.is_last)
         self._go_home()
 
     def close_in_child(self) -> None:

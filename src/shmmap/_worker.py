@@ -55,10 +55,12 @@ from ._control import (
     Outbox,
     Record,
 )
+from ._ending import forget_inherited, run_exit_handlers
 from ._job import Job
 from ._kernel import Kernel, make_kernel
 from ._messages import (
     DONE_WITH,
+    GO_HOME,
     SEE_LINE,
     WAKE_NBYTES,
     Ask,
@@ -147,11 +149,14 @@ def run_worker(
     """
     status = 1
     try:
-        status = Worker(fds, clean, initializer).run()
+        worker = Worker(fds, clean, initializer)
+        status = worker.run()
+        if status == 0:
+            worker.end_calmly()
     except OSError as exc:
         status = EXIT_DESCRIPTORS if exc.errno == 9 else 1
     finally:
-        # Nothing of what was inherited is to run here: no atexit, no finalizers, no flushing twice.
+        # Nothing of what was inherited is to run here: no finalizers, no flushing twice.
         os._exit(status)
 
 
@@ -179,6 +184,7 @@ class Worker:
         hold_lifeline(fds.lifeline)
         _segment.become_worker()
         prepare(clean)
+        forget_inherited()
         self._initializer = initializer
         self.wake = fds.wake
         self._line = socket.socket(fileno=fds.line)
@@ -205,6 +211,7 @@ class Worker:
         """The aside thread removes those that refer to what it unmaps."""
         self._kept: set[int] = set()
         """Segments of which some function kept a view."""
+        self._is_dismissed = False
         self._lent: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
         """Answers of the caller that the aside thread has got."""
         _inheritance.ask_caller(self._ask)
@@ -231,6 +238,9 @@ class Worker:
     def receive_one(self) -> Any:
         """Wait for one message; DONE_WITH if it was about attaching, or the like."""
         record = os.read(self.wake, WAKE_NBYTES)
+        if record == GO_HOME:
+            self._is_dismissed = True
+            return None
         if record != SEE_LINE:
             return unpack_again(record) if record else None
         nbytes, ancillary, _, _ = self._line.recvmsg_into([self._buffer], 4 * 256)
@@ -332,6 +342,12 @@ class Worker:
                 return 0
             if isinstance(message, Call):
                 self._serve_call(message)
+
+    def end_calmly(self) -> None:
+        """What functions have registered for the end is done, unless it is the caller that has ended."""
+        if self._is_dismissed and not _port.forked:
+            run_exit_handlers()
+            self._relay.flush()
 
     def _serve_call(self, call: Call) -> None:
         slot = self.slot
