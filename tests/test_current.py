@@ -209,8 +209,10 @@ def test_a_context_is_frozen() -> None:
 # --- what is kept beside it ---------------------------------------------------------------------
 
 CACHES = """
-import functools, os
+import functools, os, warnings
 import shmmap
+
+warnings.simplefilter("ignore", RuntimeWarning)  # what becomes of `made` is what is looked at
 
 made = []
 

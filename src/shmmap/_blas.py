@@ -10,8 +10,9 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
 from ._imports import late_import
+from ._interrupts import Door
 
-__all__ = ["BLAS_VARIABLES", "Bound", "limited"]
+__all__ = ["BLAS_VARIABLES", "Bound", "limited", "limited_here"]
 
 BLAS_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
@@ -24,25 +25,54 @@ BLAS_VARIABLES = (
 _SUFFIXES = tuple(EXTENSION_SUFFIXES)
 
 _controller: Any = None
+_blas: Any = None
+_openmp: Any = None
+"""The controller's libraries of both kinds."""
 _modules = -1
+_door = Door()
+_maps = 0
+"""Maps that run in this process now, and want the bound."""
+_bound: Any = None
+"""What the first of them found, for the last to put back."""
 
 
 def _current_controller() -> Any:
     """A controller that knows every library loaded by now; looking for them costs 300 us."""
-    global _controller, _modules
+    global _blas, _controller, _openmp, _modules
     if len(sys.modules) != _modules:
         with late_import:
             from threadpoolctl import ThreadpoolController
 
         _controller = ThreadpoolController()
+        _blas = _controller.select(user_api="blas")
+        _openmp = _controller.select(user_api="openmp")
         _modules = len(sys.modules)
     return _controller
 
 
 @contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """Bound the threads of what is loaded, for a while."""
-    with _current_controller().limit(limits=threads):
+    """Bound the threads of BLAS, which are the process's, until the last of several maps ends."""
+    global _maps, _bound
+    with _door.entered():
+        if not _maps:
+            _current_controller()
+            _bound = _blas.limit(limits=threads)
+        _maps += 1
+    try:
+        yield
+    finally:
+        with _door.entered():
+            _maps -= 1
+            if not _maps:
+                _bound.restore_original_limits()
+
+
+@contextmanager
+def limited_here(threads: int) -> Iterator[None]:
+    """Bound the threads of OpenMP, which each thread has a number of its own of, in this one."""
+    _current_controller()
+    with _openmp.limit(limits=threads):
         yield
 
 

@@ -1,92 +1,200 @@
-"""Private arrays that a function captures are read-only while it runs in the caller's own process.
+"""Private arrays are read-only while a mapped function runs in the caller's own process.
 
-In a worker process a captured private array is a copy, to which a write would vanish, so it arrives
-read-only. For the same to hold on every engine, the caller's own arrays are made read-only for the time of
-a serial, threaded or forked map: then a write raises everywhere instead of depending on the engine.
+In a worker process a private array is a copy, to which a write would vanish, so it arrives read-only. For the
+same to hold on every engine, the caller's own arrays are made read-only as long as a map runs in the
+caller's process: then a write raises everywhere instead of depending on the engine.
+
+The flag belongs to the array, and several maps may want it at once. So there is one table of arrays that
+are read-only because of maps, and of which maps those are. What must hold:
+
+- An array is read-only as long as one map wants it so, and writeable again after the last one.
+- What was read-only before is never made writeable.
+- Giving the flag back never raises. NumPy refuses it to a view whose base is read-only: bases come first,
+  and a view whose base another map still holds waits for that base.
+- Neither a Ctrl-C nor a signal handler that runs a map of its own leaves an array read-only: see `Door`.
 """
 
 from __future__ import annotations
 
-import functools
-import gc
-import types
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import count
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from ._captured import walk
+from ._forks import at_fork
 from ._handle import handle_of
-from ._masked import mask_of
-from ._packing import are_plain
+from ._interrupts import Door
+from ._reduction import is_plain
 
-__all__ = ["frozen"]
+__all__ = ["freeze_for_good", "frozen", "private_arrays"]
 
-# Objects looked at; enough for any closure, small enough for the path of a call.
-_MOST = 10_000
+# Objects looked at: a second's worth. What holds more is no closure that anybody writes.
+_MOST = 2_000_000
+_WRITEABLE = 0x400  # NPY_ARRAY_WRITEABLE
+_set_flags = np.ndarray.setflags
 
 
-def _captured(*roots: Any) -> Iterator[Any]:
-    """Arrays that objects refer to.
+class _Hold:
+    """An array that is read-only because of maps."""
 
-    Functions do by closure, default, partial, bound object or global of a script.
+    __slots__ = ("array", "depth", "owners")
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.depth = sum(1 for _ in _bases(array))
+        self.owners: dict[int, int] = {}
+        """The maps that want it so, by number, and the threads that they belong to."""
+
+
+_holds: dict[int, _Hold] = {}
+_waiting: dict[int, _Hold] = {}
+"""Those among them that no map wants any more, and whose base some other map holds."""
+_owners = count()
+_door = Door()
+
+
+def _forget_other_threads() -> None:
+    """In a forked child: the threads whose maps hold arrays are not there."""
+    me = threading.get_ident()
+    for key, hold in list(_holds.items()):
+        hold.owners = {owner: thread for owner, thread in hold.owners.items() if thread == me}
+        if not hold.owners:
+            _waiting[key] = hold
+    _thaw_waiting()
+
+
+at_fork(after_in_child=_forget_other_threads)
+
+
+def _is_writeable(a: Any) -> bool:
+    # `flags.writeable` warns where the array is one of `numpy.broadcast_arrays`.
+    return bool(a.flags.num & _WRITEABLE)
+
+
+def _bases(a: Any) -> Iterator[Any]:
+    base = a.base
+    while isinstance(base, np.ndarray):
+        yield base
+        base = base.base
+
+
+def private_arrays(*roots: Any) -> list[Any]:
+    """Arrays that lie in some objects, or are captured by them, and that workers would get copies of.
+
+    An array of Python objects inside an object of a library is left alone: workers get it writeable, as
+    libraries expect it.
     """
-    stack: list[Any] = list(roots)
-    seen: set[int] = set()
-    while stack and len(seen) < _MOST:
-        obj = stack.pop()
-        if id(obj) in seen:
-            continue
-        seen.add(id(obj))
-        if isinstance(obj, np.ndarray):
-            yield obj
-            mask = mask_of(obj)
-            if mask is not None:
-                yield mask
-        elif isinstance(obj, functools.partial):
-            stack += [obj.func, *obj.args, *obj.keywords.values()]
-        elif isinstance(obj, types.MethodType):
-            stack += [obj.__func__, obj.__self__]
-        elif isinstance(obj, types.FunctionType):
-            stack += [*(obj.__defaults__ or ()), *(obj.__kwdefaults__ or {}).values()]
-            for cell in obj.__closure__ or ():
-                try:
-                    stack.append(cell.cell_contents)
-                except ValueError:
-                    pass  # not filled yet
-            # Functions of importable modules go by reference: their globals are the workers' own.
-            if obj.__module__ == "__main__":
-                stack += _globals(obj.__code__, obj.__globals__)
-        elif isinstance(obj, (list, tuple, set)):
-            few = list(islice(obj, _MOST))
-            stack += [] if are_plain(few) else few
-        elif isinstance(obj, dict):
-            stack += obj.values()
-        elif not isinstance(obj, (type, types.ModuleType)):
-            # Attributes, slots, and what an object written in C holds, as a data frame its columns.
-            stack += gc.get_referents(obj)
+    return [
+        found.obj
+        for found in walk("", *roots, most=_MOST)
+        if isinstance(found.obj, np.ndarray)
+        and not (found.is_inner and not is_plain(found.obj) and found.obj.dtype.hasobject)
+        and (_is_writeable(found.obj) or id(found.obj) in _holds)
+        and handle_of(found.obj) is None
+    ]
 
 
-def _globals(code: types.CodeType, names: dict[str, Any]) -> list[Any]:
-    found = [names[name] for name in code.co_names if name in names]
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            found += _globals(const, names)
-    return found
+class frozen:
+    """A context in which private arrays are read-only: what functions capture, and what lies in objects."""
+
+    def __init__(self, *roots: Any) -> None:
+        self._roots = roots
+        self._held: list[Any] = []
+        self._owner = next(_owners)
+
+    def __enter__(self) -> None:
+        arrays = private_arrays(*self._roots)
+        self._roots = ()
+        if not arrays:
+            return
+        self.__class__ = _Holding
+        with _door.entered():
+            for a in arrays:
+                self._held.append(a)  # first: it can be given back from now on
+                if self._own(a):
+                    _waiting.pop(id(a), None)
+                    _set_flags(a, write=False)
+
+    def _own(self, a: Any) -> bool:
+        """Enter this map into the table; False if it was somebody else who made the array read-only."""
+        while True:
+            hold = _holds.get(id(a))
+            if hold is None:
+                if not _is_writeable(a):
+                    return False
+                hold = _Hold(a)
+            hold.owners[self._owner] = threading.get_ident()
+            if (
+                _holds.setdefault(id(a), hold) is hold
+            ):  # else a signal handler has had it in between
+                return True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        try:
+            self.release()
+        except BaseException:  # a Ctrl-C just before it could be held back
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Make writeable again what no other map holds; more than once is the same as once."""
+        if type(self) is frozen:  # nothing was taken, or it has been given back
+            return
+        with _door.entered():
+            while self._held:
+                a = self._held[-1]
+                hold = _holds.get(id(a))
+                if hold is not None:
+                    hold.owners.pop(self._owner, None)
+                    if not hold.owners:
+                        _waiting[id(a)] = hold
+                self._held.pop()
+            _thaw_waiting()
+        self.__class__ = frozen
 
 
-@contextmanager
-def frozen(func: Any, *given: Any) -> Iterator[None]:
-    """Make private arrays read-only for a while: what `func` captures, and what lies in what it is given."""
-    roots = [each for each in given if not isinstance(each, (np.ndarray, range))]
-    if not isinstance(func, (np.ufunc, types.BuiltinFunctionType)):
-        roots.append(func)
-    arrays = [a for a in _captured(*roots) if a.flags.writeable and handle_of(a) is None]
-    for a in arrays:
-        a.flags.writeable = False
+class _Holding(frozen):
+    """One that has taken arrays, and gives them back at the latest when it is dropped.
+
+    A Ctrl-C, or an exception of a signal handler, may come just as `__exit__` begins. In most cases it does
+    not, and then nothing is to run when the object is dropped, since Python discards a Ctrl-C there.
+    """
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def _thaw_waiting() -> None:
+    for key, hold in sorted(_waiting.items(), key=lambda item: item[1].depth):
+        _thaw(key, hold)
+
+
+def _thaw(key: int, hold: _Hold) -> None:
+    """Make an array writeable that no map holds, if its base lets it."""
+    a = hold.array
     try:
-        yield
-    finally:
-        for a in arrays:
-            a.flags.writeable = True
+        _set_flags(a, write=True)
+    except ValueError:
+        if any(id(base) in _holds for base in _bases(a)):
+            return
+        # Its base was made read-only by somebody else meanwhile, and so it stays.
+    _holds.pop(key, None)
+    _waiting.pop(key, None)
+    if hold.owners:  # a signal handler has begun a map in between
+        _holds.setdefault(key, hold)
+        _set_flags(a, write=False)
+
+
+def freeze_for_good(arrays: Iterable[Any]) -> None:
+    """Make arrays read-only, in a process that ends with its map."""
+    for a in arrays:
+        _set_flags(a, write=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections import deque
@@ -38,6 +39,8 @@ class _Over:
 
 # How often an iterator over completed chunks looks at the ledger; later: it lags, sooner: it costs.
 _LOOK_S = 0.002
+# How long to wait for the end of a cancelled map: its chunks get a second, and then are ended or given up.
+_CANCEL_S = 3.0
 
 
 class MapFuture(Future[Any]):
@@ -71,10 +74,16 @@ class MapFuture(Future[Any]):
         """Whether the result is a list, of which the parts are given away."""
         self._whole: Any = None
         """The result of the map, unless a part of it was given away."""
+        self._has_ended = threading.Event()
+        """Nothing of the caller's is held any more; a cancelled future is done before that."""
+        # What callbacks and later windows of an iterator find around them is the caller's, too.
         # A daemon, or a Ctrl-C could not end the program while this waits; at a normal end it is waited for.
         is_over = threading.Event()
         thread = threading.Thread(
-            target=self._run, args=(work, wait, is_over), name="shmmap-map", daemon=True
+            target=contextvars.copy_context().run,
+            args=(self._run, work, wait, is_over),
+            name="shmmap-map",
+            daemon=True,
         )
         unfinished.add(is_over)
         thread.start()
@@ -92,6 +101,7 @@ class MapFuture(Future[Any]):
                 result = wait()
             finally:
                 self._work = _Over(work)
+                self._has_ended.set()
                 if self._collector is not None:
                     self._collector.release()
         except CancelledError:
@@ -115,19 +125,30 @@ class MapFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """The result of the map, once it is over; see :meth:`concurrent.futures.Future.result`.
 
+        After `cancel` it raises once the chunks under way have ended or been given up: then the map holds
+        nothing of the caller's any more.
+
         Raises
         ------
         RuntimeError
             If parts of a list were given away by `as_completed` or `in_order`.
         """
-        super().result(timeout)
+        try:
+            super().result(timeout)
+        except CancelledError:
+            self._has_ended.wait(_CANCEL_S)
+            raise
         if self._is_broken_up():
             raise _broken_up()
         return self._whole
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `result` would raise; see :meth:`concurrent.futures.Future.exception`."""
-        error = super().exception(timeout)
+        try:
+            error = super().exception(timeout)
+        except CancelledError:
+            self._has_ended.wait(_CANCEL_S)
+            raise
         return _broken_up() if error is None and self._is_broken_up() else error
 
     def _settle(self, set_outcome: Callable[[Any], None], outcome: Any) -> None:
@@ -152,10 +173,8 @@ class MapFuture(Future[Any]):
         """
         if self.done():
             return self.cancelled()
-        cancelled = super().cancel()
-        if cancelled:
-            self._work.cancel()
-        return cancelled
+        self._work.cancel()  # first: callbacks may ask for the result
+        return super().cancel()
 
     def running(self) -> bool:
         """Whether the map is neither over nor cancelled."""

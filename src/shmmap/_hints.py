@@ -7,13 +7,13 @@ import warnings
 
 from ._errors import PerformanceWarning
 
-__all__ = ["hint_at_copies"]
+__all__ = ["depth_of_user", "hint_at_copies"]
 
 # Copying this much takes about as long as starting a team: worth a word, as it is done at every call.
 HINT_NBYTES = 1 << 26
 
 
-def _depth_of_user() -> int:
+def depth_of_user() -> int:
     """The `stacklevel`, for a function that calls this, of the innermost frame outside the package."""
     depth, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
@@ -32,5 +32,5 @@ def hint_at_copies(name: str, nbytes: int) -> None:
             f"{name} refers to private arrays of {nbytes / (1 << 20):.0f} MiB, which each call copies "
             "into shared memory; make them shared once: a = shmmap.asshared(a), or shmmap.share(obj)",
             PerformanceWarning,
-            stacklevel=_depth_of_user(),
+            stacklevel=depth_of_user(),
         )

@@ -10,10 +10,14 @@ import _thread
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import BuiltinFunctionType, FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["CleanUp", "Uninterrupted", "refuse_green_threads"]
+from ._forks import at_fork
+
+__all__ = ["CleanUp", "Door", "Uninterrupted", "refuse_green_threads"]
 
 # Without what `signal` puts around them: it looks for an enum's member for every handler, and not finding one
 # takes longer than all the rest.
@@ -101,3 +105,36 @@ def refuse_green_threads() -> None:
         f"{name} has replaced Python's threads or sockets, so worker processes cannot be waited for here; "
         "use engine='serial', or run the map in a program of its own that is not patched"
     )
+
+
+# How long to wait at a door; whoever is behind it needs microseconds, unless a signal handler runs there.
+_PATIENCE_S = 1.0
+
+
+class Door:
+    """A lock around short sections of which none waits.
+
+    *Guarantees*: no KeyboardInterrupt inside; a forked child finds it open. A signal handler may enter while
+    its own thread is inside; one that waits for another thread which wants to enter keeps that thread
+    waiting for a second only, then it goes on as if it had the lock. So each step inside has to leave things
+    such that what a handler changes between two of them is right in the end.
+    """
+
+    def __init__(self) -> None:
+        self._renew()
+        at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be inside for the time of a block."""
+        with Uninterrupted():
+            lock = self._lock
+            has_it = lock.acquire(timeout=_PATIENCE_S)
+            try:
+                yield
+            finally:
+                if has_it:
+                    lock.release()

@@ -42,7 +42,6 @@ from ._collect import Collector
 from ._combine import choose_combine
 from ._engines import Task, Work
 from ._fold import MISSING, Fold, Folding
-from ._freeze import frozen
 from ._future import MapFuture, StreamFuture
 from ._imports import late_import
 from ._job import Job
@@ -98,15 +97,15 @@ def _run(request: Request, options: Options) -> Any:
         return _finish_empty(request, bound, options)
     route = resolve_engine(options)
     if options.wait and options.progress is False and options.rng is None:
-        if not route[0].sees_caller:  # most calls: nothing is to be undone afterwards
-            return _start(request, bound, options, route, None, None, None, 0)[0].wait()
+        # Most calls: nothing is to be undone afterwards.
+        return _start(request, bound, options, route, None, None, 0)[0].wait()
     with ExitStack() as stack:
         tick = None
         if options.progress is not False:
             tick = Progress(options.progress, bound.n)
             stack.callback(tick.close)
         key = None if options.rng is None else make_key(options.rng, request.func)
-        work, collector = _start(request, bound, options, route, stack, tick, key, 0)
+        work, collector = _start(request, bound, options, route, tick, key, 0)
         if options.wait:
             return work.wait()
         ending = stack.pop_all()
@@ -135,14 +134,12 @@ def _run_stream(request: Request, options: Options) -> Any:
         tick = None if progress is None else show
         chosen = replace(options, chunksize=chunksize)
         bound = bind(window, chosen)
-        work, _ = _start(window, bound, options, resolve_engine(options), None, tick, key, first)
+        work, _ = _start(window, bound, options, resolve_engine(options), tick, key, first)
         return work
 
     stream = Stream(request, begin, options.buffersize, options.chunksize)
     # Now: when the first window is read, the interpreter may be about to end, and start nothing any more.
     route[0].warm_up(route[1])
-    if route[0].sees_caller:
-        ending.enter_context(frozen(request.func))  # once, not with every window
     if options.progress is not False:
         progress = Progress(options.progress, None)
         ending.callback(progress.close)
@@ -159,12 +156,11 @@ def _start(
     bound: Bound,
     options: Options,
     route: Route,
-    stack: ExitStack | None,
     tick: Callable[[Callable[[], int]], None] | None,
     key: tuple[int, int] | None,
     first: int,
 ) -> tuple[Work, Collector]:
-    """Allocate, and hand to the engine; what is to be undone goes onto the stack, if any."""
+    """Allocate, and hand to the engine."""
     func = request.func
     engine, workers, blas_threads = route
     if options.timeout is not None and not engine.can_replace_workers:
@@ -226,11 +222,23 @@ def _start(
         axis=request.axis,
         first=first,
     )
-    if stack is not None and engine.sees_caller:
-        given = [entry.data for entry in bound.inputs if entry.kind in ("sequence", "whole")]
-        stack.enter_context(frozen(func, *given))
+    given: tuple[Any, ...] = ()
+    if engine.sees_caller:
+        given = tuple(
+            [entry.data for entry in bound.inputs if entry.kind in ("sequence", "whole", "rows")]
+        )
     task = Task(
-        job, func, bound.plan, workers, collector, outcome, tick, blas_threads, keep, bound.memo
+        job,
+        func,
+        bound.plan,
+        workers,
+        collector,
+        outcome,
+        tick,
+        blas_threads,
+        keep,
+        bound.memo,
+        given,
     )
     return engine.start(task), collector
 

@@ -23,9 +23,10 @@ from ._chains import describe_exception, raise_as_is, stand_in
 from ._collect import Collector
 from ._errors import MapError, WorkerDied, describe_ranges
 from ._job import Job
+from ._lost_writes import warn_of
 from ._plan import Plan, merge_ranges
 from ._refusals import name_of
-from ._reports import Report, restore_exception
+from ._reports import Report, advise, restore_exception
 from ._stand_ins import StandIn, substitute
 
 __all__ = ["LOST_MAX", "Failure", "Outcome", "Verdict"]
@@ -99,6 +100,8 @@ class Outcome:
         """Deaths in a row in no chunk: loading the function may be what kills."""
         self._causes: list[str] = []
         """One per death."""
+        self._lost_writes: dict[str, None] = {}
+        """Captured variables that the function has changed where they are copies."""
         self._void: set[tuple[int, int]] = set()
         """Dead workers' pids and the chunks that others do again: what those still say of them is out of
         date, however late it is read."""
@@ -142,6 +145,7 @@ class Outcome:
         if not isinstance(exc, Exception):
             exc = stand_in(*describe_exception(exc)).with_traceback(exc.__traceback__)
         exc.add_note(f"raised by {self._name} {self.describe(index, start, stop)}, in {who}")
+        advise(exc)
         self._note(chunk, start, stop, exc)
 
     def _note(self, chunk: int, start: int, stop: int, exc: Exception) -> None:
@@ -217,6 +221,10 @@ class Outcome:
             if chunk in current or not self.is_safe():
                 self._losses[chunk] = self._losses.get(chunk, 0) + 1
 
+    def note_lost_writes(self, names: Iterable[str]) -> None:
+        """A worker has found captured variables changed that are copies there."""
+        self._lost_writes.update(dict.fromkeys(names))
+
     # ------------------------------------------------ decisions
 
     def is_doomed(self) -> bool:
@@ -291,7 +299,7 @@ class Outcome:
         if not undone and not self._failures and self._fatal is None:  # most maps
             self._collector.note_nothing(marks)
             self._collector.check_handed(marks)
-            return self._collector.finish()
+            return self._with_warning(self._collector.finish())
         with self._door:
             error = self._fatal
             failures = [self._failures[start] for start in sorted(self._failures)]
@@ -299,9 +307,9 @@ class Outcome:
             if error is None:
                 self._collector.note_nothing(marks)
                 if not undone and not failures:
-                    return self._collector.finish()
+                    return self._with_warning(self._collector.finish())
                 if callable(self._on_error):
-                    return self._substitute(undone, failures, self._on_error)
+                    return self._with_warning(self._substitute(undone, failures, self._on_error))
                 error = self._make_error(undone, failures)
             raise_as_is(error)
         finally:
@@ -310,6 +318,12 @@ class Outcome:
             self._fatal = error = None
             self._failures.clear()
             failures.clear()
+
+    def _with_warning(self, result: Any) -> Any:
+        """The result, having warned of writes that were lost."""
+        if self._lost_writes:
+            warn_of(self._func, self._lost_writes)
+        return result
 
     def _make_error(self, undone: list[int], failures: list[Failure]) -> Exception:
         lost = self._lost(undone)

@@ -19,9 +19,9 @@ from typing import Any
 
 from ._control import RELAYED, RUNNING
 
-__all__ = ["Sender", "emit"]
+__all__ = ["LOST_WRITE", "WARNING", "Sender", "emit"]
 
-STDOUT, STDERR, LOG, WARNING = b"o", b"e", b"l", b"w"
+STDOUT, STDERR, LOG, WARNING, LOST_WRITE = b"o", b"e", b"l", b"w", b"c"
 _HEADER = struct.Struct("<cq")
 # A socket takes about 200 KB, one message at most that; smaller ones start to flow earlier.
 _PIECE = 1 << 15

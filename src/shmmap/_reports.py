@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from typing import Any, NamedTuple, TypeVar
 
 from ._chains import CHAIN_NBYTES, describe_exception, stand_in
 from ._packing import pack_chain, unpack_chain
 
-__all__ = ["Report", "report_exception", "restore_any", "restore_exception"]
+__all__ = ["Report", "advise", "report_exception", "restore_any", "restore_exception"]
 
 _E = TypeVar("_E", bound=BaseException)
 
@@ -79,11 +80,29 @@ def restore_any(report: Report, func_name: str, where: str) -> BaseException:
     return _with_notes(exc, report, func_name, where)
 
 
+# How NumPy, Cython, numba and others say that an array is read-only.
+_REFUSES_ARRAY = re.compile(
+    r"(read-?only|not writ\w+).*(array|buffer|memory)|(array|buffer|destination).*(read-?only|not writ)",
+    re.IGNORECASE,
+)
+
+
+def advise(exc: BaseException) -> None:
+    """Say what to write where an array was refused because it is read-only."""
+    if not isinstance(exc, OSError) and _REFUSES_ARRAY.search(describe_exception(exc)[1][:2000]):
+        exc.add_note(
+            "private arrays are read-only inside a mapped function, since a write to a copy would be lost: "
+            "share the array with a = shmmap.asshared(a) if the write is to be seen outside, or else work "
+            "on a.copy(), made inside the function"
+        )
+
+
 def _with_notes(exc: _E, report: Report, func_name: str, where: str) -> _E:
     who = f"worker {report.rank}, pid {report.pid}" if report.rank >= 0 else "the calling process"
     try:
         exc.add_note(f"raised by {func_name} {where}, in {who}")
         exc.add_note("the traceback there:\n" + report.traceback.rstrip())
+        advise(exc)
     except BaseException:
         pass  # a class of the user's that takes no notes
     return exc

@@ -345,6 +345,13 @@ def _set_decimal_context(settings: tuple[Any, ...] | None) -> None:
     setcontext(Context(*arguments))
 
 
+def own_decimal_context() -> None:
+    """In a copy of another thread's context: a decimal context of one's own, equal to that thread's."""
+    decimal: Any = sys.modules.get("decimal")
+    if decimal is not None and hasattr(decimal, "getcontext"):
+        decimal.setcontext(decimal.getcontext().copy())
+
+
 def _set_argv(argv: tuple[str, ...]) -> None:
     sys.argv[:] = argv
 

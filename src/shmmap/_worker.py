@@ -56,8 +56,10 @@ from ._control import (
     Record,
 )
 from ._ending import forget_inherited, run_exit_handlers
+from ._freeze import freeze_for_good
 from ._job import Job
 from ._kernel import Kernel, make_kernel
+from ._lost_writes import Watch, describe
 from ._messages import (
     DONE_WITH,
     GO_HOME,
@@ -89,7 +91,7 @@ from ._prepare import (
     move_up,
     prepare,
 )
-from ._relay import Sender
+from ._relay import LOST_WRITE, WARNING, Sender
 from ._reports import report_exception
 from ._surroundings import Baseline, apply
 
@@ -136,8 +138,9 @@ class Start(NamedTuple):
 is_worker = False
 """Whether this process is a worker: a map started here runs serially."""
 
-inherited: dict[bytes, tuple[Callable[..., Any], Job]] = {}
-"""Functions and jobs that workers forked from the caller have without anything being sent."""
+inherited: dict[bytes, tuple[Callable[..., Any], Job, list[Any]]] = {}
+"""What workers forked from the caller have without anything being sent: function, job, and the private
+arrays that are to be read-only there."""
 
 
 def run_worker(
@@ -206,7 +209,7 @@ class Worker:
         """Messages received while another was waited for."""
         self._controls: dict[int, ControlBlock] = {}
         self._functions: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
-        self._last: tuple[bytes, Any] = (b"", None)
+        self._last: tuple[bytes, Any, Watch | None] = (b"", None, None)
         self._jobs: dict[int, _KeptJob] = {}
         """The aside thread removes those that refer to what it unmaps."""
         self._kept: set[int] = set()
@@ -391,24 +394,29 @@ class Worker:
         if not self._baseline.restore():
             os._exit(EXIT_CHANGED)  # another one takes the seat
 
-    def _function(self, call: Call) -> Any:
+    def _function(self, call: Call) -> tuple[Any, Watch | None]:
+        """The function of a call, and what watches over what it captures, if that is a copy."""
         if call.func is None:
             if call.digest in inherited:
-                return inherited[call.digest][0]
+                func, _, arrays = inherited[call.digest]
+                freeze_for_good(arrays)
+                return func, Watch(func)
             if call.by_value:
                 assert self._last[0] == call.digest
-                return self._last[1]
-            return self._functions[call.digest]
-        func: Callable[..., Any] = unpack(read_payload(call.func))
+                return self._last[1:]
+            return self._functions[call.digest], None
+        func = unpack(read_payload(call.func))
         if call.by_value:
             # It has just written its globals into __main__: older ones may no longer be used.
-            self._last = (call.digest, func if call.digest else None)
-        elif call.digest:
+            watch = Watch(func)
+            self._last = (call.digest, func, watch) if call.digest else (b"", None, None)
+            return func, watch
+        if call.digest:
             self._functions[call.digest] = func
             self._functions.move_to_end(call.digest)  # for the caller it is the youngest
             while len(self._functions) > CACHED_FUNCTIONS:
                 self._functions.popitem(last=False)
-        return func
+        return func, None
 
     def _job(self, call: Call) -> _KeptJob:
         """The job of a call, its arrays over this process's mappings."""
@@ -450,6 +458,7 @@ class Worker:
     def _run_submitted(self, call: Call, port: Port) -> None:
         assert call.job is not None
         func, args, kwargs = unpack(read_payload(call.job))
+        watch = Watch(func)
         try:
             result = func(*args, **kwargs)
         except BaseException as exc:
@@ -459,10 +468,15 @@ class Worker:
             return
         if _port.forked:
             os._exit(0)
+        if names := watch.changed():
+            code = getattr(func, "__code__", None)
+            where = ("<submitted>", 1) if code is None else (code.co_filename, code.co_firstlineno)
+            warning = RuntimeWarning(describe(func, names))
+            self._relay.send_object(WARNING, (warning, RuntimeWarning, *where))
         port.send(RESULTS, 0, 1, pack_result(result, self.share))
 
     def _run_map(self, call: Call, control: ControlBlock, port: Port) -> None:
-        func = self._function(call)
+        func, watch = self._function(call)
         kept = self._job(call)
         job = kept.job
         again = {} if call.chunks is None else unpack(read_payload(call.chunks))
@@ -547,6 +561,8 @@ class Worker:
         except BaseException as exc:
             fail(exc)
             del exc
+        if watch and (names := watch.changed()):
+            self._relay.send_object(LOST_WRITE, names)
         kernel.reset()  # nothing of the output stays here: the caller may drop it
 
     def _redo(

@@ -22,7 +22,6 @@ class TestThreadPoolExecutor(EngineSuite):
 
     name = "executor"
     shares_memory = False
-    pickles = True
     runs_ranges = False
 
     def test_ranges_are_refused(self, engine: Any) -> None:

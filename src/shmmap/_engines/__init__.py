@@ -42,6 +42,8 @@ class Task(NamedTuple):
     """What must live as long as the map runs."""
     memo: Memo | None
     """Where an engine may keep what it prepared for the next map alike."""
+    given: tuple[Any, ...]
+    """Objects of the caller's among the inputs, in which private arrays may lie; see `_freeze`."""
 
 
 class Work(Protocol):

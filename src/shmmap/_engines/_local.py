@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from contextlib import ExitStack
 from itertools import count
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from .._blas import limited
+from .._blas import limited, limited_here
 from .._control import DONE, HANDED, NOTHING, count_done
 from .._current import running
+from .._freeze import frozen
 from .._interrupts import CleanUp
 from .._job import Form, Piece
 from .._kernel import Kernel, make_kernel
+from .._surroundings import own_decimal_context
 from . import Task
 
 __all__ = ["SerialEngine", "ThreadsEngine"]
+
+# After a Ctrl-C or a cancellation, chunks under way get this long; then they are left to themselves.
+GRACE_S = 1.0
+TICK_S = 0.1
 
 
 class _Port:
@@ -82,6 +89,10 @@ class _LocalWork:
         self.output_known = threading.Event()
         self.stop_at = task.plan.chunks
         self._threads = threads
+        self._caller = threading.get_ident()
+        self._context = contextvars.copy_context()
+        self._ended: SimpleQueue[None] = SimpleQueue()
+        """An entry for each thread that has ended, and one if the map is cancelled."""
         self._cancelled = False
         self._last_tick = 0.0
 
@@ -94,12 +105,12 @@ class _LocalWork:
     def cancel(self) -> None:
         self._cancelled = True
         self.stop_at = -1
+        self._ended.put(None)
 
     def wait(self) -> Any:
         task = self.task
         todo: list[int] | None = None
-        with ExitStack() as stack:
-            stack.enter_context(limited(task.blas_threads))
+        with limited(task.blas_threads), frozen(task.func, *task.given):
             while True:
                 self._run_round(todo)
                 if self._cancelled:
@@ -117,7 +128,7 @@ class _LocalWork:
 
     def _run_round(self, todo: list[int] | None) -> None:
         chunks = range(self.task.plan.chunks) if todo is None else todo
-        if self._threads == 1:
+        if self._threads == 1 and threading.get_ident() == self._caller:
             self._draw(chunks, count(), "the calling process", 0, serial=True)
             return
         tickets = count()  # next() is atomic
@@ -128,9 +139,10 @@ class _LocalWork:
         for i in range(self._threads):
             mine = chunks if shares is None else range(*shares[i])
             counter = tickets if shares is None else count()
+            who = "the calling process" if self._threads == 1 else f"thread {i}"
             thread = threading.Thread(
-                target=self._draw,
-                args=(mine, counter, f"thread {i}", i),
+                target=self._context.copy().run,
+                args=(self._run_thread, mine, counter, who, i),
                 name=f"shmmap-{i}",
                 daemon=True,
             )
@@ -141,24 +153,41 @@ class _LocalWork:
                     thread.start()
                 except RuntimeError:  # too many, or the interpreter is about to end
                     thread.run()
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.1 if self.task.tick is not None else None)
-                    if self.task.tick is not None:
-                        self.task.tick(self.done)
+            for _ in threads:
+                self._wait_ended()
         except BaseException as exc:
             self.stop_at = -1
-            deadline = time.monotonic() + 1.0
+            deadline = time.monotonic() + GRACE_S
             with CleanUp(exc):
                 for thread in threads:
                     if thread.ident is not None:
                         thread.join(max(0.0, deadline - time.monotonic()))
             raise
 
+    def _wait_ended(self) -> None:
+        """Wait until one more thread has ended."""
+        tick = self.task.tick
+        while True:
+            try:
+                self._ended.get(timeout=None if tick is None else TICK_S)
+                break
+            except Empty:
+                assert tick is not None
+                tick(self.done)
+        if self._cancelled:
+            raise CancelledError
+
+    def _run_thread(self, *args: Any) -> None:
+        try:
+            own_decimal_context()
+            self._draw(*args)
+        finally:
+            self._ended.put(None)
+
     def _draw(self, chunks: Any, tickets: Any, who: str, rank: int, serial: bool = False) -> None:
         task = self.task
         kernel = make_kernel(task.job, task.func, _Port(self, who))
-        with running(kernel.where, rank):
+        with limited_here(task.blas_threads), running(kernel.where, rank):
             self._draw_with(kernel, chunks, tickets, who, serial)
 
     def _draw_with(self, kernel: Kernel, chunks: Any, tickets: Any, who: str, serial: bool) -> None:

@@ -42,14 +42,15 @@ from .._control import (
     unpack_records,
 )
 from .._errors import WorkerDied
+from .._freeze import private_arrays
 from .._functions import pack_function
 from .._interrupts import CleanUp, Uninterrupted
 from .._job import Form
 from .._messages import Output, Payload, dumps_message, make_payload
-from .._packing import pack, pack_plain
+from .._packing import pack, pack_plain, unpack
 from .._reach import current_version
 from .._refusals import cannot_send, is_sendable, name_of, refuse_open_files
-from .._relay import emit
+from .._relay import LOST_WRITE, emit
 from .._reports import Report, restore_exception
 from .._run import CallSpec, Death, Run
 from .._surroundings import snapshot
@@ -285,8 +286,7 @@ class _ProcessWork(Run):
                 remaining.discard(self.vacated.popleft())
             if self._fatal is not None:
                 raise self._fatal
-            while self.relayed:
-                emit(*self.relayed.popleft())
+            self._emit_relayed()
             if self.broken is not None:
                 raise self._name_lost(self.broken())
             if self._cancelled:
@@ -303,8 +303,7 @@ class _ProcessWork(Run):
             while has_data(pipe):
                 self._take_records(os.read(pipe, READ_NBYTES), remaining)
         self._team.wait_relayed(self._ranks)
-        while self.relayed:
-            emit(*self.relayed.popleft())
+        self._emit_relayed()
         return not remaining
 
     def _name_lost(self, error: BaseException) -> BaseException:
@@ -314,6 +313,15 @@ class _ProcessWork(Run):
             undone = [k for k, mark in enumerate(marks) if not mark & 1]
             error.failed = tuple(self._task.plan.ranges(undone))
         return error
+
+    def _emit_relayed(self) -> None:
+        """Print, log or warn what workers did."""
+        while self.relayed:
+            kind, payload, decoders = self.relayed.popleft()
+            if kind == LOST_WRITE:
+                self._task.outcome.note_lost_writes(unpack(payload))
+            else:
+                emit(kind, payload, decoders)
 
     def _is_stopped(self) -> bool:
         """Whether no chunk is to be started any more, for a reason that is known here."""
@@ -585,7 +593,9 @@ class ForkEngine:
         key = os.urandom(16)
         workers = max(1, min(task.workers, task.plan.chunks))
         team = Team(workers, start="fork", blas_threads=task.blas_threads, idle_timeout=None)
-        _worker.inherited[key] = (task.func, task.job)
+        # The caller's own arrays stay as they are: the flag is set in the copies that workers have.
+        arrays = private_arrays(task.func, *task.given)
+        _worker.inherited[key] = (task.func, task.job, arrays)
         try:
             return _ProcessWork(team, task, key, own_team=True)
         except BaseException:

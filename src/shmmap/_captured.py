@@ -1,0 +1,151 @@
+"""What objects refer to: the arrays, and the lists, dicts and sets, that a function captures.
+
+Functions capture by closure, default, partial, bound object, and by the globals of a script. What an object
+holds that is written in C is found as the garbage collector finds it. Modules and classes are not looked
+into, as they are never copied; nor are the globals of a function that a worker imports.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import types
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._functions import is_importable
+from ._masked import is_masked, mask_of
+from ._modules import MAIN, is_users_name
+
+__all__ = ["CONTAINERS", "Found", "walk"]
+
+CONTAINERS = (list, dict, set, deque, bytearray)
+
+_ATOMS = frozenset((bool, int, float, complex, str, bytes, type(None), range, slice))
+_CLOSED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, np.ufunc, np.generic)
+
+
+# What a class defines if it says itself how it is pickled.
+_PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__")
+
+
+class Found(NamedTuple):
+    """An object that is referred to."""
+
+    obj: Any
+    """An array, one of `CONTAINERS`, a function that is not imported, or an object of the user's class."""
+    name: str
+    """The variable by which it is reached."""
+    is_inner: bool
+    """It belongs to an object of a library's class, which alone knows what it is for."""
+
+
+def walk(name: str, *roots: Any, most: int) -> Iterator[Found]:
+    """What objects refer to, each once; `most` are looked at."""
+    stack: list[tuple[Any, str, bool]] = [(root, name, False) for root in roots]
+    seen: set[int] = set()
+    made: list[Any] = []
+    """What is referred to by nobody else: it stays, or another object would get its address."""
+    while stack and len(seen) < most:
+        obj, name, inner = stack.pop()
+        kind = type(obj)
+        if kind in _ATOMS or id(obj) in seen:
+            continue
+        seen.add(id(obj))
+        if isinstance(obj, np.ndarray):
+            yield Found(obj, name, inner)
+            if is_masked(obj):
+                stack.append((mask_of(obj), name, inner))
+            elif kind is not np.ndarray and kind is not np.memmap:
+                _add(stack, getattr(obj, "__dict__", {}).values(), name, True)
+            if obj.dtype.hasobject:
+                values = np.asarray(obj).ravel().tolist()
+                made.append(values)
+                _add(stack, values, name, inner)
+        elif kind is list or kind is tuple or isinstance(obj, (list, tuple, set, frozenset, deque)):
+            if kind is not tuple and isinstance(obj, CONTAINERS):
+                yield Found(obj, name, inner)
+            _add(stack, obj, name, inner)
+        elif isinstance(obj, dict):
+            yield Found(obj, name, inner)
+            _add(stack, obj.values(), name, inner)
+        elif isinstance(obj, types.FunctionType):
+            is_imported = is_importable(obj)
+            if not is_imported:
+                yield Found(obj, name, inner)
+            stack += [(part, label, inner) for label, part in _parts_of(obj, is_imported)]
+        elif isinstance(obj, types.MethodType):
+            stack += [(obj.__func__, name, inner), (obj.__self__, "self", inner)]
+        elif isinstance(obj, functools.partial):
+            stack += [(obj.func, name, inner), *((arg, "partial", inner) for arg in obj.args)]
+            stack += [(value, label, inner) for label, value in obj.keywords.items()]
+        elif isinstance(obj, bytearray):
+            yield Found(obj, name, inner)
+        elif not isinstance(obj, _CLOSED):
+            attributes = getattr(obj, "__dict__", None)
+            if inner or not _is_users(kind):
+                values = _held_by_library(obj, kind, attributes)
+                made.append(values)
+                _add(stack, values, name, True)
+                continue
+            _add(stack, gc.get_referents(obj), name, False)
+            if type(attributes) is dict:
+                seen.add(id(attributes))
+                name = name or "self"
+                yield Found(obj, name, False)
+                labelled = list(attributes.items())  # at once: another thread may add to them
+                stack += [(value, f"{name}.{label}", inner) for label, value in labelled]
+
+
+def _add(stack: list[tuple[Any, str, bool]], values: Any, name: str, inner: bool) -> None:
+    values = list(values)
+    if not _ATOMS.issuperset(map(type, values)):
+        stack += [(value, name, inner) for value in values]
+
+
+def _is_users(kind: type) -> bool:
+    return kind.__module__ in (MAIN, "__mp_main__") or is_users_name(kind.__module__)
+
+
+def _held_by_library(obj: Any, kind: type, attributes: Any) -> Any:
+    """What pickling would send of an object of a library's class, where that can be had at no cost.
+
+    Its other arrays are its own affair: bookkeeping, which it expects to be writeable.
+    """
+    if kind.__module__.startswith("pandas."):
+        try:
+            reduced = obj.__reduce_ex__(5)
+        except Exception:
+            return ()
+        return () if isinstance(reduced, str) else reduced[1:3]
+    if all(getattr(kind, each) is getattr(object, each) for each in _PICKLING):
+        return gc.get_referents(obj)  # attributes and slots
+    return () if attributes is None else (attributes,)
+
+
+def _parts_of(func: types.FunctionType, is_imported: bool) -> Iterator[tuple[str, Any]]:
+    """The variables that a function brings along, and what is in them."""
+    code = func.__code__
+    defaults = func.__defaults__ or ()
+    yield from zip(code.co_varnames[: code.co_argcount][::-1], defaults[::-1], strict=False)
+    yield from (func.__kwdefaults__ or {}).items()
+    for name, cell in zip(code.co_freevars, func.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:
+            pass  # not filled yet
+    # A function that a worker imports has the globals of the worker's own module there.
+    if not is_imported:
+        for name in _names_in(code):
+            if name in func.__globals__:
+                yield name, func.__globals__[name]
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _names_in(const)
