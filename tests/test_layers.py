@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     {"__main__"},
     {"_cli"},
     {"testing"},
+    {"_check_chunks"},
     {"shmmap"},
     # Verbs.
     {"_map"},

@@ -206,6 +206,12 @@ def _add_stencils(bound: list[Input], depth: Any, boundary: Any) -> list[Input]:
         return bound
     others = [e for e in bound if e.kind not in ("array", "stored", "whole")]
     if others and not isinstance(depth, list):
+        if any(entry.kind == "rows" for entry in others):
+            raise TypeError(
+                "depth= gives chunks of arrays their neighbours, and rows of frames have none: pass the "
+                'columns as arrays (frame["a"].to_numpy()), or take them by pmap_ranges from '
+                "frame[max(0, start - depth) : stop + depth]; docs/how-to/data-frames.md shows it"
+            )
         raise TypeError(
             f"depth= gives chunks of arrays their neighbours; with a {type(others[0].data).__name__} among "
             "the inputs, give a list of depths, one per input, with 0 for that one"

@@ -1,4 +1,6 @@
-"""Tools for testing code that uses shmmap: a leak guard, and faults with names.
+"""Tools for testing code that uses shmmap: a check of chunks, a leak guard, and faults with names.
+
+`check_chunks` checks that a function for `pmap_chunks` gives the same wherever the chunks end.
 
 `leak_guard` checks that a block of code gave back all it took: names, processes, descriptors and
 shared memory. A *fault* is a function to map that misbehaves at one index, and returns its first
@@ -34,11 +36,13 @@ from typing import Any, NoReturn
 
 import shmmap
 from shmmap._census import Census, mark_children, waiting_per_core
+from shmmap._check_chunks import ChunksDiffer, check_chunks
 
 __all__ = [
     "BadStr",
     "CannotUnpickle",
     "ChangeDirectory",
+    "ChunksDiffer",
     "CloseDescriptors",
     "ExitNow",
     "Fault",
@@ -57,6 +61,7 @@ __all__ = [
     "StartThread",
     "StopSelf",
     "UnpicklableError",
+    "check_chunks",
     "leak_guard",
     "wait_until",
 ]
