@@ -446,6 +446,9 @@ class _ByValue(Exception):
     """Something in a result has to go by value."""
 
 
+_SPECIAL = (type, BaseException)
+
+
 def _reduce_result(
     obj: Any, share: Callable[[Any], Any] | None, numbers: dict[int, int] | None
 ) -> Any:
@@ -479,6 +482,12 @@ class _ResultPickler(pickle.Pickler):
         self._numbers = numbers
 
     def reducer_override(self, obj: Any) -> Any:
+        # Called for everything in a result, so what is nothing special leaves as soon as possible.
+        if type(obj) is np.ndarray:
+            if self._share is None:
+                return NotImplemented
+        elif not isinstance(obj, _SPECIAL):
+            return NotImplemented
         reduced = _reduce_result(obj, self._share, self._numbers)
         if reduced is NotImplemented and isinstance(obj, type) and obj.__module__ == _MAIN:
             raise _ByValue  # whatever else may bear that name in the caller
@@ -549,6 +558,10 @@ def pack_chain(exc: BaseException) -> bytes:
     Exception
         If the exception itself does neither. Others that do not have stand-ins.
     """
+    if not _chains.has_chain(exc) and not hasattr(exc, "__notes__"):  # most exceptions
+        data = _pack_result(exc, None, {})
+        if len(data) <= _chains.CHAIN_NBYTES and type(unpack(data)) is type(exc):
+            return data
     links = _chains.link(exc, _pack_link, _unpack_link)
     if not links[0].data:
         _pack_link(exc, {})  # raises the reason, if it is that
@@ -558,7 +571,10 @@ def pack_chain(exc: BaseException) -> bytes:
 
 def unpack_chain(data: bytes) -> BaseException:
     """Undo `pack_chain`."""
-    return _chains.unlink(tuple(_chains.Link(*link) for link in pickle.loads(data)), _unpack_link)
+    unpacked = unpack(data)
+    if isinstance(unpacked, BaseException):
+        return unpacked
+    return _chains.unlink(tuple(_chains.Link(*link) for link in unpacked), _unpack_link)
 
 
 def _pack_link(exc: BaseException, numbers: dict[int, int]) -> bytes:

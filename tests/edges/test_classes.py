@@ -92,7 +92,16 @@ SCRIPT = """
         print("fine")
 """
 
+# A fresh interactive interpreter takes functions and classes line by line, as a notebook does.
+INTERACTIVE = """
+import code
+console = code.InteractiveConsole(vars(__import__("__main__")))
+for block in open({0!r}).read().split("# cell"):
+    console.runsource(block, symbol="exec")
+"""
+
 LAUNCHERS = {
+    "interactive": ["-c", INTERACTIVE],
     "script": ["{0}"],
     "cProfile": ["-m", "cProfile", "-o", os.devnull, "{0}"],
     "trace": ["-m", "trace", "--count", "--coverdir={0}.covers", "{0}"],
