@@ -13,7 +13,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_int", "as_nbytes", "as_seconds", "parse_nbytes"]
+__all__ = [
+    "as_dtype",
+    "as_int",
+    "as_nbytes",
+    "as_seconds",
+    "check_word",
+    "describe",
+    "parse_nbytes",
+]
+
+# Longer than any wait, and short enough for the clocks of the system.
+LONG_S = 1e9
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
@@ -38,8 +49,38 @@ def as_int(value: Any, name: str, least: int | None = None, *, kinds: str = "an 
     return number
 
 
-def as_seconds(value: Any, name: str) -> float:
-    """An argument as a number of seconds above 0.
+def as_dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
+    """An argument as a dtype.
+
+    Raises
+    ------
+    TypeError
+        If NumPy knows none for it.
+    """
+    try:
+        dtype: np.dtype[Any] = np.dtype(value)
+        return dtype
+    except Exception:  # of many kinds, also of the value's own
+        raise TypeError(f"{name} must be one that NumPy knows, not {describe(value)}") from None
+
+
+def check_word(value: Any, name: str, words: tuple[str | None, ...]) -> None:
+    """Refuse an argument that is none of some words.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The latter if it is another word.
+    """
+    if (value is None or isinstance(value, str)) and value in words:
+        return
+    wrong = ValueError if isinstance(value, str) else TypeError
+    *most, last = map(repr, words)
+    raise wrong(f"{name} must be {', '.join(most)} or {last}, not {describe(value)}")
+
+
+def as_seconds(value: Any, name: str, *, is_limit: bool = True) -> float:
+    """An argument as a number of seconds; above 0 if it is a limit for what is still to begin.
 
     Raises
     ------
@@ -48,9 +89,13 @@ def as_seconds(value: Any, name: str) -> float:
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number of seconds or None, not {describe(value)}")
-    if not float(value) > 0:
-        raise ValueError(f"{name} must be more than 0 seconds, or None, not {value!r}")
-    return float(value)
+    number: Any = value
+    seconds = float(max(-LONG_S, min(number, LONG_S)))
+    if seconds != seconds or (is_limit and not seconds > 0):
+        raise ValueError(
+            f"{name} must be {'more than 0' if is_limit else 'a number of'} seconds, or None, not {value!r}"
+        )
+    return seconds
 
 
 def parse_nbytes(text: str) -> int | None:

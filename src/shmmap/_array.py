@@ -6,13 +6,15 @@ A shared array has no class of its own: whether an array is shared, and where, i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _segment
+from ._arguments import as_dtype, check_word, describe
 from ._copy import fill
 from ._plain import read, what_is_lost
 
@@ -44,18 +46,32 @@ def check_dtype(dtype: np.dtype[Any], what: str = "a shared array") -> None:
 
 
 def to_shape(shape: Any) -> tuple[int, ...]:
+    """An argument as a shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither an int nor a sequence of ints, or a length is negative.
+    """
     try:
-        dims = (shape.__index__(),)
-    except (AttributeError, TypeError):
-        dims = tuple(length.__index__() for length in shape)
+        dims: tuple[int, ...] = (operator.index(shape),)
+    except TypeError:
+        try:
+            if isinstance(shape, (str, bytes, Mapping, Set)):
+                raise TypeError
+            dims = tuple(map(operator.index, shape))
+        except TypeError:
+            raise TypeError(
+                f"shape must be an int or a sequence of ints, not {describe(shape)}"
+            ) from None
     if any(length < 0 for length in dims):
-        raise ValueError("negative dimensions are not allowed")
+        raise ValueError(f"shape {dims}: a length is not negative")
     return dims
 
 
 def complete(dtype: DTypeLike) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """The dtype that NumPy gives an array made for it, and the axes it adds: a length for ``str``, say."""
-    like: Array = np.empty(0, dtype)
+    like: Array = np.empty(0, as_dtype(dtype))
     return like.dtype, like.shape[1:]
 
 
@@ -65,8 +81,7 @@ def allocate(shape: Any, dtype: DTypeLike, order: Order = "C", *, zero: bool = F
     dt, inner = complete(dtype)
     dims += inner
     check_dtype(dt)
-    if order not in ("C", "F", None):
-        raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+    check_word(order, "order", ("C", "F", None))
     nbytes = dt.itemsize
     for length in dims:
         nbytes *= length
@@ -163,16 +178,23 @@ def _plain_value(fill_value: Any) -> Array:
 
 
 def _fill(a: Array, value: Any) -> None:
-    if np.ndim(value):
-        np.copyto(a, value, casting="unsafe")
-    else:
-        fill(a, value)
+    try:
+        if np.ndim(value):
+            np.copyto(a, value, casting="unsafe")
+        else:
+            fill(a, value)
+    except (TypeError, ValueError, OverflowError) as exc:
+        what = f"of shape {np.shape(value)} " if np.ndim(value) else ""
+        raise type(exc)(
+            f"fill_value {what}does not fit into an array of shape {a.shape} and dtype {a.dtype}: {exc}"
+        ) from None
 
 
 def allocate_like(
     prototype: ArrayLike, dtype: DTypeLike | None, order: Order, shape: Any, *, zero: bool = False
 ) -> Array:
     """`_allocate` with NumPy's rules for ``order="K"``: keep the order of the axes in memory."""
+    check_word(order, "order", ("C", "F", "A", "K", None))
     like = np.asanyarray(prototype)
     dt, inner = complete(like.dtype if dtype is None else dtype)
     dims = like.shape if shape is None else to_shape(shape)
@@ -180,8 +202,6 @@ def allocate_like(
         return allocate(dims + inner, dt, order, zero=zero)
     if order == "A":
         return allocate(dims + inner, dt, "F" if like.flags.fnc else "C", zero=zero)
-    if order not in ("K", None):
-        raise ValueError(f"order must be one of 'C', 'F', 'A', 'K', not {order!r}")
     if len(dims) != like.ndim or like.flags.c_contiguous:
         return allocate(dims + inner, dt, "C", zero=zero)
     axes = sorted(range(like.ndim), key=lambda axis: -abs(like.strides[axis]))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _array, _handle, _place, _stored
+from ._arguments import as_dtype, as_int
 from ._engines import Engine, Memo
 from ._files import on_one_mapping, reserve_file
 from ._job import Input
@@ -167,12 +168,8 @@ def _bind_inputs(
     lengths: list[int] = []
     nbytes = 0
     for position, (value, its_axis) in enumerate(zip(inputs, axes, strict=True)):
-        if its_axis is not None and (
-            isinstance(its_axis, bool) or not hasattr(its_axis, "__index__")
-        ):
-            raise TypeError(f"axis must be an int, None, or a tuple of them, not {its_axis!r}")
         if its_axis is not None:
-            its_axis = its_axis.__index__()
+            its_axis = as_int(its_axis, "axis", kinds="an int, None, or a tuple of them")
         kind, data = _as_input(value, its_axis, position, lambda: _known_length(inputs, axes))
         if kind in ("array", "stored"):
             assert its_axis is not None
@@ -416,7 +413,7 @@ def hand_over_outputs(outs: tuple[Any, ...], engine: Engine) -> tuple[tuple[Any,
 def _declared_dtypes(dtype: Any) -> tuple[Any, ...] | None:
     if dtype is None:
         return None
-    dtypes = tuple(map(np.dtype, dtype)) if isinstance(dtype, tuple) else (np.dtype(dtype),)
+    dtypes = tuple(map(as_dtype, dtype if isinstance(dtype, tuple) else (dtype,)))
     for each in dtypes:
         _array.check_dtype(each, "dtype=")
     return dtypes

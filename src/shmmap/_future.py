@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from functools import partial
 from typing import Any
 
+from ._arguments import as_seconds
 from ._collect import Collector
 from ._engines import Work
 from ._guard import call_back
@@ -18,6 +19,11 @@ from ._stream import Stream
 from ._teams import unfinished
 
 __all__ = ["MapFuture", "StreamFuture"]
+
+
+def _limit(timeout: float | None) -> float | None:
+    """A time to wait for, in the words of this library where it is none."""
+    return None if timeout is None else as_seconds(timeout, "timeout", is_limit=False)
 
 
 class _Over:
@@ -134,7 +140,7 @@ class MapFuture(Future[Any]):
             If parts of a list were given away by `as_completed` or `in_order`.
         """
         try:
-            super().result(timeout)
+            super().result(_limit(timeout))
         except CancelledError:
             self._has_ended.wait(_CANCEL_S)
             raise
@@ -145,7 +151,7 @@ class MapFuture(Future[Any]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `result` would raise; see :meth:`concurrent.futures.Future.exception`."""
         try:
-            error = super().exception(timeout)
+            error = super().exception(_limit(timeout))
         except CancelledError:
             self._has_ended.wait(_CANCEL_S)
             raise

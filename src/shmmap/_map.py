@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _array, _copy
+from ._arguments import as_seconds
 from ._bind import Bound, Request, bind, hand_over, hand_over_outputs
 from ._collect import Collector
 from ._combine import choose_combine
@@ -555,6 +556,8 @@ def map_iterables(
     """``Team.map``: the Executor's face of `pmap`."""
     if not iterables:
         raise TypeError("map needs at least one iterable")
+    if timeout is not None:
+        timeout = as_seconds(timeout, "timeout", is_limit=False)
     deadline = None if timeout is None else time.monotonic() + timeout
     begin = functools.partial(pmap, out=list, engine=team, wait=False)
     size = check_buffersize(buffersize)

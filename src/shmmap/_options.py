@@ -77,6 +77,9 @@ _NAMES = tuple(name for name, each in Options.__dataclass_fields__.items() if ea
 _OUTSIDE = ("workers", "engine", "schedule", "retries", "timeout", "progress")
 _VERB_ONLY = ("axis", "out", "dtype", "combine", "initial")
 
+# More items than any memory holds; what is computed from it stays within what the system counts.
+_BUFFERSIZE_MAX = 1 << 40
+
 _BUILT_IN = Options()
 _defaults: ContextVar[Options] = ContextVar("shmmap-config", default=_BUILT_IN)
 
@@ -191,9 +194,9 @@ def _check_progress(progress: Any) -> Any:
 
 def check_buffersize(buffersize: Any) -> int | None:
     """The option ``buffersize=``, if it is one."""
-    return (
-        None if buffersize is None else as_int(buffersize, "buffersize", 1, kinds="an int or None")
-    )
+    if buffersize is None:
+        return None
+    return min(as_int(buffersize, "buffersize", 1, kinds="an int or None"), _BUFFERSIZE_MAX)
 
 
 def _check_wait(wait: Any) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _segment
+from ._arguments import as_dtype, as_int, check_word, describe
 from ._array import allocate_like, check_dtype, empty, to_shape
 from ._copy import copy_into, read_into, write_into
 from ._handle import byte_bounds, handle_of
@@ -96,6 +97,9 @@ def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = N
     >>> shmmap.asshared(x) is x
     True
     """
+    check_word(order, "order", (None, "C", "F", "A", "K"))
+    if dtype is not None:
+        dtype = as_dtype(dtype)
     values: Any = a
     if not isinstance(a, np.ndarray):
         values, dtype = read(a, dtype), None
@@ -200,8 +204,13 @@ def load(path: StrPath, mmap_mode: str | None = None) -> Array:
     (array([0, 1, 2, 3, 4]), True)
     >>> folder.cleanup()
     """
-    if mmap_mode not in (None, "r", "r+", "c"):
-        raise ValueError(f"mmap_mode must be None, 'r', 'r+' or 'c', not {mmap_mode!r}")
+    check_word(mmap_mode, "mmap_mode", (None, "r", "r+", "c"))
+    if not isinstance(
+        path, (str, bytes, os.PathLike)
+    ):  # an int would be a descriptor, and be closed
+        raise TypeError(f"path must be a str or path-like, not {describe(path)}")
+    if b"\0" in os.fsencode(path):
+        raise ValueError(f"path {path!r} has a NUL character")
     with open(path, "rb") as file:
         if file.read(6) != np.lib.format.MAGIC_PREFIX:
             raise ValueError(f"{os.fspath(path)!r} is not a .npy file")
@@ -269,10 +278,15 @@ def adopt(
     >>> a.sum()
     np.float64(8.0)
     """
-    name = (shm if isinstance(shm, str) else shm.name).lstrip("/")
-    if "/" in name or name in ("", ".", ".."):
+    name = shm if isinstance(shm, str) else getattr(shm, "name", None)
+    if not isinstance(name, str) or not (isinstance(shm, str) or hasattr(shm, "buf")):
+        raise TypeError(f"shm must be a SharedMemory or its name, not {describe(shm)}")
+    name = name.lstrip("/")
+    if "/" in name or "\0" in name or name in ("", ".", ".."):
         raise ValueError(f"{name!r} is not the name of shared memory")
-    dt = np.dtype(dtype)
+    offset = as_int(offset, "offset", 0)
+    check_word(order, "order", ("C", "F"))
+    dt = as_dtype(dtype)
     check_dtype(dt)
     dims = to_shape(shape)
     nbytes = dt.itemsize * int(np.prod(dims, dtype=object))
@@ -284,7 +298,7 @@ def adopt(
             f"no shared memory is named {name!r} (any more); adopt it before it is unlinked"
         ) from None
     size = os.fstat(fd).st_size
-    if offset < 0 or offset + nbytes > size:
+    if offset + nbytes > size:
         os.close(fd)
         raise ValueError(
             f"an array of {nbytes} bytes at offset {offset} does not fit into the {size} bytes of "

@@ -122,7 +122,7 @@ def parse_chunksize(
     TypeError, ValueError
         If it is not a positive int, a byte size such as ``"8MiB"``, or ``"auto"``.
     """
-    if chunksize == "auto":
+    if isinstance(chunksize, str) and chunksize == "auto":
         return max(auto_chunksize(n, item_nbytes, vectorised), min(least, n))
     if isinstance(chunksize, str):
         nbytes = parse_nbytes(chunksize)

@@ -96,7 +96,7 @@ def _key(request: Request, options: Options, arrays: tuple[Any, ...]) -> Any:
         out is list,
         out is np.ndarray,
         dtype,
-        None if depth == 0 and type(depth) is int else _exact((depth, boundary)),
+        None if type(depth) is int and depth == 0 else _exact((depth, boundary)),
         options.plan_key,
         len(inputs),
         *map(id, arrays),

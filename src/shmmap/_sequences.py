@@ -33,13 +33,15 @@ def iterate(value: Any, position: int) -> Iterator[Any]:
         If there is none to be had. What its own ``__iter__`` raises comes out.
     """
     kind = type(value)
-    has_one = getattr(kind, "__iter__", None) is not None
-    if not has_one and (hasattr(kind, "__iter__") or not hasattr(kind, "__getitem__")):
+    if getattr(kind, "__iter__", None) is not None:
+        return iter(value)
+    try:
+        return iter(value)  # by `__getitem__`, of which nothing is called yet
+    except TypeError:
         raise TypeError(
             f"input {position} is a {kind.__name__}, which cannot be iterated over; give None for it in "
             "axis= to pass it whole, or bind it with functools.partial"
-        )
-    return iter(value)
+        ) from None
 
 
 def is_endless(value: Any) -> bool:

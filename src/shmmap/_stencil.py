@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ._arguments import as_int
 from ._masked import is_masked
 from ._plain import what_is_lost
 
@@ -25,6 +26,8 @@ _MODES = ("none", "reflect", "periodic", "nearest")
 
 # Neighbours are read twice: with "auto", chunks hold at least this many times as many items of their own.
 LEAST_RATIO = 4
+# More neighbours than memory can hold are a mistake, and no number that arithmetic should be done with.
+DEPTH_MAX = 1 << 40
 
 
 class Stencil(NamedTuple):
@@ -266,16 +269,14 @@ def _parse_depth(depth: Any, ndim: int, axis: int, position: int) -> tuple[tuple
     pairs = []
     for each in _per_axis(depth, ndim, "depth", position, 0):
         pair = each if isinstance(each, tuple) else (each, each)
-        if len(pair) != 2 or not all(
-            hasattr(d, "__index__") and not isinstance(d, bool) for d in pair
-        ):
-            raise TypeError(
-                f"depth must be an int, a pair (before, after) of them, or a tuple or dict of these by "
-                f"axis, not {each!r}"
+        kinds = "an int, a pair (before, after) of them, or a tuple or dict of these by axis"
+        if len(pair) != 2:
+            raise TypeError(f"depth must be {kinds}, not {each!r}")
+        before, after = (as_int(d, "depth", kinds=kinds) for d in pair)
+        if not (0 <= before <= DEPTH_MAX and 0 <= after <= DEPTH_MAX):
+            raise ValueError(
+                f"depth={each!r}: a number of neighbours is not negative, and at most {DEPTH_MAX}"
             )
-        before, after = (d.__index__() for d in pair)
-        if before < 0 or after < 0:
-            raise ValueError(f"depth={each!r}: a number of neighbours is not negative")
         pairs.append((before, after))
     return tuple(pairs)
 

@@ -394,6 +394,8 @@ class Team(Executor):
         concurrent.futures.Future
             With the result, or the function's own exception, or `WorkerDied`.
         """
+        if not callable(fn):
+            raise TypeError(f"submit takes a function first, and {describe(fn)} is not callable")
         future = SubmittedFuture()
         with self._lock:
             self.check_open()

@@ -72,9 +72,11 @@ def resolve_workers(workers: int | None) -> int:
     """How many workers an option ``workers=`` means."""
     if type(workers) is int and 0 < workers <= RANKS_MAX:  # most calls
         return workers
-    if workers is None or workers == -1:
+    if workers is None:
         return usable_cores()
     workers = as_int(workers, "workers")
+    if workers == -1:
+        return usable_cores()
     if workers < 1:
         raise ValueError(f"workers={workers}: give a positive number, or -1 for all usable cores")
     if workers > RANKS_MAX:

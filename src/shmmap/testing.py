@@ -35,6 +35,7 @@ from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 import shmmap
+from shmmap._arguments import as_seconds, describe
 from shmmap._census import Census, mark_children, waiting_per_core
 from shmmap._check_chunks import ChunksDiffer, check_chunks
 
@@ -139,7 +140,10 @@ def wait_until(
     TimeoutError
         When the condition does not hold in time.
     """
-    deadline = time.monotonic() + timeout_s
+    if not callable(condition):
+        raise TypeError(f"condition must be callable, not {describe(condition)}")
+    deadline = time.monotonic() + as_seconds(timeout_s, "timeout_s", is_limit=False)
+    interval_s = max(0.0, as_seconds(interval_s, "interval_s", is_limit=False))
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"still waiting for {condition} after {timeout_s} s")
