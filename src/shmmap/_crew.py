@@ -495,13 +495,13 @@ class Crew:
             member.close()  # first: whoever takes the seat may need the descriptors
             yield member
 
-    def signal_all(self, number: signal.Signals, spares_idle: bool = False) -> None:
+    def signal_all(self, number: signal.Signals, calls: Collection[int] | None = None) -> None:
         """Send workers a signal; by SIGKILL they end, whatever they do.
 
-        `spares_idle`: not those that are idle, which may end calmly, see `dismiss`.
+        `calls`: only those that are in one of these, or have yet to start. The others may end calmly.
         """
         for member in self.members.values():
-            if spares_idle and not self._is_busy(member.rank):
+            if calls is not None and not self._is_busy(member.rank, calls):
                 continue
             if number == signal.SIGKILL:
                 member.cut_lifeline()  # it may not be known yet which process it is
@@ -549,12 +549,13 @@ class Crew:
         said += ((*parse(frame)[::2], member.decoders) for frame in member.receive_relay())
         return has_ended
 
-    def _is_busy(self, rank: int) -> bool:
-        """Whether a worker is in a call, or has yet to start."""
+    def _is_busy(self, rank: int, calls: Collection[int] | None = None) -> bool:
+        """Whether a worker is in a call, in one of `calls`, or has yet to start."""
         seat = self.roster.seats.get(rank)
         if seat is not None and seat.state != READY:
             return True
-        return self.slots is not None and self.slots.words[rank * SLOT_WORDS + RUNNING] != 0
+        running = 0 if self.slots is None else self.slots.words[rank * SLOT_WORDS + RUNNING]
+        return running != 0 and (calls is None or running in calls)
 
     @staticmethod
     def _kill(member: Member) -> None:

@@ -98,7 +98,7 @@ class Port:
             os._exit(0)
         if self._is_abandoned():
             return
-        where = self._worker.outbox.put(payload)
+        where = self._worker.put(payload)
         record = Record(self._seq, self._worker.rank, kind, first, stop, *where)
         if self._closing and len(self.tail) < TAIL_NBYTES:
             self.tail += record.pack()

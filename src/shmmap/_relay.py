@@ -149,6 +149,17 @@ class Decoders:
         return str(self._decoders[kind].decode(payload))
 
 
+def _find_logger(name: str) -> logging.Logger:
+    """The logger that a record passes first on its way up, of those that have been made."""
+    loggers = logging.root.manager.loggerDict
+    while name:
+        logger = loggers.get(name)
+        if isinstance(logger, logging.Logger):
+            return logger
+        name = name.rpartition(".")[0]
+    return logging.root
+
+
 _registry: dict[Any, Any] = {}
 
 
@@ -168,7 +179,7 @@ def emit(kind: bytes, payload: bytes, decoders: Decoders) -> None:
         return  # a class that exists in the worker only
     if kind == LOG:
         record = logging.makeLogRecord(obj)
-        logger = logging.getLogger(None if record.name == "root" else record.name)
+        logger = _find_logger(record.name)
         if logger.isEnabledFor(record.levelno):
             logger.handle(record)
     elif kind == WARNING:

@@ -17,7 +17,7 @@ from ._control import LEAVE, ControlBlock, Record
 from ._messages import Payload
 from ._reports import Report
 from ._surroundings import Surroundings
-from ._worker import EXIT_DESCRIPTORS
+from ._worker import EXIT_CHANGED, EXIT_DESCRIPTORS
 
 __all__ = ["CallSpec", "Death", "Run"]
 
@@ -63,6 +63,8 @@ class Death(NamedTuple):
             return f"{who} was killed by {name}" + (f" ({hint})" if hint else "")
         if code == EXIT_DESCRIPTORS:
             return f"{who} ended: the function closed file descriptors that are not its own"
+        if code == EXIT_CHANGED:
+            return f"{who} ended: the function lowered a limit of its process, or changed its user, for good"
         return f"{who} exited with status {code} in the middle of its work"
 
 

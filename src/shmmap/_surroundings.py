@@ -72,7 +72,7 @@ _environment_version = 0
 _hooked = False
 _umask = -1
 _umask_lock = threading.RLock()
-_first_cwd = ""
+_first_path: tuple[str, ...] = ()
 
 
 def _count_changes(event: str, args: tuple[Any, ...]) -> None:
@@ -83,7 +83,7 @@ def _count_changes(event: str, args: tuple[Any, ...]) -> None:
 
 def snapshot() -> Surroundings:
     """The surroundings of this process now."""
-    global _hooked, _last, _first_cwd
+    global _hooked, _last, _first_path
     try:
         cwd = os.getcwd()
     except OSError:  # the folder was removed
@@ -92,7 +92,7 @@ def snapshot() -> Surroundings:
         # Comparing os.environ costs 20 us; being told of changes costs nothing.
         _hooked = True
         sys.addaudithook(_count_changes)
-        _first_cwd = cwd
+        _first_path = tuple(sys.path)
     root = logging.root
     levels = [("", root.level)]
     for name, logger in list(root.manager.loggerDict.items()):
@@ -167,7 +167,7 @@ class _Sent(NamedTuple):
 
     path: tuple[str, ...]
     folders: dict[str, str]
-    """From where the caller has imported a module by its current folder, or would not import it any more."""
+    """From where the caller has its modules, where its search path may not say so any more."""
     cwd: str
     environment: dict[str, str]
     errors: dict[str, Any]
@@ -215,8 +215,9 @@ def _folders_of_modules() -> dict[str, str]:
 def pack_surroundings(surroundings: Surroundings) -> tuple[Any, ...]:
     """What is sent: the snapshot, and what it refers to."""
     now = surroundings
-    # "" means the folder that is the current one as a module is imported.
-    has_moved = "" in now.path and now.cwd != _first_cwd
+    # Where the caller, by now, would not find what it has: "" is the folder that is the current one as a
+    # module is imported.
+    has_moved = "" in now.path or now.path != _first_path
     key = now.authkey
     now = now._replace(
         authkey=None if key is None else bytes(key)
@@ -434,6 +435,21 @@ class Baseline:
         self._handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
         self._signals_changed = False
 
+    def restore_limits(self) -> bool:
+        """Put the limits of this process back; whether any was lowered.
+
+        Raises
+        ------
+        OSError, ValueError
+            If that is not allowed any more.
+        """
+        has_changed = False
+        for number, limits in self._limits:
+            if self._get_limits(number) != limits:
+                self._set_limits(number, limits)
+                has_changed = True
+        return has_changed
+
     def restore(self) -> bool:
         """Put back what has changed; False if that is not allowed any more."""
         try:
@@ -441,9 +457,7 @@ class Baseline:
                 os.setresuid(*self._ids[0])  # first: it may be what allows the rest
                 os.setresgid(*self._ids[1])
                 os.setgroups(self._ids[2])
-            for number, limits in self._limits:
-                if self._get_limits(number) != limits:
-                    self._set_limits(number, limits)
+            self.restore_limits()
             if os.getpriority(os.PRIO_PROCESS, 0) != self._nice:
                 os.setpriority(os.PRIO_PROCESS, 0, self._nice)
         except (OSError, ValueError):

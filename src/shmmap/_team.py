@@ -664,7 +664,8 @@ class Team(Executor):
         for run in self._runs.values():
             run.broken = fate.make_error
             run.ring()
-        self.crew.signal_all(fate.signal, spares_idle=fate.is_last)
+        calls = {*self._runs, *submissions.running} if fate.is_last else None
+        self.crew.signal_all(fate.signal, calls)
         self._go_home()
 
     def close_in_child(self) -> None:

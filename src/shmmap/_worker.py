@@ -590,6 +590,22 @@ class Worker:
 
     # ------------------------------------------------ what results refer to
 
+    def put(self, payload: bytes) -> tuple[int, int, int]:
+        """Put a payload where the caller finds it, see `Outbox.put`."""
+        try:
+            return self.outbox.put(payload)
+        except (OSError, MemoryError):
+            if not self._restore_limits():
+                raise
+            return self.outbox.put(payload)
+
+    def _restore_limits(self) -> bool:
+        """Put back the limits of this process, if a function has lowered any."""
+        try:
+            return self._baseline.restore_limits()
+        except (OSError, ValueError):
+            os._exit(EXIT_CHANGED)  # nothing can be told any more
+
     def share(self, a: Any) -> Any:
         """Handle of a result that lies in shared memory; None if it has to be copied."""
         handle = _handle.handle_of(a)
