@@ -131,6 +131,8 @@ class _Space(NamedTuple):
     values: tuple[Any, ...]
     space: Any
     length: int
+    owner: tuple[str, str]
+    """Module and class, as in a `Key`."""
 
 
 class Reach:
@@ -148,6 +150,9 @@ class Reach:
         "roots",
         "version",
     )
+
+    version: int
+    _spaces: tuple[_Space, ...]
 
     def __init__(self, roots: tuple[Any, ...]) -> None:
         self.roots = roots
@@ -169,8 +174,11 @@ class Reach:
             )
 
     def _has_changed(self) -> bool:
-        for get, names, values, space, length in self._spaces:
-            if len(space) != length or not all(map(is_, map(get, names), values)):
+        for each in self._spaces:
+            get, names, values, space, length, _ = each
+            if len(space) != length:
+                return True
+            if not all(map(is_, map(get, names), values)) and not self._take_atoms(each):
                 return True
         for func, code, defaults, kwdefaults in self._functions:
             if (
@@ -179,8 +187,8 @@ class Reach:
                 or func.__kwdefaults__ is not kwdefaults
             ):
                 return True
-        for container, length, parts in self._contents:
-            if len(container) != length or not all(map(is_, _flat(container), parts)):
+        for container, parts in self._contents:
+            if len(container) != len(parts) or not all(map(is_, container, parts)):
                 return True
         for get, name, ref in self._weak:
             if get(name) is not ref():
@@ -188,7 +196,22 @@ class Reach:
         for func, contents in self._cells:
             if not all(map(is_, cell_contents(func), contents)):
                 return True
-        return any(a.tobytes() != data for a, data in self._arrays)
+        return any([a.tobytes() != data for a, data in self._arrays]) if self._arrays else False
+
+    def _take_atoms(self, space: _Space) -> bool:
+        """Take note of names that stood for numbers or strings and still do; False if there is more to it."""
+        now = tuple(map(space.get, space.names))
+        for name, value, before in zip(space.names, now, space.values, strict=True):
+            if value is before:
+                continue
+            if type(value) not in _PLAIN or type(before) not in _PLAIN or name not in space.space:
+                return False
+            with _lock:
+                self.version = max(self.version, _register((*space.owner, name), value))
+        self._spaces = tuple(
+            [each._replace(values=now) if each is space else each for each in self._spaces]
+        )
+        return True
 
     def _look(self) -> None:
         walk = _Walk()
@@ -205,10 +228,6 @@ class Reach:
         self._arrays = tuple(walk.arrays)
 
 
-def _flat(container: Any) -> Any:
-    return (*container, *container.values()) if type(container) is dict else container
-
-
 class _Code(NamedTuple):
     """Code that travels by value, and the user's modules that it names."""
 
@@ -223,7 +242,7 @@ class _Walk:
         self.values: dict[Key, Any] = {}
         """What is carried."""
         self.functions: list[tuple[Any, ...]] = []
-        self.contents: list[tuple[Any, int, tuple[Any, ...]]] = []
+        self.contents: list[tuple[Any, tuple[Any, ...]]] = []
         self.cells: list[tuple[Any, tuple[Any, ...]]] = []
         self.arrays: list[tuple[Any, bytes]] = []
         self._names: dict[int, tuple[Any, dict[str, Any]]] = {}
@@ -243,7 +262,10 @@ class _Walk:
                 else:
                     weak.append((get, name, ref))
             values = tuple(strong.values())
-            spaces.append(_Space(get, tuple(strong), values, vars(space), len(vars(space))))
+            owner = (space.__name__, "")
+            if type(space) is not types.ModuleType:
+                owner = (space.__module__, space.__qualname__)
+            spaces.append(_Space(get, tuple(strong), values, vars(space), len(vars(space)), owner))
         return tuple(spaces), tuple(weak)
 
     # ------------------------------------------------ names
@@ -315,12 +337,17 @@ class _Walk:
             if is_simple_instance(value):
                 container = attributes_of(value)
             if container is not None and is_carried(value):
-                self.contents.append((container, len(container), tuple(_flat(container))))
+                self._watch_content(container)
             if parts or container is not None:
                 self._seen[id(value)] = value
             self._add_class(kind)
             for part in parts:
                 self._add(part)
+
+    def _watch_content(self, container: Any) -> None:
+        self.contents.append((container, tuple(container)))
+        if type(container) is dict:
+            self.contents.append((container.values(), tuple(container.values())))
 
     def _add_function(self, func: types.FunctionType) -> None:
         home = find_home(func)
@@ -340,9 +367,7 @@ class _Walk:
                 self.cells.append((func, tuple(contents)))
         inner = [*contents, *(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
         if func.__kwdefaults__:
-            self.contents.append(
-                (func.__kwdefaults__, len(func.__kwdefaults__), tuple(_flat(func.__kwdefaults__)))
-            )
+            self._watch_content(func.__kwdefaults__)
         inner += func.__dict__.values()
         modules = [each for each in inner if type(each) is types.ModuleType]
         name = func.__globals__.get("__name__")
@@ -461,7 +486,8 @@ def _modules_named(
 # ---------------------------------------------------------------- versions
 
 
-_ATOMS = frozenset((int, float, complex, str, bytes, bool, type(None), types.ModuleType))
+_PLAIN = frozenset((int, float, complex, str, bytes, bool, type(None)))
+_ATOMS = _PLAIN | {types.ModuleType}
 _LOCKS = ("_thread", "threading")
 
 
