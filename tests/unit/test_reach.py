@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import shmmap
 from shmmap import _functions, _modules, _reach, _recipient, _state
 from shmmap._modules import can_be_imported, is_users
 from shmmap._reach import current_version, reaches_of
