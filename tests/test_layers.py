@@ -101,6 +101,7 @@ LAYERS: list[set[str]] = [
         "_locking",
         "_masked",
         "_modules",
+        "_tuples",
         "_witness",
         "_words",
     },

@@ -21,7 +21,7 @@ from ._files import on_one_mapping, reserve_file
 from ._job import Input
 from ._options import Options
 from ._packing import INLINE_NBYTES, Copies, are_plain, pack
-from ._plain import read
+from ._plain import has_open_field, read
 from ._plan import Plan, align_chunksize, parse_chunksize
 from ._reach import current_version
 from ._reduction import is_plain, read_only
@@ -416,6 +416,14 @@ def _declared_dtypes(dtype: Any) -> tuple[Any, ...] | None:
     dtypes = tuple(map(as_dtype, dtype if isinstance(dtype, tuple) else (dtype,)))
     for each in dtypes:
         _array.check_dtype(each, "dtype=")
+        if each.subdtype is not None:
+            raise TypeError(
+                f"dtype= is the dtype of single elements, and {each} stands for several"
+            )
+        if has_open_field(each):
+            raise TypeError(
+                f"dtype={each} has fields of no length or unit: give them one, as in 'U16'"
+            )
     return dtypes
 
 

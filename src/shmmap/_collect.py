@@ -7,7 +7,7 @@ than index 0's, which are put in place at the end, by one more pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 from . import _array, _copy
 from ._columns import (
     as_array,
-    check_cast,
     check_declared,
     check_kind,
+    declared_dtype,
     dtypes_of,
     promote,
     put_column,
 )
 from ._control import DONE, HANDED, NOTHING
 from ._job import Form, Job, Piece
+from ._plain import is_open
 from ._plan import Plan
+from ._tuples import make_tuple
 
 __all__ = ["Collector"]
 
@@ -90,9 +92,7 @@ class Collector:
                         f"dtype= names {len(declared)} dtypes, but the function returns "
                         f"{len(columns)} arrays"
                     )
-                for dtype, wanted in zip(dtypes, declared, strict=True):
-                    check_cast(dtype, wanted, "the declared")
-                dtypes = list(declared)
+                dtypes = list(map(declared_dtype, dtypes, declared))
             self.columns = tuple(
                 self.allocate(item_shape, dtype)
                 for (item_shape, _), dtype in zip(columns, dtypes, strict=True)
@@ -233,7 +233,7 @@ class Collector:
             columns = tuple(np.moveaxis(column, 0, axis % column.ndim) for column in columns)
         if kind == "array":
             return columns[0]
-        return columns if kind is tuple else kind(*columns)
+        return make_tuple(kind, columns)
 
     def release(self) -> None:
         """The map is over: what it read is no business of its results."""
@@ -296,38 +296,56 @@ class Collector:
             start, stop = self.plan.limits(k)
             try:
                 check_kind(kind, len(columns), self.kind, len(self.columns))
-                for column, target in zip(columns, self.columns, strict=True):
+                for j, (column, target) in enumerate(zip(columns, self.columns, strict=True)):
                     if column.shape[1:] != target.shape[1:]:
                         raise ValueError(
                             f"results of shape {column.shape[1:]} and {target.shape[1:]} do not "
                             "stack; pass out=list"
                         )
-                    if self.job.dtypes is None and self.job.out is None:
-                        promote(target.dtype, *dtypes_of(column))
+                    wanted = self._wanted(j)
+                    dtypes = dtypes_of(column)
+                    if wanted is not None:
+                        dtypes = [declared_dtype(dtype, wanted) for dtype in dtypes]
+                    if self.may_widen(j):
+                        promote(target.dtype, *dtypes)
             except (TypeError, ValueError) as exc:
                 exc.add_note(f"for indices [{start}, {stop})")
                 raise
-        if self.job.dtypes is None and self.job.out is None:
-            wider = []
-            placed = self.plan.ranges(k for k in range(self.plan.chunks) if k not in self.pieces)
-            for j, target in enumerate(self.columns):
-                dtypes = {
-                    dtype for _, columns in self.pieces.values() for dtype in dtypes_of(columns[j])
-                }
-                dtype = promote(target.dtype, *dtypes)
-                if dtype != target.dtype:
-                    new = self.allocate(target.shape[1:], dtype)
-                    # Only what is in place: elsewhere there is nothing that could be cast.
-                    for start, stop in placed:
-                        _copy.copy_into(new[start:stop], target[start:stop])
-                    target = new
-                wider.append(target)
-            self.columns = tuple(wider)
+        placed = self.plan.ranges(k for k in range(self.plan.chunks) if k not in self.pieces)
+        self.columns = tuple(
+            [self._widened(j, target, placed) for j, target in enumerate(self.columns)]
+        )
         for k, (_, columns) in self.pieces.items():
             start, stop = self.plan.limits(k)
             for column, target in zip(columns, self.columns, strict=True):
                 put_column(target[start:stop], column)
         self.pieces.clear()
+
+    def _widened(self, j: int, target: Any, placed: Iterable[tuple[int, int]]) -> Any:
+        """Column `j`, or one of the dtype that all its results need, with what is in place already."""
+        if not self.may_widen(j):
+            return target
+        dtypes = {dtype for _, columns in self.pieces.values() for dtype in dtypes_of(columns[j])}
+        wanted = self._wanted(j)
+        if wanted is not None:
+            dtypes = {declared_dtype(dtype, wanted) for dtype in dtypes}
+        dtype = promote(target.dtype, *dtypes)
+        if dtype == target.dtype:
+            return target
+        new = self.allocate(target.shape[1:], dtype)
+        for start, stop in placed:  # elsewhere there is nothing that could be cast
+            _copy.copy_into(new[start:stop], target[start:stop])
+        return new
+
+    def _wanted(self, j: int) -> Any:
+        """The dtype declared for column `j`, if any."""
+        dtypes = self.job.dtypes
+        return None if dtypes is None else dtypes[j if len(dtypes) > 1 else 0]
+
+    def may_widen(self, j: int) -> bool:
+        """Whether column `j` takes the dtype that its results need: none was given, or one left open."""
+        wanted = self._wanted(j)
+        return self.job.out is None and (wanted is None or is_open(wanted))
 
     def blank(self, failed: Sequence[tuple[int, int]]) -> None:
         """Make entries of index ranges NaN, NaT or 0."""

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._masked import is_masked
-from ._plain import read, what_is_lost
+from ._plain import is_open, read, what_is_lost
+from ._tuples import parts_of
 
 __all__ = [
     "NUMBERS",
@@ -29,6 +30,7 @@ __all__ = [
     "check_kind",
     "check_shape",
     "copied",
+    "declared_dtype",
     "dtypes_of",
     "holds",
     "is_ambiguous",
@@ -55,7 +57,7 @@ def split_result(result: Any) -> tuple[Any, tuple[Any, ...]]:
     if result is None:
         return None, ()
     if isinstance(result, tuple):
-        return type(result), result
+        return type(result), parts_of(result)
     return "array", (result,)
 
 
@@ -278,6 +280,16 @@ def check_cast(dtype: Any, target: Any, whose: str) -> None:
             f"the function returned dtype {dtype}, which cannot be cast to {whose} {target} (casting is "
             "'same_kind')"
         )
+
+
+def declared_dtype(dtype: Any, wanted: np.dtype[Any]) -> Any:
+    """The dtype of an output that was declared, for results of `dtype`: they tell what is left open."""
+    if is_open(wanted) and dtype.kind == wanted.kind:
+        return dtype
+    check_cast(dtype, wanted, "the declared")
+    if not is_open(wanted):
+        return wanted
+    return np.empty(0, dtype).astype(wanted).dtype
 
 
 def promote(*dtypes: Any) -> Any:

@@ -22,6 +22,7 @@ from ._handle import handle_of
 from ._job import Job, Piece
 from ._masked import is_masked
 from ._plan import Plan
+from ._tuples import make_tuple, parts_of
 
 __all__ = ["MISSING", "Fold", "Folding", "Tree"]
 
@@ -87,7 +88,8 @@ class Fold:
         """Two partials as one; tuples element by element."""
         if isinstance(left, tuple) and isinstance(right, tuple) and len(left) == len(right):
             joined = [self._join_one(a, b) for a, b in zip(left, right, strict=True)]
-            return tuple(joined) if type(left) is tuple else type(left)(*joined)
+            # What a tuple does not show is not combined, and so not kept.
+            return make_tuple(type(left) if parts_of(left) is left else tuple, joined)
         return self._join_one(left, right)
 
     def _join_one(self, left: Any, right: Any) -> Any:
@@ -114,8 +116,7 @@ class Fold:
         if kind is dict:
             return {key: self.own(value) for key, value in partial.items()}
         if isinstance(partial, tuple):
-            parts = [self.own(each) for each in partial]
-            return tuple(parts) if kind is tuple else kind(*parts)
+            return make_tuple(kind, [self.own(each) for each in parts_of(partial)])
         return partial
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ._masked import is_masked
 
-__all__ = ["is_open", "read", "what_is_lost"]
+__all__ = ["has_open_field", "is_open", "read", "what_is_lost"]
 
 # What a subclass of ndarray defines if it carries something on to what is made of it.
 _HOOKS = ("__array_finalize__", "__array_function__", "__array_ufunc__", "__array_wrap__")
@@ -25,6 +25,12 @@ def is_open(dtype: np.dtype[Any]) -> bool:
     if dtype.kind in "mM":
         return np.datetime_data(dtype)[0] == "generic"
     return dtype.kind in "SUV" and dtype.itemsize == 0
+
+
+def has_open_field(dtype: np.dtype[Any]) -> bool:
+    """Whether a structured dtype has such a field, which NumPy gives no length: its values would be lost."""
+    inner = [field[0].base for field in (dtype.fields or {}).values()]
+    return any(is_open(each) or has_open_field(each) for each in inner)
 
 
 def _is_foreign(kind: type) -> bool:

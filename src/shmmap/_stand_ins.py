@@ -127,7 +127,7 @@ def _as_weak(a: Array, value: Any, column: Array) -> Array:
 
 def _widened(collector: Collector, column: Array, j: int, parts: list[_Part]) -> Array:
     """Column `j`, or a wider one that holds the stand-ins as well; their parts are going to be filled."""
-    if collector.job.dtypes is not None or collector.job.out is not None:
+    if not collector.may_widen(j):
         return column
     dtype = column.dtype
     for part in parts:

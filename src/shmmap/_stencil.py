@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ._arguments import as_int
 from ._masked import is_masked
 from ._plain import what_is_lost
+from ._tuples import make_tuple, parts_of
 
 __all__ = ["Stencil", "Trim", "choose_trim", "make_stencils"]
 
@@ -173,8 +174,8 @@ class Trim(NamedTuple):
                 return None
             start, stop = position.start + self.offset, position.stop + self.offset
             if isinstance(result, tuple):
-                parts = [self.apply(part, start, stop) for part in result]
-                return tuple(parts) if type(result) is tuple else type(result)(*parts)
+                parts = [self.apply(part, start, stop) for part in parts_of(result)]
+                return make_tuple(type(result), parts)
             return self.apply(result, start, stop)
 
         return trimmed

@@ -171,7 +171,9 @@ class Stored:
         if self._live is None:
             assert self.opener is not None
             live = self.opener.open(self._mode)
-            if live.shape != self.shape or live.dtype != self.dtype:
+            # A zarr array is opened in the machine's byte order, whatever it was made with.
+            dtypes = [dtype.newbyteorder("=") for dtype in (live.dtype, self.dtype)]
+            if live.shape != self.shape or dtypes[0] != dtypes[1]:
                 raise ValueError(
                     f"{self.opener.name or self.opener.where!r} has shape {live.shape} and dtype "
                     f"{live.dtype} in its file, and {self.shape} and {self.dtype} for its caller: it was "
@@ -182,12 +184,13 @@ class Stored:
 
     def __getitem__(self, index: Any) -> Array:
         """Read a part of it, into a private array that is read-only."""
-        part = np.asarray(self._array()[index])
+        part = np.asarray(self._array()[index], self.dtype)
         part.flags.writeable = False
         return part
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._array()[index] = value
+        array = self._array()
+        array[index] = np.asarray(value, array.dtype)
 
     def __repr__(self) -> str:
         return f"<{self.key} of shape {self.shape}, {self.dtype}>"

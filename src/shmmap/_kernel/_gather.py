@@ -22,6 +22,7 @@ from .._columns import NUMBERS
 from .._handle import handle_of
 from .._job import Job, Piece
 from .._packing import are_plain
+from .._tuples import make_tuple
 from ._base import FAILED_ITEM, Kernel, Port, stop_iteration
 
 __all__ = ["GatherKernel"]
@@ -91,7 +92,9 @@ def _settle(result: Any, alone: int = _COUNTS.of_variable, depth: int = 0) -> tu
         return values, is_settled
     if all(map(is_, values, result)):
         return result, is_settled
-    return (tuple(values) if kind is tuple else kind(*values)), is_settled
+    if kind is tuple or hasattr(kind, "_make"):
+        return make_tuple(kind, values), is_settled
+    return result, False
 
 
 def _copied(a: NDArray[Any], alone: int) -> NDArray[Any]:
