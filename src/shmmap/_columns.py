@@ -38,6 +38,7 @@ __all__ = [
     "put_column",
     "split_result",
     "stack_items",
+    "told_kind",
     "uniform_column",
 ]
 
@@ -206,8 +207,15 @@ def holds(target: Any, column: Column) -> bool:
     return True
 
 
+def told_kind(kind: Any) -> Any:
+    """A kind as workers are told it: of a class of tuples, which may be local to a function, the name."""
+    is_class = isinstance(kind, type) and kind is not tuple
+    return f"{kind.__module__}.{kind.__qualname__}" if is_class else kind
+
+
 def _describe(kind: Any) -> str:
-    return {None: "None", "array": "an array or number"}.get(kind) or f"a {kind.__name__}"
+    name = kind.__name__ if isinstance(kind, type) else str(kind).rpartition(".")[2]
+    return {None: "None", "array": "an array or number"}.get(kind) or f"a {name}"
 
 
 def check_kind(
@@ -218,7 +226,7 @@ def check_kind(
     if not declared:
         text = "the function returned {} here and {} at other indices"
     both_tuples = isinstance(kind, type) and expected is tuple  # a named tuple into out=(...)
-    if kind is not expected and kind != expected and not both_tuples:
+    if kind is not expected and expected not in (kind, told_kind(kind)) and not both_tuples:
         both = text.format(_describe(kind), _describe(expected))
         raise TypeError(f"{both}; pass out=list to get a list of any objects")
     if width != expected_width:

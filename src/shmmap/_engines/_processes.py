@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import _segment, _way, _worker
+from .._columns import told_kind
 from .._control import (
     ABANDONED,
     ERROR,
@@ -208,7 +209,7 @@ class _ProcessWork(Run):
         collector, control = self._task.collector, self.control
         assert control is not None
         fresh = tuple(map(_way.fresh_from, collector.columns or ()))
-        packed = pack_plain((collector.kind, collector.columns, fresh))
+        packed = pack_plain((told_kind(collector.kind), collector.columns, fresh))
         payload, root = make_payload(packed.data)
         self.keep.append(root)
         message = dumps_message(Output(self.seq, payload))

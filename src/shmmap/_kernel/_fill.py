@@ -408,13 +408,16 @@ class FillKernel(Kernel):
         out = self._out or ()
         if kind is not self._kind or len(columns) != len(out):
             check_kind(kind, len(columns), self._kind, len(out), self._declared)
+            if not self._declared:
+                self._kind = kind  # the class itself, where only its name was known
         for column, target in zip(columns, out, strict=True):
             if self._declared:
                 check_declared(column, target)
             else:
                 check_shape(column.shape[1:], target.shape[1:])
                 if not holds(target.dtype, column):
-                    promote(target.dtype, *dtypes_of(column))
+                    if self.job.dtypes is None:
+                        promote(target.dtype, *dtypes_of(column))
                     self.port.results([(k, last, (kind, columns))])
                     return
         for j, (column, target) in enumerate(zip(columns, out, strict=True)):
