@@ -14,12 +14,15 @@ from __future__ import annotations
 import doctest
 import importlib
 import linecache
+import re
 import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+NEEDS = re.compile(r"<!-- block needs: (\S+) -->")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -29,18 +32,22 @@ class Block:
     text: str
     line: int
     """The number of the block's first line in its page, from 1."""
+    needs: str | None = None
+    """A library without which it is left out, by a comment before it."""
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    language, start, lines = None, 0, list[str]()
+    language, start, lines, needs = None, 0, list[str](), None
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         if language is None and line.startswith("```") and line != "```":
             language, start, lines = line.removeprefix("```").strip(), number + 1, []
         elif language is not None and line == "```":
-            yield Block(language, "\n".join(lines) + "\n", start)
-            language = None
+            yield Block(language, "\n".join(lines) + "\n", start, needs)
+            language = needs = None
         elif language is not None:
             lines.append(line)
+        elif found := NEEDS.match(line):
+            needs = found[1]
     if language is not None:
         raise ValueError(f"{page}:{start}: this code block is never closed")
 
@@ -59,7 +66,7 @@ def run_page(page: Path) -> int:
     """Run the Python blocks of a page in one namespace; return how many examples failed."""
     namespace, failed = fresh_main(), 0
     for block in blocks(page):
-        if block.language != "python":
+        if block.language != "python" or (block.needs and not find_spec(block.needs)):
             continue
         if block.text.startswith(">>>"):
             test = doctest.DocTestParser().get_doctest(

@@ -277,11 +277,11 @@ def test_an_error_names_its_index(engine: str) -> None:
 # ---------------------------------------------------------------- other libraries
 
 
-def test_astropy() -> None:
+def test_astropy(process_engine: Any) -> None:
     """A12, C12, A26: the rows of the issue themselves."""
     u = pytest.importorskip("astropy.units")
     km = np.arange(12.0).reshape(4, 3) * u.km
-    for engine in ("serial", "threads", "fork"):
+    for engine in ("serial", "threads", process_engine):
         with pytest.raises(TypeError, match=r"a Quantity has besides its numbers.*out=list"):
             shmmap.pmap(
                 lambda r: r.sum() if r[0] < 5 * u.km else r.sum().to(u.m), km, engine=engine
