@@ -17,6 +17,7 @@ class alive, but in a forked worker, which keeps those of ``__main__`` that it b
 
 from __future__ import annotations
 
+import enum
 import os
 import sys
 import weakref
@@ -53,9 +54,11 @@ def _register(cls: type, token: bytes, home: int) -> _Entry:
     address = id(cls)
     entry = _Entry(cls, lambda _: _entries.pop(address, None))
     entry.token, entry.home, entry.names = token, home, frozenset()
-    entry = _entries.setdefault(
-        address, entry
-    )  # another thread may have been here: the first one counts
+    known = _entries.setdefault(address, entry)
+    if known() is cls:  # another thread may have been here: the first one counts
+        entry = known
+    else:  # of a class that is gone, which nobody told: a Ctrl-C can end what a weak reference calls
+        _entries[address] = entry
     _classes[entry.token] = cls
     return entry
 
@@ -75,6 +78,11 @@ def reduce_by_value(cls: type, reduced: Any) -> Any:
     entry = _entry_of(cls) or _register(cls, os.urandom(_TOKEN_NBYTES), os.getpid())
     identity = None if _inherited is None else _identity(cls)
     make, args, state, *_, set_state = reduced
+    slots = vars(cls).get("__slots__")
+    if slots and not issubclass(cls, enum.Enum):
+        # cloudpickle leaves them out, and then instances come back with a dictionary of which nobody knows.
+        kind, name, bases, body, *rest = args
+        args = kind, name, bases, body | {"__slots__": slots}, *rest
     state = state, cls.__qualname__, set_state
     return _make_class, (entry.token, identity, make, args), state, None, None, _set_class_state
 

@@ -46,7 +46,13 @@ SCRIPT = """
     Made = type("Made", (), {})
     class Failure(Exception): pass
     class Slots:
-        __slots__ = ("a",)
+        __slots__ = ("a", "__hidden")
+        def __init__(self):
+            self.a, self.__hidden = 1, 2
+    @dataclasses.dataclass(slots=True)
+    class SlotsRecord:
+        a: int = 1
+        b: list = dataclasses.field(default_factory=list)
     class Array(np.ndarray): pass
     def make_local():
         class Point:
@@ -60,6 +66,7 @@ SCRIPT = """
         lambda v: Typed(1), lambda v: Record(1), lambda v: Colour.RED, lambda v: Access.READ | Access.WRITE,
         lambda v: OfMeta(), lambda v: Made(), lambda v: Failure("x"), lambda v: Slots(),
         lambda v: np.zeros(3).view(Array), lambda v: LocalPoint(), lambda v: LocalFailure("x"),
+        lambda v: SlotsRecord(),
     ]
 
     def make(i):
@@ -73,6 +80,7 @@ SCRIPT = """
         for i, result in enumerate(results):
             assert type(result) is type(make(i)), (engine, type(result), type(make(i)))
         assert results[6] is Colour.RED
+        assert (results[11].a, results[11]._Slots__hidden, results[-1]) == (1, 2, SlotsRecord())
         try:
             shmmap.pmap(fail, [1], engine=engine)
         except LocalFailure:
