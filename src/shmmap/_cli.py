@@ -22,6 +22,7 @@ What always holds for ``map``:
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import importlib.metadata
 import importlib.util
@@ -523,6 +524,11 @@ class Output:
             root = _segment.adopt(os.dup(self.fd), offset + nbytes)
             return root[offset:].view(dtype).reshape(shape)
         except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise Refused(
+                    f"cannot write {self.name}: {nbytes:,} bytes are more than a file may have here; "
+                    "ulimit -f shows the limit"
+                ) from error
             free = os.statvfs(self.folder)
             raise Refused(
                 f"cannot write {self.name}: {error.strerror or error}: {nbytes:,} bytes wanted, "

@@ -44,7 +44,8 @@ class SharedMemoryError(MemoryError):
         Bytes that could have been had.
     where : str
         What sets the limit: ``"/dev/shm"``, ``"the memory cgroup"``, ``"physical memory"``,
-        ``"memory_limit"``, ``"this process's address space"`` or ``"this process's mappings"``.
+        ``"memory_limit"``, the process's limit on the size of a file, ``"this process's address space"``
+        or ``"this process's mappings"``.
     """
 
     def __init__(self, wanted: int, available: int, where: str, way_out: str) -> None:

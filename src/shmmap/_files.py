@@ -82,6 +82,12 @@ def reserve_file(out: Array) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return  # a file system that cannot reserve
+        if error.errno == errno.EFBIG:
+            raise OSError(
+                error.errno,
+                f"{high - low:,} bytes wanted for out are more than a file may have here (ulimit -f)",
+                path,
+            ) from None
         free = os.fstatvfs(fd)
         raise OSError(
             error.errno,

@@ -15,7 +15,14 @@ from collections.abc import Iterator
 from ._imports import late_import
 from ._kernel_files import read_kernel_file
 
-__all__ = ["UNLIMITED", "address_space", "available", "cgroup_headroom", "usable_cores"]
+__all__ = [
+    "UNLIMITED",
+    "address_space",
+    "available",
+    "cgroup_headroom",
+    "file_size_limit",
+    "usable_cores",
+]
 
 # From here on a number means "no limit": cgroup v1 writes one near 2**63, and `available` returns one
 # where nothing tells.
@@ -114,6 +121,17 @@ def address_space() -> int | None:
         return None
     pages = (_read("/proc/self/statm") or "").split()
     return max(0, limit - int(pages[0]) * resource.getpagesize()) if pages else None
+
+
+def file_size_limit() -> int | None:
+    """Bytes that a file of this process may have, shared memory included; ``None`` if nothing limits them."""
+    try:
+        with late_import:
+            import resource
+    except ImportError:  # not a POSIX system
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 # Reading the quota takes several files; it is asked on the path of every call, and seldom changes.

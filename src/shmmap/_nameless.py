@@ -21,7 +21,7 @@ from ._errors import SharedMemoryError
 from ._imports import late_import
 from ._interrupts import Uninterrupted
 from ._kernel_files import read_kernel_file
-from ._memory import address_space, available
+from ._memory import address_space, available, file_size_limit
 from ._witness import tag
 
 __all__ = [
@@ -182,6 +182,15 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
         left = address_space()
         if left is not None and nbytes > left:
             raise _cannot_map(nbytes, left)
+    most = file_size_limit()
+    if most is not None and nbytes > most:
+        # Asked first: whoever goes beyond is sent SIGXFSZ, of which a process dies unless it is ignored.
+        raise SharedMemoryError(
+            nbytes,
+            most,
+            "this process's limit on the size of a file, which counts for shared memory too",
+            "raise it (ulimit -f)",
+        )
     failure: Exception | None = None
     for opener in openers:
         try:
@@ -200,8 +209,7 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
         try:
             if nbytes >= HUGE_NBYTES and wants_advice(fd):
                 populate(map_fd(fd, nbytes), 0, nbytes)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(fd, 0, nbytes)
+            _reserve(fd, nbytes)
             return fd
         except (OSError, SharedMemoryError) as exc:
             os.close(fd)
@@ -209,6 +217,7 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
                 errno.ENOSPC,
                 errno.ENOMEM,
                 errno.EFBIG,
+                errno.EDQUOT,
             )
             if not is_full:
                 raise
@@ -222,6 +231,21 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
     raise SharedMemoryError(
         nbytes, free, where, "free some of it, or work on a memory-mapped file"
     ) from failure
+
+
+def _reserve(fd: int, nbytes: int) -> None:
+    """Have the system keep the pages of a new file for it."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(fd, 0, nbytes)
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        # A sandbox forbids it. Pages that have been written are there as well; it takes longer.
+        zeros = bytes(min(nbytes, 1 << 20))
+        for start in range(0, nbytes, len(zeros)):
+            os.pwrite(fd, zeros[: nbytes - start], start)
 
 
 def wants_advice(fd: int) -> bool:

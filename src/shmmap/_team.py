@@ -45,6 +45,15 @@ from ._surroundings import snapshot
 
 __all__ = ["Team"]
 
+_SCARCE = {
+    errno.EMFILE: "every worker takes some descriptors: raise their limit (ulimit -n)",
+    errno.ENFILE: "every worker takes some descriptors: raise the system's limit (fs.file-max)",
+    errno.EAGAIN: "no more processes may be started: raise their limit (ulimit -u, or pids.max)",
+    errno.EPERM: "this process may start no others; engine='serial' needs none",
+    errno.ENOSYS: "this process may start no others; engine='serial' needs none",
+}
+"""What starting workers may be short of, by the number of the error, and what to do about it."""
+
 _AT_THE_END = "the interpreter is shutting down, and no workers can be started; use engine='serial'"
 
 
@@ -246,8 +255,8 @@ class Team(Executor):
                 self.crew.open()
             self.crew.fill(size)
         except BaseException as exc:
-            if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
-                exc.add_note("every worker takes some descriptors: raise their limit (ulimit -n)")
+            if isinstance(exc, OSError) and exc.errno in _SCARCE:
+                exc.add_note(_SCARCE[exc.errno])
             if not self.crew.members and self._thread is None:
                 self._go_home()
             raise
