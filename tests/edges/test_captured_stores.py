@@ -6,7 +6,7 @@ Otherwise two of them write into one storage chunk at the same time, and what on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -153,12 +153,10 @@ def test_by_other_ways(team: shmmap.Team, group: Any) -> None:
     assert np.array_equal(array[:], VALUES)
 
 
-@pytest.mark.parametrize("make", [ThreadPoolExecutor, ProcessPoolExecutor])
-def test_executors(group: Any, make: Any) -> None:
+def test_an_executor_of_processes(group: Any) -> None:
     """Workers of another library's executor."""
     array = group["x"]
-    options = {"mp_context": get_context("spawn")} if make is ProcessPoolExecutor else {}
-    with make(1, **options) as executor:
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
         with pytest.raises(ValueError, match="out="):
             shmmap.pmap(lambda i: put(array, i), [1], engine=executor)
         assert shmmap.pmap(lambda i: array[int(i)], [3], engine=executor) == [3.0]

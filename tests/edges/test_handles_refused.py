@@ -103,7 +103,7 @@ def test_open_file(team: shmmap.Team, path: Path, variable: str) -> None:
         with refused(variable.strip()):
             shmmap.pmap(func, np.arange(ITEMS), engine="fork")
         with refused(variable.strip()):
-            with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            with concurrent.futures.ProcessPoolExecutor(1) as executor:
                 shmmap.pmap(func, np.arange(ITEMS), engine=executor)
         assert shmmap.pmap(func, range(ITEMS), engine="serial") == list(range(ITEMS))
 
