@@ -99,6 +99,8 @@ class Crew:
         """What wakes the attendant."""
         self._listener: Callable[[int], None] = lambda segment: None
         self._dropped: deque[int] = deque()
+        self._user = (-1, -1)
+        """User and group that the workers belong to."""
         self.last_seq = 0
         """Number of the last call."""
         self._surroundings: tuple[Surroundings, Payload, Any] | None = None
@@ -124,7 +126,12 @@ class Crew:
         self.slots = slots
         self._submit_pipe = (pipes[0], pipes[1])
         self._attendant_pipe = (pipes[2], pipes[3])
+        self._user = os.geteuid(), os.getegid()
         self.listen()
+
+    def is_of_this_user(self) -> bool:
+        """Whether the workers, if there are any, have the rights that this process has by now."""
+        return self.slots is None or self._user == (os.geteuid(), os.getegid())
 
     def listen(self) -> None:
         """Hear of segments that are dropped; anew, if the garbage collector has cleared a reference to it."""
@@ -360,6 +367,8 @@ class Crew:
                 os.kill(member.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass  # it has just died, and its death is about to be noticed
+        except PermissionError:  # this process has become another user; the kernel still may
+            member.cut_lifeline()
         return True
 
     # ------------------------------------------------ what the attendant hears

@@ -84,7 +84,8 @@ def ask_caller(ask: Ask) -> None:
     _Finder.ask = staticmethod(ask)
     sys.meta_path.insert(0, _Finder)
     if module := sys.modules.get(_RESOURCE_TRACKER):
-        _use_tracker(module)
+        with suppress(AttributeError):
+            _use_tracker(module)
 
 
 def _use_key(module: Any) -> None:

@@ -325,6 +325,10 @@ class ForkLauncher:
 
     def __init__(self, initializer: Callable[[], object] | None) -> None:
         self._initializer = initializer
+        # What workers need: imported once, and while this process may still read it.
+        import locale  # noqa: F401
+        import resource  # noqa: F401
+
         self._events: list[Event] = []
         self._pids: set[int] = set()
 

@@ -182,6 +182,8 @@ class Team(Executor):
         self._idle_since = time.monotonic()
         """When the last run ended."""
         self._closed = False
+        self._retires = False
+        """The workers are to go home once they are idle; others may be started then."""
         self._fate: _Fate | None = None
         """Given, all workers are to be ended at once."""
         self._finished: threading.Event | None = None
@@ -232,6 +234,23 @@ class Team(Executor):
         with self._lock:
             self.crew.size = max(self.crew.size, min(size, RANKS_MAX))
 
+    def _follow_user(self) -> None:
+        """Let workers go that belong to another user than this process does by now: others are started."""
+        if self.crew.is_of_this_user() or not self.is_ours:
+            return
+        with self._lock:
+            thread = self._thread
+            if thread is None:
+                return
+            if not self._is_idle() or thread is threading.current_thread():
+                raise RuntimeError(
+                    "this process has become another user or group while its workers are at work as the "
+                    "former one; wait for what they do first"
+                )
+            self._retires = True
+            self.crew.wake()
+        thread.wait()
+
     def warm_up(self, size: int) -> None:
         """Begin to start what is missing of the first `size` workers, if it takes work at all."""
         with self._lock:
@@ -269,6 +288,7 @@ class Team(Executor):
 
     def open_run(self, run: Run, chunks: int) -> bool:
         """Register a run; False if it has to wait for `run.admitted`, too many being open."""
+        self._follow_user()
         with self._lock:
             self._check_usable()
             return self.admission.open(run, chunks)
@@ -405,6 +425,7 @@ class Team(Executor):
         """
         if not callable(fn):
             raise TypeError(f"submit takes a function first, and {describe(fn)} is not callable")
+        self._follow_user()
         future = SubmittedFuture()
         with self._lock:
             self.check_open()
@@ -601,7 +622,7 @@ class Team(Executor):
     def _is_finished(self) -> bool:
         if not self._is_idle():
             return False
-        if self._closed:
+        if self._closed or self._retires:
             return True
         return (
             self._idle_timeout is not None
@@ -636,6 +657,7 @@ class Team(Executor):
         self.shelf.clear()
         self.admission.clear()
         self.crew.close()
+        self._retires = False
         self._thread = None
 
     def finish(self) -> None:
