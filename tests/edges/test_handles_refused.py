@@ -43,6 +43,7 @@ def refused(variable: str, engine: str | None = None) -> Iterator[None]:
         yield
     message = str(caught.value)
     assert re.search(rf"(: |^){re.escape(variable)} is (of type|an open file)", message), message
+    assert message.count("cannot be") == 1
     advised = re.findall(r"engine='\w+'|start='\w+'", message)
     assert advised[:1] == ([] if engine is None else [engine])
     assert "inside the function" in message or engine is not None

@@ -147,7 +147,7 @@ class _Home:
         self._packed: bytes | None = None
         self._is_over = False
         if packs:  # now: later the function and its globals may be others
-            self.pack()
+            self._packed = pack_by_value(task.func)
 
     def pack(self) -> bytes:
         """The function, pickled."""
