@@ -82,7 +82,6 @@ LAYERS: list[set[str]] = [
     {
         "_blas",
         "_classes",
-        "_columns",
         "_current",
         "_errors",
         "_guard",
@@ -92,6 +91,7 @@ LAYERS: list[set[str]] = [
         "_stencil",
         "_stored",
     },
+    {"_columns"},
     {"_plain"},
     {
         "_arguments",

@@ -174,6 +174,11 @@ _BUILT_IN: dict[Any, Combine] = {
 }
 
 
+_chosen: dict[Any, Combine] = {}
+"""What was decided before, for functions of NumPy's and Python's own alone."""
+_CHOSEN_MOST = 256
+
+
 def choose_combine(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
     """How partials of `func` combine, for a call of `preduce` without ``combine=``.
 
@@ -182,6 +187,20 @@ def choose_combine(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
     TypeError, ValueError
         If they do not, or if that is not known; the message says what to write.
     """
+    key = None
+    if type(axis) is int and len(inputs) == 1 and type(inputs[0]) is np.ndarray:
+        key = func, inputs[0].ndim, axis
+        try:
+            return _chosen[key]
+        except (KeyError, TypeError):
+            pass
+    combine = _choose(func, inputs, axis)
+    if key is not None and not isinstance(func, functools.partial) and len(_chosen) < _CHOSEN_MOST:
+        _chosen[key] = combine
+    return combine
+
+
+def _choose(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
     (value, *others), (its_axis, *_) = (
         inputs or (None,),
         axis if isinstance(axis, tuple) else (axis,),

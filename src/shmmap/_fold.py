@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ._collect import Collector
+from ._columns import NUMBERS
 from ._handle import handle_of
 from ._job import Job, Piece
 from ._masked import is_masked
@@ -26,6 +27,9 @@ from ._tuples import make_tuple, parts_of
 
 __all__ = ["MISSING", "Fold", "Folding", "Tree"]
 
+# What cannot change.
+_ATOMS = (int, float, complex, str, bytes, np.generic, type(None))
+
 MISSING: Any = object()
 """What stands for a partial, or an initial value, that there is none of."""
 
@@ -33,12 +37,19 @@ MISSING: Any = object()
 class Tree:
     """Leaves 0 to n - 1, put in any order; `root` is what they are together.
 
-    `join` gets the left one, the right one, and the ranges of leaves that each of them stands for.
+    `join` gets the left one and the right one; `note` what that has raised, and the ranges of leaves that
+    each of them stands for.
     """
 
-    def __init__(self, n: int, join: Callable[[Any, Any, range, range], Any]) -> None:
+    def __init__(
+        self,
+        n: int,
+        join: Callable[[Any, Any], Any],
+        note: Callable[[Exception, range, range], None],
+    ) -> None:
         self._n = n
         self._join = join
+        self._note = note
         self._lengths = [n]
         """Of each level, from the leaves up."""
         while self._lengths[-1] > 1:
@@ -49,22 +60,25 @@ class Tree:
     def put(self, leaf: int, value: Any) -> None:
         """Enter a leaf, and join all that are complete by it. MISSING leaves the other as it is."""
         level, place = 0, leaf
-        while level + 1 < len(self._lengths):
+        held, lengths = self.held, self._lengths
+        while level < len(lengths) - 1:
             neighbour = place ^ 1
-            if neighbour < self._lengths[level]:
-                if (level, neighbour) not in self.held:
+            if neighbour < lengths[level]:
+                other = held.pop((level, neighbour), held)  # the dictionary itself: it is not there
+                if other is held:
                     break
-                other = self.held.pop((level, neighbour))
                 left, right = (value, other) if place < neighbour else (other, value)
                 if left is MISSING or right is MISSING:
                     value = right if left is MISSING else left
                 else:
-                    low = place & ~1
-                    value = self._join(
-                        left, right, self._leaves(level, low), self._leaves(level, low + 1)
-                    )
+                    try:
+                        value = self._join(left, right)
+                    except Exception as exc:
+                        low = place & ~1
+                        self._note(exc, self._leaves(level, low), self._leaves(level, low + 1))
+                        raise
             level, place = level + 1, place // 2
-        self.held[level, place] = value
+        held[level, place] = value
 
     def _leaves(self, level: int, place: int) -> range:
         return range(place << level, min((place + 1) << level, self._n))
@@ -81,11 +95,15 @@ class Fold:
     def __init__(self, combine: Callable[[Any, Any], Any], initial: Any) -> None:
         self._combine = combine
         self.initial = initial
+        self.are_new = False
+        """Partials come from other processes: what they are made of was made for this process."""
         self._may_change = not isinstance(combine, np.ufunc)
         """`combine` may change its left argument and return it."""
 
     def join(self, left: Any, right: Any) -> Any:
         """Two partials as one; tuples element by element."""
+        if type(left) in NUMBERS and type(right) in NUMBERS:  # most are
+            return self._combine(left, right)
         if isinstance(left, tuple) and isinstance(right, tuple) and len(left) == len(right):
             joined = [self._join_one(a, b) for a, b in zip(left, right, strict=True)]
             # What a tuple does not show is not combined, and so not kept.
@@ -101,7 +119,9 @@ class Fold:
         """What `preduce` returns, from all partials together."""
         if root is MISSING:
             return None
-        return root if self.initial is MISSING else self.join(_copied(self.initial), root)
+        if self.initial is MISSING:
+            return root
+        return self.join(_copied(self.initial) if self._may_change else self.initial, root)
 
     def own(self, partial: Any) -> Any:
         """A partial that `combine` may change: a copy, where its memory is somebody else's as well."""
@@ -117,17 +137,16 @@ class Fold:
             return {key: self.own(value) for key, value in partial.items()}
         if isinstance(partial, tuple):
             return make_tuple(kind, [self.own(each) for each in parts_of(partial)])
-        return partial
+        # The function may well return the same object every time.
+        return partial if self.are_new or isinstance(partial, _ATOMS) else _copied(partial)
 
 
-def _copied(initial: Any) -> Any:
-    """The caller's initial value, for a `combine` that may change it."""
+def _copied(value: Any) -> Any:
+    """An object of the caller's, for a `combine` that may change it."""
     try:
-        return copy.deepcopy(initial)
+        return copy.deepcopy(value)
     except Exception:
-        return (
-            initial  # which cannot be copied, so that only its own class knows how it is combined
-        )
+        return value  # which cannot be copied, so that only its own class knows how it is combined
 
 
 def _join_masked(combine: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
@@ -163,20 +182,15 @@ class Folding(Collector):
     ) -> None:
         super().__init__(job, plan, shape=shape, none_as_list=none_as_list)
         self._fold = fold
-        self._tree = Tree(plan.chunks, self._join)
+        self._tree = Tree(plan.chunks, fold.join, self._note)
         self._came = bytearray(plan.chunks)
         """Which chunks' partials were put; one may come twice, if its worker died over telling so."""
 
-    def _join(self, left: Any, right: Any, lefts: range, rights: range) -> Any:
-        try:
-            return self._fold.join(left, right)
-        except Exception as exc:
-            (start, middle), (_, stop) = self._limits(lefts), self._limits(rights)
-            exc.add_note(
-                f"raised by combine for the partial results of indices [{start}, {middle}) and "
-                f"[{middle}, {stop})"
-            )
-            raise
+    def _note(self, exc: Exception, lefts: range, rights: range) -> None:
+        (start, middle), (_, stop) = self._limits(lefts), self._limits(rights)
+        exc.add_note(
+            f"raised by combine for the partial results of indices [{start}, {middle}) and [{middle}, {stop})"
+        )
 
     def _limits(self, chunks: range) -> tuple[int, int]:
         return self.plan.limits(chunks[0])[0], self.plan.limits(chunks[-1])[1]

@@ -206,6 +206,7 @@ def _start(
     if request.fold is None:
         collector = Collector(job, bound.plan, shape=shape, none_as_list=request.none_as_list)
     else:
+        request.fold.are_new = engine.shares_memory and not engine.in_process
         collector = Folding(job, bound.plan, shape=shape, none_as_list=True, fold=request.fold)
     if store:
         ours = [

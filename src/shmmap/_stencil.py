@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._arguments import as_int
+from ._columns import check_axis
 from ._masked import is_masked
 from ._plain import what_is_lost
 from ._tuples import make_tuple, parts_of
@@ -196,9 +197,16 @@ class Trim(NamedTuple):
                     f"along axis {where}, neighbours included: with depth= a result has as many, and "
                     "the neighbours' are taken off"
                 )
+            if axis == self.stencil.axis and self._are_alike(stop - start):
+                check_axis(a.shape, where, high - low, (len(self.stencil.shape),))
             cut[where] = slice(own[0] - low, own[1] - low)
         trimmed: Array = a[tuple(cut)]
         return trimmed
+
+    def _are_alike(self, length: int) -> bool:
+        """Whether chunks are several of one length, so that none of another length tells their axis."""
+        n = self.stencil.shape[self.stencil.axis]
+        return length < n and n % length == 0
 
 
 # ---------------------------------------------------------------- arguments

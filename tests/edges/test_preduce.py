@@ -169,6 +169,10 @@ def test_combine_may_change_its_left_argument(preduce: Any) -> None:
     assert pair[0].tolist() == [10, 12]
     assert [each.tolist() for each in pair[1]] == [[0, 1], [10, 11]]
     assert preduce(lambda c: Boxed(c.sum()), x, combine=add_into, chunksize=1).total == x.sum()
+    box = Boxed(2)
+    assert preduce(lambda c: box, x, combine=add_into, initial=box, chunksize=1).total == 22
+    assert preduce(lambda c: [box][0], x, combine=add_into, chunksize=5).total == 4
+    assert box.total == 2
     assert_same(np.array(x), before)
     assert held.tolist() == [1, 1]
     assert initial.tolist() == [5, 5]

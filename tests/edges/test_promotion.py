@@ -207,6 +207,8 @@ def test_results_that_have_moved_the_axis(engine: Any) -> None:
     check_refused(engine, lambda c: (c, c.mean(axis=0)), a, 1)
     check_refused(engine, lambda c: c.mean(axis=0)[:, :1], a, 1)
     check_refused(engine, lambda c: c.mean(axis=0), a, 1, depth=1, boundary="reflect")
+    square = shmmap.asshared(np.arange(96.0).reshape(4, 6, 4))
+    check_refused(engine, lambda c: c.mean(axis=0), square, 1, depth=1, boundary="reflect")
     b = shmmap.asshared(np.arange(24.0).reshape(2, 6, 2))
     check_refused(engine, lambda c: np.stack([c, -c], axis=1), b, 1)
     check_refused(engine, lambda c: c.mean(axis=2), b.transpose(2, 1, 0), -2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmmap._fold import MISSING, Fold, Tree
+
+
+def no_note(exc: Exception, lefts: range, rights: range) -> None:
+    """Nothing is raised here."""
+    raise AssertionError(exc, lefts, rights)
 
 
 def levels(partials: list[str]) -> str:
@@ -24,14 +30,9 @@ def levels(partials: list[str]) -> str:
 
 @given(n=st.integers(1, 70), data=st.data())
 def test_the_tree_depends_on_nothing_but_the_number(n: int, data: Any) -> None:
-    def join(left: Any, right: Any, lefts: range, rights: range) -> Any:
-        assert [*map(chr, [33 + leaf for leaf in lefts])] == [c for c in left if c not in "()"]
-        assert lefts.stop == rights.start
-        return f"({left}{right})"
-
     names = [chr(33 + leaf) for leaf in range(n)]
     names = [name if name not in "()" else "~" for name in names]
-    tree = Tree(n, lambda left, right, lefts, rights: f"({left}{right})")
+    tree = Tree(n, lambda left, right: f"({left}{right})", no_note)
     for leaf in data.draw(st.permutations(range(n))):
         tree.put(leaf, names[leaf])
     assert tree.root == levels(names)
@@ -41,28 +42,39 @@ def test_the_tree_depends_on_nothing_but_the_number(n: int, data: Any) -> None:
 @given(n=st.integers(1, 70), data=st.data())
 def test_missing_leaves_change_nothing_for_the_others(n: int, data: Any) -> None:
     """C18: what could be put together is, in order."""
-    spans: list[tuple[range, range]] = []
-
-    def join(left: Any, right: Any, lefts: range, rights: range) -> Any:
-        spans.append((lefts, rights))
-        return left + right
-
     missing = data.draw(st.sets(st.integers(0, n - 1)))
-    tree = Tree(n, join)
+    tree = Tree(n, operator.add, no_note)
     for leaf in data.draw(st.permutations(range(n))):
         tree.put(leaf, MISSING if leaf in missing else [leaf])
     expected = [leaf for leaf in range(n) if leaf not in missing]
     assert tree.root == expected if expected else tree.root is MISSING
-    for lefts, rights in spans:
-        assert lefts.stop == rights.start
-        assert 0 <= lefts.start < rights.start < rights.stop <= n
+
+
+@given(n=st.integers(2, 70), data=st.data())
+def test_errors_are_told_with_the_leaves_of_both_sides(n: int, data: Any) -> None:
+    bad = data.draw(st.integers(0, n - 1))
+
+    def join(left: Any, right: Any) -> Any:
+        if bad in left + right:
+            raise KeyError(left, right)
+        return left + right
+
+    seen: list[Any] = []
+    tree = Tree(n, join, lambda *args: seen.append(args))
+    for leaf in data.draw(st.permutations(range(n))):
+        try:
+            tree.put(leaf, [leaf])
+        except KeyError as exc:
+            assert seen == [(exc, *(range(side[0], side[-1] + 1) for side in exc.args))]
+            return
+    raise AssertionError("nothing was raised")
 
 
 @given(n=st.integers(1, 5000), workers=st.integers(1, 64), seed=st.integers(0, 99))
 def test_few_are_held(n: int, workers: int, seed: int) -> None:
     """B11: chunks come about in order, each worker one behind: one per worker and one per level."""
     rng = np.random.default_rng(seed)
-    tree = Tree(n, lambda left, right, lefts, rights: left + right)
+    tree = Tree(n, operator.add, no_note)
     under_way, following, most = [], iter(range(n)), 0
     for leaf in following:
         under_way.append(leaf)
