@@ -446,7 +446,7 @@ class _ByValue(Exception):
     """Something in a result has to go by value."""
 
 
-_SPECIAL = (type, BaseException)
+_SPECIAL = (type, BaseException, np.ndarray)
 
 
 def _reduce_result(

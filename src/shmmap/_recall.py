@@ -80,7 +80,7 @@ def _exact(value: Any) -> Any:
         return kind, *map(_exact, value)
     if kind is dict:
         return kind, *[(_exact(key), _exact(each)) for key, each in value.items()]
-    if isinstance(value, (np.generic, np.ndarray)) and not value.dtype.hasobject:
+    if (kind is np.ndarray or isinstance(value, np.generic)) and not value.dtype.hasobject:
         return kind, value.dtype, value.shape, value.tobytes()
     raise TypeError
 

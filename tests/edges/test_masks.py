@@ -57,11 +57,7 @@ def as_dask(folder: Path) -> Any:
     return pytest.importorskip("dask.array").from_array(MASKED, chunks=2)
 
 
-def as_xarray(folder: Path) -> Any:
-    return pytest.importorskip("xarray").DataArray(as_dask(folder))
-
-
-sources = pytest.mark.parametrize("source", [as_reader, as_netcdf, as_dask, as_xarray])
+sources = pytest.mark.parametrize("source", [as_reader, as_netcdf, as_dask])
 
 
 @sources
