@@ -13,6 +13,7 @@ what fails to pickle fails where it is used, not here.
 
 from __future__ import annotations
 
+import collections
 import functools
 import os
 import pickle
@@ -41,6 +42,7 @@ from ._state import (
     inner_function,
     is_carried,
     is_simple_instance,
+    is_table,
     names_in,
     pack_value,
     resolve,
@@ -78,12 +80,14 @@ Key = tuple[str, str, str]
 class _Entry:
     """A name of the user's modules that was reached, and what is told of it."""
 
-    __slots__ = ("arrays", "keep", "module", "spec", "stamp", "told")
+    __slots__ = ("arrays", "keep", "met", "module", "spec", "stamp", "told")
 
     def __init__(self, told: Told, stamp: tuple[Any, ...] | None, spec: Any) -> None:
         self.told = told
         self.stamp = stamp
         """See `_stamp`."""
+        self.met: tuple[Any, ...] = ()
+        """Functions and classes that pickling it has met."""
         module = sys.modules.get(told.module)
         self.module = None if module is None else weakref.ref(module)
         """Another module may come by the same name."""
@@ -333,7 +337,7 @@ class _Walk:
                 self.arrays.append((value, value.tobytes()))
         else:
             parts = follow(value)
-            container = value if kind in _MUTABLE else None
+            container = value if kind in _MUTABLE or is_table(kind) else None
             if is_simple_instance(value):
                 container = attributes_of(value)
             if container is not None and is_carried(value):
@@ -345,9 +349,13 @@ class _Walk:
                 self._add(part)
 
     def _watch_content(self, container: Any) -> None:
-        self.contents.append((container, tuple(container)))
-        if type(container) is dict:
-            self.contents.append((container.values(), tuple(container.values())))
+        if not isinstance(container, dict):
+            self.contents.append((container, tuple(container)))
+            return
+        for view in (dict.keys(container), dict.values(container)):
+            self.contents.append((view, tuple(view)))
+        if type(container) is not dict and type(container).__dictoffset__:
+            self._watch_content(attributes_of(container))
 
     def _add_function(self, func: types.FunctionType) -> None:
         home = find_home(func)
@@ -423,10 +431,18 @@ class _Walk:
 
     def register(self) -> int:
         """Take note of what has changed; the latest version among all that is reached."""
-        return max([_register(key, value) for key, value in self.values.items()], default=0)
+        latest, waiting = 0, list(self.values.items())
+        while waiting:
+            known = len(self.values)
+            for key, value in waiting:
+                latest = max(latest, _register(key, value))
+                for each in _entries[key].met:  # in objects of other libraries, say
+                    self._add(each)
+            waiting = list(self.values.items())[known:]
+        return latest
 
 
-_MUTABLE = (list, set, dict)
+_MUTABLE = (list, set, dict, collections.deque)
 _METHODS = (types.FunctionType, staticmethod, classmethod, property)
 
 
@@ -538,6 +554,7 @@ def _register(key: Key, value: Any) -> int:
     _version += 1
     made = _Entry(Told(*key, kind, data, _version, entry is None, named), _stamp(value), spec)
     if packed is not None:
+        made.met = packed.met
         made.arrays = tuple(map(weakref.ref, packed.arrays))
         if packed.placed is not None:
             made.keep = packed.placed, weakref.ref(value, functools.partial(_let_go, made))

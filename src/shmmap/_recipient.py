@@ -102,8 +102,8 @@ _lock = threading.RLock()
 
 def _content(value: Any) -> Any:
     kind = type(value)
-    if kind is dict and len(value) <= _state.ELEMENTS_MAX:
-        return (*value.keys(), *value.values())
+    if _state.is_table(kind) and len(dict.keys(value)) <= _state.ELEMENTS_MAX:
+        return (*dict.keys(value), *dict.values(value))
     if (kind is list or kind is set) and len(value) <= _state.ELEMENTS_MAX:
         return tuple(value)
     return None

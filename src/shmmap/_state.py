@@ -10,6 +10,7 @@ What must hold: a function that is made here lives in the real namespace of its 
 
 from __future__ import annotations
 
+import collections
 import datetime
 import decimal
 import enum
@@ -24,6 +25,7 @@ import re
 import sys
 import types
 import uuid
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,6 +51,7 @@ __all__ = [
     "is_carried",
     "is_same",
     "is_simple_instance",
+    "is_table",
     "names_in",
     "pack_value",
     "resolve",
@@ -73,7 +76,7 @@ _CONSTANTS = (
     *(types.BuiltinFunctionType, np.ufunc, types.GenericAlias, types.UnionType),
 )
 _TEXTS = (str, bytes)
-_CONTAINERS = (list, tuple, set, frozenset, dict)
+_CONTAINERS = (list, tuple, set, frozenset, dict, collections.deque)
 _WRAPPERS = (
     staticmethod,
     classmethod,
@@ -82,6 +85,8 @@ _WRAPPERS = (
     types.MethodType,
     CachedFunction,
 )
+# They cache by identity, which other processes do not share: they arrive empty, and are not compared.
+_WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 # What a class defines if it says itself how it is pickled.
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs_ex__")
 
@@ -89,8 +94,12 @@ _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__g
 def _parts(value: Any) -> tuple[Any, ...]:
     """What a container or wrapper consists of."""
     kind = type(value)
-    if kind is dict:
-        return (*value.keys(), *value.values())
+    if is_table(kind):
+        # By the methods of `dict` itself: a subclass may have others.
+        own = (*dict.keys(value), *dict.values(value))
+        attributes = attributes_of(value).values() if kind.__dictoffset__ else ()
+        factory = (value.default_factory,) if kind is collections.defaultdict else ()
+        return (*own, *attributes, *factory)
     if kind in _CONTAINERS:
         return tuple(value)
     if kind is staticmethod or kind is classmethod:
@@ -106,12 +115,37 @@ def _parts(value: Any) -> tuple[Any, ...]:
     return ()
 
 
+def is_table(kind: Any) -> bool:
+    """Whether instances of a class are dictionaries, with nothing to them but attributes."""
+    return kind is dict or (issubclass(kind, dict) and _is_simple_table(kind))
+
+
+@functools.lru_cache(1024)
+def _is_simple_table(kind: Any) -> bool:
+    return all(
+        each.__module__ in ("builtins", "collections", "typing")
+        or (
+            (is_users_name(each.__module__) or each.__module__ == MAIN)
+            and not any(name in vars(each) for name in _PICKLING)
+        )
+        for each in kind.__mro__
+    )
+
+
+def _length(container: Any) -> int:
+    return len(dict.keys(container)) if isinstance(container, dict) else len(container)
+
+
+def _is_container(kind: Any) -> bool:
+    return kind in _CONTAINERS or is_table(kind)
+
+
 def follow(value: Any) -> tuple[Any, ...]:
     """What a value that is no function, class or module refers to, as far as that is carried with it."""
     kind = type(value)
-    if kind in _CONTAINERS and len(value) > ELEMENTS_MAX:
+    if _is_container(kind) and _length(value) > ELEMENTS_MAX:
         return ()
-    if kind in _CONTAINERS or kind in _WRAPPERS:
+    if _is_container(kind) or kind in _WRAPPERS:
         return _parts(value)
     return tuple(attributes_of(value).values()) if is_simple_instance(value) else ()
 
@@ -153,8 +187,8 @@ def is_carried(value: Any, budget: list[int] | None = None) -> bool:
         return False
     if kind in _TEXTS:
         return len(value) <= _TEXT_MAX
-    if kind in _CONTAINERS or kind in _WRAPPERS:
-        if kind in _CONTAINERS and len(value) > budget[0]:
+    if _is_container(kind) or kind in _WRAPPERS:
+        if _is_container(kind) and _length(value) > budget[0]:
             return False
         return all([is_carried(part, budget) for part in _parts(value)])
     # By type alone: an instance may say something else of itself, by code of the user's.
@@ -164,7 +198,7 @@ def is_carried(value: Any, budget: list[int] | None = None) -> bool:
         return find_home(value) is not None
     if issubclass(kind, np.ndarray):
         return is_plain(value) and value.nbytes < SMALL_NBYTES
-    if issubclass(kind, enum.Enum):
+    if issubclass(kind, enum.Enum) or kind in _WEAK:
         return True
     if is_simple_instance(value):
         return all([is_carried(part, budget) for part in attributes_of(value).values()])
@@ -332,6 +366,8 @@ class PackedValue(NamedTuple):
     """Shared arrays that it refers to."""
     placed: Any = None
     """The shared copy that was made of it, which is one of these."""
+    met: tuple[Any, ...] = ()
+    """Functions and classes in it that may be the user's."""
 
 
 class _TooLarge(Exception):
@@ -351,11 +387,14 @@ class _Pickler(pickle.Pickler):
         self._defined = defined
         self._may_share = may_share
         self.arrays: list[Any] = []
+        self.met: list[Any] = []
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is types.FunctionType or kind is CachedFunction or issubclass(kind, type):
             home = None if obj is self._defined else find_home(obj)
+            if obj is not self._defined and kind is not CachedFunction:
+                self.met.append(obj)
             if home is not None:
                 # What is not the user's is there as it is here: pickle names it by itself.
                 may_differ = home[0] == MAIN or is_users_name(home[0])
@@ -373,6 +412,8 @@ class _Pickler(pickle.Pickler):
             return kind, (obj.__func__,)
         if kind is property:
             return property, (obj.fget, obj.fset, obj.fdel, obj.__doc__)
+        if kind in _WEAK:
+            return kind, ()
         if kind is types.MappingProxyType:
             return types.MappingProxyType, (dict(obj),)
         name = _name_of_singleton(obj)
@@ -422,7 +463,7 @@ def pack_value(value: Any, defined: Any = None, may_share: bool = False) -> Pack
     file = _BoundedFile()
     pickler = _Pickler(file, defined, may_share)
     pickler.dump(value)
-    return PackedValue(file.getvalue(), tuple(pickler.arrays), placed)
+    return PackedValue(file.getvalue(), tuple(pickler.arrays), placed, tuple(pickler.met))
 
 
 def unpack_value(data: bytes) -> Any:
@@ -440,6 +481,8 @@ def is_same(one: Any, other: Any, seen: set[tuple[int, int]] | None = None) -> b
         return True
     if kind is not type(other):
         return False
+    if kind in _WEAK:
+        return True
     seen = set() if seen is None else seen
     if (id(one), id(other)) in seen:
         return True
@@ -453,7 +496,7 @@ def is_same(one: Any, other: Any, seen: set[tuple[int, int]] | None = None) -> b
     if kind is set or kind is frozenset:
         one, other = sorted(map(repr, one)), sorted(map(repr, other))
         return bool(one == other)
-    if kind in _CONTAINERS or kind in _WRAPPERS:
+    if _is_container(kind) or kind in _WRAPPERS:
         ones, others = _parts(one), _parts(other)
         return len(ones) == len(others) and all(
             [is_same(a, b, seen) for a, b in zip(ones, others, strict=True)]

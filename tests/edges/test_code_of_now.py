@@ -581,3 +581,104 @@ def test_autoreload_in_a_notebook(tmp_path: Path) -> None:
         "([(1, 1, 1)], [(1, 1, 1)])",
         "([(-1, 22, 33, 'added')], [(-1, 22, 33, 'added')])",
     ], done.stdout + done.stderr
+
+
+KINDS = """
+    import abc, collections, enum, functools, typing
+    import numpy as np
+
+    VALUE = 1
+
+    class Abstract(abc.ABC):
+        @abc.abstractmethod
+        def go(self): ...
+
+    class Concrete(Abstract):
+        WEIGHTS = np.arange(4)
+        def go(self):
+            return int(self.WEIGHTS.sum()) * VALUE
+
+    class Lazy:
+        __slots__ = ("__dict__",)
+        @functools.cached_property
+        def x(self):
+            return VALUE
+
+    class Number(enum.IntEnum):
+        A = 1
+        def label(self):
+            return VALUE
+
+    class Generic(typing.Generic[typing.TypeVar("T")]):
+        def get(self):
+            return VALUE
+
+    class Meta(type):
+        def hello(cls):
+            return VALUE
+
+    class WithMeta(metaclass=Meta):
+        pass
+
+    class Table(dict):
+        def total(self):
+            return sum(self.values()) * VALUE
+
+    table = Table(a=1)
+    counts = collections.defaultdict(int)
+    ordered = collections.OrderedDict(a=1)
+    recent = collections.deque([1])
+
+    @functools.singledispatch
+    def kind_of(x):
+        return "other", VALUE
+
+    @kind_of.register
+    def _(x: int):
+        return "number", VALUE
+
+    vectorised = np.vectorize(lambda v: v * VALUE)
+
+    class Outer:
+        class Inner:
+            def get(self):
+                return VALUE
+        def get(self):
+            return Outer.Inner().get()
+
+    async def wait():
+        return VALUE
+
+    def f(v):
+        import asyncio
+        return [
+            Concrete().go(), Lazy().x, Number.A.label(), Generic().get(), WithMeta.hello(), table.total(),
+            kind_of(1), kind_of("a"), vectorised([2]).tolist(), Outer().get(), asyncio.run(wait()), __name__,
+            counts["a"], sum(ordered.values()), sum(recent),
+        ]
+"""
+
+
+def test_every_kind_of_code(write: Write, team: shmmap.Team) -> None:
+    """A4, A5: abstract, generic and enumerated classes, metaclasses, descriptors, dispatch, coroutines."""
+    m: Any = write("edges_kinds", KINDS)
+    for value in (1, 7, 1):
+        m.VALUE = value
+        assert pmap(m.f, [0], engine=team) == [m.f(0)]
+    m.Concrete.WEIGHTS[0] = 100
+    for each in (m.table, m.counts, m.ordered):
+        each["a"] = 5
+    m.recent.append(7)
+    assert pmap(m.f, [0], engine=team) == [m.f(0)]
+    offset = 3
+    m.vectorised = np.vectorize(lambda v: v + offset)
+    assert pmap(m.f, [0], engine=team) == [m.f(0)]
+    edited = KINDS.replace("VALUE = 1\n", "VALUE = 50\n").replace('"number"', '"integer"')
+    write("edges_kinds", edited.replace("A = 1", "A = 1\n        B = 2"))
+    importlib.reload(m)
+    assert pmap(m.f, [0], engine=team) == [m.f(0)]
+    assert pmap(lambda v: m.Number.B, [0], engine=team)[0] is m.Number.B
+    with pytest.raises(TypeError, match="abstract"):
+        pmap(lambda v: m.Abstract(), [0], engine=team)
+    with shmmap.Team(1) as other:
+        assert pmap(m.f, [0], engine=other) == [m.f(0)]
