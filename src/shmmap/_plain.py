@@ -38,6 +38,14 @@ def _is_foreign(kind: type) -> bool:
     return hasattr(kind, "__array_function__") and not issubclass(kind, np.ndarray)
 
 
+def _is_table_with_units(value: Any) -> bool:
+    """Whether a value is a table of astropy with units or masks, which a structured array has not."""
+    if not hasattr(value, "colnames"):
+        return False
+    columns = value.columns.values()
+    return any(getattr(c, "unit", None) is not None or is_masked(c) for c in columns)
+
+
 def what_is_lost(value: Any) -> str:
     """What a plain array would lose of an array, or of arrays in lists; empty if nothing.
 
@@ -60,7 +68,7 @@ def what_is_lost(value: Any) -> str:
         hooked = any(getattr(kind, name) is not getattr(np.ndarray, name) for name in _HOOKS)
         carries = hooked or bool(getattr(value, "__dict__", None))
     else:
-        carries = _is_foreign(kind)
+        carries = _is_foreign(kind) or _is_table_with_units(value)
     return f"all that a {kind.__name__} has besides its numbers (a unit, say)" if carries else ""
 
 
@@ -76,7 +84,7 @@ def read(value: Any, dtype: Any = None) -> Any:
     dask, xarray = sys.modules.get("dask.array"), sys.modules.get("xarray")
     if dask is not None and isinstance(value, dask.Array):
         return read(value.compute(), dtype)  # its `__array__` drops masks
-    if _is_foreign(type(value)):
+    if _is_foreign(type(value)) or _is_table_with_units(value):
         return value
     if type(value) in (list, tuple):
         if any(

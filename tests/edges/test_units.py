@@ -309,6 +309,19 @@ def test_astropy(process_engine: Any) -> None:
         shmmap.pmap_chunks(np.negative, km, depth=1, boundary=5.0)
 
 
+def test_tables_of_astropy() -> None:
+    """A12: a table as a structured array has the numbers of its columns, without their units."""
+    table = pytest.importorskip("astropy.table")
+    with_units = table.QTable({"a": np.arange(3.0)}, units={"a": "km"})
+    with pytest.raises(TypeError, match="no NumPy array"):
+        shmmap.pmap(len, with_units, engine="serial")
+    with pytest.raises(TypeError, match="besides its numbers"):
+        shmmap.asshared(with_units)
+    assert shmmap.pmap(lambda v: v.value, with_units["a"], engine="serial").tolist() == [0, 1, 2]
+    plain = table.Table({"a": np.arange(3)})
+    assert shmmap.pmap(lambda row: row["a"], plain, engine="serial").tolist() == [0, 1, 2]
+
+
 def test_astropy_masked() -> None:
     """A10: masked quantities, whose masks are an attribute."""
     masked = pytest.importorskip("astropy.utils.masked").Masked
