@@ -144,13 +144,14 @@ def _first_umask() -> int:
 
 
 def _read_locale() -> tuple[str, ...] | None:
-    """How numbers, times and amounts are written and text is ordered; None before `locale` is imported."""
+    """How text, numbers, times and amounts are written; None before `locale` is imported."""
     locale = sys.modules.get("locale")
     if locale is None or not hasattr(locale, "setlocale"):  # not imported, or just being so
         return None
-    # What `setlocale` itself calls. All categories at once take twice as long as these four.
+    # What `setlocale` itself calls. All categories at once take longer than these five.
     read = getattr(locale, "_setlocale", locale.setlocale)
     return (
+        read(locale.LC_CTYPE),
         read(locale.LC_NUMERIC),
         read(locale.LC_TIME),
         read(locale.LC_COLLATE),
@@ -339,7 +340,13 @@ def _set_locale(names: tuple[str, ...] | None) -> None:
     if names is not None:
         import locale
 
-        categories = locale.LC_NUMERIC, locale.LC_TIME, locale.LC_COLLATE, locale.LC_MONETARY
+        categories = (
+            locale.LC_CTYPE,
+            locale.LC_NUMERIC,
+            locale.LC_TIME,
+            locale.LC_COLLATE,
+            locale.LC_MONETARY,
+        )
         for category, name in zip(categories, names, strict=True):
             with suppress(locale.Error):
                 locale.setlocale(category, name)

@@ -24,6 +24,13 @@ from tests.helpers import assert_next_map_works, run_python, run_script
 
 # "KMP": by which `threadpoolctl` begins.
 WORKERS_OWN = {*BLAS_VARIABLES, "KMP_DUPLICATE_LIB_OK"}
+CATEGORIES = (
+    locale.LC_CTYPE,
+    locale.LC_NUMERIC,
+    locale.LC_TIME,
+    locale.LC_COLLATE,
+    locale.LC_MONETARY,
+)
 STARTS = ("clean", "fork")
 
 
@@ -43,7 +50,7 @@ def look(_: Any = None) -> dict[str, Any]:
         "recursion limit": sys.getrecursionlimit(),
         "digits": sys.get_int_max_str_digits(),
         "zone": (time.tzname, time.timezone, time.strftime("%H", time.localtime(0))),
-        "locale": locale.setlocale(locale.LC_ALL),
+        "locale": [locale.setlocale(category) for category in CATEGORIES],
     }
 
 
