@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ._forks import at_fork
 from ._handle import SegmentHandle, handle_of
 from ._modules import MAIN, can_be_imported, is_users, is_users_name
 from ._recipient import CLASS, GONE, OPAQUE, REFUSED, VALUE, Home, Told, members_of, type_name
@@ -108,6 +109,15 @@ _entries: dict[Key, _Entry] = {}
 """In the order of their versions."""
 _version = 0
 _lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """In a forked child: no thread of its own holds it."""
+    global _lock
+    _lock = threading.RLock()
+
+
+at_fork(after_in_child=_renew_lock)
 
 
 def latest() -> int:

@@ -11,20 +11,15 @@ What must hold: a function that is made here lives in the real namespace of its 
 from __future__ import annotations
 
 import collections
-import datetime
-import decimal
 import enum
-import fractions
 import functools
 import importlib
 import io
 import marshal
-import pathlib
 import pickle
 import re
 import sys
 import types
-import uuid
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -71,9 +66,21 @@ MISSING: Any = object()
 # Values that never change, and whose types are not the user's.
 _CONSTANTS = (
     *(type(None), type(...), type(NotImplemented), bool, int, float, complex, range, slice),
-    *(np.dtype, np.generic, decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern),
-    *(datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo, pathlib.PurePath),
-    *(types.BuiltinFunctionType, np.ufunc, types.GenericAlias, types.UnionType),
+    *(np.dtype, np.generic, np.ufunc, re.Pattern),
+    *(types.BuiltinFunctionType, types.GenericAlias, types.UnionType),
+)
+# By name: a worker need not import them.
+_MODULES_OF_CONSTANTS = frozenset(
+    (
+        "datetime",
+        "decimal",
+        "fractions",
+        "ipaddress",
+        "pathlib",
+        "pathlib._local",
+        "uuid",
+        "zoneinfo",
+    )
 )
 _TEXTS = (str, bytes)
 _CONTAINERS = (list, tuple, set, frozenset, dict, collections.deque)
@@ -89,6 +96,10 @@ _WRAPPERS = (
 _WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 # What a class defines if it says itself how it is pickled.
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs_ex__")
+
+
+def _is_constant(kind: Any) -> bool:
+    return issubclass(kind, _CONSTANTS) or kind.__module__ in _MODULES_OF_CONSTANTS
 
 
 def _parts(value: Any) -> tuple[Any, ...]:
@@ -192,7 +203,7 @@ def is_carried(value: Any, budget: list[int] | None = None) -> bool:
             return False
         return all([is_carried(part, budget) for part in _parts(value)])
     # By type alone: an instance may say something else of itself, by code of the user's.
-    if kind is types.FunctionType or kind is types.ModuleType or issubclass(kind, _CONSTANTS):
+    if kind is types.FunctionType or kind is types.ModuleType or _is_constant(kind):
         return True
     if issubclass(kind, type):
         return find_home(value) is not None
@@ -431,7 +442,7 @@ class _Pickler(pickle.Pickler):
 
 def _name_of_singleton(obj: Any) -> str | None:
     """The name of what stands for nothing in a library, say: another one would not be recognised."""
-    if issubclass(type(obj), _CONSTANTS) or type(obj).__module__ == "builtins":
+    if _is_constant(type(obj)) or type(obj).__module__ == "builtins":
         return None
     home = sys.modules.get(type(obj).__module__)
     if home is None or is_users_name(home.__name__) or home.__name__ == MAIN:
@@ -510,7 +521,7 @@ def is_same(one: Any, other: Any, seen: set[tuple[int, int]] | None = None) -> b
             == (other.dtype, other.shape, other.flags.writeable)
             and one.tobytes() == other.tobytes()
         )
-    if issubclass(kind, _CONSTANTS):
+    if _is_constant(kind):
         return repr(one) == repr(other) if kind is not types.BuiltinFunctionType else False
     if is_simple_instance(one):
         return is_same(attributes_of(one), attributes_of(other), seen)

@@ -95,12 +95,10 @@ class _ProcessWork(Run):
         self._func: Payload | None = None
         if inherited is None:
             func, self._digest, self._by_value = pack_function(task.func)
-            self._modules = current_version(func.reaches)
+            self._modules = current_version(func.reaches) if func.reaches else 0
             payload, func_root = make_payload(func.data)
             self._func = payload
             self._job_id, self._job, self._segments, self._writes_main, keep = self._pack_job(task)
-            for entry in task.job.inputs:
-                self._modules = max(self._modules, entry.modules)
             if func.segments or func_root is not None:
                 self._segments |= func.segments | payload.segments()
             self.keep += [func_root, func.keep, keep, task]
@@ -141,7 +139,8 @@ class _ProcessWork(Run):
                 if entry.kind == "whole" and not is_sendable(entry.data):
                     raise cannot_send(f"input {position}", entry.data, exc) from None
             raise
-        self._modules = max(self._modules, current_version(packed.reaches))
+        versions = [entry.modules for entry in inputs]
+        self._modules = max(self._modules, current_version(packed.reaches), *versions)
         payload, root = make_payload(packed.data)
         segments = packed.segments | payload.segments()
         segments = segments.union(*(entry.segments for entry in inputs))
