@@ -11,7 +11,7 @@ from ._team import Team
 __all__ = ["default_team", "shutdown"]
 
 _default: Team | None = None
-_default_lock = threading.Lock()
+_default_lock = threading.RLock()
 
 
 def default_team(workers: int) -> Team:
@@ -44,7 +44,7 @@ def _forget_in_child() -> None:
     # After all teams have been closed there: one that nobody else has would go with its descriptors open.
     global _default, _default_lock
     _default = None
-    _default_lock = threading.Lock()
+    _default_lock = threading.RLock()
 
 
 at_fork(after_in_child=_forget_in_child)

@@ -90,7 +90,7 @@ _ATOMS = frozenset(
     (type(None), type(...), bool, int, float, complex, np.bool_, np.int64, np.float64)
 )
 _MISSING: Any = object()
-_lock = threading.Lock()
+_lock = threading.RLock()
 """Held to add to what is known; looking it up takes none."""
 
 
@@ -130,7 +130,7 @@ def pack_function(func: Any) -> PackedFunction:
         with _lock:
             _known.pop(key, None)
             while len(_known) >= _KNOWN_MOST:
-                del _known[next(iter(_known))]
+                _known.pop(next(iter(_known)), None)  # a signal handler may have done so
             _known[key] = _Known(parts, function)
     return function
 

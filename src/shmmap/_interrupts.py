@@ -1,7 +1,9 @@
-"""Sections that a Ctrl-C must not cut in two.
+"""Sections that a signal must not cut in two, and what it must not begin inside of them.
 
-A KeyboardInterrupt may come between any two instructions of the main thread. Where processes, descriptors
-and tables have to change together, it is held back until they have; such sections never wait.
+A handler of a signal may run, and a KeyboardInterrupt come, between any two instructions of the main thread;
+a finalizer wherever memory is allocated, in any thread. Where processes, descriptors and tables have to
+change together, handlers are held back until they have; such sections never wait. A handler, or a finalizer,
+that calls the library while its thread is in the middle of it is refused.
 """
 
 from __future__ import annotations
@@ -17,35 +19,55 @@ from typing import Any, Self
 
 from ._forks import at_fork
 
-__all__ = ["CleanUp", "Door", "Uninterrupted", "refuse_green_threads"]
+__all__ = [
+    "CleanUp",
+    "Door",
+    "Uninterrupted",
+    "is_inside",
+    "refuse_green_threads",
+    "refuse_reentry",
+]
 
 # Without what `signal` puts around them: it looks for an enum's member for every handler, and not finding one
 # takes longer than all the rest.
 _plain: Any = sys.modules.get("_signal", signal)
-_SIGINT = int(signal.SIGINT)
+
+
+# Those for which programs have handlers that do things, or raise.
+_SIGNALS = tuple(
+    int(getattr(signal, name))
+    for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+)
 
 
 class Uninterrupted:
-    """A context in which SIGINT's Python handler waits for the end; then it is called.
+    """A context in which Python's handlers of signals wait for the end; then they are called.
 
-    *Requires*: nothing inside waits. *Guarantees*: in the main thread, no KeyboardInterrupt inside; the
-    handler that was there is there again afterwards. Elsewhere there is nothing to do.
+    *Requires*: nothing inside waits. *Guarantees*: in the main thread, no KeyboardInterrupt inside, nor
+    anything else that a handler raises or does; the handlers that were there are there again afterwards.
+    Elsewhere there is nothing to do.
     """
 
-    __slots__ = ("_caught", "_previous")
+    __slots__ = ("_caught", "_handlers")
 
     def __enter__(self) -> Self:
-        self._caught: tuple[int, FrameType | None] | None = None
-        self._previous = None
+        self._caught: list[tuple[int, FrameType | None]] = []
+        self._handlers: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            previous = _plain.getsignal(_SIGINT)
-            if callable(previous):
-                self._previous = previous
-                _plain.signal(_SIGINT, self._catch)
+            try:
+                for number in _SIGNALS:
+                    handler = _plain.getsignal(number)
+                    if callable(handler):
+                        self._handlers[number] = handler
+                        _plain.signal(number, self._catch)
+            except BaseException:  # the handler of one that is still to come
+                _put_back(self._handlers)
+                raise
         return self
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
-        self._caught = (number, frame)
+        self._caught.append((number, frame))
 
     def __exit__(
         self,
@@ -53,12 +75,32 @@ class Uninterrupted:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        previous, self._previous = self._previous, None
-        if previous is None:
-            return
-        _plain.signal(_SIGINT, previous)
-        if self._caught is not None:
-            previous(*self._caught)
+        handlers, self._handlers = self._handlers, {}
+        try:
+            _put_back(dict(handlers))
+        finally:
+            if self._caught:
+                self._call(handlers)
+
+    def _call(self, handlers: dict[int, Any]) -> None:
+        number, frame = self._caught.pop(0)
+        try:
+            handlers[number](number, frame)
+        finally:  # it may raise, and the others are to be called all the same
+            if self._caught:
+                self._call(handlers)
+
+
+def _put_back(handlers: dict[int, Any]) -> None:
+    """Install handlers, all of them: one that is there again may be called at once, and raise."""
+    try:
+        while handlers:
+            number = next(iter(handlers))
+            _plain.signal(number, handlers[number])
+            del handlers[number]
+    finally:
+        if handlers:
+            _put_back(handlers)
 
 
 class CleanUp(Uninterrupted):
@@ -76,12 +118,35 @@ class CleanUp(Uninterrupted):
     @property
     def is_urgent(self) -> bool:
         """Whether there was a Ctrl-C since it was entered."""
-        return self._caught is not None
+        return any(number == signal.SIGINT for number, _ in self._caught)
 
     def __exit__(self, *exc_info: Any) -> None:
         if self._answers:
-            self._caught = None
+            self._caught = [each for each in self._caught if each[0] != signal.SIGINT]
         super().__exit__(*exc_info)
+
+
+def is_inside(lock: Any) -> bool:
+    """Whether this thread holds an `RLock`, asked as `threading.Condition` asks it."""
+    return bool(lock._is_owned())
+
+
+def refuse_reentry(lock: Any) -> None:
+    """Refuse a thread that holds this `RLock` already: a signal handler, or a finalizer, runs in the middle.
+
+    It interrupts what changes tables and messages, and would find them half changed; a lock that is not
+    re-entrant would have it wait for itself. To be called at each entrance, never within.
+
+    Raises
+    ------
+    RuntimeError
+        With what to do instead.
+    """
+    if is_inside(lock):
+        raise RuntimeError(
+            "a signal handler or a finalizer has called shmmap while it interrupts shmmap itself; let it set "
+            "a flag, and do the work when it has returned"
+        )
 
 
 def refuse_green_threads() -> None:

@@ -48,7 +48,7 @@ class _Entry(NamedTuple):
 
 
 _entries: dict[Any, _Entry] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
 """Held to add to them; looking one up takes none."""
 _job_ids = itertools.count(1)
 
@@ -153,6 +153,6 @@ def remember(request: Request, options: Options, bound: Bound) -> Bound:
     kinds = tuple((entry.kind, entry.axis, entry.stencil) for entry in bound.inputs)
     with _lock:
         while len(_entries) >= _MOST:
-            del _entries[next(iter(_entries))]
+            _entries.pop(next(iter(_entries)), None)  # a signal handler may have done so
         _entries[key] = _Entry(bound._replace(inputs=(), outs=()), kinds, tuple(seen))
     return bound

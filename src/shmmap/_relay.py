@@ -34,7 +34,7 @@ class Sender:
         self._sock = sock
         self._token = token
         self._slot = slot
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def send(self, kind: bytes, payload: bytes) -> None:
         """Send one message; it waits if the caller is far behind."""

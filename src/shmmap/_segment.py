@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from ._errors import SharedMemoryError
 from ._forks import at_fork
-from ._interrupts import Uninterrupted
+from ._interrupts import Uninterrupted, is_inside, refuse_reentry
 from ._memory import available
 from ._nameless import (
     CHECK_NBYTES,
@@ -157,7 +157,7 @@ def _random_id() -> int:
     return int.from_bytes(os.urandom(4), "little") >> 1 << 31
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _segments: dict[int, Segment] = {}
 _blocks: list[Block] = []  # in order of address
 _slabs: list[Slab] = []
@@ -175,11 +175,15 @@ class _Door:
     statement: a Ctrl-C may come between any two lines of Python, and would leave it locked for good.
     """
 
-    __slots__ = ()
+    is_taken = False
+    """Somebody is probably inside: what an interruption leaves here is put right by whoever comes next."""
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        refuse_reentry(_lock)
+        self.is_taken = True
 
     def __exit__(self, *exc_info: object) -> None:
+        self.is_taken = False
         if _released:
             reap()
 
@@ -351,7 +355,7 @@ def _on_release(ref: _Ref) -> None:
 def reap() -> None:
     """Take back every block whose last array has gone, unless somebody else is at it."""
     while _released:
-        if _lock.locked():
+        if _door.is_taken or is_inside(_lock):
             return  # the holder, who may be this very thread, looks at `_released` after it lets go
         dropped: list[Segment] = []
         with Uninterrupted(), _lock:  # or a block might be taken back by half
@@ -418,7 +422,7 @@ def _forget(segment: Segment) -> None:
 
 def release_spare() -> int:
     """Give back what is kept for the next array; the number of bytes is returned."""
-    with _door, _lock:
+    with Uninterrupted(), _door, _lock:
         empty = [slab for slab in _slabs if not slab.segment.used]
         for slab in empty:
             _slabs.remove(slab)
@@ -433,7 +437,7 @@ def release_spare() -> int:
 def expire_spare() -> float | None:
     """Give back what has been kept for long enough; when to call again, None if not before a drop."""
     global _is_watched
-    with _door, _lock:
+    with Uninterrupted(), _door, _lock:
         expired = _spares.expire()
         for segment in expired:
             _forget(segment)
@@ -531,13 +535,13 @@ def adopt(fd: int, nbytes: int) -> NDArray[np.uint8]:
 
 def own(segment: Segment) -> NDArray[np.uint8]:
     """Make an attached segment live and die with the arrays over it, as one created here does."""
-    with _door, _lock:
+    with Uninterrupted(), _door, _lock:
         return root_array(segment, 0, segment.nbytes, None)
 
 
 def detach(id: int) -> None:
     """Drop this process's references to an attached segment; the mapping goes with the last view."""
-    with _door, _lock:
+    with Uninterrupted(), _door, _lock:
         segment = _segments.get(id)
         if segment is not None:
             _forget(segment)
@@ -545,7 +549,7 @@ def detach(id: int) -> None:
 
 def discard(id: int) -> bool:
     """Forget an attached segment unless arrays live in it; whether it is gone now."""
-    with _door, _lock:
+    with Uninterrupted(), _door, _lock:
         segment = _segments.get(id)
         if segment is not None and not segment.used:
             _forget(segment)
@@ -601,7 +605,7 @@ def _before_fork() -> None:
 def _after_fork_in_child() -> None:
     """Arrays stay valid in a child; the slabs remain the parent's, which goes on filling them."""
     global _lock, _next_id
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _take_back_at_once()
     _slabs.clear()
     _spares.clear()

@@ -35,7 +35,7 @@ from ._control import RANKS_MAX, RELAYED, SLOT_WORDS
 from ._crew import Crew, Watch
 from ._errors import WorkerDied
 from ._imports import late_import
-from ._interrupts import CleanUp, Uninterrupted, refuse_green_threads
+from ._interrupts import CleanUp, Uninterrupted, refuse_green_threads, refuse_reentry
 from ._packing import Packed, pack
 from ._refusals import cannot_send, is_inheritable, name_of
 from ._run import CallSpec, Run
@@ -253,6 +253,7 @@ class Team(Executor):
 
     def warm_up(self, size: int) -> None:
         """Begin to start what is missing of the first `size` workers, if it takes work at all."""
+        refuse_reentry(self._lock)
         with self._lock:
             if self.is_usable():
                 self._ensure(size)
@@ -285,6 +286,10 @@ class Team(Executor):
             self._thread = thread
 
     # ------------------------------------------------ runs (caller's threads)
+
+    def enter(self) -> None:
+        """Refuse who comes from within: see `refuse_reentry`."""
+        refuse_reentry(self._lock)
 
     def open_run(self, run: Run, chunks: int) -> bool:
         """Register a run; False if it has to wait for `run.admitted`, too many being open."""
@@ -427,6 +432,7 @@ class Team(Executor):
             raise TypeError(f"submit takes a function first, and {describe(fn)} is not callable")
         self._follow_user()
         future = SubmittedFuture()
+        refuse_reentry(self._lock)
         with self._lock:
             self.check_open()
         try:
@@ -494,6 +500,7 @@ class Team(Executor):
         cancel_futures : bool, default False
             Cancel what was submitted and has not begun.
         """
+        refuse_reentry(self._lock)
         with self._lock:
             was_closed, self._closed = self._closed, True
             if not self.is_ours:
@@ -527,6 +534,7 @@ class Team(Executor):
         self._end_workers(_Fate(signal.SIGTERM, "Team.terminate_workers()"))
 
     def _end_workers(self, fate: _Fate) -> None:
+        refuse_reentry(self._lock)
         with self._lock:
             thread = self._thread
             if thread is None or not self.is_ours:

@@ -73,6 +73,7 @@ class _ProcessWork(Run):
 
     def __init__(self, team: Team, task: Task, inherited: bytes | None, own_team: bool) -> None:
         super().__init__()
+        team.enter()
         self._team = team
         self._task = task
         self._own_team = own_team
