@@ -11,9 +11,17 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
-from ._imports import late_import
 from ._kernel_files import read_kernel_file
+
+# At once: later, the search path may lead to another module of that name in the current folder.
+try:
+    import resource as _resource
+except ImportError:  # not a POSIX system
+    resource: Any = None
+else:
+    resource = _resource
 
 __all__ = [
     "UNLIMITED",
@@ -111,10 +119,7 @@ def available() -> tuple[int, str]:
 
 def address_space() -> int | None:
     """Bytes that this process may still map, ``None`` if nothing limits them."""
-    try:
-        with late_import:
-            import resource
-    except ImportError:  # not a POSIX system
+    if resource is None:
         return None
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
@@ -125,10 +130,7 @@ def address_space() -> int | None:
 
 def file_size_limit() -> int | None:
     """Bytes that a file of this process may have, shared memory included; ``None`` if nothing limits them."""
-    try:
-        with late_import:
-            import resource
-    except ImportError:  # not a POSIX system
+    if resource is None:
         return None
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     return None if limit == resource.RLIM_INFINITY else limit
