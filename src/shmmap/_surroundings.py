@@ -249,6 +249,8 @@ _told: _Sent | None = None
 """What this worker was told last."""
 _unborn: dict[str, int] = {}
 """Levels of loggers that nobody has made here yet: making them is their libraries' to do."""
+_lent: dict[str, int] = {}
+"""Loggers that have the level of such a one above them, and that level: they would inherit it."""
 
 
 def apply(packed: Sequence[Any]) -> None:
@@ -284,6 +286,8 @@ def apply(packed: Sequence[Any]) -> None:
     for name, level in new.levels.items():
         if known.get(name) != level:
             _set_level(name, level)
+    if new.levels != known:
+        _lend_levels(list(logging.root.manager.loggerDict))
     for field, value in new._asdict().items():
         if field in _SETTERS and (old is None or getattr(old, field) != value):
             with suppress(OSError, ValueError, RecursionError):
@@ -331,9 +335,28 @@ def _get_logger(name: str) -> logging.Logger:
     """Take the place of the manager's own method."""
     logger = logging.Manager.getLogger(logging.root.manager, name)
     level = _unborn.pop(name, None)
-    if level is not None:
+    if level is None:
+        _lend_levels([name])
+    else:
         logger.setLevel(level)
+        _lend_levels(list(logging.root.manager.loggerDict))
     return logger
+
+
+def _lend_levels(names: Sequence[str]) -> None:
+    """Give loggers without a level the one that they would inherit from a logger that is not there yet."""
+    loggers: Any = logging.root.manager.loggerDict
+    for name in names if _unborn or _lent else ():
+        logger = loggers.get(name)
+        if not isinstance(logger, logging.Logger) or logger.level != _lent.pop(name, logging.NOTSET):
+            continue  # not made yet, or with a level of its own
+        above, level = name.rpartition(".")[0], logging.NOTSET
+        while above and above not in _unborn and not getattr(loggers.get(above), "level", 0):
+            above = above.rpartition(".")[0]
+        if above in _unborn:
+            level = _lent[name] = _unborn[above]
+        if logger.level != level:
+            logger.setLevel(level)
 
 
 def _set_locale(names: tuple[str, ...] | None) -> None:
