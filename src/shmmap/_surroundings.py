@@ -348,7 +348,9 @@ def _lend_levels(names: Sequence[str]) -> None:
     loggers: Any = logging.root.manager.loggerDict
     for name in names if _unborn or _lent else ():
         logger = loggers.get(name)
-        if not isinstance(logger, logging.Logger) or logger.level != _lent.pop(name, logging.NOTSET):
+        if not isinstance(logger, logging.Logger) or logger.level != _lent.pop(
+            name, logging.NOTSET
+        ):
             continue  # not made yet, or with a level of its own
         above, level = name.rpartition(".")[0], logging.NOTSET
         while above and above not in _unborn and not getattr(loggers.get(above), "level", 0):
