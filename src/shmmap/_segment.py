@@ -189,6 +189,13 @@ class _Door:
 
 
 _door = _Door()
+
+
+def enter() -> None:
+    """Refuse a thread that is inside already; for locks that are taken before the one here."""
+    refuse_reentry(_lock)
+
+
 _drop_listeners: list[Callable[[int], None]] = []
 _spares = Spares()
 _is_watched = False

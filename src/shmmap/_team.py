@@ -253,7 +253,7 @@ class Team(Executor):
 
     def warm_up(self, size: int) -> None:
         """Begin to start what is missing of the first `size` workers, if it takes work at all."""
-        refuse_reentry(self._lock)
+        self.enter()
         with self._lock:
             if self.is_usable():
                 self._ensure(size)
@@ -288,8 +288,12 @@ class Team(Executor):
     # ------------------------------------------------ runs (caller's threads)
 
     def enter(self) -> None:
-        """Refuse who comes from within: see `refuse_reentry`."""
+        """Refuse who comes from within: see `refuse_reentry`.
+
+        Also from within `_segment`: who holds the team's lock may wait for that one, and never the reverse.
+        """
         refuse_reentry(self._lock)
+        _segment.enter()
 
     def open_run(self, run: Run, chunks: int) -> bool:
         """Register a run; False if it has to wait for `run.admitted`, too many being open."""
@@ -432,7 +436,7 @@ class Team(Executor):
             raise TypeError(f"submit takes a function first, and {describe(fn)} is not callable")
         self._follow_user()
         future = SubmittedFuture()
-        refuse_reentry(self._lock)
+        self.enter()
         with self._lock:
             self.check_open()
         try:
@@ -500,7 +504,7 @@ class Team(Executor):
         cancel_futures : bool, default False
             Cancel what was submitted and has not begun.
         """
-        refuse_reentry(self._lock)
+        self.enter()
         with self._lock:
             was_closed, self._closed = self._closed, True
             if not self.is_ours:
@@ -534,7 +538,7 @@ class Team(Executor):
         self._end_workers(_Fate(signal.SIGTERM, "Team.terminate_workers()"))
 
     def _end_workers(self, fate: _Fate) -> None:
-        refuse_reentry(self._lock)
+        self.enter()
         with self._lock:
             thread = self._thread
             if thread is None or not self.is_ours:
