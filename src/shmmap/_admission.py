@@ -18,6 +18,7 @@ from typing import Any
 from . import _segment
 from ._control import ERROR, KEPT, ControlBlock, Record
 from ._crew import Crew
+from ._errors import note_scarcity
 from ._interrupts import Uninterrupted
 from ._member import Member
 from ._messages import Close, dumps_message
@@ -64,7 +65,11 @@ class Admission:
             with Uninterrupted():
                 self._next_id += 1
                 capacity = 1 << max(12, (chunks - 1).bit_length())
-                run.control = ControlBlock(self._next_id, capacity)
+                try:
+                    run.control = ControlBlock(self._next_id, capacity)
+                except OSError as exc:
+                    note_scarcity(exc)
+                    raise
         run.doorbell = run.control.doorbell
         if run.admitted is not None:
             run.admitted.set()

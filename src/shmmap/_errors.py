@@ -7,6 +7,7 @@ pickling. Messages state the fault, the half-open index ranges it concerns, and 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,17 @@ __all__ = [
     "SharedMemoryError",
     "WorkerDied",
     "describe_ranges",
+    "note_scarcity",
 ]
+
+_SCARCE = {
+    errno.EMFILE: "every worker and every map takes some descriptors: raise their limit (ulimit -n)",
+    errno.ENFILE: "every worker and every map takes some descriptors: raise the system's limit (fs.file-max)",
+    errno.EAGAIN: "no more processes may be started: raise their limit (ulimit -u, or pids.max)",
+    errno.EPERM: "this process may start no others; engine='serial' needs none",
+    errno.ENOSYS: "this process may start no others; engine='serial' needs none",
+}
+"""What starting workers, or a map, may be short of, by the number of the error, and what to do about it."""
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -27,6 +38,12 @@ def describe_ranges(ranges: Sequence[tuple[int, int]], most: int = 6) -> str:
     shown = ", ".join(f"[{start}, {stop})" for start, stop in ranges[:most])
     left = len(ranges) - most
     return shown + (f" and {left} more" if left > 0 else "")
+
+
+def note_scarcity(exc: BaseException) -> None:
+    """Add to an error of the operating system what to do about it, if workers or a map cannot start by it."""
+    if isinstance(exc, OSError) and exc.errno in _SCARCE:
+        exc.add_note(_SCARCE[exc.errno])
 
 
 class PerformanceWarning(UserWarning):

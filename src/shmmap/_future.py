@@ -96,13 +96,6 @@ class MapFuture(Future[Any]):
 
     def _run(self, work: Work, wait: Callable[[], Any], is_over: threading.Event) -> None:
         try:
-            self._wait(work, wait)
-        finally:
-            unfinished.discard(is_over)
-            is_over.set()
-
-    def _wait(self, work: Work, wait: Callable[[], Any]) -> None:
-        try:
             try:
                 result = wait()
             finally:
@@ -121,8 +114,10 @@ class MapFuture(Future[Any]):
                 self._whole = None
             self._settle(self.set_result, None)
         finally:
+            unfinished.discard(is_over)
+            is_over.set()
             # The exception refers to this frame by its traceback, and the future to the exception.
-            del self, work
+            del self, work, wait
 
     def _is_broken_up(self) -> bool:
         """Whether a part of a list was given away."""
@@ -141,12 +136,14 @@ class MapFuture(Future[Any]):
         """
         try:
             super().result(_limit(timeout))
+            if self._is_broken_up():
+                raise _broken_up()
+            return self._whole
         except CancelledError:
             self._has_ended.wait(_CANCEL_S)
             raise
-        if self._is_broken_up():
-            raise _broken_up()
-        return self._whole
+        finally:
+            del self  # see `_run`
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `result` would raise; see :meth:`concurrent.futures.Future.exception`."""
@@ -261,11 +258,17 @@ class MapFuture(Future[Any]):
                 raise TimeoutError
             if not found:
                 time.sleep(_LOOK_S)
-        self._raise_failure()
+        try:
+            self._raise_failure()
+        finally:
+            del self
 
     def _raise_failure(self) -> None:
         """Raise what has ended the map, or what failed only at its end: results that do not fit together."""
-        super().result()
+        try:
+            super().result()
+        finally:
+            del self  # see `_run`
 
 
 def _broken_up() -> RuntimeError:
@@ -300,7 +303,10 @@ class StreamFuture(MapFuture):
                 self._whole = None
                 yield stream.finished.popleft()
             if over:
-                self._raise_failure()
+                try:
+                    self._raise_failure()
+                finally:
+                    del self
                 return
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError

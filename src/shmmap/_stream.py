@@ -133,7 +133,10 @@ class Stream:
         if errors:
             ranges = merge_ranges(failed)
             name = name_of(self._request.func)
-            raise MapError(f"{name} failed for {describe_ranges(ranges)}", errors, ranges, None)
+            try:
+                raise MapError(f"{name} failed for {describe_ranges(ranges)}", errors, ranges, None)
+            finally:
+                del errors  # which refer, by their tracebacks, to this frame
 
     def _take(self) -> bool:
         """Read a window and start its map; False if there was nothing left."""

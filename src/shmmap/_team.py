@@ -14,7 +14,6 @@ of them knows the team.
 
 from __future__ import annotations
 
-import errno
 import functools
 import math
 import os
@@ -33,7 +32,7 @@ from ._arguments import as_int, as_nbytes, as_seconds, describe
 from ._attendant import Attendant, AttendantThread
 from ._control import RANKS_MAX, RELAYED, SLOT_WORDS
 from ._crew import Crew, Watch
-from ._errors import WorkerDied
+from ._errors import WorkerDied, note_scarcity
 from ._imports import late_import
 from ._interrupts import CleanUp, Uninterrupted, refuse_green_threads, refuse_reentry
 from ._packing import Packed, pack
@@ -44,15 +43,6 @@ from ._submissions import Submissions, SubmittedFuture
 from ._surroundings import snapshot
 
 __all__ = ["Team"]
-
-_SCARCE = {
-    errno.EMFILE: "every worker takes some descriptors: raise their limit (ulimit -n)",
-    errno.ENFILE: "every worker takes some descriptors: raise the system's limit (fs.file-max)",
-    errno.EAGAIN: "no more processes may be started: raise their limit (ulimit -u, or pids.max)",
-    errno.EPERM: "this process may start no others; engine='serial' needs none",
-    errno.ENOSYS: "this process may start no others; engine='serial' needs none",
-}
-"""What starting workers may be short of, by the number of the error, and what to do about it."""
 
 _AT_THE_END = "the interpreter is shutting down, and no workers can be started; use engine='serial'"
 
@@ -275,8 +265,7 @@ class Team(Executor):
                 self.crew.open()
             self.crew.fill(size)
         except BaseException as exc:
-            if isinstance(exc, OSError) and exc.errno in _SCARCE:
-                exc.add_note(_SCARCE[exc.errno])
+            note_scarcity(exc)
             if not self.crew.members and self._thread is None:
                 self._go_home()
             raise

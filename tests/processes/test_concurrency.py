@@ -278,9 +278,9 @@ class TestInputsAreReleased:
         assert future.cancelled()
 
     @pytest.mark.parametrize("engine", ["serial", "threads", "processes"])
-    @pytest.mark.parametrize("wait", [True, False])
+    @pytest.mark.parametrize("how", ["map", "result", "as_completed", "in_order", "stream"])
     @pytest.mark.parametrize("on_error", ["raise", "continue"])
-    def test_when_the_error_goes(self, engine: str, wait: bool, on_error: str) -> None:
+    def test_when_the_error_goes(self, engine: str, how: str, on_error: str) -> None:
         """At once, without the garbage collector: no exception refers to itself by its traceback."""
 
         def fail(i: Any) -> None:
@@ -288,22 +288,24 @@ class TestInputsAreReleased:
 
         x = shmmap.asshared(np.arange(10))
         ref = weakref.ref(x)
+        refs = [ref]
+        options: Any = {"engine": engine, "workers": 2, "on_error": on_error}
         gc.collect()
         gc.disable()
         try:
             with contextlib.suppress(KeyError, shmmap.MapError):
-                result = shmmap.pmap(
-                    fail,
-                    x,
-                    engine=engine,
-                    workers=2,
-                    on_error=on_error,
-                    wait=wait,
-                )
+                if how == "map":
+                    shmmap.pmap(fail, x, **options)
+                inputs: Any = iter([x] * 3) if how == "stream" else x
+                result = shmmap.pmap(fail, inputs, wait=False, **options)
+                del inputs
+                refs.append(weakref.ref(result))
+                if how in ("as_completed", "in_order", "stream"):
+                    list(getattr(result, how if how != "stream" else "in_order")())
                 result.result()
             result = None
             del x
-            wait_until(lambda: ref() is None)
+            wait_until(lambda: not any(ref() is not None for ref in refs))
         finally:
             gc.enable()
 
