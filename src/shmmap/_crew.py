@@ -254,8 +254,7 @@ class Crew:
     def post_call(self, seq: int, spec: CallSpec) -> None:
         """Send a call to all that are to take part in it."""
         again, needs = b"", spec.needs
-        for rank in range(spec.team):
-            self.roster.assign(rank, seq, again=True)
+        self.roster.assign_all(spec.team, seq)
         for rank in range(spec.team):
             member = self.members.get(rank)
             if member is None:

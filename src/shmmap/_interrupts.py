@@ -56,8 +56,7 @@ class Uninterrupted:
         self._handlers: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             try:
-                for number in _SIGNALS:
-                    handler = _plain.getsignal(number)
+                for number, handler in zip(_SIGNALS, map(_plain.getsignal, _SIGNALS), strict=True):
                     if callable(handler):
                         self._handlers[number] = handler
                         _plain.signal(number, self._catch)

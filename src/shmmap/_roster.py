@@ -84,6 +84,12 @@ class Roster:
         """A worker is given a call."""
         self.seats[rank].calls[seq] = again
 
+    def assign_all(self, team: int, seq: int) -> None:
+        """The workers on the first `team` ranks are given a call, as are those that replace them."""
+        seats = self.seats
+        for rank in range(team):
+            seats[rank].calls[seq] = True
+
     def left(self, rank: int, seq: int) -> None:
         """A worker has left all its calls up to `seq`."""
         calls = self.seats[rank].calls

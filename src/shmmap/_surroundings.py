@@ -70,6 +70,8 @@ class Surroundings(NamedTuple):
 _last: Surroundings | None = None
 _environment_version = 0
 _limits_version = 0
+_decimal: tuple[Any, tuple[Any, ...]] = (None, ())
+"""The state of the decimal context that was read last, and what of it is a setting."""
 _hooked = False
 _umask = -1
 _umask_lock = threading.RLock()
@@ -146,29 +148,31 @@ def _first_umask() -> int:
     return 0o077  # what other threads make at this moment is private for that long
 
 
+@functools.cache
+def _locale_categories(locale: Any) -> tuple[int, ...]:
+    return locale.LC_CTYPE, locale.LC_NUMERIC, locale.LC_TIME, locale.LC_COLLATE, locale.LC_MONETARY
+
+
 def _read_locale() -> tuple[str, ...] | None:
     """How text, numbers, times and amounts are written; None before `locale` is imported."""
     locale = sys.modules.get("locale")
     if locale is None or not hasattr(locale, "setlocale"):  # not imported, or just being so
         return None
     # What `setlocale` itself calls. All categories at once take longer than these five.
-    read = getattr(locale, "_setlocale", locale.setlocale)
-    return (
-        read(locale.LC_CTYPE),
-        read(locale.LC_NUMERIC),
-        read(locale.LC_TIME),
-        read(locale.LC_COLLATE),
-        read(locale.LC_MONETARY),
-    )
+    return tuple(map(getattr(locale, "_setlocale", locale.setlocale), _locale_categories(locale)))
 
 
 def _decimal_context() -> tuple[Any, ...] | None:
     """All of the thread's decimal context but its flags, which every calculation may raise."""
-    decimal = sys.modules.get("decimal")
-    if decimal is None or not hasattr(decimal, "getcontext"):  # not imported, or just being so
+    global _decimal
+    get_context = getattr(sys.modules.get("decimal"), "getcontext", None)
+    if get_context is None:  # not imported, or just being so
         return None
-    _, (*settings, _, traps) = decimal.getcontext().__reduce__()
-    return *settings, *traps
+    state = get_context().__reduce__()[1]
+    if state != _decimal[0]:
+        *settings, _, traps = state
+        _decimal = state, (*settings, *traps)
+    return _decimal[1]
 
 
 # ---------------------------------------------------------------- what is sent

@@ -287,7 +287,8 @@ class _ProcessWork(Run):
                 remaining.discard(self.vacated.popleft())
             if self._fatal is not None:
                 raise self._fatal
-            self._emit_relayed()
+            if self.relayed:
+                self._emit_relayed()
             if self.broken is not None:
                 raise self._name_lost(self.broken())
             if self._cancelled:
@@ -304,7 +305,8 @@ class _ProcessWork(Run):
             while has_data(pipe):
                 self._take_records(os.read(pipe, READ_NBYTES), remaining)
         self._team.wait_relayed(self._ranks)
-        self._emit_relayed()
+        if self.relayed:
+            self._emit_relayed()
         return not remaining
 
     def _name_lost(self, error: BaseException) -> BaseException:
