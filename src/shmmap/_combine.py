@@ -147,20 +147,20 @@ def _numpys(with_masked: bool) -> dict[Any, _Reduction]:
 
 
 def _smallest(left: Any, right: Any) -> Any:
-    _refuse_nan(left, right)
+    _refuse_unordered(left, right)
     return min(left, right)
 
 
 def _largest(left: Any, right: Any) -> Any:
-    _refuse_nan(left, right)
+    _refuse_unordered(left, right)
     return max(left, right)
 
 
-def _refuse_nan(left: Any, right: Any) -> None:
-    if left != left or right != right:
+def _refuse_unordered(left: Any, right: Any) -> None:
+    if not (left < right or right < left or left == right):
         raise ValueError(
-            "min and max of Python give what depends on where a NaN is; use numpy.min and numpy.max, or "
-            "numpy.nanmin and numpy.nanmax"
+            "of values without an order, such as NaN or sets, min and max of Python give what depends on "
+            "where each is; use numpy.min and numpy.max, or numpy.nanmin and numpy.nanmax, or give combine="
         )
 
 
@@ -298,6 +298,8 @@ def _check_axis(reduction: _Reduction, reduced: Any, ndim: int | None, axis: Any
     if reduced is None or not hasattr(axis, "__index__"):
         return
     axes = reduced if isinstance(reduced, tuple) else (reduced,)
+    if not all(hasattr(each, "__index__") for each in axes):
+        return  # which NumPy refuses
     if ndim is None:
         if axis in axes:
             return

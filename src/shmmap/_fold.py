@@ -92,8 +92,12 @@ class Tree:
 class Fold:
     """How the partials of one `preduce` are put together."""
 
-    def __init__(self, combine: Callable[[Any, Any], Any], initial: Any) -> None:
+    def __init__(
+        self, combine: Callable[[Any, Any], Any], initial: Any, *, is_chosen: bool = False
+    ) -> None:
         self._combine = combine
+        self._is_chosen = is_chosen
+        """`combine` was not given: it is that of a reduction, whose partials are parts of the same result."""
         self.initial = initial
         self.are_new = False
         """Partials come from other processes: what they are made of was made for this process."""
@@ -104,10 +108,32 @@ class Fold:
         """Two partials as one; tuples element by element."""
         if type(left) in NUMBERS and type(right) in NUMBERS:  # most are
             return self._combine(left, right)
-        if isinstance(left, tuple) and isinstance(right, tuple) and len(left) == len(right):
+        if not self._is_chosen:
+            return self._join_parts(left, right)
+        shapes = () if self._may_change else (np.shape(left), np.shape(right))
+        if len(set(shapes)) > 1:  # a ufunc would make them fit
+            raise ValueError(
+                "the items of the input have different shapes, so that there is no reduction of them: "
+                "those of two partial results are {} and {}".format(*shapes)
+            )
+        return self._join_one(left, right)  # a tuple is an item, of which max takes one
+
+    def _join_parts(self, left: Any, right: Any) -> Any:
+        if isinstance(left, tuple) and isinstance(right, tuple):
+            if len(left) != len(right):
+                raise ValueError(
+                    "tuples are combined element by element, but one partial result has "
+                    f"{len(left)} elements and the other {len(right)}; lists go to combine= as they are"
+                )
             joined = [self._join_one(a, b) for a, b in zip(left, right, strict=True)]
             # What a tuple does not show is not combined, and so not kept.
             return make_tuple(type(left) if parts_of(left) is left else tuple, joined)
+        if not self._may_change and (isinstance(left, tuple) or isinstance(right, tuple)):
+            one, other = (type(each).__name__ for each in (left, right))
+            raise TypeError(
+                f"combine= got a {one} and a {other}, of which it would make one array: partial results and "
+                "initial= must all be tuples, or none of them"
+            )
         return self._join_one(left, right)
 
     def _join_one(self, left: Any, right: Any) -> Any:
@@ -121,7 +147,7 @@ class Fold:
             return None
         if self.initial is MISSING:
             return root
-        return self.join(_copied(self.initial) if self._may_change else self.initial, root)
+        return self._join_parts(_copied(self.initial) if self._may_change else self.initial, root)
 
     def own(self, partial: Any) -> Any:
         """A partial that `combine` may change: a copy, where its memory is somebody else's as well."""
@@ -151,8 +177,12 @@ def _copied(value: Any) -> Any:
 
 def _join_masked(combine: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
     """Two partials of which one at least is masked: what one of them has, the result has as well."""
-    a, b = np.ma.getmaskarray(left), np.ma.getmaskarray(right)
     if isinstance(combine, np.ufunc):
+        if (
+            left is np.ma.masked or right is np.ma.masked
+        ):  # which is a float, whatever the other one is
+            return right if left is np.ma.masked else left
+        a, b = np.ma.getmaskarray(left), np.ma.getmaskarray(right)
         one, other = np.ma.getdata(left), np.ma.getdata(right)
         with np.errstate(all="ignore"):  # what is behind a mask has no meaning
             data = np.array(combine(one, other))
@@ -165,7 +195,10 @@ def _join_masked(combine: Callable[[Any, Any], Any], left: Any, right: Any) -> A
             return np.ma.masked if mask else data[()]
         return np.ma.array(data, mask=mask)
     joined = combine(left, right)
+    a, b = np.ma.getmaskarray(left), np.ma.getmaskarray(right)
     mask = np.ma.getmaskarray(joined) if is_masked(joined) else np.False_
+    if mask.dtype != bool:  # one for each field
+        return joined
     if np.shape(mask) == np.broadcast_shapes(a.shape, b.shape) and np.any(mask & ~(a & b)):
         raise ValueError(
             "combine= has masked what one of two partials has; use a ufunc, such as combine=np.add, which "

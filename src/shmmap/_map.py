@@ -537,11 +537,12 @@ def preduce(
     >>> shmmap.preduce(lambda chunk: (chunk.sum(), len(chunk)), x, combine=np.add)
     (np.int64(499500), np.int64(1000))
     """
+    is_chosen = combine is None
     if combine is None:
         combine = choose_combine(func, inputs, axis)
     elif not callable(combine):
         raise TypeError(f"combine must be a function of two partials, not {combine!r}")
-    fold = Fold(combine, initial)
+    fold = Fold(combine, initial, is_chosen=is_chosen)
     request = Request("chunks", func, inputs, 0, axis, None, None, True, True, _identity, fold=fold)
     return _run(request, make_options(options))
 

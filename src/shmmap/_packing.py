@@ -28,7 +28,7 @@ from ._imports import late_import
 from ._modules import is_users
 from ._reach import Reach, is_root, news_for_all, reaches_of, sender
 from ._recipient import receive
-from ._reduction import is_plain, keep_attributes, reduce_kin
+from ._reduction import is_plain, keep_attributes, reduce_kin, reduce_view
 
 __all__ = [
     "INLINE_NBYTES",
@@ -446,7 +446,7 @@ class _ByValue(Exception):
     """Something in a result has to go by value."""
 
 
-_SPECIAL = (type, BaseException, np.ndarray)
+_SPECIAL = (type, BaseException, np.ndarray, memoryview)
 
 
 def _reduce_result(
@@ -462,6 +462,8 @@ def _reduce_result(
             return _rebuild, (tuple(handle), np.ndarray)
     elif isinstance(obj, np.ndarray):
         return keep_attributes(obj)
+    elif type(obj) is memoryview:
+        return reduce_view(obj)
     elif isinstance(obj, type):
         return _classes.reduce_by_token(obj) or NotImplemented
     elif isinstance(obj, BaseException):

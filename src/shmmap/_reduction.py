@@ -18,7 +18,7 @@ import numpy as np
 
 from ._masked import is_masked, mask_of
 
-__all__ = ["is_plain", "keep_attributes", "read_only", "reduce_kin", "view_of"]
+__all__ = ["is_plain", "keep_attributes", "read_only", "reduce_kin", "reduce_view", "view_of"]
 
 # What a class defines if it says itself how it is pickled.
 _PICKLING = ("__reduce__", "__reduce_ex__", "__setstate__")
@@ -43,6 +43,8 @@ def reduce_kin(obj: Any) -> Any:
         if _has_own_pickling(kind):
             return _reduce_by_its_own(obj)
         return restore_subclass, (np.ndarray.view(obj, np.ndarray), kind, vars(obj))
+    if kind is memoryview:
+        return reduce_view(obj)
     pandas: Any = sys.modules.get("pandas")
     if pandas is not None and kind.__module__.startswith("pandas."):
         if isinstance(obj, pandas.arrays.ArrowExtensionArray):
@@ -54,6 +56,14 @@ def reduce_kin(obj: Any) -> Any:
         if kind is polars.Series:
             return restore_series, (obj.to_frame(),)
     return NotImplemented
+
+
+def reduce_view(view: memoryview) -> Any:
+    """What to pickle in place of a view of memory: cloudpickle sends bytes, whatever the items are."""
+    a = np.asarray(view)
+    if memoryview(a).itemsize != view.itemsize or a.dtype.kind not in "biufc":
+        raise TypeError(f"cannot pickle a memoryview of format {view.format!r}")
+    return memoryview, (a,)
 
 
 def keep_attributes(a: Any) -> Any:

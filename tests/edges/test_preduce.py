@@ -130,6 +130,61 @@ def test_masked_partials(preduce: Any) -> None:
         preduce(lambda b: b.sum(axis=0), y, combine=lambda a, b: a + b, chunksize=2)
 
 
+def test_a_chunk_that_is_all_masked_changes_no_dtype(preduce: Any) -> None:
+    """A11. Kind: the constant `numpy.ma.masked` is a float, and made floats of large integers."""
+    y = np.ma.array([1, 2, (1 << 60) + 1, 3], mask=[True, True, False, False])
+    for combine in (None, np.add):
+        assert_same(preduce(np.sum, y, combine=combine, chunksize=2), np.int64((1 << 60) + 4))
+    assert_same(preduce(np.max, y.astype("i1"), chunksize=2), np.int8(3))
+    total = preduce(lambda c: (c.sum(), c.count()), y[::-1], combine=np.add, chunksize=2)
+    assert_same(total, (np.int64((1 << 60) + 4), np.int64(2)))
+
+
+def test_masks_of_records_are_left_to_combine(preduce: Any) -> None:
+    """A11: those have a mask for each field."""
+    y = np.ma.array(np.ones(4, "i4,f8"), mask=[(False, True)] * 4)
+    total = preduce(lambda c: c[:1], y, combine=lambda left, right: right, chunksize=2)
+    assert total.mask.tolist() == [(False, True)]
+
+
+# --- A1: partials that do not fit to each other ---------------------------------------------------
+
+
+def test_max_of_tuples_is_one_of_them(preduce: Any) -> None:
+    """A1. Kind: partials that are tuples, taken apart where the reduction takes one or the other."""
+    items = [(1, 9), (0, 5), (3, 1), (2, 2)]
+    for chunksize in (1, 2, 3):
+        assert preduce(max, items, chunksize=chunksize) == (3, 1)
+        assert preduce(min, items, chunksize=chunksize) == (0, 5)
+
+
+def test_items_of_different_shapes_have_no_reduction(preduce: Any) -> None:
+    """A1. Kind: partials that a ufunc makes fit to each other."""
+    with pytest.raises(ValueError, match="have different shapes"):
+        preduce(functools.partial(np.sum, axis=0), [np.ones(3), np.ones(1)], chunksize=1)
+    total = preduce(functools.partial(np.sum, axis=0), np.ones((4, 3)), initial=1, chunksize=1)
+    assert total.tolist() == [5, 5, 5]
+
+
+def test_partials_of_different_kinds_are_refused(preduce: Any) -> None:
+    """A1. Kind: partials that a ufunc makes one array of."""
+
+    def first(chunk: Any) -> tuple[int, ...]:
+        return (1,) * (1 + int(chunk[0] > 0))
+
+    for combine in (np.add, lambda left, right: left + right):
+        with pytest.raises(ValueError, match="1 elements and the other 2"):
+            preduce(first, np.arange(2), combine=combine, chunksize=1)
+    with pytest.raises(TypeError, match="a int and a tuple"):
+        preduce(lambda c: (c.sum(), len(c)), np.arange(4), combine=np.add, initial=0)
+
+
+def test_min_and_max_of_what_has_no_order(preduce: Any) -> None:
+    """A1: which one comes out depends on the order in which they are compared."""
+    with pytest.raises(ValueError, match="without an order"):
+        preduce(max, [{1}, {3}, {1, 2}], chunksize=1)
+
+
 # --- combine, and partials that are its own -------------------------------------------------------
 
 

@@ -285,3 +285,43 @@ def test_stored_arrays_of_another_byte_order(zarr: Any, dtype: str, tmp_path: Pa
             assert back.tolist() == [[v, v] for v in range(6)]
             shmmap.pmap_chunks(lambda c: c + 0, opened, out=opened, engine=engine)
             assert opened[:].tolist() == [[v, v] for v in range(6)]
+
+
+# --- views of memory ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["d", "?", "i", "B"])
+def test_views_of_memory_stay_what_they_are(engine: str, format: str) -> None:
+    """C20. Kind: cloudpickle sends a view as its bytes, so that an item of it was another number."""
+    a = np.array([[0, 1, 1], [1, 0, 1]], format)[:, ::2]
+    view, flat = memoryview(a), memoryview(a[1].copy())
+    options: Any = {"engine": engine, "workers": 2}
+    assert shmmap.pmap(lambda i: flat[i], range(2), **options) == [1, 1]
+    assert shmmap.pmap(lambda i, v: v[i], range(2), flat, axis=(0, None), **options) == [1, 1]
+    assert shmmap.pmap(lambda v: v.tolist(), [view, view], **options) == [a.tolist()] * 2
+    for back in shmmap.pmap(lambda i: memoryview(np.array([i, 1], format)), range(2), **options):
+        assert type(back) is memoryview
+        assert back[1] == 1
+
+
+def test_views_of_memory_submitted_and_shared(team: Any) -> None:
+    """C20, the other ways that objects go."""
+    view = memoryview(np.arange(3.0))
+    assert team.submit(lambda v: v[2], view).result() == 2.0
+    assert team.submit(lambda: memoryview(np.arange(3.0))).result()[2] == 2.0
+    assert list(team.map(lambda v: v[2], [view])) == [2.0]
+    assert shmmap.share({"view": view})["view"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_kinds_of_tuples_do_not_mix(engine: str, first: int) -> None:
+    """A24. Kind: which one came first decided whether both were taken."""
+
+    def one(i: int) -> Any:
+        return Pair(i, i) if i == first else (i, i)
+
+    with pytest.raises(TypeError, match="at other indices"):
+        shmmap.pmap(one, np.arange(2), engine=engine, workers=2, chunksize=1)
+    out = np.zeros(2, int), np.zeros(2, int)
+    shmmap.pmap(one, np.arange(2), engine=engine, workers=2, chunksize=1, out=out)
+    assert out[0].tolist() == [0, 1]
