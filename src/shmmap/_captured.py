@@ -18,7 +18,7 @@ import numpy as np
 
 from ._functions import is_importable
 from ._masked import is_masked, mask_of
-from ._modules import MAIN, is_users_name
+from ._modules import MAINS, is_users_name
 
 __all__ = ["CONTAINERS", "Found", "walk"]
 
@@ -107,7 +107,7 @@ def _add(stack: list[tuple[Any, str, bool]], values: Any, name: str, inner: bool
 
 
 def _is_users(kind: type) -> bool:
-    return kind.__module__ in (MAIN, "__mp_main__") or is_users_name(kind.__module__)
+    return kind.__module__ in MAINS or is_users_name(kind.__module__)
 
 
 def _held_by_library(obj: Any, kind: type, attributes: Any) -> Any:

@@ -24,6 +24,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+from ._modules import MAINS
+
 __all__ = ["note_inherited", "reduce_by_token", "reduce_by_value"]
 
 _TOKEN_NBYTES = 12
@@ -146,7 +148,7 @@ def note_inherited() -> None:
 
 def _collect_main(namespace: Any, found: dict[int, type]) -> None:
     for value in list(namespace.values()):
-        if isinstance(value, type) and value.__module__ == "__main__" and id(value) not in found:
+        if isinstance(value, type) and value.__module__ in MAINS and id(value) not in found:
             found[id(value)] = value
             _collect_main(vars(value), found)
 

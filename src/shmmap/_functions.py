@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._hints import hint_at_copies
-from ._modules import is_users
+from ._modules import MAINS, is_users
 from ._packing import Packed, pack
 from ._reach import together
 from ._refusals import cannot_send, name_of
@@ -142,7 +142,7 @@ def is_importable(func: Any) -> bool:
     """Whether a worker gets this very function or class by importing its module."""
     module = sys.modules.get(getattr(func, "__module__", None) or "")
     name = _name_in_module(func)
-    if module is None or module.__name__ == "__main__" or "." in name:
+    if module is None or module.__name__ in MAINS or "." in name:
         return False
     if getattr(module, name, None) is not func:
         return False
@@ -266,5 +266,5 @@ def _is_constant(part: Any, walked: Mapping[int, Any]) -> bool:
     if kind is tuple or kind is frozenset:
         return len(part) <= _CONSTANT_MOST and all(_is_constant(each, walked) for each in part)
     if kind is types.ModuleType:
-        return part.__name__ != "__main__" and sys.modules.get(part.__name__) is part
+        return part.__name__ not in MAINS and sys.modules.get(part.__name__) is part
     return id(part) in walked or is_importable(part)

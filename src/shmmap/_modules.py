@@ -13,9 +13,12 @@ import sys
 import types
 from typing import Any
 
-__all__ = ["MAIN", "can_be_imported", "is_users", "is_users_name"]
+__all__ = ["MAIN", "MAINS", "can_be_imported", "is_users", "is_users_name"]
 
 MAIN = "__main__"
+MAINS = (MAIN, "__mp_main__")
+"""What the program's own module is called: the second in a process that `multiprocessing` has started. Its
+functions have a namespace of their own there, of which the module has a copy."""
 
 _FOLDERS_OF_PACKAGES = ("site-packages", "dist-packages")
 _NO_FILE = ("built-in", "frozen")
@@ -60,7 +63,7 @@ def is_users(module: types.ModuleType) -> bool:
 
 
 def _find_out(name: Any, module: types.ModuleType) -> bool:
-    if not isinstance(name, str) or name in (MAIN, "__mp_main__"):
+    if not isinstance(name, str) or name in MAINS:
         return False
     top = name.partition(".")[0]
     if top == __name__.partition(".")[0]:

@@ -25,7 +25,7 @@ import numpy as np
 
 from . import _chains, _classes, _handle, _locking, _place
 from ._imports import late_import
-from ._modules import is_users
+from ._modules import MAIN, MAINS, is_users
 from ._reach import Reach, is_root, news_for_all, reaches_of, sender
 from ._recipient import receive
 from ._reduction import is_plain, keep_attributes, reduce_kin, reduce_view
@@ -89,7 +89,6 @@ def _rebuild(handle: tuple[Any, ...], kind: type) -> Any:
     return a if kind is np.ndarray else a.view(kind)
 
 
-_MAIN = "__main__"
 _IN_PACKAGE = " in "
 _CONNECTIONS = "multiprocessing.connection"
 _PickleBuffer = pickle.PickleBuffer  # looked up for every object that is pickled
@@ -122,6 +121,9 @@ def _make_pickler() -> type:
     with late_import:
         import cloudpickle
 
+    main = sys.modules.get(MAIN)
+    if main is not None and main.__name__ != MAIN and main.__name__ in MAINS:
+        cloudpickle.register_pickle_by_value(main)  # as "__main__" is without being told
     base: Any = cloudpickle.Pickler
     reduce_as_it_does = base.dispatch_table[types.CodeType]
 
@@ -158,14 +160,14 @@ def _make_pickler() -> type:
             self.by_value = False
             self.met: list[Any] = []
             """Functions, classes and modules that may lead to the user's modules."""
-            main = sys.modules.get(_MAIN)
+            main = sys.modules.get(MAIN)
             self._namespaces: list[tuple[dict[str, Any], str]] = []
             if main is not None:
-                self._add_namespace(main.__dict__, _MAIN)
+                self._add_namespace(main.__dict__, MAIN)
 
         def _add_namespace(self, namespace: dict[str, Any], pid: str) -> None:
             # cloudpickle puts functions that share globals into one dict; this one stands for it.
-            stand_in = {"__name__": _MAIN}
+            stand_in = {"__name__": MAIN}
             self.globals_ref[id(namespace)] = stand_in
             package = namespace.get("__package__")
             if package:  # relative imports inside functions go by it
@@ -198,10 +200,10 @@ def _make_pickler() -> type:
                 if is_root(obj):
                     self.met.append(obj)
                 namespace = obj.__globals__
-                if id(namespace) not in self.globals_ref and namespace.get("__name__") == _MAIN:
-                    self._add_namespace(namespace, f"{_MAIN} {id(namespace):x}")
+                if id(namespace) not in self.globals_ref and namespace.get("__name__") in MAINS:
+                    self._add_namespace(namespace, f"{MAIN} {id(namespace):x}")
                 return super().reducer_override(obj)
-            if type(obj) is _CachedFunction and obj.__module__ == _MAIN:
+            if type(obj) is _CachedFunction and obj.__module__ in MAINS:
                 # By value, like the function in it; each worker begins with an empty cache.
                 return _make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
             if type(obj) is types.ModuleType and is_users(obj):
@@ -398,9 +400,9 @@ _namespaces: dict[str, dict[str, Any]] = {}
 
 def _find_namespace(pid: str) -> dict[str, Any]:
     name, _, package = pid.partition(_IN_PACKAGE)
-    namespace = sys.modules[_MAIN].__dict__
-    if name != _MAIN:
-        namespace = _namespaces.setdefault(name, {"__name__": _MAIN})
+    namespace = sys.modules[MAIN].__dict__
+    if name != MAIN:
+        namespace = _namespaces.setdefault(name, {"__name__": MAIN})
     if package and namespace.get("__package__") != package:
         namespace["__package__"] = package
     return namespace
@@ -491,7 +493,7 @@ class _ResultPickler(pickle.Pickler):
         elif not isinstance(obj, _SPECIAL):
             return NotImplemented
         reduced = _reduce_result(obj, self._share, self._numbers)
-        if reduced is NotImplemented and isinstance(obj, type) and obj.__module__ == _MAIN:
+        if reduced is NotImplemented and isinstance(obj, type) and obj.__module__ in MAINS:
             raise _ByValue  # whatever else may bear that name in the caller
         return reduced
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from ._forks import at_fork
 from ._handle import SegmentHandle, handle_of
-from ._modules import MAIN, can_be_imported, is_users, is_users_name
+from ._modules import MAIN, MAINS, can_be_imported, is_users, is_users_name
 from ._recipient import CLASS, GONE, OPAQUE, REFUSED, VALUE, Home, Told, members_of, type_name
 from ._state import (
     MISSING,
@@ -371,7 +371,7 @@ class _Walk:
         home = find_home(func)
         if home is not None:
             module = sys.modules[home[0]]
-            if not is_users(module) and home[0] != MAIN:
+            if not is_users(module) and home[0] not in MAINS:
                 return
             if "." not in home[1]:
                 self._add_name(module, home[1])
@@ -389,7 +389,7 @@ class _Walk:
         inner += func.__dict__.values()
         modules = [each for each in inner if type(each) is types.ModuleType]
         name = func.__globals__.get("__name__")
-        if name == MAIN or is_users_name(name):
+        if name in MAINS or is_users_name(name):
             self._add_code(func.__code__, func.__globals__, modules)
         for each in inner:
             self._add(each)
@@ -402,7 +402,7 @@ class _Walk:
 
     def _add_class(self, kind: type) -> None:
         name = kind.__module__
-        if not (is_users_name(name) or name == MAIN):
+        if not (is_users_name(name) or name in MAINS):
             return
         home = find_home(kind)
         if home is None:
@@ -656,7 +656,7 @@ def _value_of(key: Key) -> Any:
 
 def _letter(told: list[Told]) -> bytes:
     homes = {}
-    names = {each.module for each in told} - {MAIN}
+    names = {each.module for each in told}.difference(MAINS)
     while names:
         name = names.pop()
         module = sys.modules.get(name)
@@ -693,7 +693,7 @@ _reaches: dict[Any, Reach] = {}
 def is_root(obj: Any) -> bool:
     """Whether a function or class that was met in a pickle may lead to the user's modules."""
     name = obj.__module__
-    return isinstance(name, str) and (name == MAIN or is_users_name(name))
+    return isinstance(name, str) and (name in MAINS or is_users_name(name))
 
 
 def reaches_of(met: Iterable[Any]) -> tuple[Reach, ...]:
@@ -704,7 +704,7 @@ def reaches_of(met: Iterable[Any]) -> tuple[Reach, ...]:
     for each in met:
         if type(each) is types.ModuleType:
             modules.append(each)
-        elif each.__module__ == MAIN or find_home(each) is None:
+        elif each.__module__ in MAINS or find_home(each) is None:
             if type(each) is types.FunctionType:
                 functions.append(each)  # by value: what it holds was met as well
         else:

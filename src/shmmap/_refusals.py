@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from ._modules import MAINS
 from ._packing import are_plain, find_unpicklable
 
 __all__ = ["cannot_send", "is_inheritable", "is_sendable", "name_of", "refuse_open_files"]
@@ -205,7 +206,7 @@ def _parts(path: str, obj: Any) -> Iterator[tuple[str, Any]]:
         if hasattr(obj, "__wrapped__"):
             yield path, obj.__wrapped__
     elif isinstance(obj, type):
-        if obj.__module__ == "__main__" or "<locals>" in obj.__qualname__:
+        if obj.__module__ in MAINS or "<locals>" in obj.__qualname__:
             for name, value in list(vars(obj).items()):
                 yield f"{obj.__name__}.{name}", value
     elif isinstance(obj, logging.Logger):

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _handle, _place
-from ._modules import MAIN, is_users_name
+from ._modules import MAINS, is_users_name
 from ._reduction import is_plain, reduce_kin
 
 __all__ = [
@@ -136,7 +136,7 @@ def _is_simple_table(kind: Any) -> bool:
     return all(
         each.__module__ in ("builtins", "collections", "typing")
         or (
-            (is_users_name(each.__module__) or each.__module__ == MAIN)
+            (is_users_name(each.__module__) or each.__module__ in MAINS)
             and not any(name in vars(each) for name in _PICKLING)
         )
         for each in kind.__mro__
@@ -166,12 +166,12 @@ def _is_simple_class(kind: Any) -> bool:
     """Whether all there is to an instance is its class and its ``__dict__``."""
     if kind is types.SimpleNamespace:
         return True
-    if not is_users_name(kind.__module__) and kind.__module__ != MAIN:
+    if not is_users_name(kind.__module__) and kind.__module__ not in MAINS:
         return False
     for each in kind.__mro__[:-1]:
         if each.__module__ in ("abc", "typing") or each.__name__ == "Generic":
             continue
-        if not is_users_name(each.__module__) and each.__module__ != MAIN:
+        if not is_users_name(each.__module__) and each.__module__ not in MAINS:
             return False
         if any(name in vars(each) for name in _PICKLING) or vars(each).get("__slots__"):
             return False
@@ -408,7 +408,7 @@ class _Pickler(pickle.Pickler):
                 self.met.append(obj)
             if home is not None:
                 # What is not the user's is there as it is here: pickle names it by itself.
-                may_differ = home[0] == MAIN or is_users_name(home[0])
+                may_differ = home[0] in MAINS or is_users_name(home[0])
                 return (_find, home) if may_differ else NotImplemented
             if kind is types.FunctionType:
                 return _reduce_function(obj)
@@ -445,7 +445,7 @@ def _name_of_singleton(obj: Any) -> str | None:
     if _is_constant(type(obj)) or type(obj).__module__ == "builtins":
         return None
     home = sys.modules.get(type(obj).__module__)
-    if home is None or is_users_name(home.__name__) or home.__name__ == MAIN:
+    if home is None or is_users_name(home.__name__) or home.__name__ in MAINS:
         return None
     return next((name for name, each in list(vars(home).items()) if each is obj), None)
 
