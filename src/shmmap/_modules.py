@@ -31,7 +31,8 @@ _importable: dict[str, tuple[types.ModuleType, list[str], bool]] = {}
 def _standard_library() -> tuple[str, ...]:
     """Where the standard library lies; `sysconfig` says so as well, and takes 10 ms to import."""
     folders = [os.path.dirname(os.__file__)]
-    folders += [entry for entry in sys.path if os.path.basename(entry).startswith("python3")]
+    entries = [entry for entry in sys.path if isinstance(entry, str)]  # Python ignores all others
+    folders += [entry for entry in entries if os.path.basename(entry).startswith("python3")]
     folders += [os.path.realpath(folder) for folder in folders]
     return tuple({os.path.join(folder, "") for folder in folders})
 

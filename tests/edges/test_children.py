@@ -65,7 +65,7 @@ PROGRAM = """
 @pytest.mark.parametrize("start", ["clean", "fork"])
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_functions_of_the_script(tmp_path: Path, method: str, start: str) -> None:
-    """In a child they are of ``__mp_main__``, which no worker can import, and go by value as of ``__main__``."""
+    """In a child they are of ``__mp_main__``, which no worker can import: they go by value."""
     (tmp_path / "mine.py").write_text("K = 2\n\n\ndef f(v):\n    return v * K\n")
     done = run_script(tmp_path, PROGRAM, method, start)
     told = "[[3, 6], [10, 20], [11, 21], [5, 10], [7, 10], [True, True]]\n"

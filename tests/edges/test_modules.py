@@ -246,3 +246,24 @@ def test_pytest_in_its_importlib_mode(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("entry", ["None", "3", "b'/nowhere'", "pathlib.Path('/nowhere')"])
+@pytest.mark.parametrize("start", ["clean", "fork"])
+def test_a_search_path_of_more_than_text(tmp_path: Path, start: str, entry: str) -> None:
+    """Python ignores what is no text in ``sys.path``, and so does every map."""
+    (tmp_path / "mine.py").write_text("K = 2\n\n\ndef f(v):\n    return v * K\n")
+    source = f"""
+        import pathlib, sys
+        import shmmap
+
+        sys.path.insert(0, {entry})
+        import mine
+
+        with shmmap.Team(1, start="{start}") as team:
+            print(shmmap.pmap(mine.f, [1, 2], engine=team))
+            mine.K = 10
+            print(shmmap.pmap(mine.f, [1, 2], engine=team))
+    """
+    done = run_script(tmp_path, source)
+    assert (done.stdout, done.stderr) == ("[2, 4]\n[10, 20]\n", "")
