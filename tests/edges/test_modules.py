@@ -18,7 +18,7 @@ import pytest
 import shmmap
 from shmmap import pmap
 from tests.edges import test_code_of_now
-from tests.helpers import run_python
+from tests.helpers import run_python, run_script
 
 engine = test_code_of_now.engine
 
