@@ -28,7 +28,13 @@ from ._imports import late_import
 from ._modules import MAIN, MAINS, is_users
 from ._reach import Reach, is_root, news_for_all, reaches_of, sender
 from ._recipient import receive
-from ._reduction import is_plain, keep_attributes, reduce_kin, reduce_view
+from ._reduction import (
+    is_plain,
+    keep_attributes,
+    reduce_exception,
+    reduce_kin,
+    reduce_view,
+)
 
 __all__ = [
     "INLINE_NBYTES",
@@ -474,6 +480,7 @@ def _reduce_result(
                 return unpack_chain, (pack_chain(obj),)
         elif id(obj) in numbers:
             return _linked, (numbers[id(obj)],)
+        return reduce_exception(obj)
     return NotImplemented
 
 

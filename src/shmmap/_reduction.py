@@ -11,17 +11,28 @@ of polars pickle as bytes; they go as Arrow tables.
 
 from __future__ import annotations
 
+import copyreg
 import sys
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from ._masked import is_masked, mask_of
 
-__all__ = ["is_plain", "keep_attributes", "read_only", "reduce_kin", "reduce_view", "view_of"]
+__all__ = [
+    "is_plain",
+    "keep_attributes",
+    "read_only",
+    "reduce_exception",
+    "reduce_kin",
+    "reduce_view",
+    "view_of",
+]
 
 # What a class defines if it says itself how it is pickled.
 _PICKLING = ("__reduce__", "__reduce_ex__", "__setstate__")
+_IS_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a ``class`` statement
 
 
 def is_plain(a: Any) -> bool:
@@ -55,7 +66,35 @@ def reduce_kin(obj: Any) -> Any:
             return _reduce_polars(obj, polars)
         if kind is polars.Series:
             return restore_series, (obj.to_frame(),)
-    return NotImplemented
+    return reduce_exception(obj) if isinstance(obj, BaseException) else NotImplemented
+
+
+def reduce_exception(exc: BaseException) -> Any:
+    """What to pickle for an exception whose class has an ``__init__`` of its own; else NotImplemented.
+
+    By the pickling of exceptions ``__init__`` would be called with what it gave to that of its base: one that
+    takes other arguments fails then, and one that words the text does so twice.
+    """
+    kind = type(exc)
+    if (
+        not isinstance(kind.__init__, FunctionType)
+        or kind.__new__ is not _made_of_c(kind).__new__
+        or any(getattr(kind, name) is not getattr(BaseException, name) for name in _PICKLING)
+        or copyreg._slotnames(kind)  # type: ignore[attr-defined]
+        # What a class of C keeps besides its arguments is set by its own __init__.
+        or _made_of_c(kind).__basicsize__ != BaseException.__basicsize__
+    ):
+        return NotImplemented
+    return restore_exception, (kind, exc.args), vars(exc)
+
+
+def _made_of_c(kind: type) -> type:
+    return next(each for each in kind.__mro__ if not each.__flags__ & _IS_HEAP_TYPE)
+
+
+def restore_exception(kind: Any, args: tuple[Any, ...]) -> Any:
+    """An exception with some arguments, for which no ``__init__`` is called."""
+    return kind.__new__(kind, *args)
 
 
 def reduce_view(view: memoryview) -> Any:

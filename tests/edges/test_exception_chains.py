@@ -21,6 +21,9 @@ class Unpicklable(Exception):
     def __init__(self, a: Any, b: Any) -> None:
         super().__init__(a)
 
+    def __reduce__(self) -> Any:
+        return type(self), self.args
+
 
 def look_up(v: Any) -> Any:
     error = KeyError(int(v))
@@ -230,3 +233,58 @@ def test_it_reads_well(process_engine: Any) -> None:
     assert "raised by explicit for index 0" in after
     assert "in explicit\n    look_up(v)" in after
     assert "raise error from exc\nValueError: no such value" in after
+
+
+class Coded(Exception):
+    """Its ``__init__`` takes other arguments than its base is given."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+class Worded(LookupError):
+    """Its ``__init__`` words the text."""
+
+    def __init__(self, name: str, table: Any = None) -> None:
+        super().__init__(f"nothing is known of {name}")
+        self.table = table
+
+
+class Exit(SystemExit):
+    """A class of C underneath has a field of its own, which its ``__init__`` sets."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+
+
+def made() -> list[BaseException]:
+    return [Coded(code=3), Worded("x", np.arange(3)), Exit(4)]
+
+
+def test_with_an_init_of_its_own(process_engine: Any) -> None:
+    """Kind: exceptions whose ``__init__`` is none to be called with ``args``: raised, in a group, given, returned."""
+
+    def fail(i: int) -> Any:
+        raise made()[i]
+
+    def fail_together(i: int) -> Any:
+        raise BaseExceptionGroup("several", made()[:2])
+
+    for i, kind in enumerate((Coded, Worded)):
+        with pytest.raises(kind) as caught:
+            shmmap.pmap(fail, [i], engine=process_engine)
+        assert str(caught.value) == str(made()[i])
+        assert vars(caught.value).keys() - {"__notes__"} == vars(made()[i]).keys()
+    with pytest.raises(ExceptionGroup) as group:
+        shmmap.pmap(fail_together, [0], engine=process_engine)
+    first, second = group.value.exceptions
+    assert isinstance(first, Coded) and first.code == 3
+    assert isinstance(second, Worded) and str(second) == "nothing is known of x"
+    returned = shmmap.pmap(lambda exc: exc, made(), engine=process_engine)
+    assert [(type(exc), str(exc)) for exc in returned] == [
+        (Coded, "code 3"),
+        (Worded, "nothing is known of x"),
+        (Exit, "4"),
+    ]
+    assert returned[2].code == 4
