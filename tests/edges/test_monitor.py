@@ -56,6 +56,9 @@ class OnArguments(Exception):
         if pid != os.getpid():
             throw(kind)
 
+    def __reduce__(self) -> Any:
+        return type(self), self.args
+
 
 @pytest.fixture
 def unraised(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
