@@ -1,33 +1,44 @@
-"""What objects refer to: the arrays, and the lists, dicts and sets, that a function captures.
+"""What objects refer to: the arrays, and whatever has a state, that a function captures.
 
-Functions capture by closure, default, partial, bound object, and by the globals of a script. What an object
-holds that is written in C is found as the garbage collector finds it. Modules and classes are not looked
-into, as they are never copied; nor are the globals of a function that a worker imports.
+Functions capture by closure, default, partial, bound object, attribute, and by the globals of a script. What
+an object holds that is written in C is found as the garbage collector finds it. Modules are not looked into,
+as they are never copied, nor are classes that a worker imports, and the globals of such functions.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
+import io
+import sys
 import types
+from array import array
 from collections import deque
 from collections.abc import Iterator
+from enum import EnumType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._functions import is_importable
+from ._locking import is_store
 from ._masked import is_masked, mask_of
 from ._modules import MAINS, is_users_name
 
-__all__ = ["CONTAINERS", "Found", "walk"]
+__all__ = ["BUFFERS", "CONTAINERS", "Found", "attributes_of", "is_iterator", "is_random", "walk"]
 
-CONTAINERS = (list, dict, set, deque, bytearray)
+BUFFERS = (bytearray, array)
+CONTAINERS = (list, dict, set, deque, *BUFFERS)
 
 _ATOMS = frozenset((bool, int, float, complex, str, bytes, type(None), range, slice))
-_CLOSED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, np.ufunc, np.generic)
+_CLOSED = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, np.ufunc, np.generic)
 
 
+# Modules of the standard library whose objects hold what they are given, and nothing else.
+_TRANSPARENT = frozenset(("collections", "types", "argparse", "queue"))
+_FILES = (io.StringIO, io.BytesIO)
+_LOCAL = "<locals>"
+_WRAPPED = (classmethod, staticmethod, property)
 # What a class defines if it says itself how it is pickled.
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__")
 
@@ -36,7 +47,9 @@ class Found(NamedTuple):
     """An object that is referred to."""
 
     obj: Any
-    """An array, one of `CONTAINERS`, a function that is not imported, or an object of the user's class."""
+    """An array; or what has a state: one of `CONTAINERS`, a file in memory, an iterator, a generator of
+    random numbers, a frame of pandas, a store of zarr's; and, if it travels by value, a function, a class, or
+    an object of one."""
     name: str
     """The variable by which it is reached."""
     is_inner: bool
@@ -82,22 +95,47 @@ def walk(name: str, *roots: Any, most: int) -> Iterator[Found]:
         elif isinstance(obj, functools.partial):
             stack += [(obj.func, name, inner), *((arg, "partial", inner) for arg in obj.args)]
             stack += [(value, label, inner) for label, value in obj.keywords.items()]
-        elif isinstance(obj, bytearray):
+        elif isinstance(obj, BUFFERS):
+            yield Found(obj, name, inner)
+        elif isinstance(obj, memoryview):
+            stack.append((obj.obj, name, inner))
+        elif isinstance(obj, type):
+            if _is_by_value(obj):
+                yield Found(obj, obj.__name__, inner)
+                _add(stack, obj.__bases__, name, inner)
+                stack += [
+                    (value, f"{obj.__name__}.{at}", inner) for at, value in [*vars(obj).items()]
+                ]
+        elif isinstance(obj, _WRAPPED):
+            _add(stack, gc.get_referents(obj), name, inner)
+        elif _has_state(obj, kind):
             yield Found(obj, name, inner)
         elif not isinstance(obj, _CLOSED):
             attributes = getattr(obj, "__dict__", None)
-            if inner or not _is_users(kind):
+            if inner or not (_is_users(kind) or kind.__module__ in _TRANSPARENT):
+                if _is_of_pandas(kind):
+                    yield Found(obj, name, inner)
                 values = _held_by_library(obj, kind, attributes)
                 made.append(values)
                 _add(stack, values, name, True)
                 continue
+            name = name or "self"
+            yield Found(obj, name, False)
             _add(stack, gc.get_referents(obj), name, False)
             if type(attributes) is dict:
                 seen.add(id(attributes))
-                name = name or "self"
-                yield Found(obj, name, False)
-                labelled = list(attributes.items())  # at once: another thread may add to them
-                stack += [(value, f"{name}.{label}", inner) for label, value in labelled]
+            stack += [(value, f"{name}.{label}", False) for label, value in attributes_of(obj)]
+
+
+def attributes_of(obj: Any) -> list[tuple[str, Any]]:
+    """Names and values of an object's attributes, those in slots included."""
+    found = [*getattr(obj, "__dict__", {}).items()]  # at once: another thread may add to them
+    for kind in type(obj).__mro__:
+        if kind.__dict__.get("__slots__"):
+            for name, at in vars(kind).items():
+                if isinstance(at, types.MemberDescriptorType) and hasattr(obj, name):
+                    found.append((name, at.__get__(obj)))
+    return found
 
 
 def _add(stack: list[tuple[Any, str, bool]], values: Any, name: str, inner: bool) -> None:
@@ -107,7 +145,40 @@ def _add(stack: list[tuple[Any, str, bool]], values: Any, name: str, inner: bool
 
 
 def _is_users(kind: type) -> bool:
-    return kind.__module__ in MAINS or is_users_name(kind.__module__)
+    # The module of a local class need not be imported in a worker.
+    return (
+        kind.__module__ in MAINS
+        or is_users_name(kind.__module__)
+        or (_LOCAL in kind.__qualname__ and kind.__module__ not in sys.modules)
+    )
+
+
+def _is_by_value(cls: type) -> bool:
+    # Enumerations are left alone: what changes in them is their cache of members.
+    is_own = cls.__module__ in MAINS or _LOCAL in cls.__qualname__
+    return is_own and not isinstance(cls, EnumType) and _is_users(cls)
+
+
+def _has_state(obj: Any, kind: type) -> bool:
+    """Whether an object of a library is looked at as a whole."""
+    return is_iterator(kind) or is_random(obj) or is_store(obj) or isinstance(obj, _FILES)
+
+
+def is_iterator(kind: type) -> bool:
+    """Whether objects of a class of Python's own are iterators, or generators."""
+    return kind.__module__ in ("builtins", "itertools") and hasattr(kind, "__next__")
+
+
+def is_random(obj: Any) -> bool:
+    """Whether an object is a source of random numbers, so that a copy of it gives the same ones."""
+    random: Any = sys.modules.get("random")
+    return type(obj).__module__.startswith("numpy.random.") or (
+        random is not None and isinstance(obj, random.Random)
+    )
+
+
+def _is_of_pandas(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "pandas"
 
 
 def _held_by_library(obj: Any, kind: type, attributes: Any) -> Any:
@@ -115,7 +186,7 @@ def _held_by_library(obj: Any, kind: type, attributes: Any) -> Any:
 
     Its other arrays are its own affair: bookkeeping, which it expects to be writeable.
     """
-    if kind.__module__.startswith("pandas."):
+    if _is_of_pandas(kind):
         try:
             reduced = obj.__reduce_ex__(5)
         except Exception:
@@ -137,6 +208,8 @@ def _parts_of(func: types.FunctionType, is_imported: bool) -> Iterator[tuple[str
             yield name, cell.cell_contents
         except ValueError:
             pass  # not filled yet
+    for name, value in [*vars(func).items()]:
+        yield f"{func.__name__}.{name}", value
     # A function that a worker imports has the globals of the worker's own module there.
     if not is_imported:
         for name in _names_in(code):

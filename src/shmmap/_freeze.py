@@ -16,6 +16,7 @@ are read-only because of maps, and of which maps those are. What must hold:
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import count
@@ -28,6 +29,7 @@ from ._captured import walk
 from ._forks import at_fork
 from ._handle import handle_of
 from ._interrupts import Door
+from ._locking import is_store, set_locked
 from ._reduction import is_plain
 
 __all__ = ["freeze_for_good", "frozen", "private_arrays"]
@@ -35,7 +37,6 @@ __all__ = ["freeze_for_good", "frozen", "private_arrays"]
 # Objects looked at: a second's worth. What holds more is no closure that anybody writes.
 _MOST = 2_000_000
 _WRITEABLE = 0x400  # NPY_ARRAY_WRITEABLE
-_set_flags = np.ndarray.setflags
 
 
 class _Hold:
@@ -70,13 +71,22 @@ def _forget_other_threads() -> None:
 at_fork(after_in_child=_forget_other_threads)
 
 
+def _set_writeable(a: Any, writeable: bool) -> None:
+    if isinstance(a, np.ndarray):
+        np.ndarray.setflags(a, write=writeable)
+    else:
+        set_locked(a, not writeable)
+
+
 def _is_writeable(a: Any) -> bool:
+    if not isinstance(a, np.ndarray):
+        return not a.read_only
     # `flags.writeable` warns where the array is one of `numpy.broadcast_arrays`.
     return bool(a.flags.num & _WRITEABLE)
 
 
 def _bases(a: Any) -> Iterator[Any]:
-    base = a.base
+    base = getattr(a, "base", None)
     while isinstance(base, np.ndarray):
         yield base
         base = base.base
@@ -98,16 +108,30 @@ def private_arrays(*roots: Any) -> list[Any]:
     ]
 
 
-class frozen:
-    """A context in which private arrays are read-only: what functions capture, and what lies in objects."""
+def _stores(*roots: Any) -> list[Any]:
+    return [
+        found.obj
+        for found in walk("", *roots, most=_MOST)
+        if is_store(found.obj) and (_is_writeable(found.obj) or id(found.obj) in _holds)
+    ]
 
-    def __init__(self, *roots: Any) -> None:
+
+class frozen:
+    """A context in which private arrays are read-only: what functions capture, and what lies in objects.
+
+    With `stores` those of zarr are, too: two threads that write into one storage chunk lose values.
+    """
+
+    def __init__(self, *roots: Any, stores: bool = False) -> None:
         self._roots = roots
+        self._stores = stores
         self._held: list[Any] = []
         self._owner = next(_owners)
 
     def __enter__(self) -> None:
         arrays = private_arrays(*self._roots)
+        if self._stores and "zarr" in sys.modules:
+            arrays += _stores(*self._roots)
         self._roots = ()
         if not arrays:
             return
@@ -117,7 +141,7 @@ class frozen:
                 self._held.append(a)  # first: it can be given back from now on
                 if self._own(a):
                     _waiting.pop(id(a), None)
-                    _set_flags(a, write=False)
+                    _set_writeable(a, False)
 
     def _own(self, a: Any) -> bool:
         """Enter this map into the table; False if it was somebody else who made the array read-only."""
@@ -182,7 +206,7 @@ def _thaw(key: int, hold: _Hold) -> None:
     """Make an array writeable that no map holds, if its base lets it."""
     a = hold.array
     try:
-        _set_flags(a, write=True)
+        _set_writeable(a, True)
     except ValueError:
         if any(id(base) in _holds for base in _bases(a)):
             return
@@ -191,10 +215,10 @@ def _thaw(key: int, hold: _Hold) -> None:
     _waiting.pop(key, None)
     if hold.owners:  # a signal handler has begun a map in between
         _holds.setdefault(key, hold)
-        _set_flags(a, write=False)
+        _set_writeable(a, False)
 
 
 def freeze_for_good(arrays: Iterable[Any]) -> None:
     """Make arrays read-only, in a process that ends with its map."""
     for a in arrays:
-        _set_flags(a, write=False)
+        _set_writeable(a, False)

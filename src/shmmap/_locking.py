@@ -2,9 +2,9 @@
 
 A function captures such an array, or it lies in an item or argument. If workers wrote into it, two of them
 would do so in one storage chunk at the same time, and what one of them wrote would be lost: nothing is known
-of who writes where. So the stores of zarr are read-only in other processes than the caller, and so are HDF5
-files that came along with a fork; by another way objects of h5py do not travel. What a function opens by
-itself is its own affair.
+of who writes where. So the stores of zarr are read-only in other processes than the caller, and in the caller
+as long as a map on several threads runs that captures them (`_freeze`); and so are HDF5 files that came along
+with a fork; by another way objects of h5py do not travel. What a function opens by itself is its own affair.
 
 zarr and h5py are never imported here.
 """
@@ -18,7 +18,14 @@ import sys
 import types
 from typing import Any
 
-__all__ = ["lock_inherited", "reduce_store", "unlock"]
+__all__ = [
+    "is_locked",
+    "is_store",
+    "lock_inherited",
+    "reduce_store",
+    "set_locked",
+    "unlock",
+]
 
 _READ_ONLY = (
     "what is captured, or lies in an item or argument, can be read in a worker, but not written, as several "
@@ -45,10 +52,15 @@ def _store_kind() -> Any:
     return getattr(sys.modules.get("zarr.abc.store"), "Store", None)
 
 
+def is_store(obj: Any) -> bool:
+    """Whether an object is a store of zarr's."""
+    kind = _store_kind()
+    return kind is not None and isinstance(obj, kind)
+
+
 def reduce_store(obj: Any) -> Any:
     """What to pickle for a store of zarr's, so that it can only be read; NotImplemented for anything else."""
-    kind = _store_kind()
-    if kind is None or not isinstance(obj, kind) or obj.read_only:
+    if not is_store(obj) or (obj.read_only and not is_locked(obj)):
         return NotImplemented
     return _restore_locked, (_Plain(obj),)
 
@@ -77,6 +89,19 @@ def _restore_locked(store: Any) -> Any:
 def _lock(store: Any) -> None:
     if not isinstance(store, _Locked):
         store.__class__ = _locked_kind(type(store))
+
+
+def is_locked(store: Any) -> bool:
+    """Whether a store can only be read because of this module."""
+    return isinstance(store, _Locked)
+
+
+def set_locked(store: Any, locked: bool) -> None:
+    """Have a store be read only, or as it was."""
+    if locked:
+        _lock(store)
+    elif is_locked(store):
+        store.__class__ = store.plain_kind
 
 
 def unlock(store: Any) -> Any:

@@ -209,7 +209,9 @@ def _make_pickler() -> type:
                 if id(namespace) not in self.globals_ref and namespace.get("__name__") in MAINS:
                     self._add_namespace(namespace, f"{MAIN} {id(namespace):x}")
                 return super().reducer_override(obj)
-            if type(obj) is _CachedFunction and obj.__module__ in MAINS:
+            if type(obj) is _CachedFunction and (
+                obj.__module__ in MAINS or "<locals>" in obj.__qualname__
+            ):
                 # By value, like the function in it; each worker begins with an empty cache.
                 return _make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
             if type(obj) is types.ModuleType and is_users(obj):

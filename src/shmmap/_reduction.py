@@ -11,7 +11,6 @@ of polars pickle as bytes; they go as Arrow tables.
 
 from __future__ import annotations
 
-import copyreg
 import sys
 from types import FunctionType
 from typing import Any
@@ -80,7 +79,7 @@ def reduce_exception(exc: BaseException) -> Any:
         not isinstance(kind.__init__, FunctionType)
         or kind.__new__ is not _made_of_c(kind).__new__
         or any(getattr(kind, name) is not getattr(BaseException, name) for name in _PICKLING)
-        or copyreg._slotnames(kind)  # type: ignore[attr-defined]
+        or any(vars(each).get("__slots__") for each in kind.__mro__)
         # What a class of C keeps besides its arguments is set by its own __init__.
         or _made_of_c(kind).__basicsize__ != BaseException.__basicsize__
     ):

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._locking import unlock
+from ._locking import is_locked, unlock
 
 __all__ = [
     "Stored",
@@ -143,6 +143,7 @@ class Stored:
         self.has_one_writer = has_one_writer
         """Whether only the caller can write it."""
         self._live = live
+        self._writer: Any = None
         self._mode = mode
 
     def __reduce__(self) -> Any:
@@ -190,6 +191,11 @@ class Stored:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         array = self._array()
+        if is_locked(getattr(array, "store", None)):  # as the function captures the same store
+            if self._writer is None:
+                zarr: Any = sys.modules["zarr"]
+                self._writer = zarr.open_array(unlock(array.store), path=array.path, mode="r+")
+            array = self._writer
         array[index] = np.asarray(value, array.dtype)
 
     def __repr__(self) -> str:

@@ -5,8 +5,9 @@ Otherwise two of them write into one storage chunk at the same time, and what on
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import shmmap
+from shmmap.testing import wait_until
 
 zarr = pytest.importorskip("zarr")
 h5py = pytest.importorskip("h5py")
@@ -201,16 +203,73 @@ def test_hdf5(process_engine: Any, dataset: Any) -> None:
     assert dataset[0] == 5.0
 
 
-@pytest.mark.parametrize("engine", ["serial", "threads"])
-def test_in_this_process(engine: Any, group: Any) -> None:
-    """On whole storage chunks, threads may write into it; of parts, see the how-to."""
+def test_in_the_calling_process(group: Any) -> None:
+    """In a loop nobody else writes at the same time."""
     array = group["x"]
 
     def write(start: int, stop: int) -> None:
         array[start:stop] = -VALUES[start:stop]
 
-    shmmap.pmap_ranges(write, N, chunksize=CHUNK, engine=engine)
+    shmmap.pmap_ranges(write, N, chunksize=7, engine="serial")
     assert np.array_equal(array[:], -VALUES)
+
+
+@pytest.fixture(params=["threads", "executor"])
+def threads(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Engines of several threads of this process."""
+    with ThreadPoolExecutor(2) as executor:
+        yield executor if request.param == "executor" else "threads"
+
+
+def test_threads(threads: Any, group: Any, in_memory: Any) -> None:
+    """Two threads that write into one storage chunk lose values, too; afterwards all is as before."""
+    array = group["x"]
+    for write in writers(array, group):
+        with pytest.raises(ValueError, match="out="):
+            shmmap.pmap(lambda i, write=write: write(i, i + 1), range(2), engine=threads)
+    with pytest.raises(ValueError, match="out="):
+        shmmap.pmap(put, [in_memory, in_memory], engine=threads)
+    read = shmmap.pmap(lambda i: float(array[i] + group["x"][i]), range(N), engine=threads)
+    assert read == list(2 * VALUES)
+    assert np.array_equal(array[:], VALUES)
+    array[0] = in_memory[0] = 5.0
+    assert array[0] == in_memory[0] == 5.0
+    assert not array.read_only and not array.store.read_only
+
+
+def test_threads_write_an_output_of_a_captured_store(threads: Any, group: Any) -> None:
+    """What is given as ``out`` is written, whatever the function captures."""
+    array = group["x"]
+    out = group.create_array("out", shape=(N,), chunks=(CHUNK,), dtype="f8")
+    assert shmmap.pmap(lambda v: v + array[1], VALUES, out=out, engine=threads) is out
+    assert np.array_equal(out[:], VALUES + 1)
+    shmmap.pmap(lambda v: v + out[1], VALUES, out=out, chunksize=N, engine=threads)
+    assert np.array_equal(out[:], VALUES + 2)
+
+
+def test_two_maps_of_threads_at_once(group: Any) -> None:
+    """The store is as before when the last of them is over; meanwhile processes get it read-only."""
+    array = group["x"]
+    may_go = [threading.Event(), threading.Event()]
+    maps = [
+        shmmap.pmap(
+            lambda i, event=event: event.wait(30) and float(array[1]),
+            [1],
+            engine="threads",
+            wait=False,
+        )
+        for event in may_go
+    ]
+    wait_until(lambda: array.store.read_only)
+    with pytest.raises(ValueError, match="out="):
+        shmmap.pmap(lambda i: array.__setitem__(0, 5.0), [1], engine="processes")
+    may_go[0].set()
+    assert maps[0].result() == [1.0]
+    assert array.store.read_only
+    may_go[1].set()
+    assert maps[1].result() == [1.0]
+    array[0] = 5.0
+    assert array[0] == 5.0
 
 
 def test_a_file_written_by_the_function(process_engine: Any, tmp_path: Path) -> None:

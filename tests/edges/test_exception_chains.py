@@ -263,7 +263,10 @@ def made() -> list[BaseException]:
 
 
 def test_with_an_init_of_its_own(process_engine: Any) -> None:
-    """Kind: exceptions whose ``__init__`` is none to be called with ``args``: raised, in a group, given, returned."""
+    """Kind: exceptions whose ``__init__`` takes other arguments than ``args``.
+
+    They are raised, in a group, given, and returned.
+    """
 
     def fail(i: int) -> Any:
         raise made()[i]

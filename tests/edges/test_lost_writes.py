@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import abc
+import array
 import collections
 import concurrent.futures
+import enum
 import functools
+import io
+import itertools
 import multiprocessing
+import random
+import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import shmmap
@@ -37,9 +46,9 @@ def names_of_lost(run: Callable[[], object]) -> str:
     """What the one warning of a map names."""
     with pytest.warns(RuntimeWarning, match="the change is lost; return values") as caught:
         run()
-    assert len(caught) == 1
-    assert caught[0].filename == __file__
-    text = str(caught[0].message)
+    (warning,) = (each for each in caught if each.category is RuntimeWarning)
+    assert warning.filename == __file__
+    text = str(warning.message)
     return text[text.index("has changed ") + len("has changed ") : text.index(" in worker")]
 
 
@@ -80,6 +89,11 @@ def test_containers(elsewhere: Any) -> None:
     counts: collections.Counter[int] = collections.Counter()
     groups: dict[str, list[int]] = {"a": []}
     raw = bytearray(4)
+    numbers = array.array("d", [0.0])
+    users: collections.UserList[int] = collections.UserList()
+    space = types.SimpleNamespace(n=5)
+    text = io.StringIO()
+    frame = pd.DataFrame({"a": [1.0]})
     ordered = [3, 1, 2]
 
     def with_default(i: int, acc: list[int] = []) -> None:  # noqa: B006
@@ -100,6 +114,11 @@ def test_containers(elsewhere: Any) -> None:
         (lambda i: counts.update([i]), "'counts'"),
         (lambda i: groups["a"].append(i), "'groups'"),
         (lambda i: raw.__setitem__(0, 7), "'raw'"),
+        (lambda i: numbers.__setitem__(0, 7.0), "'numbers'"),
+        (lambda i: users.append(i), "'users.data'"),
+        (lambda i: setattr(space, "n", i), "'space.n'"),
+        (lambda i: text.write("x"), "'text'"),
+        (lambda i: frame.insert(0, f"b{i}", 1), "'frame'"),
         (lambda i: ordered.sort(), "'ordered'"),
         (with_default, "'acc'"),
         (functools.partial(insert, got), "'partial'"),
@@ -147,6 +166,111 @@ def test_variables(elsewhere: Any) -> None:
 
     assert names_of_lost(lambda: shmmap.pmap(add, [1], engine=elsewhere)) == "'total'"
     assert total == 0
+
+
+class Slotted:
+    """An object without a dictionary."""
+
+    __slots__ = ("got", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.got: list[int] = []
+
+    def add(self, i: int) -> None:
+        """Change both of its attributes."""
+        self.total += 1
+        self.got.append(i)
+
+
+def test_state_elsewhere(elsewhere: Any) -> None:
+    """A16. Kind: slots, attributes of functions, and of classes that travel by value, and of their bases."""
+
+    class Counted:
+        count = 0
+        got: list[int] = []  # noqa: RUF012
+
+        @classmethod
+        def add(cls, i: int) -> None:
+            cls.count += 1
+
+    class Derived(Counted):
+        pass
+
+    def counts(i: int) -> None:
+        counts.calls += 1  # type: ignore[attr-defined]
+
+    def add_to_class(i: int) -> None:
+        Counted.count += 1
+
+    def add_to_base(i: int) -> None:
+        Derived.__base__.count += 1  # type: ignore[union-attr]
+
+    counts.calls = 0  # type: ignore[attr-defined]
+    changes: list[tuple[Callable[[int], object], str]] = [
+        (Slotted().add, "'self.total', 'self.got'"),
+        (counts, "'counts.calls'"),
+        (add_to_class, "'Counted.count'"),
+        (Counted.add, "'Counted.count'"),
+        (add_to_base, "'Counted.count'"),
+        (lambda i: Counted.got.append(i), "'Counted.got'"),
+    ]
+    for func, names in changes:
+        named = names_of_lost(lambda func=func: shmmap.pmap(func, [1], engine=elsewhere))  # type: ignore[misc]
+        assert sorted(named.split(", ")) == sorted(names.split(", "))
+
+
+def test_random_numbers(elsewhere: Any) -> None:
+    """A16. Kind: a generator of random numbers, of which each worker has a copy in the same state."""
+    sources: list[Any] = [
+        np.random.default_rng(1),
+        np.random.RandomState(1),
+        random.Random(1),
+    ]
+    for source in sources:
+        named = names_of_lost(
+            lambda source=source: shmmap.pmap(lambda i: source.random(), [1], engine=elsewhere)  # type: ignore[misc]
+        )
+        assert named.startswith("'source' (each draws the same random numbers from it: pass rng=")
+    holder = types.SimpleNamespace(rng=np.random.default_rng(1))
+    named = names_of_lost(lambda: shmmap.pmap(lambda i: holder.rng.random(), [1], engine=elsewhere))
+    assert "'holder.rng' (each draws" in named
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shmmap.pmap(lambda i, rng: rng.random(), [1], rng=sources[0], engine=elsewhere)
+        shmmap.pmap(lambda i: np.random.default_rng(i).random(), [1], engine=elsewhere)
+
+
+@pytest.mark.filterwarnings("ignore:Pickle, copy:DeprecationWarning")
+def test_iterators(elsewhere: Any) -> None:
+    """A16. Kind: iterators, of which each worker has one at the same position."""
+    iterators: list[Iterator[Any]] = [
+        iter([1, 2, 3]),
+        iter(range(5)),
+        iter({1: 2, 3: 4}),
+        map(abs, [1, 2]),
+        zip([1, 2], [3, 4], strict=True),
+        enumerate("ab"),
+    ]
+    if sys.version_info < (3, 14):
+        iterators += [itertools.count(), itertools.cycle([1, 2]), itertools.permutations([1, 2, 3])]
+    for it in iterators:
+        named = names_of_lost(
+            lambda it=it: shmmap.pmap(lambda i: next(it), [1], engine=elsewhere)  # type: ignore[misc]
+        )
+        assert named == "'it'"
+    shmmap.pmap(lambda i: list(zip([i], [2], strict=True)), [1], engine=elsewhere)
+
+
+def test_generators() -> None:
+    """A16. Kind: a generator, which comes along with a fork only."""
+
+    def count() -> Iterator[int]:
+        yield from range(5)
+
+    it = count()
+    assert names_of_lost(lambda: shmmap.pmap(lambda i: next(it), [1], engine="fork")) == "'it'"
+    assert names_of_lost(lambda: shmmap.pmap(lambda i: next(it), [1], engine="fork")) == "'it'"
 
 
 SCRIPT = """
@@ -201,6 +325,27 @@ def test_what_is_no_loss(engine: Any) -> None:
     names = ["x"]
     gatherer = Gatherer()
     generator = np.random.default_rng(1)
+    it = iter([1, 2])
+
+    class Permission(enum.Flag):
+        READ = 1
+        WRITE = 2
+
+    class Base(abc.ABC):  # noqa: B024
+        cached = None
+
+        @functools.lru_cache  # noqa: B019
+        def compute(self) -> int:
+            return 1
+
+        @functools.cached_property
+        def kept(self) -> int:
+            return 2
+
+    class Derived(Base):
+        pass
+
+    derived = Derived()
 
     def read(i: int) -> Any:
         local = [*names]
@@ -211,6 +356,11 @@ def test_what_is_no_loss(engine: Any) -> None:
             + gatherer.limit
             + gatherer.load(i)
             + generator.bit_generator.state.__len__()
+            + it.__length_hint__()
+            + (Permission.READ | Permission.WRITE).value
+            + derived.compute()
+            + derived.kept
+            + isinstance(derived, Base)
         )
 
     def change_argument(item: list[int]) -> list[int]:

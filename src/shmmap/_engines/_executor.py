@@ -163,7 +163,7 @@ class _Home:
         if self.held is None:
             held = ExitStack()
             held.enter_context(limited(self._task.blas_threads))
-            held.enter_context(frozen(self.func, *self._task.given))
+            held.enter_context(frozen(self.func, *self._task.given, stores=True))
             with _door.entered():
                 if self.held is None and not self._is_over:
                     self.held, held = held, ExitStack()

@@ -81,8 +81,9 @@ class _Port:
 class _LocalWork:
     """A map in this process."""
 
-    def __init__(self, task: Task, threads: int) -> None:
+    def __init__(self, task: Task, threads: int, *, is_serial: bool = False) -> None:
         self.task = task
+        self._is_serial = is_serial
         self.lock = threading.Lock()
         self.ledger = bytearray(task.plan.chunks)
         self.output: Any = None
@@ -110,7 +111,7 @@ class _LocalWork:
     def wait(self) -> Any:
         task = self.task
         todo: list[int] | None = None
-        with limited(task.blas_threads), frozen(task.func, *task.given):
+        with limited(task.blas_threads), frozen(task.func, *task.given, stores=not self._is_serial):
             while True:
                 self._run_round(todo)
                 if self._cancelled:
@@ -232,7 +233,7 @@ class SerialEngine:
         """Nothing takes long to start."""
 
     def start(self, task: Task) -> _LocalWork:
-        return _LocalWork(task, 1)
+        return _LocalWork(task, 1, is_serial=True)
 
 
 class ThreadsEngine:
