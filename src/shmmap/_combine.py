@@ -49,6 +49,7 @@ _PARTIALS: dict[str, Combine] = {
 
 _METHODS = ("sum", "prod", "max", "min", "any", "all")
 _MASKED = (*_METHODS, "count")
+_SKIPPING = (*_METHODS, "amax", "amin")
 
 # Those for which (a o b) o c is a o (b o c), so that their `reduce` may be taken in parts.
 _ASSOCIATIVE = {
@@ -208,6 +209,8 @@ def _choose(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
     is_array = isinstance(value, np.ndarray) or (
         hasattr(value, "shape") and hasattr(value, "dtype")
     )
+    if hasattr(value, "isnull"):
+        _refuse_missing(func, value)
     return known_combine(
         func,
         value.ndim if is_array and hasattr(value, "ndim") else None,
@@ -215,6 +218,21 @@ def _choose(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
         has_rows=not is_array and bool(has_rows(value)),
         has_others=bool(others),
         has_mask=is_masked(value),
+    )
+
+
+def _refuse_missing(func: Any, value: Any) -> None:
+    """Refuse what a column with missing values answers by a method of its own, which leaves them out."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    name = getattr(func, "__name__", "")
+    if name not in _SKIPPING or getattr(np, name) is not func or not np.any(value.isnull()):
+        return
+    kind, name = type(value).__name__, name.removeprefix("a") if name[1:] in _METHODS else name
+    instead = f"numpy.nan{name}, or func " if hasattr(np, f"nan{name}") else "func "
+    raise ValueError(
+        f"numpy.{name} leaves out what is missing in a {kind}, but the chunks of it are plain arrays; use "
+        f"{instead}of its values: shmmap.preduce(func, x.to_numpy())"
     )
 
 

@@ -58,6 +58,7 @@ from ._options import (
 from ._outcome import Outcome
 from ._progress import Progress
 from ._recall import recall, remember
+from ._sequences import watched
 from ._stored import Stored, Target
 from ._stream import WINDOWS, Stream, check_ends, is_stream
 from ._team import Team
@@ -565,11 +566,11 @@ def map_iterables(
     size = check_buffersize(buffersize)
     if size is None:
         # The shortest one ends the map, and another one may be endless.
-        columns: list[Any] = list(map(list, zip(*iterables, strict=False)))
+        columns: list[Any] = list(map(list, zip(*map(watched, iterables), strict=False)))
         columns = list(map(list, zip(*columns, strict=True))) or [[] for _ in iterables]
         future = begin(func, *columns, chunksize="auto" if chunksize is None else chunksize)
         return _iterate(deque([future]), lambda: None, deadline)
-    rows = zip(*iterables, strict=False)
+    rows = zip(*map(watched, iterables), strict=False)
     width = max(1, size // WINDOWS)
     func = _Spread(func)
     futures: deque[MapFuture] = deque()

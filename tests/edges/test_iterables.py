@@ -312,3 +312,63 @@ def test_waiting_for_the_output_takes_no_time(team: Any) -> None:
     assert took < 0.25
     assert held.result()[:, 0].tolist() == [0, 1]
     assert [each.result() for each in queued] == [[0, 1, 2, 3]] * 3
+
+
+# --- buffers that are filled anew -----------------------------------------------------------------
+
+
+def refill(buffer: Any, fill: Any) -> Any:
+    for i in range(4):
+        fill(buffer, i)
+        yield buffer
+
+
+def set_first(buffer: Any, i: int) -> None:
+    buffer[0] = i
+
+
+REFILLED: dict[str, Any] = {
+    "array": lambda: refill(np.zeros(2), set_first),
+    "views of one": lambda: (a[: 1 + int(a[0])] for a in refill(np.zeros(9), set_first)),
+    "of no axis": lambda: refill(np.zeros(()), np.ndarray.fill),
+    "late": lambda: refill(np.zeros(2), lambda a, i: a.fill(max(0, i - 2))),
+    "list": lambda: refill([0], set_first),
+    "dict": lambda: refill({0: 0}, set_first),
+    "bytes": lambda: refill(bytearray(1), set_first),
+    "numbered": lambda: enumerate(refill(np.zeros(2), set_first)),
+    "with a length": lambda: np.nditer(
+        np.arange(10, dtype="f4"),
+        flags=["external_loop", "buffered"],
+        op_dtypes=["f8"],
+        buffersize=4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFILLED)
+def test_a_buffer_that_is_filled_anew_is_refused(name: str) -> None:
+    """B4. Kind: iterators that a loop may use and a map, which reads ahead, may not."""
+    for call in (shmmap.pmap, shmmap.pmap_chunks):
+        with pytest.raises(ValueError, match=r"has changed a \w+ that it gave before"):
+            call(str, REFILLED[name](), engine="serial")
+
+
+def test_a_buffer_that_is_filled_anew_is_refused_by_teams(team: Any) -> None:
+    """B4, as an executor and with default options."""
+    for options in ({}, {"buffersize": 2}):
+        with pytest.raises(ValueError, match="give a copy"):
+            list(team.map(str, refill([0], set_first), **options))
+    with pytest.raises(ValueError, match="give a copy"):
+        shmmap.pmap(str, refill([0], set_first), engine=team)
+    assert shmmap.pmap(sum, (a.copy() for a in refill([0], set_first)), engine=team) == [0, 1, 2, 3]
+
+
+def test_items_that_stay_as_they_are_may_be_one_object() -> None:
+    """B4: what does not change is no buffer, nor are windows of one array."""
+    a = np.arange(4.0)
+    same = [np.float64(6)] * 3
+    for items in (itertools.repeat(a, 3), (a for _ in range(3)), iter([a] * 3)):
+        assert shmmap.pmap(np.sum, items, engine="serial") == same
+    windows = (a[i : i + 2] for i in range(3))
+    assert shmmap.pmap(np.sum, windows, engine="serial") == [1, 3, 5]
+    assert shmmap.pmap(sum, ([i] for i in range(3)), engine="serial") == [0, 1, 2]

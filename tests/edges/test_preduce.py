@@ -179,6 +179,18 @@ def test_partials_of_different_kinds_are_refused(preduce: Any) -> None:
         preduce(lambda c: (c.sum(), len(c)), np.arange(4), combine=np.add, initial=0)
 
 
+@pytest.mark.parametrize("func", [np.sum, np.max, np.amin, functools.partial(np.prod, axis=0)])
+def test_columns_leave_out_what_is_missing(func: Any) -> None:
+    """A1. Kind: NumPy asks a column for its own sum, which skips NaN; that of its values does not."""
+    pandas = pytest.importorskip("pandas")
+    column = pandas.Series([1.0, np.nan, 3.0])
+    with pytest.raises(ValueError, match="leaves out what is missing in a Series"):
+        shmmap.preduce(func, column, engine="serial")
+    assert_same(shmmap.preduce(func, column.dropna(), engine="serial"), func(column.dropna()))
+    assert np.isnan(shmmap.preduce(func, column.to_numpy(), engine="serial"))
+    assert_same(shmmap.preduce(np.nansum, column, engine="serial"), np.nansum(column))
+
+
 def test_min_and_max_of_what_has_no_order(preduce: Any) -> None:
     """A1: which one comes out depends on the order in which they are compared."""
     with pytest.raises(ValueError, match="without an order"):
