@@ -640,16 +640,19 @@ class Team(Executor):
 
     def give_up(self) -> None:
         """The attendant has failed: nobody would tell of deaths any more, nor resolve a future."""
-        with self._lock:
-            self._closed = True
-            for run in self._runs.values():
-                run.broken = _team_failed
-                run.ring()
-            self._submissions.fail_all(_team_failed)
-            self._go_home()
-        self._submissions.resolve()
-        if self._finished is not None:
-            self._finished.set()
+        try:
+            with self._lock:
+                self._closed = True
+                for run in self._runs.values():
+                    run.broken = _team_failed
+                    run.ring()
+                self._submissions.fail_all(_team_failed)
+                self._thread = None
+                self._go_home()  # which may fail by what the attendant has failed by
+        finally:
+            self._submissions.resolve()
+            if self._finished is not None:
+                self._finished.set()
 
     def _go_home(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""

@@ -385,3 +385,22 @@ def test_an_ordinary_exception_waits_for_what_runs(tmp_path: Path) -> None:
         """
     done = run(tmp_path, source)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[1, True, True]\n", "")
+
+
+@pytest.mark.parametrize("start", ["clean", "fork"])
+def test_a_program_that_has_closed_all_descriptors(tmp_path: Path, start: str) -> None:
+    """Those of its team included: the maps of that team fail, and the program ends."""
+    source = f"""
+        import os
+        import shmmap
+
+        team = shmmap.Team(2, start="{start}")
+        shmmap.pmap(abs, [1, -2], engine=team)
+        os.closerange(3, 256)
+        try:
+            shmmap.pmap(abs, [1, -2], engine=team)
+        except (OSError, RuntimeError):
+            print("failed")
+    """
+    done = run_script(tmp_path, source, timeout_s=20)
+    assert (done.stdout, done.returncode) == ("failed\n", 0), done.stderr
