@@ -228,7 +228,7 @@ def check_kind(
     both_tuples = (
         declared and isinstance(kind, type) and expected is tuple
     )  # a named tuple into out=(...)
-    if kind is not expected and expected not in (kind, told_kind(kind)) and not both_tuples:
+    if kind is not expected and told_kind(kind) != told_kind(expected) and not both_tuples:
         both = text.format(_describe(kind), _describe(expected))
         raise TypeError(f"{both}; pass out=list to get a list of any objects")
     if width != expected_width:

@@ -146,10 +146,12 @@ def _widened(collector: Collector, column: Array, j: int, parts: list[_Part]) ->
 
 def _spread(collector: Collector, a: Array, shape: tuple[int, ...]) -> Array:
     """A stand-in for each of the indices it stands for; `shape` is that of their part of a column."""
-    axis = collector.job.axis if collector.job.verb != "items" else 0
-    if not axis:
-        return np.broadcast_to(a, shape)
+    axis = (collector.job.axis if collector.job.verb != "items" else 0) % len(shape)
     length, *others = shape
-    axis %= len(shape)
     others.insert(axis, length)
-    return np.moveaxis(np.broadcast_to(a, others), axis, 0)
+    try:
+        return np.moveaxis(np.broadcast_to(a, others), axis, 0)
+    except ValueError:
+        raise ValueError(
+            f"a value of shape {a.shape} does not stand in for results of shape {tuple(others)}"
+        ) from None

@@ -325,3 +325,27 @@ def test_kinds_of_tuples_do_not_mix(engine: str, first: int) -> None:
     out = np.zeros(2, int), np.zeros(2, int)
     shmmap.pmap(one, np.arange(2), engine=engine, workers=2, chunksize=1, out=out)
     assert out[0].tolist() == [0, 1]
+
+
+def test_a_class_of_tuples_that_each_call_makes(engine: str) -> None:
+    """A24. Kind: classes that are equal but not one object, as those that a function makes."""
+
+    def one(i: int) -> Any:
+        Made = namedtuple("Made", "a b")
+        return Made(i, i / 2)
+
+    for chunksize in (1, 4):
+        made = shmmap.pmap(one, np.arange(4), engine=engine, workers=2, chunksize=chunksize)
+        assert type(made).__name__ == "Made"
+        assert made.a.tolist() == [0, 1, 2, 3]
+        assert made.b.tolist() == [0, 0.5, 1, 1.5]
+
+
+def test_a_stand_in_of_another_shape_is_refused() -> None:
+    """A24: in words that say so."""
+    with pytest.raises(
+        ValueError, match=r"shape \(2,\) does not stand in for results of shape \(1,\)"
+    ):
+        shmmap.pmap(
+            lambda i: 1 // i, np.arange(3), on_error=lambda *_: np.zeros(2), engine="serial"
+        )
