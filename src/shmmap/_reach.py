@@ -14,7 +14,6 @@ what fails to pickle fails where it is used, not here.
 from __future__ import annotations
 
 import collections
-import functools
 import os
 import pickle
 import sys
@@ -29,14 +28,17 @@ import numpy as np
 
 from ._forks import at_fork
 from ._handle import SegmentHandle, handle_of
+from ._interior import Interior
 from ._modules import MAIN, MAINS, can_be_imported, is_users, is_users_name
-from ._recipient import CLASS, GONE, OPAQUE, REFUSED, VALUE, Home, Told, members_of, type_name
+from ._recipient import CLASS, GONE, OPAQUE, PART, REFUSED, VALUE, Home, Told, members_of
 from ._state import (
     MISSING,
     SMALL_NBYTES,
     CachedFunction,
+    Gap,
     PackedValue,
     attributes_of,
+    cached_in,
     cell_contents,
     find_home,
     follow,
@@ -47,6 +49,8 @@ from ._state import (
     names_in,
     pack_value,
     resolve,
+    type_name,
+    with_gaps,
 )
 
 __all__ = [
@@ -81,7 +85,7 @@ Key = tuple[str, str, str]
 class _Entry:
     """A name of the user's modules that was reached, and what is told of it."""
 
-    __slots__ = ("arrays", "keep", "met", "module", "spec", "stamp", "told")
+    __slots__ = ("arrays", "behind", "met", "module", "spec", "stamp", "told")
 
     def __init__(self, told: Told, stamp: tuple[Any, ...] | None, spec: Any) -> None:
         self.told = told
@@ -94,10 +98,10 @@ class _Entry:
         """Another module may come by the same name."""
         self.spec = spec
         """Of the module, which gets another one when it is loaded again."""
+        self.behind: int | None = None
+        """Of a function that remembers its results: the latest version among all that it reaches."""
         self.arrays: tuple[weakref.ref[Any], ...] = ()
         """Shared arrays it refers to: once one is gone, it cannot be told any more."""
-        self.keep: tuple[Any, ...] = ()
-        """The shared copy of an array, and a weak reference that lets go of it with the array."""
 
     def is_current(self) -> bool:
         """Whether it is about the module that bears the name now."""
@@ -154,9 +158,11 @@ class Reach:
 
     __slots__ = (
         "_arrays",
+        "_caches",
         "_cells",
         "_contents",
         "_functions",
+        "_interiors",
         "_seen",
         "_spaces",
         "_weak",
@@ -210,10 +216,14 @@ class Reach:
         for func, contents in self._cells:
             if not all(map(is_, cell_contents(func), contents)):
                 return True
-        return any([a.tobytes() != data for a, data in self._arrays]) if self._arrays else False
+        if self._arrays and any([a.tobytes() != data for a, data in self._arrays]):
+            return True
+        return bool(self._interiors) and any([each.has_changed() for each in self._interiors])
 
     def _take_atoms(self, space: _Space) -> bool:
         """Take note of names that stood for numbers or strings and still do; False if there is more to it."""
+        if self._caches:
+            return False
         now = tuple(map(space.get, space.names))
         for name, value, before in zip(space.names, now, space.values, strict=True):
             if value is before:
@@ -240,6 +250,8 @@ class Reach:
         self._contents = tuple(walk.contents)
         self._cells = tuple(walk.cells)
         self._arrays = tuple(walk.arrays)
+        self._interiors = tuple(walk.interiors)
+        self._caches = bool(walk.caches)
 
 
 class _Code(NamedTuple):
@@ -259,6 +271,10 @@ class _Walk:
         self.contents: list[tuple[Any, tuple[Any, ...]]] = []
         self.cells: list[tuple[Any, tuple[Any, ...]]] = []
         self.arrays: list[tuple[Any, bytes]] = []
+        self.caches: dict[Key, Any] = {}
+        """Functions that remember their results."""
+        self.interiors: list[Interior] = []
+        """Of what is looked at as a whole."""
         self._names: dict[int, tuple[Any, dict[str, Any]]] = {}
         """By the identity of a module or class: it, and names in it with what they stand for."""
         self._seen: dict[int, Any] = {}
@@ -275,6 +291,8 @@ class _Walk:
                     strong[name] = value
                 else:
                     weak.append((get, name, ref))
+            if type(space) is types.ModuleType:  # another one may come by its name
+                weak.append((sys.modules.get, space.__name__, weakref.ref(space)))
             values = tuple(strong.values())
             owner = (space.__name__, "")
             if type(space) is not types.ModuleType:
@@ -316,16 +334,14 @@ class _Walk:
         if home is not None:
             self._watch(home)
             for name in names:
-                if name in space:
-                    self._add_name(home, name)
+                self._add_name(home, name)
         self._add_attributes(names, _modules_named(names, space, modules))
 
     def _add_attributes(self, names: Iterable[str], modules: Iterable[types.ModuleType]) -> None:
         for module in modules:
             self._watch(module)
             for name in names:
-                if name in vars(module):
-                    self._add_name(module, name)
+                self._add_name(module, name)
 
     # ------------------------------------------------ values
 
@@ -341,16 +357,21 @@ class _Walk:
         elif issubclass(kind, type):
             self._seen[id(value)] = value
             self._add_class(value)
-        elif issubclass(kind, np.ndarray):
-            if value.nbytes < SMALL_NBYTES and is_carried(value):
-                self._seen[id(value)] = value
-                self.arrays.append((value, value.tobytes()))
+        elif issubclass(kind, np.ndarray) and value.nbytes < SMALL_NBYTES and is_carried(value):
+            self._seen[id(value)] = value
+            self.arrays.append((value, value.tobytes()))
+        elif not is_carried(value):
+            self._seen[id(value)] = value
+            interior = Interior(value)
+            self.interiors.append(interior)
+            for each in interior.met:
+                self._add(each)
         else:
             parts = follow(value)
             container = value if kind in _MUTABLE or is_table(kind) else None
             if is_simple_instance(value):
                 container = attributes_of(value)
-            if container is not None and is_carried(value):
+            if container is not None:
                 self._watch_content(container)
             if parts or container is not None:
                 self._seen[id(value)] = value
@@ -384,8 +405,9 @@ class _Walk:
             if all([is_carried(each) or each is MISSING for each in contents]):
                 self.cells.append((func, tuple(contents)))
         inner = [*contents, *(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
-        if func.__kwdefaults__:
-            self._watch_content(func.__kwdefaults__)
+        for attributes in (func.__kwdefaults__, func.__dict__):
+            if attributes:
+                self._watch_content(attributes)
         inner += func.__dict__.values()
         modules = [each for each in inner if type(each) is types.ModuleType]
         name = func.__globals__.get("__name__")
@@ -449,6 +471,13 @@ class _Walk:
                 for each in _entries[key].met:  # in objects of other libraries, say
                     self._add(each)
             waiting = list(self.values.items())[known:]
+        self.caches = {
+            key: func
+            for key, value in self.values.items()
+            if (func := cached_in(value)) is not None
+        }
+        for key, func in self.caches.items():
+            latest = max(latest, _register_cache(key, func))
         return latest
 
 
@@ -527,16 +556,15 @@ def _stamp(value: Any) -> tuple[Any, ...] | None:
     ):
         if all([type(each) in _ATOMS for each in value.__defaults__ or ()]):
             return value, value.__code__, value.__defaults__
-    ref = _weakly(value)
-    return None if ref is None else (ref,)
+    return None if is_carried(value) else (Interior(value),)
 
 
 def _is_stamped(entry: _Entry, value: Any) -> bool:
     stamp = entry.stamp
     if stamp is None:
         return False
-    if type(stamp[0]) is weakref.ref:
-        return stamp[0]() is value
+    if type(stamp[0]) is Interior:
+        return stamp[0].root() is value and not stamp[0].has_changed()
     now = _stamp(value)
     return now is not None and len(now) == len(stamp) and all(map(is_, now, stamp))
 
@@ -549,33 +577,61 @@ def _register(key: Key, value: Any) -> int:
         entry = None
     if entry is not None and _is_stamped(entry, value):
         return entry.told.version
+    stamp = _stamp(value)  # first: what is set meanwhile is then seen the next time
     kind, packed = _pack(key, value)
     spec = getattr(sys.modules.get(key[0]), "__spec__", None)
-    if kind == OPAQUE and entry is not None and entry.spec is spec:
+    if kind == OPAQUE and entry is not None and entry.spec is spec and not _is_of(entry, value):
         # Set at run time, and not because the module was loaded again.
         kind = OPAQUE if type(value).__module__ in _LOCKS else REFUSED
+    if stamp is None and kind in (OPAQUE, REFUSED):
+        stamp = (Interior(value),)
     data = None if packed is None else packed.data
     named = type_name(value)
     if entry is not None:
         told = entry.told
-        if (kind, data, named) == (told.kind, told.data, told.type_name) and kind != REFUSED:
-            entry.stamp = _stamp(value)
+        # The same handle may have been given to another array since.
+        arrays = () if packed is None else packed.arrays
+        is_told = len(arrays) == len(entry.arrays) and all(
+            [ref() is a for ref, a in zip(entry.arrays, arrays, strict=True)]
+        )
+        if is_told and (kind, data, named) == (told.kind, told.data, told.type_name):
+            entry.stamp = stamp
             return told.version
     _version += 1
-    made = _Entry(Told(*key, kind, data, _version, entry is None, named), _stamp(value), spec)
+    made = _Entry(Told(*key, kind, data, _version, entry is None, named), stamp, spec)
+    made.behind = None if entry is None else entry.behind
     if packed is not None:
         made.met = packed.met
         made.arrays = tuple(map(weakref.ref, packed.arrays))
-        if packed.placed is not None:
-            made.keep = packed.placed, weakref.ref(value, functools.partial(_let_go, made))
     _entries.pop(key, None)
     _entries[key] = made
     return _version
 
 
-def _let_go(entry: _Entry, ref: Any) -> None:
-    """An array is gone, and nobody needs the shared copy of it any more."""
-    entry.keep = ()
+def _register_cache(key: Key, func: Any) -> int:
+    """The version of a function that remembers its results: a new one if what it reaches has changed."""
+    global _version
+    walk = _Walk()
+    walk.add_root(func.__wrapped__)
+    reached = [_entries.get(each) for each in walk.values]
+    latest = max(
+        [each.told.version for each in reached if each is not None and each.behind is None],
+        default=0,
+    )
+    entry = _entries[key]
+    if entry.behind is not None and entry.behind != latest:
+        _version += 1
+        entry.told = entry.told._replace(version=_version, is_first=False)
+        del _entries[key]
+        _entries[key] = entry
+    entry.behind = latest
+    return entry.told.version
+
+
+def _is_of(entry: _Entry, value: Any) -> bool:
+    """Whether an entry is of that very object, whatever has become of it."""
+    stamp = entry.stamp
+    return stamp is not None and type(stamp[0]) is Interior and stamp[0].root() is value
 
 
 def _pack(key: Key, value: Any, may_share: bool = True) -> tuple[str, PackedValue | None]:
@@ -594,6 +650,11 @@ def _pack(key: Key, value: Any, may_share: bool = True) -> tuple[str, PackedValu
         func = value if kind is CachedFunction else inner_function(value)
         defined = func if func is not None and find_home(func) == here else None
         return VALUE, pack_value(value, defined, may_share)
+    except Exception:
+        pass
+    try:
+        apart = with_gaps(value)
+        return (OPAQUE, None) if type(apart) is Gap else (PART, pack_value(apart, None, may_share))
     except Exception:
         return OPAQUE, None
 

@@ -25,11 +25,15 @@ from ._modules import MAIN, is_users
 from ._state import (
     MISSING,
     Refused,
+    attributes_of,
     borrow,
+    cached_in,
+    fill_gaps,
     is_carried,
     is_same,
     pack_value,
     resolve,
+    type_name,
     unpack_value,
 )
 
@@ -37,6 +41,7 @@ __all__ = [
     "CLASS",
     "GONE",
     "OPAQUE",
+    "PART",
     "REFUSED",
     "VALUE",
     "Home",
@@ -46,10 +51,10 @@ __all__ = [
     "members_of",
     "note",
     "receive",
-    "type_name",
 ]
 
-VALUE, CLASS, GONE, OPAQUE, REFUSED = "value", "class", "gone", "opaque", "refused"
+VALUE, PART, CLASS, GONE = "value", "part", "class", "gone"
+OPAQUE, REFUSED = "opaque", "refused"
 
 
 class Told(NamedTuple):
@@ -60,9 +65,9 @@ class Told(NamedTuple):
     """Qualified name of the class that has the attribute; empty for a global of the module."""
     name: str
     kind: str
-    """`VALUE`; `CLASS`, of which metaclass and bases are told, and every attribute by itself; `GONE`;
-    `OPAQUE`: it does not pickle, and what the import has made is kept if the type is the same; or
-    `REFUSED`: the same, but it was set at run time."""
+    """`VALUE`; `PART`, a value with a `Gap` for what does not pickle in it; `CLASS`, of which metaclass and
+    bases are told, and every attribute by itself; `GONE`; `OPAQUE`: it does not pickle, and what the import
+    has made is kept if the type is the same; or `REFUSED`: the same, but it was set at run time."""
     data: bytes | None
     version: int
     is_first: bool
@@ -104,6 +109,9 @@ def _content(value: Any) -> Any:
     kind = type(value)
     if _state.is_table(kind) and len(dict.keys(value)) <= _state.ELEMENTS_MAX:
         return (*dict.keys(value), *dict.values(value))
+    if type(value).__dictoffset__ and not issubclass(kind, (type, types.ModuleType)):
+        attributes = attributes_of(value)
+        return (*attributes, *attributes.values())
     if (kind is list or kind is set) and len(value) <= _state.ELEMENTS_MAX:
         return tuple(value)
     return None
@@ -203,7 +211,8 @@ class _Finder:
 
 
 def _settle_imported(names: tuple[str, ...]) -> None:
-    modules = [module for module in map(sys.modules.get, names) if module is not None]
+    found = map(sys.modules.get, names)
+    modules = [module for module in found if isinstance(module, types.ModuleType)]
     with _lock:
         for module in modules:
             _note_import(module)
@@ -270,7 +279,7 @@ def _make_module(name: str, home: Home) -> None:
 def _settle(name: str) -> None:
     """Put in force what was told of a module, unless it is about to be imported."""
     module = sys.modules.get(name)
-    if module is None or (_importing.depth and name != MAIN):
+    if not isinstance(module, types.ModuleType) or (_importing.depth and name != MAIN):
         return
     if _is_loading(module):
         return
@@ -360,8 +369,13 @@ def _value_for(module: types.ModuleType, told: Told, own: Any) -> Any:
         )
     before = dict(_handle.touched)
     value = unpack_value(told.data)
+    if told.kind == PART:
+        return fill_gaps(value, own)
     borrow(value, own)
     if is_same(value, own) or (type(value) is type(own) and _pickles_as(own, told.data)):
+        cached = cached_in(own)
+        if cached is not None and not told.is_first:
+            cached.cache_clear()  # it was told again, as something it reaches has changed
         return own
     if not told.owner:
         for segment, count in _handle.touched.items():
@@ -375,11 +389,6 @@ def _pickles_as(value: Any, data: bytes) -> bool:
         return not is_carried(value) and pack_value(value).data == data
     except Exception:
         return False
-
-
-def type_name(value: Any) -> str:
-    """What tells the type of a value on both sides."""
-    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _delete(space: Any, name: str) -> None:

@@ -26,20 +26,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _handle, _place
+from . import _handle
+from ._large import copy_of
 from ._modules import MAINS, is_users_name
-from ._reduction import is_plain, reduce_kin
+from ._reduction import is_plain, reduce_kin, restore_instance
 
 __all__ = [
     "ELEMENTS_MAX",
     "MISSING",
     "SMALL_NBYTES",
     "CachedFunction",
+    "Gap",
     "PackedValue",
     "Refused",
     "attributes_of",
     "borrow",
+    "cached_in",
     "cell_contents",
+    "fill_gaps",
     "find_home",
     "follow",
     "inner_function",
@@ -50,7 +54,9 @@ __all__ = [
     "names_in",
     "pack_value",
     "resolve",
+    "type_name",
     "unpack_value",
+    "with_gaps",
 ]
 
 SMALL_NBYTES = 1 << 14
@@ -58,7 +64,8 @@ SMALL_NBYTES = 1 << 14
 ELEMENTS_MAX = 1000
 """Elements of a container, those in it included, that are looked at."""
 _TEXT_MAX = 1 << 16
-_PICKLE_MAX = 1 << 24
+_NAME_MAX = 100
+_PICKLE_MAX = 1 << 26
 
 CachedFunction: Any = type(functools.lru_cache(len))
 MISSING: Any = object()
@@ -99,7 +106,9 @@ _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__g
 
 
 def _is_constant(kind: Any) -> bool:
-    return issubclass(kind, _CONSTANTS) or kind.__module__ in _MODULES_OF_CONSTANTS
+    if kind.__module__ in _MODULES_OF_CONSTANTS:
+        return bool(kind.__name__ != "Context")  # of decimals: it is set in place
+    return bool(issubclass(kind, _CONSTANTS))
 
 
 def _parts(value: Any) -> tuple[Any, ...]:
@@ -292,11 +301,17 @@ def _make_cached(func: Any, maxsize: int | None, typed: bool) -> Any:
 
 @functools.lru_cache(4096)
 def names_in(code: types.CodeType) -> frozenset[str]:
-    """Globals, attributes and imports that code names, code nested in it included."""
+    """Globals, attributes and imports that code names, also as text; code nested in it included."""
     names = set(code.co_names)
-    for const in code.co_consts:
+    consts = list(code.co_consts)
+    for const in consts:
         if isinstance(const, types.CodeType):
             names |= names_in(const)
+        elif isinstance(const, (tuple, frozenset)):
+            consts += const
+        elif isinstance(const, str) and len(const) <= _NAME_MAX:
+            if const.isidentifier() or "." in const:
+                names.add(const)
     return frozenset(names)
 
 
@@ -309,6 +324,10 @@ def cell_contents(func: types.FunctionType) -> list[Any]:
         except ValueError:
             contents.append(MISSING)
     return contents
+
+
+def _carried_attributes(func: types.FunctionType) -> dict[str, Any]:
+    return {key: each for key, each in func.__dict__.items() if is_carried(each)}
 
 
 def _reduce_function(func: types.FunctionType) -> tuple[Any, ...]:
@@ -325,7 +344,6 @@ def _reduce_function(func: types.FunctionType) -> tuple[Any, ...]:
         (content,) if content is not MISSING and is_carried(content) else None
         for content in cell_contents(func)
     ]
-    attributes = {key: each for key, each in func.__dict__.items() if is_carried(each)}
     annotations = {
         key: each for key, each in func.__annotations__.items() if isinstance(each, (str, type))
     }
@@ -334,7 +352,7 @@ def _reduce_function(func: types.FunctionType) -> tuple[Any, ...]:
         (func.__doc__, annotations if is_carried(annotations) else {}),
         func.__defaults__,
         func.__kwdefaults__,
-        attributes,
+        _carried_attributes(func),
         cells,
         own_space,
     )
@@ -349,11 +367,21 @@ def inner_function(value: Any) -> types.FunctionType | None:
     return value if type(value) is types.FunctionType else None
 
 
+def cached_in(value: Any) -> Any:
+    """The function that remembers its results, if a value is or wraps one; else None."""
+    while type(value) in (staticmethod, classmethod):
+        value = value.__func__
+    return value if type(value) is CachedFunction else None
+
+
 def borrow(value: Any, own: Any) -> None:
-    """Fill the cells whose content was not carried from the function that is there already."""
+    """Fill cells and attributes that were not carried from the function that is there already."""
     func, source = inner_function(value), inner_function(own)
     if func is None or source is None or func is source:
         return
+    for name, each in source.__dict__.items():
+        if not is_carried(each):
+            func.__dict__.setdefault(name, each)
     there = dict(zip(source.__code__.co_freevars, source.__closure__ or (), strict=True))
     for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=True):
         try:
@@ -375,8 +403,6 @@ class PackedValue(NamedTuple):
     data: bytes
     arrays: tuple[Any, ...]
     """Shared arrays that it refers to."""
-    placed: Any = None
-    """The shared copy that was made of it, which is one of these."""
     met: tuple[Any, ...] = ()
     """Functions and classes in it that may be the user's."""
 
@@ -386,6 +412,8 @@ class _TooLarge(Exception):
 
 
 class _BoundedFile(io.BytesIO):
+    """For what is kept, to be told to workers that are yet to start."""
+
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > _PICKLE_MAX:
             raise _TooLarge
@@ -426,12 +454,19 @@ class _Pickler(pickle.Pickler):
         if kind in _WEAK:
             return kind, ()
         if kind is types.MappingProxyType:
-            return types.MappingProxyType, (dict(obj),)
+            return _make_proxy, (dict(obj),)
+        if kind is types.MethodType:
+            return _make_method, (obj.__func__, obj.__self__)
+        if is_simple_instance(obj):  # whatever its class says about attributes
+            return _make_instance, (kind,), attributes_of(obj), None, None, _set_attributes
         name = _name_of_singleton(obj)
         return reduce_kin(obj) if name is None else (_find, (kind.__module__, name))
 
     def _reduce_array(self, a: Any) -> Any:
         handle = _handle.handle_of(a)
+        if handle is None and self._may_share and a.nbytes >= SMALL_NBYTES:
+            a = copy_of(a)
+            handle = _handle.handle_of(a)
         if isinstance(handle, _handle.SegmentHandle) and self._may_share:
             self.arrays.append(a)
         if isinstance(handle, _handle.FileHandle) or (handle is not None and self._may_share):
@@ -450,6 +485,86 @@ def _name_of_singleton(obj: Any) -> str | None:
     return next((name for name, each in list(vars(home).items()) if each is obj), None)
 
 
+def _make_instance(kind: Any) -> Any:
+    return kind.__new__(kind)
+
+
+def _set_attributes(instance: Any, attributes: dict[str, Any]) -> None:
+    attributes_of(instance).update(attributes)
+
+
+def _make_proxy(mapping: Any) -> Any:
+    return types.MappingProxyType(mapping)
+
+
+def _make_method(func: Any, instance: Any) -> Any:
+    return types.MethodType(func, instance)
+
+
+class Gap:
+    """Stands for a part that does not pickle, which the other process has made for itself."""
+
+    def __init__(self, type_name: str) -> None:
+        self.type_name = type_name
+
+
+class _Apart:
+    """An instance of a simple class, some of whose attributes are gaps."""
+
+    def __init__(self, kind: type, attributes: dict[str, Any]) -> None:
+        self._state = kind, attributes
+
+    def __reduce__(self) -> Any:
+        return restore_instance, self._state
+
+
+def with_gaps(value: Any) -> Any:
+    """A value in which a `Gap` stands for whatever does not pickle."""
+    kind = type(value)
+    if kind is dict:
+        return {key: with_gaps(each) for key, each in value.items()}
+    if kind is list or kind is tuple:
+        return kind(map(with_gaps, value))
+    if is_simple_instance(value):
+        return _Apart(kind, with_gaps(attributes_of(value)))
+    try:
+        pack_value(value)
+    except Exception:
+        return Gap(type_name(value))
+    return value
+
+
+def fill_gaps(value: Any, own: Any) -> Any:
+    """Put into the gaps what this process has in their place."""
+    kind = type(value)
+    if kind is Gap:
+        if own is not MISSING and type_name(own) == value.type_name:
+            return own
+        return Refused(
+            f"a {value.type_name} cannot be carried from the calling process; set it in a Team's initializer"
+        )
+    if kind is dict:
+        there: Any = own if type(own) is dict else {}
+        for key, each in value.items():
+            value[key] = fill_gaps(each, there.get(key, MISSING))
+    elif kind is list or kind is tuple:
+        there = own if type(own) is kind else ()
+        filled = [
+            fill_gaps(each, there[i] if i < len(there) else MISSING) for i, each in enumerate(value)
+        ]
+        if kind is tuple:
+            return tuple(filled)
+        value[:] = filled
+    elif is_simple_instance(value):
+        fill_gaps(attributes_of(value), attributes_of(own) if type(own) is kind else MISSING)
+    return value
+
+
+def type_name(value: Any) -> str:
+    """What tells the type of a value on both sides."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
 def _from_handle(handle: tuple[Any, ...]) -> Any:
     handle_type = _handle.SegmentHandle if len(handle) == 6 else _handle.FileHandle
     return _handle.from_handle(handle_type(*handle))
@@ -465,16 +580,12 @@ def pack_value(value: Any, defined: Any = None, may_share: bool = False) -> Pack
     """Pickle a value of a module or class for a process that has the same modules.
 
     `defined`: a function at home there, which is carried by its code. `may_share`: the other process can be
-    given shared memory; a larger array then goes through a shared copy.
+    given shared memory; larger arrays then go through shared copies.
     """
-    placed = None
-    if may_share and issubclass(type(value), np.ndarray) and is_plain(value):
-        if value.nbytes >= SMALL_NBYTES and _handle.handle_of(value) is None:
-            value = placed = _place.place(value)
-    file = _BoundedFile()
+    file = _BoundedFile() if may_share else io.BytesIO()
     pickler = _Pickler(file, defined, may_share)
     pickler.dump(value)
-    return PackedValue(file.getvalue(), tuple(pickler.arrays), placed, tuple(pickler.met))
+    return PackedValue(file.getvalue(), tuple(pickler.arrays), tuple(pickler.met))
 
 
 def unpack_value(data: bytes) -> Any:
@@ -540,6 +651,7 @@ def _are_same_functions(
     pairs = [
         (one.__defaults__, other.__defaults__),
         (one.__kwdefaults__, other.__kwdefaults__),
+        (_carried_attributes(one), _carried_attributes(other)),
         *zip(cell_contents(one), cell_contents(other), strict=True),
     ]
     return all([a is MISSING or is_same(a, b, seen) for a, b in pairs])
