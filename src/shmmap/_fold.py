@@ -108,6 +108,8 @@ class Fold:
         """Two partials as one; tuples element by element."""
         if type(left) in NUMBERS and type(right) in NUMBERS:  # most are
             return self._combine(left, right)
+        if type(left) is type(right) is np.ndarray and left.shape == right.shape:
+            return self._combine(left, right)
         if not self._is_chosen:
             return self._join_parts(left, right)
         shapes = () if self._may_change else (np.shape(left), np.shape(right))

@@ -8,6 +8,7 @@ library, on copies in private memory.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 import os
 import random
@@ -349,6 +350,91 @@ def draw_reduction(draw: Draw) -> Case:
     return Case(f"preduce {func.__name__} {has_combine=} {a.dtype.str} {a.shape} {options}", run)
 
 
+def draw_masked(draw: Draw) -> Case:
+    """`preduce` of masked arrays, over some axes, also of floats and in tuples."""
+    n, ndim = draw.length() + 1, draw.of(1, 2, 3)
+    axis = draw.rng.randrange(ndim)
+    shape = tuple(n if i == axis else draw.of(1, 2, 3) for i in range(ndim))
+    data = np.array(draw.array([*EXACT, np.dtype("f8")], shape))
+    if data.dtype.kind == "f":  # of which sums are exact
+        data = np.round(np.nan_to_num(data, nan=0, posinf=1, neginf=-1).clip(-99, 99))
+    random = np.random.default_rng(draw.rng.randrange(1 << 30))
+    mask = random.random(shape) < draw.of(0, 0.3, 0.9, 1)
+    a = np.ma.array(data, mask=mask) if draw.often(0.7) else data
+    keywords: dict[str, Any] = draw.of({}, {"axis": axis}, {"axis": axis - ndim})
+    if keywords and draw.often(0.3):
+        keywords["keepdims"] = True
+    func = functools.partial(draw.of(np.sum, np.max, np.min, np.any, np.all), **keywords)
+    is_pair = draw.often(0.3)
+    combine = functions_of_pairs[func.func] if is_pair or draw.often(0.3) else None
+    options = draw.options()
+
+    def run(engine: Any) -> None:
+        with np.errstate(all="ignore"):
+            given = (lambda c: (func(c), func(-c))) if is_pair else func
+            if data.dtype.kind not in "if":
+                given = func
+            got = shmmap.preduce(given, a, axis=axis, combine=combine, engine=engine, **options)
+            expected = given(a)
+        pairs = [(got, expected)] if given is func else zip(got, expected, strict=True)
+        for one, other in pairs:
+            if other is np.ma.masked:
+                assert one is np.ma.masked
+                continue
+            assert_same(np.ma.getmaskarray(one), np.ma.getmaskarray(other))
+            assert np.asarray(one).dtype == np.asarray(other).dtype
+            assert np.ma.allequal(one, other)
+            assert np.shape(one) == np.shape(other)
+
+    text = f"masked {func.func.__name__} {keywords} {is_pair=} {combine=} {axis=} {a!r} {options}"
+    return Case(text, run)
+
+
+functions_of_pairs: dict[Any, Any] = {
+    np.sum: np.add,
+    np.max: np.maximum,
+    np.min: np.minimum,
+    np.any: np.logical_or,
+    np.all: np.logical_and,
+}
+
+
+def draw_mixed(draw: Draw) -> Case:
+    """`pmap` of results that are of several dtypes, and of several kinds."""
+    n = draw.length() + 1
+    numbers = [1, -1, 2**40, 2**62, 2**63, 0.5, 1j, True, np.int8(-3), np.uint8(200)]
+    numbers += [np.uint64(2**63), np.float32(0.1), np.float16(2), np.bool_(False), np.longdouble(1)]
+    texts = ["a", "bcd", "", np.str_("xy")]
+    times = [np.timedelta64(1, "s"), np.timedelta64(2, "ms"), np.timedelta64("NaT")]
+    chosen = draw.of(numbers, numbers, texts, times, [np.zeros(2, "i2"), np.ones(2), [1, 2]])
+    chosen = [draw.of(*chosen) for _ in range(draw.of(1, 2, 3))]
+    values: list[Any] = [draw.of(*chosen) for _ in range(n)]
+    if draw.often(0.3):
+        values = [(value, draw.of(1, 0.5)) for value in values]
+    if draw.often(0.1):
+        values[draw.rng.randrange(n)] = draw.of(None, (1,), (1, 2, 3), [[1]], np.zeros(3), {})
+    expected = outcome_of(stacked, values) if all_alike(values) else TypeError()
+    if isinstance(expected, np.ndarray) and expected.dtype.hasobject:
+        expected = TypeError()
+    options = draw.options()
+
+    def run(engine: Any) -> None:
+        try:
+            got = shmmap.pmap(lambda i: values[int(i)], np.arange(n), engine=engine, **options)
+        except (TypeError, ValueError):
+            assert isinstance(expected, Exception)
+        else:
+            assert_same(got, expected)
+
+    return Case(f"mixed {values} {options}", run)
+
+
+def all_alike(values: list[Any]) -> bool:
+    """Whether all are tuples of one length, or none is one, and all are None or none is."""
+    widths = {len(value) if isinstance(value, tuple) else -1 for value in values}
+    return len(widths) == 1 and len({value is None for value in values}) == 1
+
+
 def draw_ranges(draw: Draw) -> Case:
     """`pmap_ranges`: each index once, and writes into a captured shared array land."""
     n = draw.length()
@@ -509,6 +595,8 @@ KINDS: list[Callable[[Draw], Case]] = [
     draw_sequence,
     draw_stencil,
     draw_reduction,
+    draw_masked,
+    draw_mixed,
     draw_ranges,
     draw_failure,
     draw_writes,
