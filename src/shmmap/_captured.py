@@ -16,6 +16,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterator
 from enum import EnumType
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,8 +25,18 @@ from ._functions import is_importable
 from ._locking import is_store
 from ._masked import is_masked, mask_of
 from ._modules import MAINS, is_users_name
+from ._reduction import base_of
 
-__all__ = ["BUFFERS", "CONTAINERS", "Found", "attributes_of", "is_iterator", "is_random", "walk"]
+__all__ = [
+    "BUFFERS",
+    "CONTAINERS",
+    "FILES",
+    "Found",
+    "attributes_of",
+    "is_iterator",
+    "is_random",
+    "walk",
+]
 
 BUFFERS = (bytearray, array)
 CONTAINERS = (list, dict, set, deque, *BUFFERS)
@@ -36,7 +47,7 @@ _CLOSED = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, np.ufunc
 
 # Modules of the standard library whose objects hold what they are given, and nothing else.
 _TRANSPARENT = frozenset(("collections", "types", "argparse", "queue"))
-_FILES = (io.StringIO, io.BytesIO)
+FILES = (io.StringIO, io.BytesIO)
 _LOCAL = "<locals>"
 _WRAPPED = (classmethod, staticmethod, property)
 # What a class defines if it says itself how it is pickled.
@@ -60,6 +71,8 @@ def walk(name: str, *roots: Any, most: int) -> Iterator[Found]:
     """What objects refer to, each once; `most` are looked at."""
     stack: list[tuple[Any, str, bool]] = [(root, name, False) for root in roots]
     seen: set[int] = set()
+    plain_kinds: set[int] = set()
+    """Classes of the user's, by address, of whose objects nothing but the attributes is to be looked at."""
     made: list[Any] = []
     """What is referred to by nobody else: it stays, or another object would get its address."""
     while stack and len(seen) < most:
@@ -68,7 +81,13 @@ def walk(name: str, *roots: Any, most: int) -> Iterator[Found]:
         if kind in _ATOMS or id(obj) in seen:
             continue
         seen.add(id(obj))
-        if isinstance(obj, np.ndarray):
+        if id(kind) in plain_kinds:
+            name = name or "self"
+            yield Found(obj, name, False)
+            for label, value in [*obj.__dict__.items()]:
+                if type(value) not in _ATOMS:
+                    stack.append((value, f"{name}.{label}", False))
+        elif isinstance(obj, np.ndarray):
             yield Found(obj, name, inner)
             if is_masked(obj):
                 stack.append((mask_of(obj), name, inner))
@@ -84,7 +103,7 @@ def walk(name: str, *roots: Any, most: int) -> Iterator[Found]:
             _add(stack, obj, name, inner)
         elif isinstance(obj, dict):
             yield Found(obj, name, inner)
-            _add(stack, obj.values(), name, inner)
+            _add(stack, dict.values(obj), name, inner)
         elif isinstance(obj, types.FunctionType):
             is_imported = is_importable(obj)
             if not is_imported:
@@ -104,7 +123,9 @@ def walk(name: str, *roots: Any, most: int) -> Iterator[Found]:
                 yield Found(obj, obj.__name__, inner)
                 _add(stack, obj.__bases__, name, inner)
                 stack += [
-                    (value, f"{obj.__name__}.{at}", inner) for at, value in [*vars(obj).items()]
+                    (value, f"{obj.__name__}.{at}", inner)
+                    for at, value in [*vars(obj).items()]
+                    if type(value) not in _ATOMS
                 ]
         elif isinstance(obj, _WRAPPED):
             _add(stack, gc.get_referents(obj), name, inner)
@@ -121,10 +142,30 @@ def walk(name: str, *roots: Any, most: int) -> Iterator[Found]:
                 continue
             name = name or "self"
             yield Found(obj, name, False)
-            _add(stack, gc.get_referents(obj), name, False)
-            if type(attributes) is dict:
-                seen.add(id(attributes))
-            stack += [(value, f"{name}.{label}", False) for label, value in attributes_of(obj)]
+            if type(attributes) is dict and _is_plain_kind(kind):
+                plain_kinds.add(id(kind))
+            else:
+                seen.add(id(attributes))  # what is in it follows by name
+                _add(stack, gc.get_referents(obj), name, False)
+            stack.append((kind, name, False))
+            stack += [
+                (value, f"{name}.{label}", False)
+                for label, value in attributes_of(obj)
+                if type(value) not in _ATOMS
+            ]
+
+
+def _is_plain_kind(kind: type) -> bool:
+    """Whether all that an object of a class has is its dictionary."""
+    return (
+        base_of(kind) is object
+        and kind.__dictoffset__ != 0
+        and kind.__basicsize__ == _Plain.__basicsize__
+    )
+
+
+class _Plain:
+    """An object with a dictionary, and nothing else."""
 
 
 def attributes_of(obj: Any) -> list[tuple[str, Any]]:
@@ -140,8 +181,13 @@ def attributes_of(obj: Any) -> list[tuple[str, Any]]:
 
 def _add(stack: list[tuple[Any, str, bool]], values: Any, name: str, inner: bool) -> None:
     values = list(values)
-    if not _ATOMS.issuperset(map(type, values)):
-        stack += [(value, name, inner) for value in values]
+    kinds = set(map(type, values)) - _ATOMS
+    if kinds == {tuple}:
+        # A table of records, which may be long: in one go.
+        records = chain.from_iterable(each for each in values if type(each) is tuple)
+        kinds = set(map(type, records)) - _ATOMS
+    if kinds:
+        stack += [(value, name, inner) for value in values if type(value) not in _ATOMS]
 
 
 def _is_users(kind: type) -> bool:
@@ -161,7 +207,7 @@ def _is_by_value(cls: type) -> bool:
 
 def _has_state(obj: Any, kind: type) -> bool:
     """Whether an object of a library is looked at as a whole."""
-    return is_iterator(kind) or is_random(obj) or is_store(obj) or isinstance(obj, _FILES)
+    return is_iterator(kind) or is_random(obj) or is_store(obj) or isinstance(obj, FILES)
 
 
 def is_iterator(kind: type) -> bool:

@@ -10,18 +10,19 @@ or not there, is taken for such a cache, too. What a function is *given* may be 
 
 from __future__ import annotations
 
+import functools
 import opcode
 import pickle
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._captured import BUFFERS, CONTAINERS, attributes_of, is_iterator, is_random, walk
+from ._captured import BUFFERS, CONTAINERS, FILES, attributes_of, is_iterator, is_random, walk
 from ._hints import depth_of_user
 from ._locking import is_store
 from ._refusals import name_of
@@ -32,24 +33,35 @@ __all__ = ["Watch", "describe", "warn_of"]
 _MOST = 10_000
 
 _OF_RANDOM = " (each draws the same random numbers from it: pass rng= to the map instead)"
+# Gives the state of an object: its variables by name, its elements, or anything that compares equal. It is
+# told how many elements it may look at.
+_Look = Callable[[Any, int], Any]
 _MISSING: Any = object()
+# Whose variables are told by names of their own.
+_NAMED = (types.FunctionType, type)
 _SETS = {opcode.opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF")}
+
+
+class _Watched(NamedTuple):
+    """Something that is captured, as it was before a call."""
+
+    name: str
+    obj: Any
+    look: _Look
+    before: Any
 
 
 class Watch:
     """What a function captures, as it was before a call."""
 
     def __init__(self, func: Any) -> None:
-        self._before: list[tuple[str, Any, Any]] = []
+        self._watched: list[_Watched] = []
         room = _MOST
+        looks: dict[int, _Look] = {}
         for obj, name, is_inner in walk("", func, most=_MOST):
             # Who draws from a generator of random numbers does not matter; what else an object of a library
             # changes in itself does not matter to anybody else.
-            if (is_inner and not is_random(obj)) or is_store(obj):
-                continue
-            if isinstance(obj, types.FunctionType) and not (
-                _sets_variables(obj.__code__) or vars(obj)
-            ):
+            if is_inner and not is_random(obj):
                 continue
             if isinstance(obj, np.ndarray):
                 # Others arrive read-only. One of Python objects may belong to a library, which writes into
@@ -58,56 +70,82 @@ class Watch:
                     obj.setflags(write=False)
                 continue
             with suppress(Exception):  # a class of the user's may do anything as it is looked at
-                state = _state_of(name, obj, room)
-                room -= len(state)
-                self._before.append((name, obj, state))
+                look = looks.get(id(type(obj))) or looks.setdefault(id(type(obj)), _look_for(obj))
+                before = look(obj, room)
+                room -= len(before)
+                if before or type(before) is not dict:
+                    self._watched.append(_Watched(name, obj, look, before))
 
     def __bool__(self) -> bool:
-        return bool(self._before)
+        return bool(self._watched)
 
     def changed(self) -> list[str]:
         """The variables whose content has changed since this was asked last, as they are told of."""
         names: dict[str, None] = {}
-        for at, (name, obj, before) in enumerate(self._before):
+        for at, each in enumerate(self._watched):
             with suppress(Exception):
-                if changed := list(_compare(name, obj, before)):
-                    advice = _OF_RANDOM if is_random(obj) else ""
-                    names.update(dict.fromkeys(f"{each!r}{advice}" for each in changed))
-                    self._before[at] = name, obj, _state_of(name, obj, _MOST)
+                if changed := list(_compare(each)):
+                    advice = _OF_RANDOM if is_random(each.obj) else ""
+                    names.update(dict.fromkeys(f"{name!r}{advice}" for name in changed))
+                    self._watched[at] = each._replace(before=each.look(each.obj, _MOST))
         return list(names)
 
 
-def _state_of(name: str, obj: Any, room: int) -> Any:
-    """What to compare later: variables by name, or the elements; only their number if there is no room."""
+def _look_for(obj: Any) -> _Look:
+    """What gives the state of an object, to be compared later."""
     if isinstance(obj, types.FunctionType):
-        own = {f"{obj.__name__}.{label}": value for label, value in vars(obj).items()}
-        return own | dict(_variables(obj)) if _sets_variables(obj.__code__) else own
+        return _of_function
     if isinstance(obj, type):
-        return {
-            f"{obj.__name__}.{label}": value
-            for label, value in vars(obj).items()
-            if not label.startswith("__")
-        }
-    if isinstance(obj, CONTAINERS):
-        if len(obj) > room:
-            return range(len(obj))
-        if isinstance(obj, BUFFERS):
-            return bytes(memoryview(obj).cast("B"))
-        return [*obj, *dict.values(obj)] if isinstance(obj, dict) else list(obj)
+        return _of_class
+    for kind in CONTAINERS:
+        if isinstance(obj, kind):
+            return functools.partial(_of_container, kind)
     if is_random(obj):
-        return pickle.dumps(obj)
+        return lambda obj, room: pickle.dumps(obj)
     if isinstance(obj, types.GeneratorType):
-        frame = obj.gi_frame
-        return [] if frame is None else [frame.f_lasti, *frame.f_locals.values()]
+        return _of_generator
     if is_iterator(type(obj)):
-        with warnings.catch_warnings(action="ignore"):
-            return repr(_position_of(obj)).encode()
-    if hasattr(obj, "getvalue"):
-        value = obj.getvalue()
-        return value.encode() if isinstance(value, str) else value
+        return _of_iterator
+    if isinstance(obj, FILES):
+        return lambda obj, room: obj.getvalue()
+    if is_store(obj):
+        return lambda obj, room: {}
     if hasattr(obj, "shape"):  # a frame of pandas, whose columns are read-only
-        return repr(obj.shape).encode()
-    return {f"{name}.{label}": value for label, value in attributes_of(obj)}
+        return lambda obj, room: repr(obj.shape)
+    return lambda obj, room: dict(attributes_of(obj))
+
+
+def _of_container(kind: Any, obj: Any, room: int) -> Any:
+    """The elements; only their number if there is no room."""
+    # By the methods of the kind itself: a subclass may have others.
+    if kind.__len__(obj) > room:
+        return range(kind.__len__(obj))
+    if kind in BUFFERS:
+        return bytes(memoryview(obj).cast("B"))
+    return [*kind.__iter__(obj), *(dict.values(obj) if kind is dict else ())]
+
+
+def _of_function(func: Any, room: int) -> Any:
+    own = {f"{func.__name__}.{label}": value for label, value in vars(func).items()}
+    return own | dict(_variables(func)) if _sets_variables(func.__code__) else own
+
+
+def _of_class(cls: Any, room: int) -> Any:
+    return {
+        f"{cls.__name__}.{label}": value
+        for label, value in vars(cls).items()
+        if not label.startswith("__")
+    }
+
+
+def _of_generator(generator: Any, room: int) -> Any:
+    frame = generator.gi_frame
+    return [] if frame is None else [frame.f_lasti, *frame.f_locals.values()]
+
+
+def _of_iterator(iterator: Any, room: int) -> Any:
+    with warnings.catch_warnings(action="ignore"):
+        return repr(_position_of(iterator))
 
 
 def _position_of(iterator: Any) -> Any:
@@ -150,18 +188,19 @@ def _sets_variables(code: types.CodeType) -> bool:
     )
 
 
-def _compare(name: str, obj: Any, before: Any) -> Iterator[str]:
-    now = _state_of(name, obj, 0 if isinstance(before, range) else _MOST + len(before))
+def _compare(watched: _Watched) -> Iterator[str]:
+    name, obj, look, before = watched
+    now = look(obj, 0 if isinstance(before, range) else _MOST + len(before))
     if isinstance(before, dict):
         for label, was in before.items():
             if was is not None and now.get(label, _MISSING) is not was:
-                yield label
+                yield label if isinstance(obj, _NAMED) else f"{name}.{label}"
     elif len(now) != len(before):
         yield name
-    elif isinstance(before, bytes):
-        if before != now:
+    elif isinstance(before, list):
+        if not all(map(is_, before, now)):
             yield name
-    elif isinstance(before, list) and not all(map(is_, before, now)):
+    elif before != now:
         yield name
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from ._masked import is_masked, mask_of
 
 __all__ = [
+    "base_of",
     "is_plain",
     "keep_attributes",
     "read_only",
@@ -77,17 +78,18 @@ def reduce_exception(exc: BaseException) -> Any:
     kind = type(exc)
     if (
         not isinstance(kind.__init__, FunctionType)
-        or kind.__new__ is not _made_of_c(kind).__new__
+        or kind.__new__ is not base_of(kind).__new__
         or any(getattr(kind, name) is not getattr(BaseException, name) for name in _PICKLING)
         or any(vars(each).get("__slots__") for each in kind.__mro__)
         # What a class of C keeps besides its arguments is set by its own __init__.
-        or _made_of_c(kind).__basicsize__ != BaseException.__basicsize__
+        or base_of(kind).__basicsize__ != BaseException.__basicsize__
     ):
         return NotImplemented
     return restore_exception, (kind, exc.args), vars(exc)
 
 
-def _made_of_c(kind: type) -> type:
+def base_of(kind: type) -> type:
+    """The class of C underneath a class."""
     return next(each for each in kind.__mro__ if not each.__flags__ & _IS_HEAP_TYPE)
 
 

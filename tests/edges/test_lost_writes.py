@@ -402,3 +402,25 @@ def test_as_an_error(elsewhere: Any) -> None:
         with pytest.raises(RuntimeWarning, match="'got'"):
             shmmap.pmap(lambda i: got.append(i), [1], engine=elsewhere)
         assert shmmap.pmap(abs, [-1], engine=elsewhere) == [1]
+
+
+class Rows(dict[int, int]):
+    """A dict that is gone through in a way of its own, as those of SciPy's sparse arrays are."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([object()])
+
+    def __len__(self) -> int:
+        raise AssertionError("not to be called")
+
+
+def test_subclasses_of_containers(elsewhere: Any) -> None:
+    """A16. Kind: false alarms, and errors, by what a subclass of a container makes of it."""
+    rows = Rows({1: 2})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert shmmap.pmap(lambda i: rows[i], [1], engine=elsewhere) == [2]
+    assert (
+        names_of_lost(lambda: shmmap.pmap(lambda i: rows.__setitem__(3, i), [1], engine=elsewhere))
+        == "'rows'"
+    )
