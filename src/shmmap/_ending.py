@@ -53,7 +53,7 @@ def forget_inherited() -> None:
 
 def _is_of_executors(call: Any) -> bool:
     module = getattr(getattr(call, "func", call), "__module__", "")
-    return str(module).startswith(("concurrent.futures.", "joblib.", "loky."))
+    return str(module).startswith(("concurrent.futures.", "joblib.", "loky.", f"{__package__}."))
 
 
 def run_exit_handlers() -> None:

@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 import types
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -106,12 +106,23 @@ def prepare(clean: bool) -> None:
         os.dup2(null, 0)
         os.close(null)
     sys.stdin = open(0, closefd=False, encoding="utf-8")
+    if sys.breakpointhook is sys.__breakpointhook__:
+        sys.breakpointhook = _break
     if clean:
         sys.modules["__main__"] = types.ModuleType("__main__")
         sys.argv = [""]
     random.seed()
     if "numpy.random" in sys.modules:  # else it seeds itself as it is imported, which takes 30 ms
         np.random.seed()
+
+
+def _break(*args: Any, **options: Any) -> Any:
+    """Take the place of `breakpoint`, unless a debugger was chosen that may need no terminal."""
+    if os.environ.get("PYTHONBREAKPOINT"):
+        return sys.__breakpointhook__(*args, **options)
+    raise RuntimeError(
+        "breakpoint() in a worker process, which has no standard input: debug with engine='serial'"
+    )
 
 
 def _keep_freed_memory() -> None:

@@ -51,6 +51,12 @@ class Sender:
         """Redirect this process's output, log records and warnings."""
         sys.stdout = _text_stream(self, STDOUT, 1)
         sys.stderr = _text_stream(self, STDERR, 2)
+        # Where records go, and which, is for the caller's loggers to say, once the records are there.
+        for logger in logging.root.manager.loggerDict.values():
+            if isinstance(logger, logging.Logger):
+                logger.handlers.clear()
+                logger.filters.clear()
+                logger.propagate, logger.disabled = True, False
         logging.root.handlers[:] = [_Handler(self)]
 
         def showwarning(

@@ -97,12 +97,18 @@ def advise(exc: BaseException) -> None:
         )
 
 
+_ENDS_OF_INPUT = (("bdb.BdbQuit", ""), ("EOFError", "EOF when reading a line"))
+"""What a debugger, and `input`, say without a standard input."""
+
+
 def _with_notes(exc: _E, report: Report, func_name: str, where: str) -> _E:
     who = f"worker {report.rank}, pid {report.pid}" if report.rank >= 0 else "the calling process"
     try:
         exc.add_note(f"raised by {func_name} {where}, in {who}")
         exc.add_note("the traceback there:\n" + report.traceback.rstrip())
         advise(exc)
+        if report.rank >= 0 and (report.name, report.text) in _ENDS_OF_INPUT:
+            exc.add_note("a worker has no standard input: debug, or ask, with engine='serial'")
     except BaseException:
         pass  # a class of the user's that takes no notes
     return exc

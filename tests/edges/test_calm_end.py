@@ -270,3 +270,26 @@ else:
     assert done.returncode == (-signal.SIGKILL if end == "caller" else 0)
     assert done.stderr == ""
     assert not witness.exists()
+
+
+@pytest.mark.parametrize("start", ["clean", "fork"])
+def test_what_a_function_has_submitted_is_finished(tmp_path: Path, start: str) -> None:
+    """To a team of its own, as it would be at the end of a program (A7)."""
+    source = f"""
+        import os, time
+        import shmmap
+
+        def write():
+            time.sleep(0.1)
+            os.write(1, b"x")
+
+        def submit(_):
+            global team
+            team = shmmap.Team(1)
+            for _ in range(3):
+                team.submit(write)
+
+        shmmap.pmap(submit, [0], engine=shmmap.Team(1, start="{start}"))
+    """
+    done = run_script(tmp_path, source)
+    assert (done.stdout, done.stderr) == ("xxx", "")

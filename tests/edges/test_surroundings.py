@@ -447,3 +447,62 @@ def test_a_folder_that_was_removed(start: Any, tmp_path: Path) -> None:
         shmmap.pmap(vanish, [0, 1], engine=team, chunksize=1)
         assert team.submit(os.getcwd).result() == os.getcwd()
         assert_next_map_works(team)
+
+
+def log_one(i: Any) -> Any:
+    """Log to a logger of the caller's."""
+    logging.getLogger("shmmap-test.mine").info("item %s", i)
+    return i
+
+
+class Kept(logging.Handler):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.texts.append(record.getMessage())
+
+
+@pytest.mark.parametrize("propagate", [True, False])
+def test_a_logger_with_handlers_of_its_own(engine: Any, propagate: bool) -> None:
+    """They get each record once, wherever it was logged, and none while the logger is disabled.
+
+    A forked worker has copies of the handlers, from which nobody would read.
+    """
+    logger, handler = logging.getLogger("shmmap-test.mine"), Kept()
+    logger.addHandler(handler)
+    logger.propagate, logger.disabled = propagate, True
+    logger.setLevel("INFO")
+    try:
+        for is_disabled, expected in ((True, []), (False, ["item 1", "item 2"])):
+            logger.disabled = is_disabled
+            assert shmmap.pmap(log_one, [1, 2], engine=engine, workers=2) == [1, 2]
+            assert sorted(handler.texts) == expected
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate, logger.disabled = True, False
+        logger.setLevel("NOTSET")
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("how", ["breakpoint()", "input()", "pdb.set_trace()"])
+def test_what_asks_the_user(tmp_path: Path, start: str, how: str) -> None:
+    """A worker has no standard input, and the error says where there is one (R11)."""
+    source = f"""
+        import pdb
+        import shmmap
+
+        with shmmap.Team(1, start="{start}") as team:
+            try:
+                shmmap.pmap(lambda i: {how}, [0], engine=team)
+            except Exception as exc:
+                words = str(exc), *getattr(exc, "__notes__", ())
+                print("engine='serial'" in "".join(words))
+            print(shmmap.pmap(abs, [-1], engine=team))
+    """
+    done = run_script(tmp_path, source)
+    assert (done.stdout.splitlines()[-2:], done.stderr) == (["True", "[1]"], "")
