@@ -111,6 +111,8 @@ def keep_attributes(a: Any) -> Any:
     kind = type(a)
     if kind is np.ndarray or is_masked(a) or not vars(a) or _has_own_pickling(kind):
         return NotImplemented
+    if isinstance(a, np.memmap):
+        return NotImplemented  # its attributes are about the file, and stay here
     return restore_subclass, (np.ndarray.view(a, np.ndarray), kind, vars(a))
 
 

@@ -349,3 +349,15 @@ def test_a_stand_in_of_another_shape_is_refused() -> None:
         shmmap.pmap(
             lambda i: 1 // i, np.arange(3), on_error=lambda *_: np.zeros(2), engine="serial"
         )
+
+
+def test_results_that_lie_in_a_file(engine: str, tmp_path: Path) -> None:
+    """A26. Kind: attributes that are not about the values: those of a memmap do not pickle."""
+    np.save(tmp_path / "x.npy", np.arange(12.0).reshape(4, 3))
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    options: Any = {"engine": engine, "workers": 2, "chunksize": 1}
+    rows = shmmap.pmap(lambda row: row, x, out=list, **options)
+    assert [row.tolist() for row in rows] == x.tolist()
+    rows = shmmap.pmap(lambda i: x[i], range(4), **options)
+    assert [row.tolist() for row in rows] == x.tolist()
+    assert shmmap.preduce(lambda c: c, x, combine=np.maximum, **options).tolist() == [[9, 10, 11]]
