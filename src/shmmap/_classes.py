@@ -26,7 +26,7 @@ from typing import Any
 
 from ._modules import MAINS
 
-__all__ = ["note_inherited", "reduce_by_token", "reduce_by_value"]
+__all__ = ["note_inherited", "reduce_by_token", "reduce_by_value", "times_set"]
 
 _TOKEN_NBYTES = 12
 
@@ -34,13 +34,15 @@ _TOKEN_NBYTES = 12
 class _Entry(weakref.ref[type]):
     """A class that has a token."""
 
-    __slots__ = ("home", "names", "token")
+    __slots__ = ("home", "names", "times_set", "token")
 
     token: bytes
     home: int
     """The process that the class is from; 0 if it was unpickled, and so is from another one."""
     names: frozenset[str]
     """Attributes that the last pickle has set."""
+    times_set: int
+    """How often pickles have set its attributes."""
 
 
 _entries: dict[int, _Entry] = {}
@@ -55,7 +57,7 @@ def _register(cls: type, token: bytes, home: int) -> _Entry:
     """Give a class its token, if it has none yet."""
     address = id(cls)
     entry = _Entry(cls, lambda _: _entries.pop(address, None))
-    entry.token, entry.home, entry.names = token, home, frozenset()
+    entry.token, entry.home, entry.names, entry.times_set = token, home, frozenset(), 0
     known = _entries.setdefault(address, entry)
     if known() is cls:  # another thread may have been here: the first one counts
         entry = known
@@ -68,6 +70,12 @@ def _register(cls: type, token: bytes, home: int) -> _Entry:
 def _entry_of(cls: type) -> _Entry | None:
     entry = _entries.get(id(cls))
     return entry if entry is not None and entry() is cls else None
+
+
+def times_set(cls: type) -> int:
+    """How often a class has come to this process, each time with its attributes as they were then."""
+    entry = _entry_of(cls)
+    return 0 if entry is None else entry.times_set
 
 
 # ---------------------------------------------------------------- pickling
@@ -122,6 +130,7 @@ def _set_class_state(cls: type, state: Any) -> None:
         if name in vars(cls):
             delattr(cls, name)
     entry.names = names
+    entry.times_set += 1
     cls.__qualname__ = qualname
     set_state(cls, values)
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._captured import BUFFERS, CONTAINERS, FILES, attributes_of, is_iterator, is_random, walk
+from ._classes import times_set
 from ._hints import depth_of_user
 from ._locking import is_store
 from ._refusals import name_of
@@ -36,6 +37,7 @@ _OF_RANDOM = " (each draws the same random numbers from it: pass rng= to the map
 # Gives the state of an object: its variables by name, its elements, or anything that compares equal. It is
 # told how many elements it may look at.
 _Look = Callable[[Any, int], Any]
+_TIMES_SET = "times set"
 _MISSING: Any = object()
 # Whose variables are told by names of their own.
 _NAMED = (types.FunctionType, type)
@@ -131,7 +133,7 @@ def _of_function(func: Any, room: int) -> Any:
 
 
 def _of_class(cls: Any, room: int) -> Any:
-    return {
+    return {_TIMES_SET: times_set(cls)} | {
         f"{cls.__name__}.{label}": value
         for label, value in vars(cls).items()
         if not label.startswith("__")
@@ -192,6 +194,8 @@ def _compare(watched: _Watched) -> Iterator[str]:
     name, obj, look, before = watched
     now = look(obj, 0 if isinstance(before, range) else _MOST + len(before))
     if isinstance(before, dict):
+        if before.get(_TIMES_SET) != now.get(_TIMES_SET):
+            return  # the class has come once more, with items, and all its attributes are new objects
         for label, was in before.items():
             if was is not None and now.get(label, _MISSING) is not was:
                 yield label if isinstance(obj, _NAMED) else f"{name}.{label}"

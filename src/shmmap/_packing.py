@@ -16,6 +16,7 @@ import io
 import pickle
 import sys
 import types
+import typing
 from collections import ChainMap
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -104,6 +105,35 @@ _CachedFunction: Any = type(functools.lru_cache(len))
 
 def _make_cached(func: Any, maxsize: int | None, typed: bool) -> Any:
     return functools.lru_cache(maxsize, typed)(func)
+
+
+def _reduce_global(obj: Any) -> Any:
+    """What to pickle for an object that goes by the name of a global of ``__main__``; else NotImplemented.
+
+    A worker's ``__main__`` does not have it yet, so its content goes along.
+    """
+    kind: Any = type(obj)
+    if kind is typing.NewType:
+        if obj.__module__ in MAINS:
+            return _make_new_type, (obj.__qualname__, obj.__supertype__)
+    elif kind.__module__ in MAINS and kind.__reduce__ is not object.__reduce__:
+        name = obj.__reduce__()
+        if isinstance(name, str) and hasattr(obj, "__dict__"):
+            return _make_global, (name, kind), vars(obj)
+    return NotImplemented
+
+
+def _make_global(name: str, kind: Any) -> Any:
+    namespace = sys.modules[MAIN].__dict__
+    if type(namespace.get(name)) is not kind:
+        namespace[name] = object.__new__(kind)
+    return namespace[name]
+
+
+def _make_new_type(name: str, supertype: Any) -> Any:
+    new_type = typing.NewType(name, supertype)  # type: ignore[misc]
+    new_type.__module__ = MAIN
+    return new_type
 
 
 def _import_home(kind: type) -> None:
@@ -223,6 +253,8 @@ def _make_pickler() -> type:
             reduced = reduce_kin(obj)
             if reduced is NotImplemented:
                 reduced = _locking.reduce_store(obj)
+            if reduced is NotImplemented:
+                reduced = _reduce_global(obj)
             return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
         def _reduce_array(self, a: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import shmmap
-from tests.helpers import run_python, write_script
+from tests.helpers import run_python, run_script, write_script
 
 # Classes of ``__main__`` of all kinds, and a function for each that returns something of it.
 SCRIPT = """
@@ -355,3 +355,33 @@ def test_a_class_made_in_a_worker_and_sent_back(team: shmmap.Team) -> None:
     one = team.submit(make).result()
     again = team.submit(_same, one).result()
     assert type(again) is type(one)
+
+
+GLOBALS = """
+    import sys, typing
+    import shmmap
+
+    class Unset:
+        text = "unset"
+        def __init__(self): self.seen = 1
+        def __reduce__(self): return "UNSET"
+
+    UNSET = Unset()
+    table = {"a": UNSET}
+    Metres = typing.NewType("Metres", float)
+
+    for start in ("clean", "fork"):
+        with shmmap.Team(2, start=start) as team:
+            print(all(each is UNSET for each in shmmap.pmap(lambda i: UNSET, range(3), engine=team)))
+            print(shmmap.pmap(lambda i: table["a"].seen, [1], engine=team))
+            print(shmmap.pmap(lambda i: table["a"], [1], engine=team)[0] is UNSET)
+            print(shmmap.pmap(lambda each: each is UNSET, [UNSET], engine=team))
+            print(shmmap.pmap(lambda v: Metres(v), [1.5], engine=team))
+"""
+
+
+def test_objects_that_go_by_the_name_of_a_global(tmp_path: Path) -> None:
+    """A3. Kind: what pickles as the name of a global of a script: singletons, `typing.NewType`."""
+    done = run_script(tmp_path, GLOBALS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n")[:10] == ["True", "[1]", "True", "[True]", "[1.5]"] * 2
