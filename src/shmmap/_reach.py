@@ -231,7 +231,10 @@ class Reach:
             if type(value) not in _PLAIN or type(before) not in _PLAIN or name not in space.space:
                 return False
             with _lock:
+                if self._seen != _version:
+                    return False  # others may have told what is here again as it was
                 self.version = max(self.version, _register((*space.owner, name), value))
+                self._seen = _version
         self._spaces = tuple(
             [each._replace(values=now) if each is space else each for each in self._spaces]
         )

@@ -27,6 +27,7 @@ import pytest
 import shmmap
 from shmmap import pmap
 from tests.conftest import ENGINES, open_engine
+from tests.fuzz import settings
 from tests.helpers import run_script
 
 Write = Callable[..., types.ModuleType]
@@ -682,3 +683,14 @@ def test_every_kind_of_code(write: Write, team: shmmap.Team) -> None:
         pmap(lambda v: m.Abstract(), [0], engine=team)
     with shmmap.Team(1) as other:
         assert pmap(m.f, [0], engine=other) == [m.f(0)]
+
+
+def test_what_another_function_has_told_since(team: Any) -> None:
+    """A4. Kind: two settings at once, of which one is again as this function knew it, and workers do not."""
+    settings.FACTOR, settings.TABLE["offset"] = 2, 10
+    assert shmmap.pmap(settings.scaled, [1], engine=team) == [12]
+    settings.TABLE["offset"] = 0
+    assert shmmap.pmap(settings.Model(), [1], engine=team) == [2]
+    settings.FACTOR, settings.TABLE["offset"] = 1, 10
+    assert shmmap.pmap(settings.scaled, [1], engine=team) == [11]
+    settings.FACTOR, settings.TABLE["offset"] = 1, 0
