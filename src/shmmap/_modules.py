@@ -44,6 +44,32 @@ def _is_installed_file(file: str) -> bool:
     return file.startswith(_standard_library())
 
 
+@functools.cache
+def _recorded_in(folder: str) -> frozenset[str]:
+    """Top-level names that pip has installed into a folder, as with ``pip install --target``."""
+    names: set[str] = set()
+    try:
+        records = [
+            os.path.join(folder, each, "RECORD")
+            for each in os.listdir(folder or ".")
+            if each.endswith(".dist-info")
+        ]
+        for record in records:
+            with open(record, encoding="utf-8", errors="replace") as file:
+                names.update(line.partition(",")[0].partition("/")[0] for line in file)
+    except OSError:
+        pass
+    return frozenset(name.partition(".")[0] for name in names)
+
+
+def _is_installed(top: str, file: str) -> bool:
+    """Whether a module of the package `top` that lies in a file was installed there."""
+    if _is_installed_file(file):
+        return True
+    place = file.rfind(f"/{top}/")
+    return top in _recorded_in(os.path.dirname(file) if place < 0 else file[:place])
+
+
 def _file_of(module: types.ModuleType) -> str | None:
     """Where a module was loaded from; None for one that was not."""
     spec = getattr(module, "__spec__", None)
@@ -73,7 +99,7 @@ def _find_out(name: Any, module: types.ModuleType) -> bool:
     if file in _NO_FILE:
         return False
     if file is not None:
-        return not _is_installed_file(file)
+        return not _is_installed(top, file)
     folders = list(getattr(module, "__path__", None) or ())
     if folders:  # a namespace package
         return not all(_is_installed_file(os.path.join(each, "")) for each in folders)

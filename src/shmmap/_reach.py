@@ -343,7 +343,7 @@ class _Walk:
     def _add_attributes(self, names: Iterable[str], modules: Iterable[types.ModuleType]) -> None:
         for module in modules:
             self._watch(module)
-            for name in names:
+            for name in (*names, "__getattr__"):
                 self._add_name(module, name)
 
     # ------------------------------------------------ values
@@ -559,7 +559,14 @@ def _stamp(value: Any) -> tuple[Any, ...] | None:
     ):
         if all([type(each) in _ATOMS for each in value.__defaults__ or ()]):
             return value, value.__code__, value.__defaults__
-    return None if is_carried(value) else (Interior(value),)
+    if is_carried(value):
+        return None
+    interior = Interior(value)
+    # What is in a function that travels by value is not in the interior.
+    by_value = any(
+        [type(each) is types.FunctionType and not find_home(each) for each in interior.met]
+    )
+    return None if by_value else (interior,)
 
 
 def _is_stamped(entry: _Entry, value: Any) -> bool:

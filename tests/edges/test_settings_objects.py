@@ -23,6 +23,7 @@ import pytest
 
 import shmmap
 from shmmap import pmap
+from shmmap._modules import is_users
 from tests.conftest import ENGINES, open_engine
 
 Change = Callable[[Any], Any]
@@ -193,6 +194,11 @@ CASES: dict[str, tuple[str, list[Change]]] = {
             lambda m: setattr(m, "K", 5),
         ],
     ),
+    "dispatch of methods": (
+        "import functools\nclass A:\n    @functools.singledispatchmethod\n    def g(self, v): return v * 2\n"
+        "a = A()\ndef f(v): return a.g(v)",
+        [lambda m: vars(m.A)["g"].register(int, lambda self, v: v * 10)],
+    ),
     "names in strings": (
         "import sys\nK = 2\nJ = 3\ndef f(v): return v * globals()['K'] * getattr(sys.modules[__name__], 'J')",
         [lambda m: setattr(m, "K", 10), lambda m: setattr(m, "J", 5)],
@@ -295,3 +301,25 @@ def test_a_lock_in_an_object_is_the_workers_own(folder: Path) -> None:
         m.f.__code__ = (lambda v: D["event"].locked()).__code__  # type: ignore[name-defined]  # noqa: F821
         with pytest.raises(TypeError, match=r"cannot be carried from the calling process"):
             pmap(m.f, [1], engine=team)
+
+
+def test_a_module_that_makes_its_names_when_asked(folder: Path, team: shmmap.Team) -> None:
+    """A4, of a module with a ``__getattr__`` of its own."""
+    c = load(folder, "edges_asked", "_d = {'K': 2}\ndef __getattr__(name): return _d[name]\n")
+    m = load(folder, "edges_user", "import edges_asked as c\ndef f(v): return v * c.K\n")
+    assert pmap(m.f, [1], engine=team) == [2]
+    c._d["K"] = 10
+    assert pmap(m.f, [1], engine=team) == [10]
+    c.K = 4
+    assert pmap(m.f, [1], engine=team) == [4]
+    del c.K
+    assert pmap(m.f, [1], engine=team) == [10]
+
+
+def test_a_package_installed_into_a_folder_of_the_path_is_not_the_users(folder: Path) -> None:
+    """``pip install --target``: what was installed there is recorded beside it; others are the user's."""
+    record = folder / "edges_installed-1.0.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("edges_installed.py,sha256=0,10\nedges_installed-1.0.dist-info/RECORD,,\n")
+    assert not is_users(load(folder, "edges_installed", "K = 2\n"))
+    assert is_users(load(folder, "edges_beside", "K = 2\n"))
