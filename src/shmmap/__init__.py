@@ -94,9 +94,21 @@ _HOMES = {
 def __getattr__(name: str) -> _typing.Any:
     if name not in _HOMES:
         raise _no_attribute(name)
-    with _late_import:
-        value = getattr(_importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
+    try:
+        with _late_import:
+            home: _typing.Any = _importlib.import_module(f".{_HOMES[name]}", __name__)
+    except ImportError as exc:
+        if "partially initialized" not in str(exc):
+            raise
+        home = None
+    if not hasattr(home, name):  # a signal's handler, in the middle of an import
+        if name == "shutdown":
+            return lambda: None  # there is no team yet
+        raise RuntimeError(
+            f"shmmap.{name} is just being imported, and a signal handler has come in between: import it "
+            f"before (from shmmap import {name}), or let the handler only note what is to be done"
+        )
+    value = globals()[name] = getattr(home, name)
     return value
 
 

@@ -23,7 +23,7 @@ import shmmap
 from shmmap import Team
 from shmmap.testing import wait_until
 from tests import functions
-from tests.helpers import assert_next_map_works
+from tests.helpers import assert_next_map_works, run_script
 
 SOURCE = str(Path(shmmap.__file__).parent)
 REFUSED = "has called shmmap while it interrupts shmmap itself"
@@ -257,3 +257,43 @@ def test_handlers_come_back_and_each_is_called() -> None:
         assert called == ["fail", "two", "alarm"]
         after = [signal.getsignal(n) for n in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)]
         assert after == before
+
+
+@pytest.mark.parametrize("first", ["", "shmmap.Team"])
+@pytest.mark.parametrize("module", ["_default_team", "_team", "_map"])
+def test_in_the_middle_of_an_import(tmp_path: Path, module: str, first: str) -> None:
+    """What is not there yet is not there in this library's words; `shutdown` has nothing to end."""
+    source = f"""
+        import os, signal, sys
+        import shmmap
+
+        told = []
+
+        def handle(*_):
+            shmmap.shutdown()
+            for name in ("Team", "pmap"):
+                try:
+                    getattr(shmmap, name)
+                except RuntimeError as exc:
+                    told.append("signal handler" in str(exc))
+
+        class Finder:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                if name == "shmmap.{module}":
+                    sys.meta_path.remove(Finder)
+                    sys.settrace(watch)
+
+        def watch(frame, event, arg):
+            if frame.f_globals.get("__name__") == "shmmap.{module}":
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGUSR1)
+
+        signal.signal(signal.SIGUSR1, handle)
+        sys.meta_path.insert(0, Finder)
+        {first}
+        print(shmmap.pmap(abs, [-1, 2], workers=2), told)
+    """
+    done = run_script(tmp_path, source)
+    assert done.stdout.startswith("[1, 2] [") and "False" not in done.stdout, done.stderr
+    assert done.stderr == ""
