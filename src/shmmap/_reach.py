@@ -69,6 +69,7 @@ __all__ = [
 
 # Reaches that are kept; the oldest go first.
 _REACHES_MAX = 512
+_WALKS_MAX = 10_000
 # Names of a module that are its import's, and of a class that are the interpreter's.
 _OF_MODULES = frozenset(
     ("__name__", "__file__", "__doc__", "__builtins__", "__loader__", "__spec__", "__path__")
@@ -479,8 +480,12 @@ class _Walk:
             for key, value in self.values.items()
             if (func := cached_in(value)) is not None
         }
+        # In a large package a walk for each of many would take seconds: all that is reached stands for it.
+        is_large = len(self.caches) * len(self.values) > _WALKS_MAX
         for key, func in self.caches.items():
-            latest = max(latest, _register_cache(key, func))
+            latest = max(
+                latest, _register_cache(key, self.values if is_large else _reached_by(func))
+            )
         return latest
 
 
@@ -618,23 +623,27 @@ def _register(key: Key, value: Any) -> int:
     return _version
 
 
-def _register_cache(key: Key, func: Any) -> int:
+def _reached_by(cached: Any) -> Iterable[Key]:
+    walk = _Walk()
+    walk.add_root(cached.__wrapped__)
+    return walk.values
+
+
+def _register_cache(key: Key, keys: Iterable[Key]) -> int:
     """The version of a function that remembers its results: a new one if what it reaches has changed."""
     global _version
-    walk = _Walk()
-    walk.add_root(func.__wrapped__)
-    reached = [_entries.get(each) for each in walk.values]
+    reached = [_entries.get(each) for each in keys]
     latest = max(
         [each.told.version for each in reached if each is not None and each.behind is None],
         default=0,
     )
     entry = _entries[key]
-    if entry.behind is not None and entry.behind != latest:
+    if entry.behind is not None and entry.behind < latest:
         _version += 1
         entry.told = entry.told._replace(version=_version, is_first=False)
         del _entries[key]
         _entries[key] = entry
-    entry.behind = latest
+    entry.behind = max(latest, entry.behind or 0)
     return entry.told.version
 
 
