@@ -112,6 +112,8 @@ class _Entry:
 
 _entries: dict[Key, _Entry] = {}
 """In the order of their versions."""
+_owned: dict[tuple[str, str], dict[str, None]] = {}
+"""Names of attributes that were told of, by module and class."""
 _version = 0
 _lock = threading.RLock()
 
@@ -456,9 +458,10 @@ class _Walk:
             ):
                 self.values[key] = value
             self._add(value)
-        for key, entry in list(_entries.items()):
-            if key[:2] == home and key[2] not in vars(kind) and entry.told.kind != GONE:
-                self.values[key] = MISSING
+        for name in list(_owned.get(home, ())):
+            entry = _entries.get((*home, name))
+            if entry is not None and name not in vars(kind) and entry.told.kind != GONE:
+                self.values[*home, name] = MISSING
         for base in kind.__bases__:
             self._add_class(base)
         self._add_class(type(kind))
@@ -620,6 +623,8 @@ def _register(key: Key, value: Any) -> int:
         made.arrays = tuple(map(weakref.ref, packed.arrays))
     _entries.pop(key, None)
     _entries[key] = made
+    if key[1]:
+        _owned.setdefault((key[0], key[1]), {})[key[2]] = None
     return _version
 
 
