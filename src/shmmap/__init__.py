@@ -40,7 +40,7 @@ if _typing.TYPE_CHECKING:
     from ._share import share
     from ._team import Team
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Context",
