@@ -19,8 +19,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ __all__ = [
     "apply",
     "pack_surroundings",
     "snapshot",
+    "thread_settings",
 ]
 
 
@@ -173,6 +174,36 @@ def _decimal_context() -> tuple[Any, ...] | None:
         *settings, _, traps = state
         _decimal = state, (*settings, *traps)
     return _decimal[1]
+
+
+class ThreadSettings(NamedTuple):
+    """What a thread calculates by, for workers of other libraries: the rest is their own."""
+
+    errors: dict[str, Any]
+    """What NumPy does about floating-point errors."""
+    filters: list[Any]
+    """Of warnings."""
+    decimal: Any
+    """The decimal context; None where `decimal` is not imported."""
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Calculate by them for a while."""
+        with ExitStack() as stack:
+            stack.enter_context(np.errstate(**self.errors))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.resetwarnings()
+            warnings.filters[:] = self.filters  # type: ignore[index]
+            if self.decimal is not None:
+                stack.enter_context(sys.modules["decimal"].localcontext(self.decimal))
+            yield
+
+
+def thread_settings() -> ThreadSettings:
+    """Those of this thread now."""
+    get_context = getattr(sys.modules.get("decimal"), "getcontext", None)
+    context = None if get_context is None else get_context().copy()
+    return ThreadSettings(dict(np.geterr()), list(warnings.filters), context)
 
 
 # ---------------------------------------------------------------- what is sent

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import ctypes
 import decimal
+import multiprocessing
 import pickle
 import sys
 import threading
@@ -307,3 +308,35 @@ def test_a_parcel_that_comes_too_late_is_refused(home: Any) -> None:
     assert shmmap.pmap(abs, [-1], engine=Keeping(home._pool)) == [1]
     with pytest.raises(RuntimeError, match="is over"):
         _run_pickled(kept[0])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_processes_of_others_calculate_by_the_callers_settings(method: str) -> None:
+    """A9. Kind: settings of the thread on an executor whose workers are another library's processes."""
+
+    def calculate(i: int) -> tuple[str, str]:
+        warnings.warn("said in the function", UserWarning, stacklevel=1)
+        return str(decimal.Decimal(1) / 3), np.geterr()["divide"]
+
+    context = multiprocessing.get_context(method)
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+        before = executor.submit(settings_of_the_worker).result()
+        with decimal.localcontext() as numbers, np.errstate(divide="raise"):
+            numbers.prec = 3
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                assert shmmap.pmap(calculate, [1], engine=executor) == [("0.333", "raise")]
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                with pytest.raises(UserWarning, match="said in the function"):
+                    shmmap.pmap(calculate, [1], engine=executor)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Nothing of it stays in the worker.
+            assert executor.submit(settings_of_the_worker).result() == before
+
+
+def settings_of_the_worker() -> tuple[str, str]:
+    """What a function that goes by the executor itself calculates by."""
+    return str(decimal.Decimal(1) / 3), np.geterr()["divide"]

@@ -37,7 +37,7 @@ from .._packing import pack_by_value, pack_result, unpack
 from .._refusals import cannot_send, name_of
 from .._reports import Report, report_exception
 from .._rows import take_rows
-from .._surroundings import own_decimal_context
+from .._surroundings import own_decimal_context, thread_settings
 from . import Task
 
 __all__ = ["ExecutorEngine"]
@@ -146,14 +146,15 @@ class _Home:
         self._task = task
         self._packed: bytes | None = None
         self._is_over = False
+        self._settings = thread_settings()
         if packs:  # now: later the function and its globals may be others
-            self._packed = pack_by_value(task.func)
+            self._packed = pack_by_value((task.func, self._settings))
 
     def pack(self) -> bytes:
-        """The function, pickled."""
+        """The function and the settings of the thread that called the map, pickled."""
         if self._packed is None:
             try:
-                self._packed = pack_by_value(self.func)
+                self._packed = pack_by_value((self.func, self._settings))
             except Exception as exc:
                 raise cannot_send(name_of(self.func), self.func, exc) from None
         return self._packed
@@ -199,7 +200,7 @@ class _Parcel:
 
 
 _Copy = tuple[bytes, bytes, int]
-"""Function, job, and first index of a parcel."""
+"""Function and settings, job, and first index of a parcel."""
 
 
 def _deliver(identity: Any, key: int, number: int, data: _Copy) -> _Parcel | _Copy | None:
@@ -215,9 +216,10 @@ def run_chunk(parcel: _Parcel | _Copy | None) -> _Carried:
     if parcel is None:
         raise RuntimeError("the map that this chunk belongs to is over")
     if isinstance(parcel, tuple):
-        func, job = unpack(parcel[0]), unpack(parcel[1])
+        (func, settings), job = unpack(parcel[0]), unpack(parcel[1])
         watch = Watch(func)
-        answer = _run(func, job, parcel[2], is_home=False)
+        with settings.applied():
+            answer = _run(func, job, parcel[2], is_home=False)
         return _Carried(answer._replace(lost_writes=watch.changed()))
     home = parcel.home
     home.enter()
