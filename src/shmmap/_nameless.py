@@ -141,7 +141,9 @@ def _open_file(nbytes: int) -> int:
     import tempfile
 
     with tempfile.TemporaryFile() as file:
-        os.ftruncate(file.fileno(), nbytes)  # only its owner may open it: `tempfile` sees to that
+        if hasattr(os, "fchmod"):  # the umask may have taken bits that its owner needs to open it
+            os.fchmod(file.fileno(), 0o600)
+        os.ftruncate(file.fileno(), nbytes)
         return os.dup(file.fileno())
 
 
