@@ -50,11 +50,11 @@ def _bytes_of(value: Any) -> Any:
 
 
 class Interior:
-    """What is in a value, and in that, as far as `ELEMENTS_MAX` objects."""
+    """What is in a value, and in that, as far as `most` objects; with 0, only that it is the same object."""
 
-    __slots__ = ("_alive", "_arrays", "_held", "_ids", "met", "root")
+    __slots__ = ("_alive", "_arrays", "_held", "_ids", "met", "root", "size")
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, most: int = ELEMENTS_MAX) -> None:
         objects: list[Any] = []
         keys: list[Any] = []
         data: list[tuple[Any, Any]] = []
@@ -63,7 +63,7 @@ class Interior:
         self.met: list[Any] = [type(value)]
         """Functions and classes, for the walk to follow."""
         seen = {id(value)}
-        queue, left = [value], ELEMENTS_MAX
+        queue, left = [value], most
         for each in queue:
             # The value itself is not kept alive: it is not among what is held.
             own = None if each is value else each
@@ -100,6 +100,8 @@ class Interior:
                 queue.append(part)
                 if type(part) not in _ATOMS:
                     self.met.append(type(part))
+        self.size = len(parts)
+        """Objects looked at."""
         kept = [each for each in parts if each is not value and not _is_large(each)]
         self._alive = [weakref.ref(each) for each in parts if _is_large(each) and each is not value]
         self._held: list[Any] = [objects, keys, data, kept]

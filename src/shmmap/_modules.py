@@ -93,8 +93,8 @@ def _find_out(name: Any, module: types.ModuleType) -> bool:
     if not isinstance(name, str) or name in MAINS:
         return False
     top = name.partition(".")[0]
-    if top == __name__.partition(".")[0]:
-        return False
+    if top == __name__.partition(".")[0] or top.startswith("_cython_"):
+        return False  # the latter holds what the extension modules of Cython share
     file = _file_of(module)
     if file in _NO_FILE:
         return False

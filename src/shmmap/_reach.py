@@ -20,6 +20,7 @@ import sys
 import threading
 import types
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from operator import is_
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from ._interior import Interior
 from ._modules import MAIN, MAINS, can_be_imported, is_users, is_users_name
 from ._recipient import CLASS, GONE, OPAQUE, PART, REFUSED, VALUE, Home, Told, members_of
 from ._state import (
+    ELEMENTS_MAX,
     MISSING,
     SMALL_NBYTES,
     CachedFunction,
@@ -69,6 +71,11 @@ __all__ = [
 
 # Reaches that are kept; the oldest go first.
 _REACHES_MAX = 512
+# Names that are looked at for one function, those that it names itself first. A package that has more is as
+# large as pandas: there, a worker has what it imports for what lies beyond.
+_NAMES_MAX = 4000
+# Objects inside others that are compared for one function; beyond, that they are the same objects.
+_OBJECTS_MAX = 20_000
 _WALKS_MAX = 10_000
 # Names of a module that are its import's, and of a class that are the interpreter's.
 _OF_MODULES = frozenset(
@@ -157,7 +164,7 @@ class _Space(NamedTuple):
 
 
 class Reach:
-    """All that functions and classes reach, as it was when it was last looked at."""
+    """All that functions and classes reach, as it was when `current` last looked at it."""
 
     __slots__ = (
         "_arrays",
@@ -179,11 +186,15 @@ class Reach:
 
     def __init__(self, roots: tuple[Any, ...]) -> None:
         self.roots = roots
-        self._look()
+        self.version = -1
 
     def current(self) -> int:
         """The version that another process must know, after a look at everything."""
-        if self._has_changed() or (self._seen != _version and self._is_outdated()):
+        if (
+            self.version < 0
+            or self._has_changed()
+            or (self._seen != _version and self._is_outdated())
+        ):
             self._look()
         return self.version
 
@@ -284,6 +295,9 @@ class _Walk:
         self._names: dict[int, tuple[Any, dict[str, Any]]] = {}
         """By the identity of a module or class: it, and names in it with what they stand for."""
         self._seen: dict[int, Any] = {}
+        self._waiting: deque[Any] = deque()
+        """What was met and is still to be looked into, nearest first."""
+        self._room = _OBJECTS_MAX
 
     def spaces(self) -> tuple[tuple[_Space, ...], tuple[Any, ...]]:
         """The namespaces, and what in them is to be held weakly."""
@@ -314,6 +328,11 @@ class _Walk:
             self._add_attributes(names_in(root.code), root.modules)
         else:
             self._add(root)
+        self._go_through()
+
+    def _go_through(self) -> None:
+        while self._waiting and len(self.values) < _NAMES_MAX:
+            self._look_into(self._waiting.popleft())
 
     def _watch(self, space: Any) -> dict[str, Any]:
         return self._names.setdefault(id(space), (space, {}))[1]
@@ -352,6 +371,10 @@ class _Walk:
     # ------------------------------------------------ values
 
     def _add(self, value: Any) -> None:
+        if type(value) not in _ATOMS and id(value) not in self._seen:
+            self._waiting.append(value)
+
+    def _look_into(self, value: Any) -> None:
         if id(value) in self._seen:
             return
         kind = type(value)
@@ -368,7 +391,8 @@ class _Walk:
             self.arrays.append((value, value.tobytes()))
         elif not is_carried(value):
             self._seen[id(value)] = value
-            interior = Interior(value)
+            interior = Interior(value, min(ELEMENTS_MAX, self._room))
+            self._room -= interior.size
             self.interiors.append(interior)
             for each in interior.met:
                 self._add(each)
@@ -470,13 +494,17 @@ class _Walk:
 
     def register(self) -> int:
         """Take note of what has changed; the latest version among all that is reached."""
-        latest, waiting = 0, list(self.values.items())
+        latest, room, waiting = 0, _OBJECTS_MAX, list(self.values.items())
         while waiting:
             known = len(self.values)
             for key, value in waiting:
-                latest = max(latest, _register(key, value))
-                for each in _entries[key].met:  # in objects of other libraries, say
+                latest = max(latest, _register(key, value, min(room, ELEMENTS_MAX)))
+                entry = _entries[key]
+                if entry.stamp is not None and type(entry.stamp[0]) is Interior:
+                    room = max(0, room - entry.stamp[0].size)
+                for each in entry.met:  # in objects of other libraries, say
                     self._add(each)
+            self._go_through()
             waiting = list(self.values.items())[known:]
         self.caches = {
             key: func
@@ -557,7 +585,7 @@ _ATOMS = _PLAIN | {types.ModuleType}
 _LOCKS = ("_thread", "threading")
 
 
-def _stamp(value: Any) -> tuple[Any, ...] | None:
+def _stamp(value: Any, most: int = ELEMENTS_MAX) -> tuple[Any, ...] | None:
     """Objects that are the same as long as a value has not changed; None if that takes a closer look."""
     kind = type(value)
     if kind in _ATOMS:
@@ -569,7 +597,7 @@ def _stamp(value: Any) -> tuple[Any, ...] | None:
             return value, value.__code__, value.__defaults__
     if is_carried(value):
         return None
-    interior = Interior(value)
+    interior = Interior(value, most)
     # What is in a function that travels by value is not in the interior.
     by_value = any(
         [type(each) is types.FunctionType and not find_home(each) for each in interior.met]
@@ -587,22 +615,22 @@ def _is_stamped(entry: _Entry, value: Any) -> bool:
     return now is not None and len(now) == len(stamp) and all(map(is_, now, stamp))
 
 
-def _register(key: Key, value: Any) -> int:
-    """The version of a name, a new one if what it stands for has changed."""
+def _register(key: Key, value: Any, most: int = ELEMENTS_MAX) -> int:
+    """The version of a name, a new one if what it stands for has changed; `most`: see `Interior`."""
     global _version
     entry = _entries.get(key)
     if entry is not None and not entry.is_current():
         entry = None
     if entry is not None and _is_stamped(entry, value):
         return entry.told.version
-    stamp = _stamp(value)  # first: what is set meanwhile is then seen the next time
+    stamp = _stamp(value, most)  # first: what is set meanwhile is then seen the next time
     kind, packed = _pack(key, value)
     spec = getattr(sys.modules.get(key[0]), "__spec__", None)
     if kind == OPAQUE and entry is not None and entry.spec is spec and not _is_of(entry, value):
         # Set at run time, and not because the module was loaded again.
         kind = OPAQUE if type(value).__module__ in _LOCKS else REFUSED
     if stamp is None and kind in (OPAQUE, REFUSED):
-        stamp = (Interior(value),)
+        stamp = (Interior(value, 0),)
     data = None if packed is None else packed.data
     named = type_name(value)
     if entry is not None:
@@ -799,14 +827,19 @@ def reaches_of(met: Iterable[Any]) -> tuple[Reach, ...]:
         named = tuple(_modules_named(names_in(code), func.__globals__, modules))
         if named:
             roots[code, *map(id, named)] = _Code(code, named)
-    return tuple([_reach(key, root) for key, root in roots.items()])
+    return tuple([_reach(key, (root,)) for key, root in roots.items()])
 
 
-def _reach(key: Any, root: Any) -> Reach:
+def _reach(key: Any, roots: tuple[Any, ...]) -> Reach:
     known = _reaches.get(key)
-    if known is not None and (type(root) is _Code or known.roots[0] is root):
+    if known is not None and all(
+        [
+            type(root) is _Code or root is before
+            for root, before in zip(roots, known.roots, strict=True)
+        ]
+    ):
         return known
-    made = Reach((root,))
+    made = Reach(roots)
     with _lock:
         while len(_reaches) >= _REACHES_MAX:
             del _reaches[next(iter(_reaches))]
@@ -816,9 +849,10 @@ def _reach(key: Any, root: Any) -> Reach:
 
 def together(reaches: tuple[Reach, ...]) -> tuple[Reach, ...]:
     """The same as one, which is quicker to look at: they have much in common."""
-    return (
-        reaches if len(reaches) < 2 else (Reach(tuple(r for each in reaches for r in each.roots)),)
-    )
+    if len(reaches) < 2:
+        return reaches
+    roots = tuple([root for each in reaches for root in each.roots])
+    return (_reach(tuple([root if type(root) is _Code else id(root) for root in roots]), roots),)
 
 
 def current_version(reaches: Iterable[Reach]) -> int:

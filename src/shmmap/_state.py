@@ -193,8 +193,14 @@ def is_simple_instance(value: Any) -> bool:
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """An instance's ``__dict__``, whatever its class says about attributes."""
-    attributes: dict[str, Any] = object.__getattribute__(value, "__dict__")
+    """An instance's ``__dict__``, whatever its class says about attributes; empty if it shows none.
+
+    A type variable of `typing` has one that only C code can get at.
+    """
+    try:
+        attributes: dict[str, Any] = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
     return attributes
 
 

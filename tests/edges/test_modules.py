@@ -267,3 +267,51 @@ def test_a_search_path_of_more_than_text(tmp_path: Path, start: str, entry: str)
     """
     done = run_script(tmp_path, source)
     assert (done.stdout, done.stderr) == ("[2, 4]\n[10, 20]\n", "")
+
+
+def test_modules_with_type_variables(tmp_path: Path) -> None:
+    """A4. Kind: values of a module that have attributes of their own, which only C code can get at."""
+    (tmp_path / "generic.py").write_text(
+        """
+from typing import Generic, ParamSpec, TypeVar
+
+T = TypeVar("T")
+P = ParamSpec("P")
+FACTOR = 2
+
+
+class Scaled(Generic[T]):
+    def apply(self, value: T) -> T:
+        return value * FACTOR
+
+
+def scale(value):
+    return Scaled[int]().apply(value)
+"""
+    )
+    source = """
+        import generic, shmmap
+
+        print(shmmap.pmap(generic.scale, [1, 2]))
+        generic.FACTOR = 10
+        print(shmmap.pmap(generic.scale, [1, 2]))
+    """
+    done = run_script(tmp_path, source)
+    assert (done.stdout, done.stderr) == ("[2, 4]\n[10, 20]\n", "")
+
+
+def test_functions_that_lead_to_one_another_without_end(tmp_path: Path) -> None:
+    """A4. Kind: how far a look goes: deeper than Python's own limit, and no further than is bearable."""
+    n = 6000
+    lines = [f"def f{i}(v):\n    return f{i + 1}(v) if v < 0 else v + {i} + K\n" for i in range(n)]
+    (tmp_path / "chain.py").write_text("K = 1\n" + "\n".join(lines) + f"\ndef f{n}(v): return v\n")
+    source = """
+        import chain, shmmap
+
+        print(shmmap.pmap(chain.f0, [1, 2]), shmmap.pmap(chain.f5999, [1, 2]))
+        chain.K = 10
+        print(shmmap.pmap(chain.f0, [1, 2]), shmmap.pmap(chain.f5999, [1, 2]))
+    """
+    done = run_script(tmp_path, source)
+    assert done.stderr == ""
+    assert done.stdout == "[2, 3] [6001, 6002]\n[11, 12] [6010, 6011]\n"
