@@ -73,13 +73,13 @@ LAYERS: list[set[str]] = [
     {"_state"},
     {"_large"},
     {"_files"},
-    {"_place"},
+    {"_place", "_sequences"},
     {"_array", "_chains", "_control", "_job", "_reduction", "_rows", "_way"},
     {"_copy", "_handle"},
     # Storage, plan, errors, and what the operating system says.
     {"_census", "_surroundings"},
     {"_segment"},
-    {"_hints", "_nameless", "_sequences", "_spare"},
+    {"_hints", "_nameless", "_spare"},
     {
         "_blas",
         "_classes",

@@ -203,7 +203,7 @@ def _add_stencils(bound: list[Input], depth: Any, boundary: Any) -> list[Input]:
         return bound
     others = [e for e in bound if e.kind not in ("array", "stored", "whole")]
     if others and not isinstance(depth, list):
-        if any(entry.kind == "rows" for entry in others):
+        if any(entry.kind == "rows" and hasattr(entry.data, "columns") for entry in others):
             raise TypeError(
                 "depth= gives chunks of arrays their neighbours, and rows of frames have none: pass the "
                 'columns as arrays (frame["a"].to_numpy()), or take them by pmap_ranges from '

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ._handle import handle_of
 from ._memory import address_space, available
 
 __all__ = ["is_endless", "iterate", "read_items", "watched"]
@@ -93,6 +94,8 @@ def _content_of(item: Any) -> list[Any]:
         return [bytes(item[:_COMPARED])]
     if kind is tuple:  # of `enumerate` or `zip`
         return [part for each in item if type(each) is not tuple for part in _content_of(each)]
+    if kind is np.ndarray and handle_of(item) is not None:
+        return []  # in shared memory others may write into it meanwhile, and what they write is seen
     if kind is np.ndarray and item.ndim:
         rows = len(item) * _COMPARED // max(item.nbytes, _COMPARED)
         return [item[: max(1, rows)].tobytes()]

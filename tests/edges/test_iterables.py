@@ -372,3 +372,15 @@ def test_items_that_stay_as_they_are_may_be_one_object() -> None:
     windows = (a[i : i + 2] for i in range(3))
     assert shmmap.pmap(np.sum, windows, engine="serial") == [1, 3, 5]
     assert shmmap.pmap(sum, ([i] for i in range(3)), engine="serial") == [0, 1, 2]
+
+
+def test_a_shared_item_that_others_write_into_is_no_buffer(engine: Any) -> None:
+    """What others write into a shared array while an iterator is read is seen, and no reason to refuse it."""
+    x = shmmap.zeros(4)
+
+    def items() -> Iterator[Any]:
+        yield x
+        x[:] = 5.0
+        yield 1
+
+    assert len(shmmap.pmap(lambda item: 1, items(), engine=engine, workers=2)) == 2

@@ -157,8 +157,10 @@ def test_classes_of_main_come_back_as_the_callers_own(tmp_path: Path) -> None:
     done = run_script(
         tmp_path,
         """
-        import dataclasses, enum
+        import dataclasses, enum, warnings
         import shmmap
+
+        warnings.simplefilter("ignore", RuntimeWarning)  # what is appended in a worker is lost
 
         @dataclasses.dataclass
         class Point:
