@@ -136,6 +136,12 @@ def _make_new_type(name: str, supertype: Any) -> Any:
     return new_type
 
 
+def _make_cached_property(func: Any, name: str | None) -> Any:
+    made = functools.cached_property(func)
+    made.attrname = name
+    return made
+
+
 def _import_home(kind: type) -> None:
     """Import the module that a class is found in: cloudpickle looks at those imported only.
 
@@ -239,6 +245,8 @@ def _make_pickler() -> type:
                 if id(namespace) not in self.globals_ref and namespace.get("__name__") in MAINS:
                     self._add_namespace(namespace, f"{MAIN} {id(namespace):x}")
                 return super().reducer_override(obj)
+            if type(obj) is functools.cached_property:  # it holds a lock before Python 3.12
+                return _make_cached_property, (obj.func, obj.attrname)
             if type(obj) is _CachedFunction and (
                 obj.__module__ in MAINS or "<locals>" in obj.__qualname__
             ):
