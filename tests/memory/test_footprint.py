@@ -160,5 +160,6 @@ def test_more_workers_take_no_more_memory_for_a_shared_object(kind: str) -> None
         assert (done == expected).all()
         return taken
 
-    # A worker by itself takes about 10 MiB.
-    assert pss(4) < pss(1) + (64 << 20), "three more copies would be 192 MiB"
+    # A worker by itself takes about 10 MiB; in the process of a whole test suite 20 more, as it looks at what
+    # the user's modules hold, which all the tests are, and so gets pages of its own.
+    assert pss(4) < pss(1) + (128 << 20), "three more copies would be 192 MiB"
