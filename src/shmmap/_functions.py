@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._hints import hint_at_copies
-from ._modules import MAINS, is_users
+from ._modules import MAINS, is_users, when_gone
 from ._packing import Packed, pack
 from ._reach import together
 from ._refusals import cannot_send, name_of
@@ -90,6 +90,16 @@ _ATOMS = frozenset(
     (type(None), type(...), bool, int, float, complex, np.bool_, np.int64, np.float64)
 )
 _MISSING: Any = object()
+
+
+def _forget_module(name: str) -> None:
+    for key in list(_importable):
+        known = _importable.get(key)
+        if known is not None and known.module == name:
+            _importable.pop(key, None)
+
+
+when_gone(_forget_module)
 _lock = threading.RLock()
 """Held to add to what is known; looking it up takes none."""
 

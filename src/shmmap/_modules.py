@@ -11,9 +11,11 @@ import importlib.machinery
 import os
 import sys
 import types
+import weakref
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MAIN", "MAINS", "can_be_imported", "is_users", "is_users_name"]
+__all__ = ["MAIN", "MAINS", "can_be_imported", "is_users", "is_users_name", "when_gone"]
 
 MAIN = "__main__"
 MAINS = (MAIN, "__mp_main__")
@@ -23,8 +25,35 @@ functions have a namespace of their own there, of which the module has a copy.""
 _FOLDERS_OF_PACKAGES = ("site-packages", "dist-packages")
 _NO_FILE = ("built-in", "frozen")
 
-_known: dict[str, tuple[types.ModuleType, bool]] = {}
-_importable: dict[str, tuple[types.ModuleType, list[str], bool]] = {}
+_Ref = weakref.ref[types.ModuleType]
+_known: dict[str, tuple[_Ref, bool]] = {}
+_importable: dict[str, tuple[_Ref, list[str], bool]] = {}
+_watched: set[_Ref] = set()
+"""Modules that are there, or were until their end is told of, also when another one has taken the name."""
+_listeners: list[Callable[[str], object]] = []
+
+
+def when_gone(listener: Callable[[str], object]) -> None:
+    """Have a function called with the name of each module of the user's that has gone.
+
+    A module goes once it is no longer in `sys.modules`, and nothing else refers to it. What was remembered of
+    its functions is to go too, as each of them keeps all its globals alive. The call comes at any time and in
+    any thread, also while a lock is held: a listener waits for nothing.
+    """
+    _listeners.append(listener)
+
+
+def _watch(name: str, module: types.ModuleType) -> _Ref:
+    # At the end of the interpreter, what a listener needs may have gone already, and so may `sys`.
+    def tell(ref: _Ref, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_finalizing():
+            _watched.discard(ref)
+            for listener in _listeners:
+                listener(name)
+
+    ref = weakref.ref(module, tell)
+    _watched.add(ref)
+    return ref
 
 
 @functools.cache
@@ -81,11 +110,12 @@ def is_users(module: types.ModuleType) -> bool:
     """Whether a module is the user's own; ``__main__``, which travels by value, is not meant."""
     name = module.__name__
     known = _known.get(name)
-    if known is not None and known[0] is module:
+    if known is not None and known[0]() is module:
         return known[1]
     answer = _find_out(name, module)
-    if sys.modules.get(name) is module:
-        _known[name] = module, answer
+    # Any object may stand in for a module there.
+    if sys.modules.get(name) is module and isinstance(module, types.ModuleType):
+        _known[name] = _watch(name, module), answer
     return answer
 
 
@@ -114,7 +144,7 @@ def is_users_name(name: Any) -> bool:
     """The same for the module of that name, if there is one."""
     known = _known.get(name)
     module = sys.modules.get(name)
-    if known is not None and known[0] is module:
+    if known is not None and module is not None and known[0]() is module:
         return known[1]
     return isinstance(module, types.ModuleType) and is_users(module)
 
@@ -125,10 +155,11 @@ def can_be_imported(module: types.ModuleType) -> bool:
     if sys.modules.get(name) is not module:
         return False
     known = _importable.get(name)
-    if known is not None and known[0] is module and known[1] == sys.path:
+    if known is not None and known[0]() is module and known[1] == sys.path:
         return known[2]
     answer = _is_found(name, module)
-    _importable[name] = module, list(sys.path), answer
+    if isinstance(module, types.ModuleType):
+        _importable[name] = weakref.ref(module), list(sys.path), answer
     return answer
 
 

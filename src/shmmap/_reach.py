@@ -30,7 +30,7 @@ import numpy as np
 from ._forks import at_fork
 from ._handle import SegmentHandle, handle_of
 from ._interior import Interior
-from ._modules import MAIN, MAINS, can_be_imported, is_users, is_users_name
+from ._modules import MAIN, MAINS, can_be_imported, is_users, is_users_name, when_gone
 from ._recipient import CLASS, GONE, OPAQUE, PART, REFUSED, VALUE, Home, Told, members_of
 from ._state import (
     ELEMENTS_MAX,
@@ -113,8 +113,14 @@ class _Entry:
 
     def is_current(self) -> bool:
         """Whether it is about the module that bears the name now."""
-        module = None if self.module is None else self.module()
-        return module is sys.modules.get(self.told.module)
+        module = sys.modules.get(self.told.module)
+        if self.module is None or module is None:
+            return self.module is None and module is None
+        return self.module() is module
+
+    def has_gone(self) -> bool:
+        """Whether the module it is about has gone."""
+        return self.module is not None and self.module() is None
 
 
 _entries: dict[Key, _Entry] = {}
@@ -142,8 +148,9 @@ def latest() -> int:
 def look_again() -> int:
     """Take note of everything that was told of before, as it is now; the version of that."""
     with _lock:
-        for key, entry in list(_entries.items()):
+        for entry in list(_entries.values()):
             if entry.is_current():
+                key = entry.told[:3]
                 _register(key, _value_of(key))
         return _version
 
@@ -183,10 +190,12 @@ class Reach:
 
     version: int
     _spaces: tuple[_Space, ...]
+    _weak: tuple[Any, ...]
 
     def __init__(self, roots: tuple[Any, ...]) -> None:
         self.roots = roots
         self.version = -1
+        self._weak = ()
 
     def current(self) -> int:
         """The version that another process must know, after a look at everything."""
@@ -197,6 +206,17 @@ class Reach:
         ):
             self._look()
         return self.version
+
+    def is_about(self, name: str) -> bool:
+        """Whether it has to do with a module of that name, which has gone."""
+        return any([ref() is None for _, _, ref in self._weak]) or any(
+            [
+                any([ref() is None for ref in root.modules])
+                if type(root) is _Code
+                else root.__module__ == name
+                for root in self.roots
+            ]
+        )
 
     def _is_outdated(self) -> bool:
         """Whether what it reaches was told differently since: it may be here again as it was."""
@@ -275,7 +295,7 @@ class _Code(NamedTuple):
     """Code that travels by value, and the user's modules that it names."""
 
     code: types.CodeType
-    modules: tuple[types.ModuleType, ...]
+    modules: tuple[weakref.ref[types.ModuleType], ...]
 
 
 class _Walk:
@@ -325,7 +345,10 @@ class _Walk:
     def add_root(self, root: Any) -> None:
         """A function, a class, or a `_Code`."""
         if type(root) is _Code:
-            self._add_attributes(names_in(root.code), root.modules)
+            modules = [ref() for ref in root.modules]
+            self._add_attributes(
+                names_in(root.code), [module for module in modules if module is not None]
+            )
         else:
             self._add(root)
         self._go_through()
@@ -725,11 +748,12 @@ class Letter(NamedTuple):
 def news(since: int) -> Letter:
     """All that was changed after some version."""
     with _lock:
-        for key in [key for key, entry in _entries.items() if not entry.is_current()]:
-            del _entries[key]
+        for entry in list(_entries.values()):
+            if not entry.is_current():
+                _entries.pop(entry.told[:3], None)
         told: list[Told] = []
         arrays: list[Any] = []
-        for entry in reversed(_entries.values()):
+        for entry in reversed(list(_entries.values())):
             if entry.told.version <= since:
                 break
             those = [ref() for ref in entry.arrays]
@@ -803,6 +827,21 @@ def sender() -> tuple[int, bytes]:
 _reaches: dict[Any, Reach] = {}
 
 
+def _forget_module(name: str) -> None:
+    """Keep nothing of a module that has gone; no lock is taken, see `when_gone`."""
+    for key in list(_entries):
+        entry = _entries.get(key)
+        if key[0] == name and entry is not None and entry.has_gone():
+            _entries.pop(key, None)
+    for root in list(_reaches):
+        reach = _reaches.get(root)
+        if reach is not None and reach.is_about(name):
+            _reaches.pop(root, None)
+
+
+when_gone(_forget_module)
+
+
 def is_root(obj: Any) -> bool:
     """Whether a function or class that was met in a pickle may lead to the user's modules."""
     name = obj.__module__
@@ -826,7 +865,7 @@ def reaches_of(met: Iterable[Any]) -> tuple[Reach, ...]:
         code = func.__code__
         named = tuple(_modules_named(names_in(code), func.__globals__, modules))
         if named:
-            roots[code, *map(id, named)] = _Code(code, named)
+            roots[code, *map(id, named)] = _Code(code, tuple(map(weakref.ref, named)))
     return tuple([_reach(key, (root,)) for key, root in roots.items()])
 
 
@@ -834,7 +873,7 @@ def _reach(key: Any, roots: tuple[Any, ...]) -> Reach:
     known = _reaches.get(key)
     if known is not None and all(
         [
-            type(root) is _Code or root is before
+            root is before or (type(root) is type(before) is _Code and root == before)
             for root, before in zip(roots, known.roots, strict=True)
         ]
     ):
@@ -842,7 +881,7 @@ def _reach(key: Any, roots: tuple[Any, ...]) -> Reach:
     made = Reach(roots)
     with _lock:
         while len(_reaches) >= _REACHES_MAX:
-            del _reaches[next(iter(_reaches))]
+            _reaches.pop(next(iter(_reaches)), None)
         _reaches[key] = made
     return made
 
@@ -852,7 +891,7 @@ def together(reaches: tuple[Reach, ...]) -> tuple[Reach, ...]:
     if len(reaches) < 2:
         return reaches
     roots = tuple([root for each in reaches for root in each.roots])
-    return (_reach(tuple([root if type(root) is _Code else id(root) for root in roots]), roots),)
+    return (_reach(tuple(map(id, roots)), roots),)
 
 
 def current_version(reaches: Iterable[Reach]) -> int:

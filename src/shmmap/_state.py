@@ -28,7 +28,7 @@ import numpy as np
 
 from . import _handle
 from ._large import copy_of
-from ._modules import MAINS, is_users_name
+from ._modules import MAINS, is_users_name, when_gone
 from ._reduction import is_plain, reduce_kin, restore_instance
 
 __all__ = [
@@ -150,6 +150,14 @@ def _is_simple_table(kind: Any) -> bool:
         )
         for each in kind.__mro__
     )
+
+
+def _forget_classes(_: str) -> None:
+    _is_simple_table.cache_clear()
+    _is_simple_class.cache_clear()
+
+
+when_gone(_forget_classes)
 
 
 def _length(container: Any) -> int:

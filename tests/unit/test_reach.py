@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmmap import _functions, _modules, _reach, _recipient, _state
+import shmmap
+from shmmap import _functions, _large, _modules, _reach, _recipient, _state
 from shmmap._modules import can_be_imported, is_users
-from shmmap._reach import current_version, reaches_of
+from shmmap._reach import current_version, look_again, reaches_of
 from tests import functions
 
 SOURCE = """
@@ -56,6 +57,7 @@ def module() -> Iterator[Any]:
     exec(SOURCE, vars(module))
     yield module
     del sys.modules[module.__name__]
+    vars(module).clear()  # its large array goes, though pytest still has the module
 
 
 def test_which_modules_are_the_users() -> None:
@@ -186,6 +188,45 @@ def test_large_arrays_are_held_weakly(module: Any) -> None:
     module.LARGE = None
     gc.collect()
     assert gone() is None
+
+
+def test_a_large_array_that_is_unchanged_keeps_its_version_and_its_copy(module: Any) -> None:
+    current_version(reaches_of([module.f]))
+    copy = _large.copy_of(module.LARGE)
+    version = look_again()
+    assert look_again() == version
+    assert _large.copy_of(module.LARGE) is copy
+    module.LARGE[0] = 1
+    assert look_again() > version
+    assert _large.copy_of(module.LARGE) is not copy
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_the_memory_of_a_module_goes_with_it(is_replaced: bool) -> None:
+    """What is remembered of a function that was mapped keeps neither its module nor a copy of an array."""
+    name = "shmmap_gone"
+
+    def use() -> list[Any]:
+        module: Any = types.ModuleType(name)
+        module.np = np
+        sys.modules[name] = module
+        exec(SOURCE, vars(module))
+        assert shmmap.pmap(module.f, [1], engine="serial")[0][0] == 3
+        _functions.pack_function(module.f)
+        current_version(reaches_of([module.f, module.Shape]))
+        look_again()
+        copy = _large.copy_of(module.LARGE)
+        return [*map(weakref.ref, (module, module.f, module.Shape, module.LARGE, copy))]
+
+    gone = use()
+    try:
+        if is_replaced:
+            use()
+    finally:
+        del sys.modules[name]
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * len(gone)
+    assert not any(key[0] == name for key in _reach._entries)
 
 
 def test_importable_functions_of_packages_reach_nothing() -> None:
