@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-
 from . import _segment
-from ._forks import at_fork
+from ._forks import at_fork, make_lock
 from ._team import Team
 
 __all__ = ["default_team", "shutdown"]
 
 _default: Team | None = None
-_default_lock = threading.RLock()
+_default_lock = make_lock()
 
 
 def default_team(workers: int) -> Team:
@@ -42,9 +40,8 @@ def shutdown() -> None:
 
 def _forget_in_child() -> None:
     # After all teams have been closed there: one that nobody else has would go with its descriptors open.
-    global _default, _default_lock
+    global _default
     _default = None
-    _default_lock = threading.RLock()
 
 
 at_fork(after_in_child=_forget_in_child)

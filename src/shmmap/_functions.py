@@ -16,7 +16,6 @@ import dis
 import functools
 import hashlib
 import sys
-import threading
 import types
 from collections.abc import Iterable, Mapping
 from operator import is_
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ._forks import make_lock
 from ._hints import hint_at_copies
 from ._modules import MAINS, is_users, when_gone
 from ._packing import Packed, pack
@@ -100,7 +100,7 @@ def _forget_module(name: str) -> None:
 
 
 when_gone(_forget_module)
-_lock = threading.RLock()
+_lock = make_lock()
 """Held to add to what is known; looking it up takes none."""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from ._forks import at_fork
+from ._forks import at_fork, make_lock
 
 __all__ = ["late_import"]
 
@@ -24,9 +24,9 @@ class _LateImport:
     """The context in which the library imports what it has not imported at its own import."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._is_held = False
-        """Whether the thread that forks has got the lock."""
+        self._lock = make_lock()
+        self._holders: set[int] = set()
+        """The threads that have got the lock for their fork, of all that fork at the moment."""
         self._is_watching = False
 
     def __enter__(self) -> None:
@@ -47,14 +47,17 @@ class _LateImport:
             self.after_fork()
 
     def before_fork(self) -> None:
-        self._is_held = self._lock.acquire(timeout=PATIENCE_S)
+        if self._lock.acquire(timeout=PATIENCE_S):
+            self._holders.add(threading.get_ident())
 
     def after_fork(self) -> None:
-        if self._is_held:
+        if (me := threading.get_ident()) in self._holders:
+            self._holders.discard(me)
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._holders &= {threading.get_ident()}
+        self.after_fork()
 
 
 late_import = _LateImport()

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import BuiltinFunctionType, FrameType, TracebackType
 from typing import Any, Self
 
-from ._forks import at_fork
+from ._forks import make_lock
 
 __all__ = [
     "CleanUp",
@@ -185,11 +185,7 @@ class Door:
     """
 
     def __init__(self) -> None:
-        self._renew()
-        at_fork(after_in_child=self._renew)
-
-    def _renew(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = make_lock()
 
     @contextmanager
     def entered(self) -> Iterator[None]:

@@ -17,7 +17,6 @@ import collections
 import os
 import pickle
 import sys
-import threading
 import types
 import weakref
 from collections import deque
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._forks import at_fork
+from ._forks import make_lock
 from ._handle import SegmentHandle, handle_of
 from ._interior import Interior
 from ._modules import MAIN, MAINS, can_be_imported, is_users, is_users_name, when_gone
@@ -128,16 +127,7 @@ _entries: dict[Key, _Entry] = {}
 _owned: dict[tuple[str, str], dict[str, None]] = {}
 """Names of attributes that were told of, by module and class."""
 _version = 0
-_lock = threading.RLock()
-
-
-def _renew_lock() -> None:
-    """In a forked child: no thread of its own holds it."""
-    global _lock
-    _lock = threading.RLock()
-
-
-at_fork(after_in_child=_renew_lock)
+_lock = make_lock()
 
 
 def latest() -> int:

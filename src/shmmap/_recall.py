@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 import weakref
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ import numpy as np
 from . import _handle
 from ._bind import Bound, Request
 from ._engines import Memo
+from ._forks import make_lock
 from ._job import Input
 from ._options import Options
 from ._stencil import Stencil
@@ -48,7 +48,7 @@ class _Entry(NamedTuple):
 
 
 _entries: dict[Any, _Entry] = {}
-_lock = threading.RLock()
+_lock = make_lock()
 """Held to add to them; looking one up takes none."""
 _job_ids = itertools.count(1)
 

@@ -21,6 +21,7 @@ from enum import EnumMeta
 from typing import Any, NamedTuple
 
 from . import _handle, _state
+from ._forks import make_lock
 from ._modules import MAIN, is_users
 from ._state import (
     MISSING,
@@ -99,7 +100,7 @@ _as_imported: dict[str, dict[tuple[str, str], tuple[Any, Any]]] = {}
 """What imports have left, by module: each value, and what was in it if it is a container."""
 _in_shared_memory: list[tuple[str, str, Any, int]] = []
 """Module, name, array, and its segment: what is to go when the caller lets go of it."""
-_lock = threading.RLock()
+_lock = make_lock()
 
 
 # ---------------------------------------------------------------- what imports leave

@@ -13,11 +13,11 @@ import logging
 import socket
 import struct
 import sys
-import threading
 import warnings
 from typing import Any
 
 from ._control import RELAYED, RUNNING
+from ._forks import make_lock
 
 __all__ = ["LOST_WRITE", "WARNING", "Sender", "emit"]
 
@@ -34,7 +34,7 @@ class Sender:
         self._sock = sock
         self._token = token
         self._slot = slot
-        self._lock = threading.RLock()
+        self._lock = make_lock()
 
     def send(self, kind: bytes, payload: bytes) -> None:
         """Send one message; it waits if the caller is far behind."""

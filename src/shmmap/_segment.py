@@ -18,7 +18,6 @@ import errno
 import mmap
 import os
 import sys
-import threading
 import weakref
 from bisect import bisect_right, insort
 from collections import deque
@@ -29,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._errors import SharedMemoryError
-from ._forks import at_fork
+from ._forks import at_fork, make_lock
 from ._interrupts import Uninterrupted, is_inside, refuse_reentry
 from ._memory import available
 from ._nameless import (
@@ -157,7 +156,7 @@ def _random_id() -> int:
     return int.from_bytes(os.urandom(4), "little") >> 1 << 31
 
 
-_lock = threading.RLock()
+_lock = make_lock()
 _segments: dict[int, Segment] = {}
 _blocks: list[Block] = []  # in order of address
 _slabs: list[Slab] = []
@@ -611,8 +610,7 @@ def _before_fork() -> None:
 
 def _after_fork_in_child() -> None:
     """Arrays stay valid in a child; the slabs remain the parent's, which goes on filling them."""
-    global _lock, _next_id
-    _lock = threading.RLock()
+    global _next_id
     _take_back_at_once()
     _slabs.clear()
     _spares.clear()

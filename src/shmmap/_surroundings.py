@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from . import _inheritance
+from ._forks import make_lock
 
 __all__ = [
     "Baseline",
@@ -75,7 +75,7 @@ _decimal: tuple[Any, tuple[Any, ...]] = (None, ())
 """The state of the decimal context that was read last, and what of it is a setting."""
 _hooked = False
 _umask = -1
-_umask_lock = threading.RLock()
+_umask_lock = make_lock()
 _first_path: tuple[str, ...] = ()
 
 

@@ -33,6 +33,7 @@ from ._attendant import Attendant, AttendantThread
 from ._control import RANKS_MAX, RELAYED, SLOT_WORDS
 from ._crew import Crew, Watch
 from ._errors import WorkerDied, note_scarcity
+from ._forks import make_lock
 from ._imports import late_import
 from ._interrupts import CleanUp, Uninterrupted, refuse_green_threads, refuse_reentry
 from ._packing import Packed, pack
@@ -144,7 +145,7 @@ class Team(Executor):
             raise ValueError("preload= is for start='clean'; forked workers have what you imported")
         self.blas_threads = blas_threads
         self._pid = os.getpid()
-        self._lock = threading.RLock()
+        self._lock = make_lock()
         self._runs: dict[int, Run] = {}
         """By the number of the call: those that are told of deaths."""
         self.crew = Crew(
@@ -666,8 +667,10 @@ class Team(Executor):
 
     def finish(self) -> None:
         """At the interpreter's end: wait until everything submitted is done, and callbacks are called."""
+        if not self.is_ours:
+            return
         with self._lock:
-            if not self.is_ours or self._thread is None:
+            if self._thread is None:
                 return
             self._finished = threading.Event()
             self.crew.wake()

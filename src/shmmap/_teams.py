@@ -119,6 +119,7 @@ def _close_all_in_child() -> None:
     unfinished.clear()
     for team in list(_teams):
         team.close_in_child()
+    _teams.clear()  # all of them are the parent's
 
 
 try:
