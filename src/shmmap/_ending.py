@@ -52,8 +52,12 @@ def forget_inherited() -> None:
 
 
 def _is_of_executors(call: Any) -> bool:
-    module = getattr(getattr(call, "func", call), "__module__", "")
-    return str(module).startswith(("concurrent.futures.", "joblib.", "loky.", f"{__package__}."))
+    # A partial of the function, or, since Python 3.13, a lambda around it.
+    inside = [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
+    func = getattr(call, "func", None) or next(filter(callable, inside), call)
+    return str(getattr(func, "__module__", "")).startswith(
+        ("concurrent.futures.", "joblib.", "loky.", f"{__package__}.")
+    )
 
 
 def run_exit_handlers() -> None:
