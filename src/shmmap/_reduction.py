@@ -100,7 +100,7 @@ def restore_exception(kind: Any, args: tuple[Any, ...]) -> Any:
 
 def reduce_view(view: memoryview) -> Any:
     """What to pickle in place of a view of memory: cloudpickle sends bytes, whatever the items are."""
-    a = np.asarray(view)
+    a: Any = np.asarray(view)  # a buffer, which a type checker learns from Python 3.12 on
     if memoryview(a).itemsize != view.itemsize or a.dtype.kind not in "biufc":
         raise TypeError(f"cannot pickle a memoryview of format {view.format!r}")
     return memoryview, (a,)
