@@ -88,8 +88,7 @@ class Draw:
         if self.often(0.2):
             options["schedule"] = self.of("static", "dynamic")
         if self.often(0.1):
-            options["progress"] = counts = []
-            options["progress"] = lambda done, total: counts.append((done, total))
+            options["progress"] = lambda done, total: None
         if self.often(0.1):
             options["retries"] = 1
         return options
