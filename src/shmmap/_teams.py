@@ -30,6 +30,7 @@ __all__ = [
     "check_open",
     "entered",
     "entered_team",
+    "finish_before",
     "is_ending",
     "register",
     "resolve_workers",
@@ -44,6 +45,18 @@ entered: ContextVar[Team | None] = ContextVar("shmmap-team", default=None)
 unfinished: set[threading.Event] = set()
 """Of maps that nobody may be waiting for: each is set when its map is over, and taken out then."""
 _is_ending = False
+_finished_before: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+def finish_before(executors: type) -> None:
+    """Have maps on executors of a class finished before these refuse what is submitted.
+
+    Their module has registered that with `threading` as it was imported, which may be after this one was;
+    and what was registered last is called first.
+    """
+    if not _is_ending and executors not in _finished_before:
+        _register(_finish_all)
+        _finished_before.add(executors)
 
 
 def is_ending() -> bool:

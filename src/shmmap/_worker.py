@@ -195,6 +195,9 @@ class Worker:
         self._submitted = fds.submitted
         self._lifeline = fds.lifeline
         if not clean:  # forked
+            # Objects of the caller's are not this process's to collect, and a collection that looks at them
+            # would give each worker a copy of all their pages.
+            gc.freeze()
             _classes.note_inherited()
             _chains.note_inherited()
             _inheritance.tell_forked()

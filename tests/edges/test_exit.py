@@ -86,6 +86,23 @@ class TestNormalEnd:
         assert (done.returncode, done.stderr) == (0, "")
         assert letters(tmp_path) == "abcde"
 
+    def test_an_executor_that_was_imported_later(self, tmp_path: Path) -> None:
+        """Its module has registered its end after this library, and is asked first; the map is late."""
+        source = """
+            team = shmmap.Team(1)
+            import concurrent.futures.thread, threading
+            def begin():
+                ending.wait()
+                yield from range(5)
+            ending = threading.Event()
+            pool = concurrent.futures.ThreadPoolExecutor(1)
+            shmmap.pmap(letter, begin(), engine=pool, wait=False)
+            threading._register_atexit(ending.set)
+            """
+        done = run(tmp_path, source)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert letters(tmp_path) == "abcde"
+
     def test_output_in_a_file(self, tmp_path: Path) -> None:
         """`pmap(out=memmap, wait=False)`: what nobody waits for is in the file all the same."""
         source = """

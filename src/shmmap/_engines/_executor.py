@@ -38,6 +38,7 @@ from .._refusals import cannot_send, name_of
 from .._reports import Report, report_exception
 from .._rows import take_rows
 from .._surroundings import own_decimal_context, thread_settings
+from .._teams import finish_before
 from . import Task
 
 __all__ = ["ExecutorEngine"]
@@ -413,6 +414,7 @@ class ExecutorEngine:
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+        finish_before(type(executor))
 
     def warm_up(self, workers: int) -> None:
         """Nothing takes long to start."""
