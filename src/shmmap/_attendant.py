@@ -110,8 +110,6 @@ class Attendant:
         """What workers said in no map that is open."""
         self._asked: deque[tuple[Member, str]] = deque()
         """What workers need of this process, see `_inheritance`."""
-        self.relay_arrived = threading.Condition(lock)
-        """Notified when something has come from a relay socket, or will not come any more."""
         shelf.fetch_by(self.take_messages)
 
     def attend_to(self, ready: list[tuple[int, int]], watched: dict[int, Member]) -> None:
@@ -121,8 +119,8 @@ class Attendant:
             self._handle(ready, watched)
             while self._strays:
                 strays.append(self._strays.popleft())
-        self._submissions.resolve()
         self.hear(strays)
+        self._submissions.resolve()  # only now: what a function has printed is there before its result
         self._answer()
 
     def _answer(self) -> None:
@@ -149,7 +147,7 @@ class Attendant:
                 continue
             member.flush()
             self.take_messages(member)
-            self._take_relayed(member)
+            self.take_relayed(member.rank)
         for member in crew.ended(fds):
             self._note_end(member)
         if crew.has_submitted(fds):
@@ -196,10 +194,12 @@ class Attendant:
         self._submissions.fail_waiting(make_error)
         self._crew.wake()  # this may be a thread that waits for a map; futures are the attendant's
 
-    def _take_relayed(self, member: Member) -> None:
-        frames = member.receive_relay()
-        if not frames:
+    def take_relayed(self, rank: int) -> None:
+        """Take what a worker has printed, logged or warned: all that it has counted is in its socket."""
+        member = self._crew.members.get(rank)
+        if member is None or member.gone:
             return
+        frames = member.receive_relay()
         for frame in frames:
             kind, seq, payload = parse(frame)
             run = self._runs.get(seq)
@@ -208,9 +208,9 @@ class Attendant:
                 run.ring()
             else:
                 self._strays.append((kind, payload, member.decoders))
-        # Only now: `Team.wait_relayed` looks at the count without the lock, and goes by it.
+                self._crew.wake()  # this may be a thread that waits for a map
+        # Only now: `Team.take_relayed` looks at the count without the lock, and goes by it.
         member.relayed += len(frames)
-        self.relay_arrived.notify_all()
 
     def _take_submitted(self) -> None:
         while data := self._crew.read_submitted(READ_NBYTES):
@@ -221,6 +221,8 @@ class Attendant:
                 self._submissions.fail_running(partial(RuntimeError, *exc.args))
                 return
             for record in records:
+                if self._crew.has_relayed(record.rank):  # before the result that it was said before
+                    self.take_relayed(record.rank)
                 self._submissions.take(record)
 
     # ------------------------------------------------ what becomes of them
@@ -228,10 +230,9 @@ class Attendant:
     def _note_end(self, member: Member) -> None:
         """A worker's process has ended; what it was doing is dealt with once its status is known."""
         self.take_messages(member)
-        self._take_relayed(member)
+        self.take_relayed(member.rank)
         self._take_submitted()
         self._crew.note_end(member)
-        self.relay_arrived.notify_all()
 
     def _replace(self, member: Member) -> None:
         """Do what the roster decides about a dead worker's seat."""

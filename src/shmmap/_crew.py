@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from . import _segment
-from ._control import LEFT, RUNNING, SINCE, SLOT_WORDS, ClaimSlots, has_data
+from ._control import LEFT, RELAYED, RUNNING, SINCE, SLOT_WORDS, ClaimSlots, has_data
 from ._inheritance import lend
 from ._launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from ._member import Member
@@ -336,6 +336,13 @@ class Crew:
         """Whether the worker on a rank has left call `seq`, by what its claim slot says."""
         slots = self.slots
         return slots is None or slots.words[rank * SLOT_WORDS + LEFT] >= seq
+
+    def has_relayed(self, rank: int) -> bool:
+        """Whether the worker on a rank has printed, logged or warned what was not taken from it yet."""
+        slots, member = self.slots, self.members.get(rank)
+        if slots is None or member is None:
+            return False
+        return member.relayed < slots.words[rank * SLOT_WORDS + RELAYED]
 
     def is_inside(self, rank: int, seq: int) -> bool:
         """Whether the worker on a rank is in call `seq`, by what its claim slot says."""

@@ -30,7 +30,7 @@ from . import _segment, _teams
 from ._admission import Admission
 from ._arguments import as_int, as_nbytes, as_seconds, describe
 from ._attendant import Attendant, AttendantThread
-from ._control import RANKS_MAX, RELAYED, SLOT_WORDS
+from ._control import RANKS_MAX
 from ._crew import Crew, Watch
 from ._errors import WorkerDied, note_scarcity
 from ._forks import make_lock
@@ -325,23 +325,12 @@ class Team(Executor):
                     if member.clogged() >= 0:
                         self.crew.wake()
 
-    def wait_relayed(self, ranks: Iterable[int], timeout: float = 1.0) -> None:
-        """Wait until everything these workers have printed, logged or warned has arrived here."""
-        slots = self.crew.slots
-        if slots is None:
-            return
-        words = slots.words
-        deadline = 0.0
+    def take_relayed(self, ranks: Iterable[int]) -> None:
+        """Take everything these workers have printed, logged or warned by now."""
         for rank in ranks:
-            member = self.crew.members.get(rank)
-            at = rank * SLOT_WORDS + RELAYED
-            if member is None or member.relayed >= words[at]:
-                continue
-            with self._lock:
-                deadline = deadline or time.monotonic() + timeout
-                while not member.gone and member.relayed < words[at]:
-                    if not self.attendant.relay_arrived.wait(max(0.0, deadline - time.monotonic())):
-                        break
+            if self.crew.has_relayed(rank):
+                with self._lock:
+                    self.attendant.take_relayed(rank)
 
     def marks_of(self, run: Run, chunks: int) -> bytes | None:
         """The ledger of a run, from any thread; None before it is posted, and once it is over.

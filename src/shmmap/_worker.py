@@ -467,6 +467,7 @@ class Worker:
         except BaseException as exc:
             if _port.forked:
                 os._exit(0)
+            self._relay.flush()
             port.error(exc, -1, 0, 0, 1)
             return
         if _port.forked:
@@ -476,7 +477,9 @@ class Worker:
             where = ("<submitted>", 1) if code is None else (code.co_filename, code.co_firstlineno)
             warning = RuntimeWarning(describe(func, names))
             self._relay.send_object(WARNING, (warning, RuntimeWarning, *where))
-        port.send(RESULTS, 0, 1, pack_result(result, self.share))
+        data = pack_result(result, self.share)
+        self._relay.flush()  # what it has printed is there before its result
+        port.send(RESULTS, 0, 1, data)
 
     def _run_map(self, call: Call, control: ControlBlock, port: Port) -> None:
         func, watch = self._function(call)

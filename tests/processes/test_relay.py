@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import queue
 import sys
 import warnings
 from pathlib import Path
@@ -94,6 +95,33 @@ def test_submitted_calls_print_too() -> None:
         team.submit(print, "hello").result(timeout=20)
         assert list(team.map(print, ["a", "b"])) == [None, None]
     assert out.getvalue().splitlines() == ["hello", "a", "b"]
+
+
+@pytest.mark.parametrize("start", ["clean", "fork"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_submitted_function_says_is_there_before_its_result(start: Any, fails: bool) -> None:
+    """However the two come in, and though the last line is not ended."""
+    came: list[str] = []
+    before: queue.SimpleQueue[tuple[str, ...]] = queue.SimpleQueue()
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            came.append(text)
+            return len(text)
+
+    def talk(i: int) -> int:
+        print("said", i, end="")
+        if fails:
+            raise ValueError("on purpose")
+        return i
+
+    with shmmap.Team(1, start=start) as team, contextlib.redirect_stdout(Stream()):
+        for i in range(50):
+            future = team.submit(talk, i)
+            future.add_done_callback(lambda _: before.put(tuple(came)))
+            assert isinstance(future.exception(20), ValueError) is fails
+            assert before.get(timeout=20) == (f"said {i}",)
+            came.clear()
 
 
 def test_output_of_c_code_and_children_is_not_lost(tmp_path: Path) -> None:

@@ -304,7 +304,7 @@ class _ProcessWork(Run):
         if not self._is_reusable:  # and may have in this round for the one before
             while has_data(pipe):
                 self._take_records(os.read(pipe, READ_NBYTES), remaining)
-        self._team.wait_relayed(self._ranks)
+        self._team.take_relayed(self._ranks)
         if self.relayed:
             self._emit_relayed()
         return not remaining
