@@ -22,7 +22,7 @@ import shmmap
 from tests import functions
 from tests.fuzz import settings
 from tests.helpers import assert_same
-from tests.properties.strategies import LAYOUTS, NUMERIC, PLAIN, fill
+from tests.strategies import LAYOUTS, NUMERIC, PLAIN, fill
 
 EXACT = [dtype for dtype in NUMERIC if dtype.kind in "iu"]
 

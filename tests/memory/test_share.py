@@ -18,7 +18,7 @@ import shmmap
 from shmmap._packing import pack
 from shmmap.testing import wait_until
 from tests.helpers import assert_same, descriptor_count, shared_memory_in_use
-from tests.properties.strategies import arrays, shapes
+from tests.strategies import arrays, shapes
 
 pytestmark = pytest.mark.warm
 

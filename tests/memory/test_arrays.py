@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 import shmmap
 from tests.helpers import assert_same
-
-from .strategies import PLAIN, arrays, dtypes, fill, shapes
+from tests.strategies import PLAIN, arrays, dtypes, fill, shapes
 
 ORDERS = st.sampled_from(["C", "F", "A", "K", None])
 

@@ -19,9 +19,9 @@ import pytest
 
 import shmmap
 from shmmap._options import Keywords
-from tests.snippets import blocks
+from tests.docs.snippets import blocks
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SNIPPETS = Path(__file__).with_name("snippets.py")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = ["shmmap", *(m.name for m in pkgutil.iter_modules(shmmap.__path__, "shmmap."))]

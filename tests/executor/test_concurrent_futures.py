@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import shmmap
-from tests.clients.team_executor import ForkedTeamExecutor, TeamExecutor
+from tests.executor.team_executor import ForkedTeamExecutor, TeamExecutor
 
 pytest.importorskip("test.test_concurrent_futures", reason="this Python has no tests of its own")
 

@@ -21,6 +21,8 @@ from shmmap.testing import KillSelf, Raise, wait_until
 from tests import functions
 from tests.helpers import assert_same, in_time, run_script
 
+pytestmark = pytest.mark.quick
+
 
 class Test42TwoMapsOnOneTeam:
     """One of them is cancelled, or fails; the other is right."""

@@ -17,7 +17,7 @@ import pytest
 
 import shmmap
 
-DIGITS = Path(__file__).parents[1] / "examples" / "data" / "digits.npy"
+DIGITS = Path(__file__).parents[2] / "examples" / "data" / "digits.npy"
 
 # What users would have in a module of their own, beside their data.
 WORK = """

@@ -15,8 +15,7 @@ import shmmap
 from tests import functions
 from tests.conftest import ENGINES, open_engine
 from tests.helpers import assert_same
-
-from .strategies import NUMERIC, PLAIN, arrays, arrays_and_axis, dtypes, fill, options, shapes
+from tests.strategies import NUMERIC, PLAIN, arrays, arrays_and_axis, dtypes, fill, options, shapes
 
 pytestmark = pytest.mark.warm
 

@@ -15,8 +15,7 @@ import shmmap
 from tests import functions
 from tests.conftest import open_engine
 from tests.helpers import assert_same
-
-from .strategies import fill
+from tests.strategies import fill
 
 pytestmark = [
     pytest.mark.warm,

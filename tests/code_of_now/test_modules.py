@@ -17,10 +17,10 @@ import pytest
 
 import shmmap
 from shmmap import pmap
-from tests.edges import test_code_of_now
+from tests.code_of_now import test_changes
 from tests.helpers import run_python, run_script
 
-engine = test_code_of_now.engine
+engine = test_changes.engine
 
 SOURCE = """
     import collections, dataclasses, enum, functools, typing

@@ -25,6 +25,8 @@ from tests.helpers import (
     write_script,
 )
 
+pytestmark = pytest.mark.quick
+
 BUSY = """
     import os, sys, time
     import numpy as np, shmmap

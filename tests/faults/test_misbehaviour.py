@@ -29,6 +29,8 @@ from shmmap.testing import (
 )
 from tests.helpers import assert_next_map_works, assert_same, in_time
 
+pytestmark = pytest.mark.quick
+
 N = 16
 
 

@@ -30,6 +30,8 @@ from shmmap.testing import (
 from tests import functions
 from tests.helpers import assert_next_map_works, in_time, wait_dead
 
+pytestmark = pytest.mark.quick
+
 N = 16
 
 

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 import shmmap
 from shmmap.testing import wait_until
 from tests.helpers import assert_same, shared_memory_in_use, value_bytes
-
-from .strategies import NUMERIC, arrays, dtypes, fill, options, shapes
+from tests.strategies import NUMERIC, arrays, dtypes, fill, options, shapes
 
 pytestmark = pytest.mark.warm
 
