@@ -55,6 +55,7 @@ LAYERS: list[set[str]] = [
     # The worker.
     {"_worker"},
     {"_ending", "_port", "_prepare"},
+    {"_role"},
     # What both sides share: the control block, arrays, collection.
     {"_outcome"},
     {"_fold", "_stand_ins"},

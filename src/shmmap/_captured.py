@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._functions import is_importable
 from ._locking import is_store
 from ._masked import is_masked, mask_of
-from ._modules import MAINS, is_users_name
+from ._modules import MAINS, is_importable, is_users_name
 from ._reduction import base_of
 
 __all__ = [

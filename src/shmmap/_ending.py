@@ -56,7 +56,7 @@ def _is_of_executors(call: Any) -> bool:
     inside = [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
     func = getattr(call, "func", None) or next(filter(callable, inside), call)
     return str(getattr(func, "__module__", "")).startswith(
-        ("concurrent.futures.", "joblib.", "loky.", f"{__package__}.")
+        ("concurrent.futures.", "joblib.", "loky.", "shmmap.")
     )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from ._forks import make_lock
 from ._hints import hint_at_copies
-from ._modules import MAINS, is_users, when_gone
+from ._modules import MAINS, is_importable, name_in_module, travels_by_value, when_gone
 from ._packing import Packed, pack
 from ._reach import together
 from ._refusals import cannot_send, name_of
@@ -73,7 +73,7 @@ class _Importable(NamedTuple):
         module = sys.modules.get(self.module)
         if module is None or getattr(module, self.name, None) is not self.func:
             return False
-        return not _travels_by_value(module.__name__)
+        return not travels_by_value(module.__name__)
 
 
 # Functions whose pickles are kept; the oldest go first.
@@ -132,7 +132,7 @@ def pack_function(func: Any) -> PackedFunction:
         function = PackedFunction(packed, digest, False)
         if len(_importable) < _IMPORTABLE_MOST:
             _importable[id(func)] = _Importable(
-                func, func.__module__, _name_in_module(func), function
+                func, func.__module__, name_in_module(func), function
             )
         return function
     function = PackedFunction(packed, digest, True)
@@ -143,42 +143,6 @@ def pack_function(func: Any) -> PackedFunction:
                 _known.pop(next(iter(_known)), None)  # a signal handler may have done so
             _known[key] = _Known(parts, function)
     return function
-
-
-_BY_REFERENCE = (types.FunctionType, types.BuiltinFunctionType, type, np.ufunc)
-
-
-def is_importable(func: Any) -> bool:
-    """Whether a worker gets this very function or class by importing its module."""
-    module = sys.modules.get(getattr(func, "__module__", None) or "")
-    name = _name_in_module(func)
-    if module is None or module.__name__ in MAINS or "." in name:
-        return False
-    if getattr(module, name, None) is not func:
-        return False
-    if getattr(module, "__spec__", None) is None and not is_users(module):
-        return False
-    if _travels_by_value(module.__name__):
-        return False
-    if isinstance(func, _BY_REFERENCE):
-        return True
-    try:  # other objects may bear a name as well: those that pickle by reference say so by a string
-        return isinstance(func.__reduce_ex__(5), str)
-    except Exception:
-        return False
-
-
-def _name_in_module(func: Any) -> str:
-    return str(getattr(func, "__qualname__", "") or getattr(func, "__name__", ""))
-
-
-def _travels_by_value(module: str) -> bool:
-    """Whether the user told cloudpickle to pickle what is in a module by value."""
-    cloudpickle = sys.modules.get("cloudpickle")
-    registered = cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else ()
-    if not registered:  # nearly always
-        return False
-    return any(f"{module}.".startswith(f"{name}.") for name in registered)
 
 
 # ---------------------------------------------------------------- what a pickle depends on

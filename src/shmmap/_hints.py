@@ -22,7 +22,7 @@ def depth_of_user() -> int:
 
 
 def _is_ours(module: str) -> bool:
-    return module == __package__ or module.startswith(f"{__package__}.")
+    return module == "shmmap" or module.startswith("shmmap.")
 
 
 def hint_at_copies(name: str, nbytes: int) -> None:

@@ -145,7 +145,9 @@ class TemplateLauncher:
         path = [entry for entry in absolute_path(sys.path) if isinstance(entry, str)]
         # This package and NumPy come from where the caller has them, and nothing from the current folder,
         # which may not be that any more from which the caller has imported.
-        homes = [os.path.dirname(os.path.dirname(file)) for file in (__file__, np.__file__)]
+        shmmap: Any = sys.modules["shmmap"]
+        files = [str(package.__file__) for package in (shmmap, np)]
+        homes = [os.path.dirname(os.path.dirname(file)) for file in files]
         own = list(dict.fromkeys([*filter(None, path), *map(os.path.abspath, homes)]))
         return (
             "import posix, sys\n"

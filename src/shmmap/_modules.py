@@ -15,6 +15,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 __all__ = ["MAIN", "MAINS", "can_be_imported", "is_users", "is_users_name", "when_gone"]
 
 MAIN = "__main__"
@@ -194,3 +196,40 @@ def _is_same_file(one: str | None, other: str | None) -> bool:
     if one is None or other is None:
         return one is other
     return os.path.realpath(one) == os.path.realpath(other)
+
+
+_BY_REFERENCE = (types.FunctionType, types.BuiltinFunctionType, type, np.ufunc)
+
+
+def is_importable(func: Any) -> bool:
+    """Whether a worker gets this very function or class by importing its module."""
+    module = sys.modules.get(getattr(func, "__module__", None) or "")
+    name = name_in_module(func)
+    if module is None or module.__name__ in MAINS or "." in name:
+        return False
+    if getattr(module, name, None) is not func:
+        return False
+    if getattr(module, "__spec__", None) is None and not is_users(module):
+        return False
+    if travels_by_value(module.__name__):
+        return False
+    if isinstance(func, _BY_REFERENCE):
+        return True
+    try:  # other objects may bear a name as well: those that pickle by reference say so by a string
+        return isinstance(func.__reduce_ex__(5), str)
+    except Exception:
+        return False
+
+
+def name_in_module(func: Any) -> str:
+    """What a function or class is called in its module, as far as it says."""
+    return str(getattr(func, "__qualname__", "") or getattr(func, "__name__", ""))
+
+
+def travels_by_value(module: str) -> bool:
+    """Whether the user told cloudpickle to pickle what is in a module by value."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    registered = cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else ()
+    if not registered:  # nearly always
+        return False
+    return any(f"{module}.".startswith(f"{name}.") for name in registered)

@@ -11,12 +11,12 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from . import _worker
 from ._arguments import as_int, as_seconds, describe
 from ._default_team import default_team
 from ._engines import Engine
 from ._imports import late_import
 from ._plan import parse_chunksize
+from ._role import role
 from ._team import Team
 from ._teams import entered_team, is_ending, resolve_workers
 
@@ -264,13 +264,13 @@ Route = tuple[Engine, int, int]
 def resolve_engine(options: Options) -> Route:
     """Where a call goes by its options."""
     engine = options.engine
-    if engine is None and not _worker.is_worker:
+    if engine is None and not role.is_worker:
         engine = entered_team()
         if engine is None:  # most calls
             return _on_default_team(resolve_workers(options.workers))
     workers = 0 if isinstance(engine, Team) else resolve_workers(options.workers)
     # Inside a worker everything is serial: no team of its own, no deadlock.
-    nested = _worker.is_worker and (isinstance(engine, Team) or not isinstance(engine, Executor))
+    nested = role.is_worker and (isinstance(engine, Team) or not isinstance(engine, Executor))
     if engine == "serial" or nested or (is_ending() and engine in ("threads", "fork")):
         return _in_this_thread()
     if engine == "threads":

@@ -31,17 +31,17 @@ from ._control import (
     Record,
     has_data,
 )
-from ._forks import at_fork
 from ._job import Form, Piece
 from ._messages import DONE_WITH, Call, Output, read_payload
 from ._packing import pack_result, unpack
 from ._reports import report_exception
+from ._role import role
 from ._way import Way, make_way
 
 if TYPE_CHECKING:
     from ._worker import Worker
 
-__all__ = ["Port", "note_forks"]
+__all__ = ["Port"]
 
 # How often a worker whose results the caller has yet to write looks whether it may go on.
 TAKEN_S = 1e-3
@@ -49,19 +49,6 @@ TAKEN_S = 1e-3
 TAIL_NBYTES = 2048
 # With more workers, writing through a descriptor is slower than storing: the file's lock lets in one.
 POUR_TEAM = 4
-
-forked = False
-"""Whether this is a child that user code forked from a worker: it must never draw, mark or answer."""
-
-
-def note_forks() -> None:
-    """Have children of this process know that they are none of the team's."""
-    at_fork(after_in_child=_note_fork)
-
-
-def _note_fork() -> None:
-    global forked
-    forked = True
 
 
 class Port:
@@ -94,7 +81,7 @@ class Port:
 
     def send(self, kind: int, first: int, stop: int, payload: bytes) -> None:
         """Put a payload in place and tell the caller."""
-        if forked:
+        if role.is_stray:
             os._exit(0)
         if self._is_abandoned():
             return
@@ -149,7 +136,7 @@ class Port:
             pass  # the caller has abandoned this map
 
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
-        if forked:
+        if role.is_stray:
             os._exit(0)
         if stop - first == 1:
             self._ledger[first] = NOTHING if nothing else DONE
@@ -157,7 +144,7 @@ class Port:
             self._ledger[first:stop] = bytes([NOTHING if nothing else DONE]) * (stop - first)
 
     def results(self, pieces: list[Piece]) -> None:
-        if forked:
+        if role.is_stray:
             os._exit(0)
         if self._is_abandoned():
             return
@@ -207,7 +194,7 @@ class Port:
 
     def poll_output(self) -> Any:
         assert self._control is not None
-        if forked:
+        if role.is_stray:
             os._exit(0)  # or this child would take the worker's message
         if self._control.words[READY] != KNOWN:
             return None

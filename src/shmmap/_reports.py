@@ -31,7 +31,7 @@ class Report(NamedTuple):
 
 
 def _is_ours(frames: Any) -> bool:
-    return str(frames.tb_frame.f_globals.get("__name__")).startswith(f"{__package__}._")
+    return str(frames.tb_frame.f_globals.get("__name__")).startswith("shmmap._")
 
 
 def report_exception(

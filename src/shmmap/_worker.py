@@ -31,7 +31,6 @@ from . import (
     _handle,
     _inheritance,
     _locking,
-    _port,
     _recipient,
     _segment,
     _stored,
@@ -82,7 +81,7 @@ from ._messages import (
 )
 from ._packing import pack_result, unpack
 from ._plan import share_of
-from ._port import Port, note_forks
+from ._port import Port
 from ._prepare import (
     Descriptors,
     hold_lifeline,
@@ -93,6 +92,7 @@ from ._prepare import (
 )
 from ._relay import LOST_WRITE, WARNING, Sender
 from ._reports import report_exception
+from ._role import role
 from ._surroundings import Baseline, apply
 
 __all__ = ["Start", "run_worker"]
@@ -135,14 +135,6 @@ class Start(NamedTuple):
     """What the user's modules are like, see `_recipient`."""
 
 
-is_worker = False
-"""Whether this process is a worker: a map started here runs serially."""
-
-inherited: dict[bytes, tuple[Callable[..., Any], Job, list[Any]]] = {}
-"""What workers forked from the caller have without anything being sent: function, job, and the private
-arrays that are to be read-only there."""
-
-
 def run_worker(
     fds: Descriptors, clean: bool, initializer: Callable[[], object] | None = None
 ) -> None:
@@ -180,9 +172,7 @@ class Worker:
     def __init__(
         self, fds: Descriptors, clean: bool, initializer: Callable[[], object] | None
     ) -> None:
-        global is_worker
-        is_worker = True
-        note_forks()
+        role.become_worker()
         fds = move_up(fds)
         hold_lifeline(fds.lifeline)
         _segment.become_worker()
@@ -202,7 +192,7 @@ class Worker:
             _chains.note_inherited()
             _inheritance.tell_forked()
             _locking.lock_inherited()
-            if not inherited:  # and not for one map only
+            if not role.inherited:  # and not for one map only
                 _stored.note_inherited()
                 _recipient.note()
         self._buffer = memoryview(
@@ -298,7 +288,7 @@ class Worker:
 
     def _ask(self, what: str) -> tuple[bytes, int] | None:
         """Ask the caller for something, from any thread; None if it does not answer."""
-        if _port.forked:
+        if role.is_stray:
             return None  # it is not this process that would be answered
         try:
             self._tell(Ask(what))
@@ -351,7 +341,7 @@ class Worker:
 
     def end_calmly(self) -> None:
         """What functions have registered for the end is done, unless it is the caller that has ended."""
-        if self._is_dismissed and not _port.forked:
+        if self._is_dismissed and not role.is_stray:
             run_exit_handlers()
             self._relay.flush()
 
@@ -378,7 +368,7 @@ class Worker:
             port.error(exc, -1, -1, 0, 0)
             del exc
         self._relay.flush()
-        if _port.forked:
+        if role.is_stray:
             os._exit(0)
         _current.leave()
         _stored.forget()
@@ -400,8 +390,8 @@ class Worker:
     def _function(self, call: Call) -> tuple[Any, Watch | None]:
         """The function of a call, and what watches over what it captures, if that is a copy."""
         if call.func is None:
-            if call.digest in inherited:
-                func, _, arrays = inherited[call.digest]
+            if call.digest in role.inherited:
+                func, _, arrays = role.inherited[call.digest]
                 freeze_for_good(arrays)
                 return func, Watch(func)
             if call.by_value:
@@ -430,8 +420,8 @@ class Worker:
             for id in kept.arrays:
                 _handle.touched.setdefault(id, 0)
             return kept
-        if call.digest in inherited:
-            return _KeptJob(inherited[call.digest][1], {})
+        if call.digest in role.inherited:
+            return _KeptJob(role.inherited[call.digest][1], {})
         before = dict(_handle.touched)
         job = Job.from_plain(unpack(read_payload(call.job)))
         made = {id: count - before.get(id, 0) for id, count in _handle.touched.items()}
@@ -465,12 +455,12 @@ class Worker:
         try:
             result = func(*args, **kwargs)
         except BaseException as exc:
-            if _port.forked:
+            if role.is_stray:
                 os._exit(0)
             self._relay.flush()
             port.error(exc, -1, 0, 0, 1)
             return
-        if _port.forked:
+        if role.is_stray:
             os._exit(0)
         if names := watch.changed():
             code = getattr(func, "__code__", None)
@@ -501,7 +491,7 @@ class Worker:
         joins = kernel.joins and chunks is None and share is None
 
         def fail(exc: BaseException) -> None:
-            if _port.forked:
+            if role.is_stray:
                 os._exit(0)
             # Not the one asked for, if a kept result failed.
             chunk, index, start, stop = kernel.where_failed()
@@ -547,7 +537,7 @@ class Worker:
                 except BaseException as exc:
                     fail(exc)
                     del exc
-                if _port.forked:
+                if role.is_stray:
                     os._exit(0)
             try:
                 kernel.flush()
@@ -590,7 +580,7 @@ class Worker:
             except BaseException as exc:
                 fail(exc)
                 del exc
-            if _port.forked:
+            if role.is_stray:
                 os._exit(0)
             self.slot[CHUNK] = 0
 

@@ -24,7 +24,7 @@ from tests.docs.snippets import blocks
 ROOT = Path(__file__).resolve().parents[2]
 SNIPPETS = Path(__file__).with_name("snippets.py")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MODULES = ["shmmap", *(m.name for m in pkgutil.iter_modules(shmmap.__path__, "shmmap."))]
+MODULES = ["shmmap", *(m.name for m in pkgutil.walk_packages(shmmap.__path__, "shmmap."))]
 
 # A page that shows another library at work says so in a comment, and is skipped without it.
 NEEDS = re.compile(r"<!-- needs: (\S+) -->")

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmmap import zeros
-from shmmap._functions import is_importable, pack_function
+from shmmap._functions import pack_function
+from shmmap._modules import is_importable
 from shmmap._packing import pack
 
 SCRIPT = """

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _segment, _way, _worker
+from .. import _segment, _way
 from .._columns import told_kind
 from .._control import (
     ABANDONED,
@@ -53,6 +53,7 @@ from .._reach import current_version
 from .._refusals import cannot_send, is_sendable, name_of, refuse_open_files
 from .._relay import LOST_WRITE, emit
 from .._reports import Report, restore_exception
+from .._role import role
 from .._run import CallSpec, Death, Run
 from .._surroundings import snapshot
 from .._team import Team
@@ -556,7 +557,7 @@ class _ProcessWork(Run):
         self._team.end_run(self, self._is_reusable)
         self._ended = True
         if self._inherited is not None:
-            _worker.inherited.pop(self._inherited, None)
+            role.inherited.pop(self._inherited, None)
         if self._own_team:
             self._team.shutdown()
 
@@ -598,10 +599,10 @@ class ForkEngine:
         team = Team(workers, start="fork", blas_threads=task.blas_threads, idle_timeout=None)
         # The caller's own arrays stay as they are: the flag is set in the copies that workers have.
         arrays = private_arrays(task.func, *task.given)
-        _worker.inherited[key] = (task.func, task.job, arrays)
+        role.inherited[key] = (task.func, task.job, arrays)
         try:
             return _ProcessWork(team, task, key, own_team=True)
         except BaseException:
-            _worker.inherited.pop(key, None)
+            role.inherited.pop(key, None)
             team.shutdown()
             raise
