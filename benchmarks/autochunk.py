@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness import machine, report
 
 import shmmap
-from shmmap import _plan
+from shmmap._chunks import plan
 
 COSTS_NS = {
     "item": (1, *(10**k for k in range(2, 10))),  # below 100 ns the call itself is all there is
@@ -105,7 +105,7 @@ class Cell:
     def auto(self, n: int) -> int:
         """What ``"auto"`` comes to."""
         nbytes = self.item_nbytes + 8
-        return _plan.auto_chunksize(n, nbytes, vectorised=self.kind == "chunk")
+        return plan.auto_chunksize(n, nbytes, vectorised=self.kind == "chunk")
 
     def call(self, n: int) -> Callable[[int | str], Any]:
         """The map, with its chunk size left open, over data and into an output placed once."""

@@ -15,8 +15,7 @@ import hypothesis
 import pytest
 
 import shmmap
-from shmmap import _census
-from shmmap.testing import leak_guard, wait_until
+from shmmap.testing import census, leak_guard, wait_until
 
 ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")
 """Where a map may run; the last two are a `Team` and a `ThreadPoolExecutor` of the test's own."""
@@ -46,14 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "quick: one of the fault tests that every run has time for")
     config.addinivalue_line("markers", "warm: the default team is to be there before the test")
     if not hasattr(config, "workerinput"):
-        config.stash[_token] = _census.mark_children()
+        config.stash[_token] = census.mark_children()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the programs of tests that were interrupted, which have process groups of their own."""
     if token := config.stash.get(_token, None):
-        for (pid, _), command in _census.processes_of(token).items():
+        for (pid, _), command in census.processes_of(token).items():
             # The tracker of `multiprocessing` ends with those it serves, and tidies up after them.
             if "resource_tracker" not in command:
                 with contextlib.suppress(ProcessLookupError):

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import shmmap
-from shmmap import _census
-from shmmap.testing import wait_until
+from shmmap.testing import census, wait_until
 from tests import functions
 
 LIMIT_S = 5.0
@@ -60,11 +59,11 @@ def assert_same(result: Any, expected: Any) -> None:
 @contextlib.contextmanager
 def in_time(limit_s: float = LIMIT_S) -> Iterator[None]:
     """Assert that the block takes no longer than a fault may take, where it gets a core to run on."""
-    waiting = _census.waiting_per_core()
+    waiting = census.waiting_per_core()
     started = time.monotonic()
     yield
     took_s = time.monotonic() - started
-    assert took_s < limit_s * max(waiting, _census.waiting_per_core())
+    assert took_s < limit_s * max(waiting, census.waiting_per_core())
 
 
 def assert_next_map_works(engine: Any, workers: int | None = 2) -> None:
@@ -228,7 +227,7 @@ def shared_memory_in_use() -> int:
     sizes: dict[tuple[str, int], int] = {}
     pids = process_tree(os.getpid())
     for pid in pids:
-        for device, inode, nbytes in _census.memory_of(str(pid)):
+        for device, inode, nbytes in census.memory_of(str(pid)):
             sizes[device, inode] = max(nbytes, sizes.get((device, inode), 0))
     for pid in pids:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():

@@ -5,40 +5,54 @@
 >>> shmmap.pmap(np.sum, x)
 array([ 3., 12., 21., 30.])
 
-Where things are, in the order a newcomer should read: `_map` (the verbs and the picture of a call),
-`_plan` (index ranges), `_worker` and `_kernel` (what a worker does), `_control` (what both sides see),
-`_roster` (who is alive, purely), `_team` and `_crew` (the processes). Then `_segment` and `_array` (memory),
-`_collect` and `_outcome` (results and failures), `_messages` and `_packing` (what crosses), `_engines`
-(who runs it).
+The folders, from top to bottom; each says in its own `__init__` what lives there, and imports from lower
+ones only:
+
+- `_verbs`: what a user calls (read `_verbs.verbs` first)
+- `_engines`: how chunks reach those that run them
+- `_team`: the caller's side of worker processes
+- `_results`: what becomes of a map's chunks in the caller; `_worker`: the worker's side
+- `_chunks`: what is done with a chunk, on every engine
+- `_wire`: what crosses the process border
+- `_code`: the user's code and settings, as they are now
+- `_memory`: shared memory, and arrays in it
+- `_system`: the operating system and the interpreter; `_interop`: objects of other libraries
+- `_errors`: what is said when something is wrong
 """
 
 import importlib as _importlib
 import sys as _sys
 import typing as _typing
 
-from . import _witness
-from ._array import (
+from ._errors.exceptions import (
+    MapError,
+    PerformanceWarning,
+    RemoteError,
+    SharedMemoryError,
+    WorkerDied,
+)
+from ._memory import (
+    adopt,
+    asshared,
     empty,
     empty_like,
     full,
     full_like,
+    is_shared,
+    load,
     ones,
     ones_like,
     zeros,
     zeros_like,
 )
-from ._current import Context, current
-from ._errors import MapError, PerformanceWarning, RemoteError, SharedMemoryError, WorkerDied
-from ._imports import late_import as _late_import
-from ._place import adopt, asshared, is_shared, load
+from ._system.imports import late_import as _late_import
+from ._system.witness import is_watched, start_witness
 
 if _typing.TYPE_CHECKING:
-    from ._default_team import shutdown
-    from ._future import MapFuture
-    from ._map import pmap, pmap_chunks, pmap_ranges, preduce
-    from ._options import config
-    from ._share import share
+    from ._chunks import Context, current
+    from ._engines import shutdown
     from ._team import Team
+    from ._verbs import MapFuture, config, pmap, pmap_chunks, pmap_ranges, preduce, share
 
 __version__ = "0.2.0"
 
@@ -73,21 +87,23 @@ __all__ = [
     "zeros_like",
 ]
 
-if _witness.is_marked():
-    _witness.start()
+if is_watched():
+    start_witness()
 
 # Everything about processes is imported when it is first asked for: importing the library is then as quick
 # as importing what its arrays need.
 _HOMES = {
-    "MapFuture": "_future",
+    "Context": "_chunks",
+    "MapFuture": "_verbs",
     "Team": "_team",
-    "config": "_options",
-    "pmap": "_map",
-    "pmap_chunks": "_map",
-    "pmap_ranges": "_map",
-    "preduce": "_map",
-    "share": "_share",
-    "shutdown": "_default_team",
+    "config": "_verbs",
+    "current": "_chunks",
+    "pmap": "_verbs",
+    "pmap_chunks": "_verbs",
+    "pmap_ranges": "_verbs",
+    "preduce": "_verbs",
+    "share": "_verbs",
+    "shutdown": "_engines",
 }
 
 
@@ -118,7 +134,7 @@ def _no_attribute(name: str) -> AttributeError:
     if name.startswith("_"):
         return AttributeError(text, name=name)
     with _late_import:
-        from ._words import explain_attribute
+        from ._errors.words import explain_attribute
 
     instead = explain_attribute(name)
     if instead is not None:

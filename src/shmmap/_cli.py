@@ -1,7 +1,7 @@
 """The command line, ``shmmap map`` and ``shmmap info``, written on the public API.
 
-(It also asks `_memory`, so that it tells what the library itself goes by, and `_segment`, so that workers
-get OUT by its descriptor.)
+(It also asks `_system.limits`, so that it tells what the library itself goes by, and `_memory.table`, so
+that workers get OUT by its descriptor.)
 
 What always holds for ``map``:
 
@@ -43,12 +43,11 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 
 import shmmap
-from shmmap import _memory, _segment
-from shmmap._arguments import parse_nbytes
-from shmmap._control import RANKS_MAX
-from shmmap._kernel_files import read_kernel_file
-
-__all__ = ["main"]
+from shmmap._errors.arguments import parse_nbytes
+from shmmap._memory import table
+from shmmap._system import limits
+from shmmap._system.kernel_files import read_kernel_file
+from shmmap._wire.control import RANKS_MAX
 
 PROBE_NBYTES = 1 << 20
 """Bytes of the first piece of IN that tells OUT's shape and dtype with ``--by chunk``."""
@@ -244,7 +243,7 @@ def run_map(args: argparse.Namespace) -> None:
 
         print(f"{args.target}: {summarize(out, options)}")
         what = f"{source.shape[axis]:,} items along axis {axis} of {args.source}"
-        workers = args.workers if args.workers > 0 else _memory.usable_cores()
+        workers = args.workers if args.workers > 0 else limits.usable_cores()
         where = "serial" if args.engine == "serial" else f"{args.engine}, workers={workers}"
         print(f"{what} in {seconds:.3g} s ({where})")
 
@@ -521,7 +520,7 @@ class Output:
             path = f"/dev/fd/{self.fd}"  # the very same file, whatever has become of its name
             offset = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).offset
             reserve(self.fd, offset, nbytes)
-            root = _segment.adopt(os.dup(self.fd), offset + nbytes)
+            root = table.adopt_memory(os.dup(self.fd), offset + nbytes)
             return root[offset:].view(dtype).reshape(shape)
         except OSError as error:
             if error.errno == errno.EFBIG:
@@ -624,14 +623,14 @@ def run_info(args: argparse.Namespace) -> None:
 
 def facts() -> Iterator[tuple[str, str]]:
     """Tell what the library finds on this machine, as pairs of a name and a text."""
-    yield "cores usable", f"{_memory.usable_cores()} of {os.cpu_count()}"
+    yield "cores usable", f"{limits.usable_cores()} of {os.cpu_count()}"
     with suppress(OSError):
         shm = os.statvfs(SHM)
         free, total = shm.f_bavail * shm.f_frsize, shm.f_blocks * shm.f_frsize
         yield "shared memory", f"{gib(free)} free of {gib(total)} in {SHM}"
-    nbytes, where = _memory.available()
+    nbytes, where = limits.available()
     yield "memory", f"{gib(nbytes)} available in {where}"
-    headroom = _memory.cgroup_headroom()
+    headroom = limits.cgroup_headroom()
     yield "memory cgroup", "no limit" if headroom is None else f"{gib(headroom)} below its limit"
     yield "huge pages", describe_huge_pages()
     yield "start method", "clean: workers are forked from a fresh process, not from the caller"

@@ -23,7 +23,7 @@ import pytest
 
 import shmmap
 from shmmap import pmap
-from shmmap._modules import is_users
+from shmmap._code.modules import is_users
 from tests.conftest import ENGINES, open_engine
 
 Change = Callable[[Any], Any]

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import shmmap
-from shmmap._options import Keywords
-from tests.docs.snippets import blocks
+from shmmap._verbs.options import Keywords
+from tests.snippets import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 SNIPPETS = Path(__file__).with_name("snippets.py")

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import Team, _segment
-from shmmap._collect import Collector
-from shmmap._crew import Crew
+from shmmap import Team
+from shmmap._memory import table
+from shmmap._results.collect import Collector
+from shmmap._team.workers import Crew
 from shmmap.testing import KillSelf, wait_until
 from tests import functions
 from tests.helpers import (
@@ -309,12 +310,12 @@ class Test24NoDescriptors:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         errors: list[BaseException] = []
         gc.collect()
-        _segment.release_spare()
+        table.release_spare()
         # Once: a map that is refused may take a control block with it, and the next makes one.
         before = descriptor_count()
         for extra in range(most):
             gc.collect()
-            _segment.release_spare()
+            table.release_spare()
             top = max(int(name) for name in os.listdir("/proc/self/fd"))
             fill = []  # every number up to the highest in use, so that the limit counts exactly
             while (fd := os.dup(0)) <= top:
@@ -331,7 +332,7 @@ class Test24NoDescriptors:
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
                 gc.collect()
-                _segment.release_spare()  # kept for two seconds, for the next array
+                table.release_spare()  # kept for two seconds, for the next array
                 for each in fill:
                     os.close(each)
                 # A page larger than those that stay goes once nothing has come in it for two seconds.
@@ -396,11 +397,11 @@ class Test24NoDescriptors:
     def test_what_is_kept_for_later_goes_first(self, team: Any) -> None:
         """Segments kept for the next array hold descriptors: nothing is refused on their account."""
         shmmap.pmap(functions.double, np.arange(10), engine=team, chunksize=1)
-        _segment.release_spare()
+        table.release_spare()
         arrays = [shmmap.zeros((2 + k) << 20, np.uint8) for k in range(8)]
         del arrays
         gc.collect()
-        assert _segment._spares.nbytes
+        assert table._spares.nbytes
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         top = max(int(name) for name in os.listdir("/proc/self/fd"))
         fill = []
@@ -459,7 +460,7 @@ class TestOutputRefused:
         def refuse(*args: Any) -> None:
             raise OSError(errno.EMFILE, "no file descriptor left")
 
-        _segment.release_spare()
+        table.release_spare()
         before = descriptor_count(), shared_memory_in_use()
         for _ in range(5):
             with monkeypatch.context() as patch, in_time(0.9), pytest.raises(OSError, match="left"):
@@ -468,7 +469,7 @@ class TestOutputRefused:
                     functions.double, np.arange(1 << 18), engine=team, chunksize=9999
                 )
             gc.collect()
-            _segment.release_spare()
+            table.release_spare()
             assert descriptor_count() <= before[0] and shared_memory_in_use() <= before[1]
         assert_next_map_works(team)
 
@@ -558,7 +559,7 @@ class Test25Flat:
     def usage() -> tuple[int, int, int]:
         """Descriptors, shared memory, RSS."""
         gc.collect()
-        _segment.release_spare()
+        table.release_spare()
         text = Path("/proc/self/status").read_text()
         rss = next(int(line.split()[1]) for line in text.splitlines() if "VmRSS" in line) << 10
         return descriptor_count(), shared_memory_in_use(), rss

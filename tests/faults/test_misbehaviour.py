@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap._prepare import HIGH_FD
+from shmmap._worker.prepare import HIGH_FD
 from shmmap.testing import (
     ChangeDirectory,
     CloseDescriptors,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import _handle, _nameless, _segment
+from shmmap._memory import handles, nameless, table
 from shmmap.testing import wait_until
 from tests import functions
 from tests.helpers import assert_next_map_works, assert_same, process_tree, run_python
@@ -40,7 +40,7 @@ class Test35OtherUsers:
     def test_mode_is_0600_whatever_the_umask(self, umask: int, opener: str) -> None:
         before = os.umask(umask)
         try:
-            fd = getattr(_nameless, f"_open_{opener}")(4096)
+            fd = getattr(nameless, f"_open_{opener}")(4096)
         finally:
             os.umask(before)
         try:
@@ -56,12 +56,12 @@ class Test35OtherUsers:
         need_root()
         code = f"""
 import os, stat, sys
-from shmmap import _nameless
-os.close(_nameless.open_nameless(100))
+from shmmap._memory import nameless
+os.close(nameless.open_nameless(100))
 {BECOME_NOBODY}
 os.umask(int(sys.argv[1], 8))
 for size in (100, 1 << 21):
-    fd = _nameless.open_nameless(size)
+    fd = nameless.open_nameless(size)
     status = os.fstat(fd)
     print(status.st_uid, oct(stat.S_IMODE(status.st_mode)), os.readlink(f"/proc/self/fd/{{fd}}")[:16])
 """
@@ -101,7 +101,7 @@ for size in (100, 1 << 21):
 
         monkeypatch.setattr(_posixshmem, "shm_open", shm_open)
         for _ in range(3):
-            os.close(_nameless._open_posix(4096))
+            os.close(nameless._open_posix(4096))
         names = [name for name, _, _ in seen]
         assert len(set(names)) == 3
         for name, flags, mode in seen:
@@ -120,8 +120,8 @@ class Test36Squatters:
     ) -> None:
         """Even one that was guessed: the segment lies elsewhere, and the squatter gets nothing."""
         guessed = bytes(8)
-        monkeypatch.setattr(_nameless.os, "urandom", lambda n: guessed[:n])
-        start = _nameless._start_time(os.getpid())
+        monkeypatch.setattr(nameless.os, "urandom", lambda n: guessed[:n])
+        start = nameless._start_time(os.getpid())
         squatter = Path(f"/dev/shm/shmmap-{os.getpid()}-{start}-{guessed.hex()}")
         target = tmp_path / "target"
         if kind == "file":
@@ -131,7 +131,7 @@ class Test36Squatters:
                 target.write_bytes(b"squat" * 1000)
             squatter.symlink_to(target)
         try:
-            fd = _nameless.open_nameless(1 << 16)
+            fd = nameless.open_nameless(1 << 16)
             try:
                 os.pwrite(fd, b"secret", 0)
                 found = squatter if kind == "file" else target
@@ -175,8 +175,8 @@ class Test37Channels:
                     inodes.add(target[8:-1])
         assert inodes
         listening = set()
-        for table in ("tcp", "tcp6", "udp", "udp6"):
-            path = Path(f"/proc/net/{table}")
+        for name in ("tcp", "tcp6", "udp", "udp6"):
+            path = Path(f"/proc/net/{name}")
             for line in path.read_text().splitlines()[1:] if path.exists() else ():
                 listening.add(line.split()[9])
         for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
@@ -247,8 +247,8 @@ class Test38Handles:
     """A handle with a wrong size, offset or dtype, or of another array: refused, never mapped."""
 
     def handle(self, a: Any) -> Any:
-        handle = _handle.handle_of(a)
-        assert isinstance(handle, _handle.SegmentHandle)
+        handle = handles.handle_of(a)
+        assert isinstance(handle, handles.SegmentHandle)
         return handle
 
     @pytest.mark.parametrize(
@@ -270,20 +270,20 @@ class Test38Handles:
     def test_wrong_handle_is_refused(self, change: dict[str, Any]) -> None:
         a = shmmap.asshared(np.arange(1 << 18, dtype="i8"))
         with pytest.raises((ValueError, KeyError, TypeError, OverflowError)):
-            _handle.from_handle(self.handle(a)._replace(**change))
+            handles.from_handle(self.handle(a)._replace(**change))
 
     def test_right_handle_gives_the_array(self) -> None:
         a = shmmap.asshared(np.arange(1 << 18, dtype="i8"))
-        b = _handle.from_handle(self.handle(a[::-2]))
+        b = handles.from_handle(self.handle(a[::-2]))
         assert np.shares_memory(a, b)
         assert b.tolist() == a[::-2].tolist()
 
     def test_segment_smaller_than_it_says_is_refused_before_it_is_mapped(self) -> None:
-        fd = _nameless.open_nameless(4096)
+        fd = nameless.open_nameless(4096)
         number = os.dup(fd)
         os.close(fd)
         with pytest.raises(ValueError, match="4096"):
-            _segment.attach(_segment.new_id(), number, 1 << 20)
+            table.attach_segment(table.new_segment_id(), number, 1 << 20)
         with pytest.raises(OSError):
             os.fstat(number)
 

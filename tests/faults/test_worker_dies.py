@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap._crew import Crew
+from shmmap._team.workers import Crew
 from shmmap.testing import KillSelf, KillWhenPickled, StopSelf, wait_until
 from tests import functions
 from tests.helpers import assert_next_map_works, assert_same, in_time, process_tree

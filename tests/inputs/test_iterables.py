@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap._recall import _exact
+from shmmap._verbs.memo import _exact
 from shmmap.testing import wait_until
 from tests.helpers import run_script
 
@@ -87,14 +87,14 @@ def test_a_generator_does_not_take_all_memory(tmp_path: Path) -> None:
         tmp_path,
         """
         import numpy as np, resource, shmmap
-        from shmmap import _memory
+        from shmmap._system import limits
 
         def endless():
             while True:
                 yield bytearray(b"x" * 65536)
 
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-        free = _memory.address_space()
+        free = limits.address_space()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             shmmap.preduce(len, endless(), engine="serial")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import _freeze
+from shmmap._chunks import freeze
 from shmmap.testing import wait_until
 
 IN_PROCESS = ("serial", "threads", "executor")
@@ -113,7 +113,7 @@ def test_a_view_is_given_back_after_its_base_that_another_map_holds(in_process: 
             gates[other].set()
             assert maps[other].result() == [0.0]
         assert is_writeable(a, v)
-    assert not _freeze._holds
+    assert not freeze._holds
 
 
 # --- bases and views ----------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_a_result_is_not_lost_where_a_flag_cannot_be_given_back(in_process: Any)
         return float(v[0])
 
     assert shmmap.pmap(protect, [0], engine=in_process, workers=1) == [1.0]
-    assert not _freeze._holds
+    assert not freeze._holds
 
 
 def test_broadcast_arrays_are_looked_at_without_a_warning(engine: Any) -> None:
@@ -237,7 +237,7 @@ def test_a_signal_at_any_step_of_taking_and_giving_back(handler: str) -> None:
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
         nonlocal left
-        if frame.f_code.co_filename != _freeze.__file__:
+        if frame.f_code.co_filename != freeze.__file__:
             return None
         frame.f_trace_opcodes = True
         left -= event == "opcode"
@@ -257,7 +257,7 @@ def test_a_signal_at_any_step_of_taking_and_giving_back(handler: str) -> None:
         left = step
         sys.settrace(trace)
         try:
-            with _freeze.frozen(lambda: (a, v)):
+            with freeze.frozen(lambda: (a, v)):
                 assert left <= 0 or not (a.flags.writeable or v.flags.writeable)
         except (KeyboardInterrupt, Late):
             pass
@@ -271,8 +271,8 @@ def test_a_signal_at_any_step_of_taking_and_giving_back(handler: str) -> None:
         step = 2
         while take_and_give_back(step):
             assert is_writeable(a, v), step
-            assert not _freeze._holds, step
-            assert not _freeze._waiting, step
+            assert not freeze._holds, step
+            assert not freeze._waiting, step
             step += 3
         assert step > 200
     finally:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import _stored
-from shmmap._kernel import _store
+from shmmap._chunks.kernels import _store
+from shmmap._interop import stored
 from tests import functions
 from tests.helpers import assert_same, shared_memory_in_use
 
@@ -270,7 +270,7 @@ def test_a_death_costs_nothing_that_is_written(tmp_path: Path, team: Any, kind: 
 def test_what_is_handed_over_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a slow writer, workers wait instead of piling results up."""
     monkeypatch.setattr(_store, "HAND_NBYTES", 1 << 20)
-    write, peak = _stored.Target.__setitem__, 0
+    write, peak = stored.Target.__setitem__, 0
 
     def write_slowly(self: Any, rows: slice, value: Any) -> None:
         nonlocal peak
@@ -278,7 +278,7 @@ def test_what_is_handed_over_is_bounded(tmp_path: Path, monkeypatch: pytest.Monk
         peak = max(peak, shared_memory_in_use())
         write(self, rows, value)
 
-    monkeypatch.setattr(_stored.Target, "__setitem__", write_slowly)
+    monkeypatch.setattr(stored.Target, "__setitem__", write_slowly)
     item = np.zeros(1 << 15)  # 256 KiB
     with h5py.File(tmp_path / "a.h5", "w") as file, shmmap.Team(workers=2, start="fork") as team:
         out = file.create_dataset("a", shape=(200, len(item)), dtype="f8")
@@ -297,7 +297,7 @@ def test_a_failing_write_ends_the_map(
 
     with h5py.File(save_hdf5(tmp_path), "r+") as file:
         with monkeypatch.context() as patch:
-            patch.setattr(_stored.Target, "__setitem__", write)
+            patch.setattr(stored.Target, "__setitem__", write)
             with pytest.raises(OSError, match="No space left"):
                 shmmap.pmap_chunks(functions.double, A, out=file["a"], engine=engine, chunksize=1)
         shmmap.pmap_chunks(functions.double, A, out=file["a"], engine=engine, chunksize=1)

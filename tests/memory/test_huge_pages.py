@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from shmmap import _nameless
+from shmmap._memory import nameless
 
 PROGRAM = """
 import shmmap
@@ -51,12 +51,12 @@ def _memory_is_in_pieces() -> bool:
 
 
 def test_advice_is_needed_only_where_the_mount_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    fd = _nameless.open_nameless(1 << 12)
+    fd = nameless.open_nameless(1 << 12)
     try:
         for options, wanted in ((["advise"], True), (["within_size"], False), ([], False)):
-            monkeypatch.setattr(_nameless, "_advice", {})
-            monkeypatch.setattr(_nameless, "_mount_options", lambda options=options: options)
-            monkeypatch.setattr(_nameless, "_bracketed", lambda path, options=options: options)
-            assert _nameless.wants_advice(fd) is wanted
+            monkeypatch.setattr(nameless, "_advice", {})
+            monkeypatch.setattr(nameless, "_mount_options", lambda options=options: options)
+            monkeypatch.setattr(nameless, "_bracketed", lambda path, options=options: options)
+            assert nameless.wants_advice(fd) is wanted
     finally:
         os.close(fd)

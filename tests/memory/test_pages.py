@@ -14,10 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import shmmap
-from shmmap import _nameless, _segment
-from shmmap._port import POUR_TEAM
-from shmmap._segment import MAP_NBYTES
-from shmmap._worker import POUR_SEGMENT_NBYTES
+from shmmap._memory import nameless, table
+from shmmap._memory.table import MAP_NBYTES
+from shmmap._worker.reporter import POUR_TEAM
+from shmmap._worker.worker import POUR_SEGMENT_NBYTES
 from tests import functions
 from tests.helpers import assert_same
 
@@ -44,7 +44,7 @@ def contents() -> Any:
 
 @pytest.fixture(scope="module")
 def fd(contents: Any) -> Iterator[int]:
-    fd = _nameless.open_nameless(NBYTES)
+    fd = nameless.open_nameless(NBYTES)
     os.pwrite(fd, contents.tobytes(), 0)
     yield fd
     os.close(fd)
@@ -62,18 +62,18 @@ parts = st.tuples(st.integers(0, NBYTES - 1), st.integers(1, NBYTES)).map(
 def test_what_was_asked_for_is_entered_and_nothing_else(
     fd: int, contents: Any, asked: list[tuple[int, int]]
 ) -> None:
-    segment = _segment.attach(_segment.new_id(), os.dup(fd), NBYTES)
+    segment = table.attach_segment(table.new_segment_id(), os.dup(fd), NBYTES)
     try:
         expected = np.zeros(-(-NBYTES // MAP_NBYTES) * MAP_NBYTES, bool)
         for start, nbytes in asked:
-            _segment.map_pages(segment, start, nbytes)
+            table.map_pages(segment, start, nbytes)
             first, stop = start // MAP_NBYTES, -(-(start + nbytes) // MAP_NBYTES)
             expected[first * MAP_NBYTES : stop * MAP_NBYTES] = True
         pages = expected[: -(-NBYTES // mmap.PAGESIZE) * mmap.PAGESIZE : mmap.PAGESIZE]
         assert resident_nbytes(segment.address) == pages.sum() * mmap.PAGESIZE
         assert np.array_equal(segment.root, contents)
     finally:
-        _segment.detach(segment.id)
+        table.detach_segment(segment.id)
 
 
 class TestLargeOutputs:

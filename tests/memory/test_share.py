@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shmmap
-from shmmap._packing import pack
+from shmmap._wire.pickling import pack
 from shmmap.testing import wait_until
 from tests.helpers import assert_same, descriptor_count, shared_memory_in_use
 from tests.strategies import arrays, shapes

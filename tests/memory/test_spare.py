@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import _segment, _spare
+from shmmap._memory import spares, table
 from shmmap.testing import wait_until
 from tests import functions
 
@@ -25,12 +25,12 @@ def team() -> None:
     """Only with a team is anything kept; and nothing of what other tests dropped."""
     shmmap.pmap(functions.nothing, range(100), workers=2, chunksize=1)
     gc.collect()
-    _segment.release_spare()
+    table.release_spare()
 
 
 def segment_of(a: Any) -> int:
     """Identity of the segment an array lies in."""
-    block = _segment.find_block(a.__array_interface__["data"][0])
+    block = table.find_block(a.__array_interface__["data"][0])
     assert block is not None
     return block.segment.id
 
@@ -110,52 +110,52 @@ def test_it_goes_after_two_seconds_and_the_team_with_it_at_once() -> None:
     a = shmmap.ones(NBYTES, np.uint8)
     id = segment_of(a)
     del a
-    assert _segment._spares.nbytes >= NBYTES
-    wait_until(lambda: _segment._spares.nbytes == 0, _spare.SPARE_S + 5)
+    assert table._spares.nbytes >= NBYTES
+    wait_until(lambda: table._spares.nbytes == 0, spares.SPARE_S + 5)
     with pytest.raises(KeyError):
-        _segment.get_segment(id)
+        table.get_segment(id)
     shmmap.shutdown()
     gc.collect()
     a = shmmap.ones(NBYTES, np.uint8)
     del a
-    assert _segment._spares.nbytes == 0, "nobody would end the two seconds"
+    assert table._spares.nbytes == 0, "nobody would end the two seconds"
 
 
 def test_no_more_is_kept_than_said() -> None:
     arrays = [shmmap.empty(100 << 20, np.uint8) for _ in range(4)]
     del arrays
-    assert 0 < _segment._spares.nbytes <= _spare.SPARE_NBYTES
-    large = shmmap.ones(_spare.SPARE_NBYTES + (64 << 20), np.uint8)
+    assert 0 < table._spares.nbytes <= spares.SPARE_NBYTES
+    large = shmmap.ones(spares.SPARE_NBYTES + (64 << 20), np.uint8)
     del large
-    assert _segment._spares.nbytes <= _spare.SPARE_NBYTES
-    again = shmmap.zeros(_spare.SPARE_NBYTES + (64 << 20), np.uint8)
+    assert table._spares.nbytes <= spares.SPARE_NBYTES
+    again = shmmap.zeros(spares.SPARE_NBYTES + (64 << 20), np.uint8)
     assert not again.any(), "the head was used before, the rest is new"
 
 
 def test_a_large_one_stays_whole_once_it_was_missed() -> None:
     """In a loop, that is; not where it is dropped once."""
-    nbytes = _spare.SPARE_NBYTES + (64 << 20)
+    nbytes = spares.SPARE_NBYTES + (64 << 20)
     kept = []
     for _ in range(4):
         large = shmmap.ones(nbytes, np.uint8)
         id = segment_of(large)
         del large
-        kept.append((_segment._spares.nbytes, id))
-    assert [nbytes for nbytes, _ in kept] == [_spare.SPARE_NBYTES, nbytes, nbytes, nbytes]
+        kept.append((table._spares.nbytes, id))
+    assert [nbytes for nbytes, _ in kept] == [spares.SPARE_NBYTES, nbytes, nbytes, nbytes]
     assert len({id for _, id in kept}) == 1
     small = shmmap.ones(NBYTES, np.uint8)
     del small
-    assert _segment._spares.nbytes == nbytes + NBYTES, "a small one does not put it out"
-    wait_until(lambda: _segment._spares.nbytes == 0, _spare.SPARE_S + 5)
+    assert table._spares.nbytes == nbytes + NBYTES, "a small one does not put it out"
+    wait_until(lambda: table._spares.nbytes == 0, spares.SPARE_S + 5)
     large = shmmap.ones(nbytes, np.uint8)
     del large
-    assert _segment._spares.nbytes == _spare.SPARE_NBYTES, "the loop is over"
+    assert table._spares.nbytes == spares.SPARE_NBYTES, "the loop is over"
 
 
 @pytest.mark.parametrize("at", ["Segment", "root_array"])
 def test_ctrl_c_leaves_no_segment_with_nobody(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a new one, nor one that was kept for the next array and is being taken."""
-    original = getattr(_segment, at)
+    original = getattr(table, at)
 
     def interrupted(*args: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
@@ -163,7 +163,7 @@ def test_ctrl_c_leaves_no_segment_with_nobody(at: str, monkeypatch: pytest.Monke
 
     def descriptors() -> int:
         gc.collect()
-        _segment.release_spare()
+        table.release_spare()
         return len(os.listdir("/proc/self/fd"))
 
     before = descriptors()
@@ -172,7 +172,7 @@ def test_ctrl_c_leaves_no_segment_with_nobody(at: str, monkeypatch: pytest.Monke
             a = shmmap.ones(NBYTES, np.uint8)
             del a
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(_segment, at, interrupted)
+            patch.setattr(table, at, interrupted)
             shmmap.ones(NBYTES if at == "root_array" else 3 * NBYTES, np.uint8)
         # What is dropped while the attendant is at it is let go a moment later.
         wait_until(lambda: descriptors() == before)

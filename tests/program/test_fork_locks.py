@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import shmmap
-from shmmap import _forks, _imports
+from shmmap._system import forks, imports
 from tests.helpers import run_script
 
 
@@ -66,8 +66,8 @@ def test_open_in_a_child_unless_its_own_thread_holds_them() -> None:
     shmmap.shutdown()  # no attendant is to want two of the locks in another order
     gc.collect()  # nor the fork to take back an array
     # The lock of late imports is one for which a fork waits, so that nobody else holds it then.
-    locks = [lock for lock in _forks._locks if lock is not _imports.late_import._lock]
-    mine, late = _forks.make_lock(), _imports.late_import._lock
+    locks = [lock for lock in forks._locks if lock is not imports.late_import._lock]
+    mine, late = forks.make_lock(), imports.late_import._lock
     with held_elsewhere(locks), mine:
         assert child_finds_open([*locks, late], [mine])
 
@@ -75,16 +75,16 @@ def test_open_in_a_child_unless_its_own_thread_holds_them() -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_open_in_a_child_that_did_not_wait_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread imports for so long that the fork goes on without it."""
-    monkeypatch.setattr(_imports, "PATIENCE_S", 0.01)
-    late = _imports.late_import
+    monkeypatch.setattr(imports, "PATIENCE_S", 0.01)
+    late = imports.late_import
     with held_elsewhere([late]):
         assert child_finds_open([late._lock])
 
 
 def test_a_fork_that_gives_up_leaves_the_lock_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two threads that fork at once, the second one does not get the lock of late imports in time."""
-    monkeypatch.setattr(_imports, "PATIENCE_S", 0.01)
-    late = _imports._LateImport()
+    monkeypatch.setattr(imports, "PATIENCE_S", 0.01)
+    late = imports._LateImport()
 
     def fork_without_it() -> None:
         late.before_fork()
@@ -144,4 +144,4 @@ def test_locks_are_made_in_one_place() -> None:
         for path in package.rglob("*.py")
         if re.search(r"\b(R?Lock|Condition|\w*Semaphore|Barrier)\(\)", path.read_text("utf-8"))
     }
-    assert makers == {"_forks.py", "_outcome.py", "_progress.py", "_engines/_local.py"}
+    assert makers == {"forks.py", "_results/outcome.py", "_verbs/progress.py", "_engines/local.py"}

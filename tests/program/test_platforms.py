@@ -89,7 +89,9 @@ def test_an_executable_that_says_nothing_is_given_up_and_ended(tmp_path: Path) -
     pids = tmp_path / "pids"
     sleeper.write_text(f'#!/bin/sh\necho $$ >>"{pids}"\nexec sleep 300\n')
     sleeper.chmod(0o755)
-    setup = f"sys.executable = {str(sleeper)!r}; from shmmap import _launch; _launch.HELLO_S = 0.5"
+    setup = (
+        f"sys.executable = {str(sleeper)!r}; from shmmap._team import launch; launch.HELLO_S = 0.5"
+    )
     source = NO_PYTHON.format(setup=setup, call="shmmap.pmap(np.sum, np.ones((4, 3)))")
     done = run_script(tmp_path, source)
     assert "sleeper said nothing for 0 s" in done.stdout
@@ -138,11 +140,11 @@ FORK_IN_AN_IMPORT = """
 @pytest.mark.parametrize(
     "module, engine",
     [
-        ("shmmap._options", "serial"),
-        ("shmmap._team", "processes"),
-        ("shmmap._engines._local", "threads"),
+        ("shmmap._verbs.options", "serial"),
+        ("shmmap._team.team", "processes"),
+        ("shmmap._engines.local", "threads"),
         ("threadpoolctl", "threads"),
-        ("shmmap._engines._processes", "fork"),
+        ("shmmap._engines.processes", "fork"),
         ("logging", "processes"),
         ("cloudpickle", "processes"),
         ("multiprocessing.shared_memory", "serial"),

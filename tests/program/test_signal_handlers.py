@@ -235,7 +235,7 @@ def test_a_handler_in_a_worker_prints(team: Team, capfd: pytest.CaptureFixture[s
 
 def test_handlers_come_back_and_each_is_called() -> None:
     """In sections that nothing may interrupt, handlers wait; then all are called, whatever one raises."""
-    from shmmap._interrupts import Uninterrupted
+    from shmmap._system.interrupts import Uninterrupted
 
     called: list[str] = []
 
@@ -260,7 +260,7 @@ def test_handlers_come_back_and_each_is_called() -> None:
 
 
 @pytest.mark.parametrize("first", ["", "shmmap.Team"])
-@pytest.mark.parametrize("module", ["_default_team", "_team", "_map"])
+@pytest.mark.parametrize("module", ["_engines.resolve", "_team.team", "_verbs.verbs"])
 def test_in_the_middle_of_an_import(tmp_path: Path, module: str, first: str) -> None:
     """What is not there yet is not there in this library's words; `shutdown` has nothing to end."""
     source = f"""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shmmap
-from shmmap._columns import Mixed, holds, is_ambiguous, promote, stack_items
+from shmmap._chunks.columns import Mixed, holds, is_ambiguous, promote, stack_items
 from tests.conftest import ENGINES
 from tests.helpers import assert_same
 

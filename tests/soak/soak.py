@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 
 import shmmap
-from shmmap._census import memory_of, waiting_per_core
-from shmmap._kernel_files import read_kernel_file
+from shmmap._system.kernel_files import read_kernel_file
 from shmmap.testing import wait_until
+from shmmap.testing.census import memory_of, waiting_per_core
 from tests.soak.trial import HANG_S, Map, Trial, Violation, require
 
 # What the error after a fault may take, where every process that can run finds a core.

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import _witness, testing
+from shmmap import testing
+from shmmap._system import witness
 from shmmap.testing import Leak, leak_guard, wait_until
 from tests import functions
 from tests.helpers import is_alive, run_python, wait_dead
@@ -110,7 +111,7 @@ open("/dev/shm/psm_" + name, "w").close()
 }
 """How a program makes each kind of name, some of them held open for no longer than the making."""
 
-UNMARKED = {key: value for key, value in os.environ.items() if key != _witness.MARK}
+UNMARKED = {key: value for key, value in os.environ.items() if key != witness.MARK}
 
 
 def names_there() -> set[Path]:
@@ -118,7 +119,7 @@ def names_there() -> set[Path]:
     return {
         path
         for folder in ("/dev/shm", tempfile.gettempdir())
-        for prefix in _witness.NAME_PREFIXES
+        for prefix in witness.NAME_PREFIXES
         for path in Path(folder).glob(f"{prefix}*")
     }
 

@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import shmmap
-from shmmap._combine import RECIPES, choose_combine, known_combine
+from shmmap._results.combine import RECIPES, choose_combine, known_combine
 
 partial = functools.partial
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmmap._fold import MISSING, Fold, Tree
+from shmmap._results.fold import MISSING, Fold, Tree
 
 
 def no_note(exc: Exception, lefts: range, rights: range) -> None:

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmmap import zeros
-from shmmap._functions import pack_function
-from shmmap._modules import is_importable
-from shmmap._packing import pack
+from shmmap._code.modules import is_importable
+from shmmap._wire.functions import pack_function
+from shmmap._wire.pickling import pack
 
 SCRIPT = """
 import functools, math, os

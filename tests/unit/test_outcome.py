@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from shmmap import MapError
-from shmmap._collect import Collector
-from shmmap._job import Job
-from shmmap._outcome import Outcome
-from shmmap._plan import Plan
-from shmmap._reports import Report, report_exception
+from shmmap._chunks.job import Job
+from shmmap._chunks.plan import Plan
+from shmmap._results.collect import Collector
+from shmmap._results.outcome import Outcome
+from shmmap._wire.reports import Report, report_exception
 
 
 def make_outcome(keep_going: bool, chunksize: int = 1) -> Outcome:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmmap._plan import (
+from shmmap._chunks.plan import (
     STORED_NBYTES,
     Plan,
     align_chunksize,

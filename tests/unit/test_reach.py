@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shmmap
-from shmmap import _functions, _large, _modules, _reach, _recipient, _state
-from shmmap._modules import can_be_imported, is_users
-from shmmap._reach import current_version, look_again, reaches_of
+from shmmap._code import large, modules, reach, recipient, state
+from shmmap._code.modules import can_be_imported, is_users
+from shmmap._code.reach import current_version, look_again, reaches_of
+from shmmap._wire import functions as packed
 from tests import functions
 
 SOURCE = """
@@ -69,7 +70,7 @@ def test_which_modules_are_the_users() -> None:
         "numpy.linalg",
         "cloudpickle",
         "shmmap",
-        "shmmap._map",
+        "shmmap._verbs.verbs",
     ):
         __import__(name)
         assert not is_users(sys.modules[name]), name
@@ -145,10 +146,10 @@ def test_a_name_that_another_reach_was_told_of_is_told_again(module: Any) -> Non
 
 def test_what_is_told_of_a_function_makes_the_same_function(module: Any) -> None:
     for func in (module.helper, module.f, module.closure, module.make):
-        made = _state.unpack_value(_state.pack_value(func, func).data)
+        made = state.unpack_value(state.pack_value(func, func).data)
         assert made is not func
         assert made.__globals__ is vars(module)
-        assert _state.is_same(made, func)
+        assert state.is_same(made, func)
 
 
 plain = st.recursive(
@@ -163,22 +164,22 @@ plain = st.recursive(
 
 @given(plain)
 def test_plain_values_arrive_as_they_are(value: Any) -> None:
-    assert _state.is_carried(value)
-    made = _state.unpack_value(_state.pack_value(value).data)
-    assert _state.is_same(value, made)
+    assert state.is_carried(value)
+    made = state.unpack_value(state.pack_value(value).data)
+    assert state.is_same(value, made)
 
 
 @given(plain, plain)
 def test_values_that_are_the_same_have_equal_texts(one: Any, other: Any) -> None:
-    assert _state.is_same(one, other) == (repr(one) == repr(other))
+    assert state.is_same(one, other) == (repr(one) == repr(other))
 
 
 def test_types_are_compared() -> None:
     for one, other in [(1, True), (1, 1.0), (0.0, -0.0), ([1], (1,)), ("a", b"a"), ({1}, [1])]:
-        assert not _state.is_same(one, other)
-        assert not _state.is_same([one], [other])
-    assert _state.is_same(float("nan"), float("nan"))
-    assert not _state.is_same(np.zeros(2), np.zeros(2, "f4"))
+        assert not state.is_same(one, other)
+        assert not state.is_same([one], [other])
+    assert state.is_same(float("nan"), float("nan"))
+    assert not state.is_same(np.zeros(2), np.zeros(2, "f4"))
 
 
 def test_large_arrays_are_held_weakly(module: Any) -> None:
@@ -192,13 +193,13 @@ def test_large_arrays_are_held_weakly(module: Any) -> None:
 
 def test_a_large_array_that_is_unchanged_keeps_its_version_and_its_copy(module: Any) -> None:
     current_version(reaches_of([module.f]))
-    copy = _large.copy_of(module.LARGE)
+    copy = large.copy_of(module.LARGE)
     version = look_again()
     assert look_again() == version
-    assert _large.copy_of(module.LARGE) is copy
+    assert large.copy_of(module.LARGE) is copy
     module.LARGE[0] = 1
     assert look_again() > version
-    assert _large.copy_of(module.LARGE) is not copy
+    assert large.copy_of(module.LARGE) is not copy
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
@@ -212,10 +213,10 @@ def test_the_memory_of_a_module_goes_with_it(is_replaced: bool) -> None:
         sys.modules[name] = module
         exec(SOURCE, vars(module))
         assert shmmap.pmap(module.f, [1], engine="serial")[0][0] == 3
-        _functions.pack_function(module.f)
+        packed.pack_function(module.f)
         current_version(reaches_of([module.f, module.Shape]))
         look_again()
-        copy = _large.copy_of(module.LARGE)
+        copy = large.copy_of(module.LARGE)
         return [*map(weakref.ref, (module, module.f, module.Shape, module.LARGE, copy))]
 
     gone = use()
@@ -226,22 +227,22 @@ def test_the_memory_of_a_module_goes_with_it(is_replaced: bool) -> None:
         del sys.modules[name]
     gc.collect()
     assert [ref() for ref in gone] == [None] * len(gone)
-    assert not any(key[0] == name for key in _reach._entries)
+    assert not any(key[0] == name for key in reach._entries)
 
 
 def test_importable_functions_of_packages_reach_nothing() -> None:
-    assert _functions.pack_function(np.sqrt).packed.reaches == ()
-    assert _functions.pack_function(functions.double).packed.reaches != ()
+    assert packed.pack_function(np.sqrt).packed.reaches == ()
+    assert packed.pack_function(functions.double).packed.reaches != ()
 
 
 def test_what_is_refused_says_so_whatever_is_done() -> None:
-    refused: Any = _state.Refused("because")
+    refused: Any = state.Refused("because")
     for use in (refused, bool, len, iter, str, lambda r: r + 1, lambda r: 1 + r, lambda r: r.x):
         with pytest.raises(TypeError, match="because"):
             use(refused) if use is not refused else refused()
 
 
 def test_a_finder_of_its_own_is_in_workers_only() -> None:
-    assert not [each for each in sys.meta_path if type(each).__module__ == _recipient.__name__]
-    assert _modules.is_users_name("no module of that name") is False
-    assert _reach.latest() >= 0
+    assert not [each for each in sys.meta_path if type(each).__module__ == recipient.__name__]
+    assert modules.is_users_name("no module of that name") is False
+    assert reach.latest() >= 0

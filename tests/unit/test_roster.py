@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmmap._roster import Roster
+from shmmap._team.roster import Roster
 
 
 def make(size: int, limit: int = 8) -> Roster:

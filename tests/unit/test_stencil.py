@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmmap._stencil import Trim, choose_trim, make_stencils
+from shmmap._chunks.stencil import Trim, choose_trim, make_stencils
 
 PAD_MODES = {"reflect": "symmetric", "periodic": "wrap", "nearest": "edge"}
 

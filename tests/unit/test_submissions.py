@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import shmmap
-from shmmap._control import ERROR, LEAVE, RESULTS, Record
-from shmmap._packing import pack
-from shmmap._reports import report_exception
-from shmmap._roster import Roster
-from shmmap._run import Death
-from shmmap._submissions import Submissions, SubmittedFuture
-from shmmap._surroundings import snapshot
+from shmmap._team.roster import Roster
+from shmmap._team.run import Death
+from shmmap._team.submissions import Submissions, SubmittedFuture
+from shmmap._wire.control import ERROR, LEAVE, RESULTS, Record
+from shmmap._wire.pickling import pack
+from shmmap._wire.reports import report_exception
+from shmmap._wire.surroundings import snapshot
 
 
 class Worker:

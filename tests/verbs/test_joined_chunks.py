@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shmmap
-from shmmap._plan import ITEM_CHUNKS
+from shmmap._chunks.plan import ITEM_CHUNKS
 from shmmap.testing import wait_until
 from tests import functions
 from tests.helpers import in_time

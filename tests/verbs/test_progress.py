@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import _progress
+from shmmap._verbs import progress
 from tests import functions
 from tests.helpers import run_script
 
@@ -44,7 +44,7 @@ def test_a_short_map_is_one_line_in_a_log(engine: Any, monkeypatch: pytest.Monke
 
 def test_lines_now_and_then(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more often than they are to come; with what is done, what is left, and the time."""
-    monkeypatch.setattr(_progress, "_LINE_S", 0.1)
+    monkeypatch.setattr(progress, "_LINE_S", 0.1)
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     began = time.monotonic()

@@ -143,9 +143,9 @@ def test_what_is_remembered_keeps_nothing_alive(team: shmmap.Team) -> None:
             shmmap.preduce(np.sum, x, engine=team)
         del x
     gc.collect()
-    from shmmap import _segment
+    from shmmap._memory import table
 
-    _segment.release_spare()
+    table.release_spare()
     shmmap.pmap(functions.nothing, range(10), engine=team)
     from shmmap.testing import wait_until
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap._blas import BLAS_VARIABLES
+from shmmap._system.blas import BLAS_VARIABLES
 from tests.helpers import assert_next_map_works, run_python, run_script
 
 # "KMP": by which `threadpoolctl` begins.

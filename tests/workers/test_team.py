@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap._attendant import Attendant
+from shmmap._team.monitor import Attendant
 from shmmap.testing import KillSelf, KillWhenUnpickled, Raise, wait_until
 from tests import functions
 from tests.helpers import assert_same, in_time, is_alive, run_script, wait_dead

@@ -1,81 +1,11 @@
-"""Engines: how chunks reach whoever runs them. Nothing else: planning, collection and errors are above.
+"""How chunks reach those that run them.
 
-`_local` runs in this process (serial, threads), `_processes` on a team, `_executor` on any Executor.
+`base` says what an engine is and what it gets, `resolve` chooses one and has the default team; `local` has
+"serial" and "threads", `processes` has "processes", "fork" and a `Team`, `executor` any other Executor.
+These three are imported when they are first used.
 """
 
-from __future__ import annotations
+from .base import Engine, Memo, Task, Work
+from .resolve import ENGINES, Route, resolve_engine, shutdown
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
-
-from .._collect import Collector
-from .._job import Job
-from .._outcome import Outcome
-from .._plan import Plan
-
-__all__ = ["Engine", "Memo", "Task", "Work"]
-
-
-class Memo:
-    """What an engine remembers of a map that may come again; see `shmmap._recall`."""
-
-    __slots__ = ("job_id", "packed")
-
-    def __init__(self, job_id: int) -> None:
-        self.job_id = job_id
-        self.packed: Any = None
-
-
-class Task(NamedTuple):
-    """A map, bound and planned, as an engine gets it."""
-
-    job: Job
-    func: Callable[..., Any]
-    plan: Plan
-    workers: int
-    collector: Collector
-    outcome: Outcome
-    tick: Callable[[Callable[[], int]], None] | None
-    """Progress: called now and then with a function that counts the items done."""
-    blas_threads: int
-    keep: tuple[Any, ...]
-    """What must live as long as the map runs."""
-    memo: Memo | None
-    """Where an engine may keep what it prepared for the next map alike."""
-    given: tuple[Any, ...]
-    """Objects of the caller's among the inputs, in which private arrays may lie; see `_freeze`."""
-
-
-class Work(Protocol):
-    """A map under way."""
-
-    def wait(self) -> Any:
-        """Wait for the end; the result is returned, or the map's exception raised."""
-
-    def done(self) -> int:
-        """Number of items done so far."""
-
-    def marks(self) -> bytes:
-        """The ledger: a byte per chunk, see `_control`."""
-
-    def cancel(self) -> None:
-        """Stop: chunks under way may finish within a second. `wait` then raises CancelledError."""
-
-
-class Engine(Protocol):
-    """Carries chunks to workers."""
-
-    shares_memory: bool
-    """Workers write into shared arrays of the caller's."""
-    in_process: bool
-    """Workers write into any array of the caller's."""
-    sees_caller: bool
-    """Workers see the caller's objects: inputs need no pickling."""
-    can_replace_workers: bool
-    """A stuck worker can be ended (``timeout=``)."""
-
-    def warm_up(self, workers: int) -> None:
-        """Begin to start what a map needs; returns at once, and its inputs are placed meanwhile."""
-
-    def start(self, task: Task) -> Work:
-        """Begin; what can fail at once fails here."""
+__all__ = ["ENGINES", "Engine", "Memo", "Route", "Task", "Work", "resolve_engine", "shutdown"]

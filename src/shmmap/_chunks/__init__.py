@@ -1,0 +1,74 @@
+"""What is done with a chunk, on every engine.
+
+In reading order: `plan` (which index ranges), `stencil` (their neighbours), `job` (a map as kernels get
+it), `kernel` and `inputs` (calls of the function), `gather`, `fill` and `store` (where results go),
+`kernels` (the choice among them), `columns` and `tuples` (what a function returned), `current` (where a
+function is), `freeze` and `lost_writes` (what a function must not change).
+"""
+
+from .columns import (
+    NUMBERS,
+    as_array,
+    as_column,
+    check_cast,
+    check_declared,
+    check_kind,
+    declared_dtype,
+    dtypes_of,
+    promote,
+    put_column,
+    split_result,
+    told_kind,
+)
+from .current import Context, current, enter_map, leave_map, running
+from .freeze import freeze_for_good, frozen, private_arrays
+from .job import Form, Input, Job, Piece
+from .kernel import Kernel
+from .kernels import make_kernel
+from .lost_writes import Watch, describe, warn_of
+from .plan import Plan, align_chunksize, merge_ranges, parse_chunksize, share_of
+from .stencil import Stencil, Trim, choose_trim, make_stencils
+from .tuples import make_tuple, parts_of
+
+__all__ = [
+    "NUMBERS",
+    "Context",
+    "Form",
+    "Input",
+    "Job",
+    "Kernel",
+    "Piece",
+    "Plan",
+    "Stencil",
+    "Trim",
+    "Watch",
+    "align_chunksize",
+    "as_array",
+    "as_column",
+    "check_cast",
+    "check_declared",
+    "check_kind",
+    "choose_trim",
+    "current",
+    "declared_dtype",
+    "describe",
+    "dtypes_of",
+    "enter_map",
+    "freeze_for_good",
+    "frozen",
+    "leave_map",
+    "make_kernel",
+    "make_stencils",
+    "make_tuple",
+    "merge_ranges",
+    "parse_chunksize",
+    "parts_of",
+    "private_arrays",
+    "promote",
+    "put_column",
+    "running",
+    "share_of",
+    "split_result",
+    "told_kind",
+    "warn_of",
+]

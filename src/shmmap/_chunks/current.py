@@ -1,0 +1,81 @@
+"""Where a function is just now: `current`.
+
+A kernel keeps the limits of its chunk anyway, for error reports, and the iterator over its items knows how
+many of them are left. So nothing is noted per item; what there is to tell is put together when asked for.
+Whoever runs a kernel enters it here for the time of the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where in a map a function is; what :func:`current` returns."""
+
+    start: int
+    """First index of the chunk."""
+    stop: int
+    """The index after its last one."""
+    index: int | None
+    """Index of the item, for a `pmap`; None for the other verbs."""
+    rank: int | None
+    """Number of the worker within its team, from 0; 0 on ``"serial"``, None on another library's Executor."""
+    attempt: int
+    """How often this call, or its chunk, was begun before, or may have been: by ``retries=``, or by a worker
+    that died."""
+
+
+Where = Callable[[int | None], Context]
+
+_running: ContextVar[tuple[Where, int | None] | None] = ContextVar("shmmap-current", default=None)
+
+
+def current() -> Context | None:
+    """Tell a function that is being mapped where it is.
+
+    Returns
+    -------
+    Context or None
+        With `start`, `stop`, `index`, `rank` and `attempt`; None outside a map, so that a function can
+        be called by itself, too. Threads that the function starts are outside.
+
+    Notes
+    -----
+    It costs nothing unless it is called. Results should not depend on `rank` or `attempt`, or equal calls
+    no longer give equal results.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> shmmap.pmap(lambda name: (shmmap.current().index, name), ["a", "b"])
+    [(0, 'a'), (1, 'b')]
+    >>> shmmap.current() is None
+    True
+    """
+    running = _running.get()
+    return None if running is None else running[0](running[1])
+
+
+def enter_map(where: Where, rank: int | None) -> None:
+    """Begin a map, in a process or context that serves one at a time."""
+    _running.set((where, rank))
+
+
+def leave_map() -> None:
+    """End it."""
+    _running.set(None)
+
+
+@contextmanager
+def running(where: Where, rank: int | None) -> Iterator[None]:
+    """Be in a map for the time of a block, which may be inside another."""
+    token = _running.set((where, rank))
+    try:
+        yield
+    finally:
+        _running.reset(token)

@@ -1,0 +1,107 @@
+"""What the function is called with: what a chunk gets of each input, and random generators.
+
+Each kind of input (see `Input`) is cut by a function of its own, chosen once per job. A chunk is a view where
+there can be one. What an index gets depends on that index alone: neither on who runs its chunk, nor on how
+many are gone through as one.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from .._interop.buffers import view_of
+from .._interop.rows import take_rows
+from .._wire import unpack
+from .job import Input
+
+
+def _make_unpacker(entry: Input) -> Callable[[int, int, int], Any]:
+    data, offsets = memoryview(entry.data), entry.offsets
+    return lambda k, start, stop: unpack(data[offsets[k] : offsets[k + 1]])
+
+
+def _make_parcel_opener(entry: Input) -> Callable[[int, int, int], Any]:
+    """For plain items, of which several chunks share a pickle: the one opened last is kept."""
+    data, offsets, size = memoryview(entry.data), entry.offsets, entry.parcel
+    opened, items = -1, ()
+
+    def take(k: int, start: int, stop: int) -> Any:
+        nonlocal opened, items
+        taken: Any = ()
+        for parcel in range(start // size, -(-stop // size)):
+            if parcel != opened:
+                items = pickle.loads(data[offsets[parcel] : offsets[parcel + 1]])
+                opened = parcel
+            part = items[max(0, start - parcel * size) : stop - parcel * size]
+            taken = part if not taken else taken + part
+        return taken
+
+    return take
+
+
+def _itself(data: Any) -> Any:
+    return data
+
+
+def make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
+    """A function ``(k, start, stop) -> what chunk k gets of this input``; or chunks from k on, as one."""
+    data, axis, stencil = entry.data, entry.axis, entry.stencil
+    if stencil is not None:
+        return lambda k, start, stop: stencil.cut(data, start, stop)
+    if entry.kind == "array" and (axis == 0 or verb == "items"):
+        moved = data if axis == 0 else np.moveaxis(data, axis, 0)
+        return lambda k, start, stop: moved[start:stop]
+    if entry.kind == "stored" and verb == "items":
+        ahead = (slice(None),) * axis
+        return lambda k, start, stop: np.moveaxis(data[(*ahead, slice(start, stop))], axis, 0)
+    if entry.kind in ("array", "stored"):
+        before = (slice(None),) * axis
+        return lambda k, start, stop: data[(*before, slice(start, stop))]
+    if entry.kind == "whole":
+        # A view of its own each time: one that the function keeps can then be told from the job's.
+        view = view_of if isinstance(data, np.ndarray) else _itself
+        if verb == "items":
+            return lambda k, start, stop: repeat(view(data))
+        return lambda k, start, stop: view(data)
+    if entry.kind == "items":
+        return _make_parcel_opener(entry) if entry.parcel else _make_unpacker(entry)
+    if entry.kind == "rows" and verb == "items":
+        # As a list, whose iterator knows how many are left: see `Kernel.where`.
+        return lambda k, start, stop: list(take_rows(data, start, stop))
+    if entry.kind == "rows":
+        return lambda k, start, stop: take_rows(data, start, stop)
+    return lambda k, start, stop: data[start:stop]
+
+
+class Streams:
+    """A random generator per index: one Philox whose counter is set to the index.
+
+    Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11): stream
+    *i* is key = the two words derived from the seed, counter = ``[0, 0, 0, i]``.
+    """
+
+    def __init__(self, key: tuple[int, int]) -> None:
+        self._bits = np.random.Philox(key=np.array(key, np.uint64))
+        # Tuples: NumPy takes a state in them four times as fast as one in arrays.
+        self._where: dict[str, Any] = {"counter": (0, 0, 0, 0), "key": key}
+        self._state: Any = self._bits.state | {"state": self._where, "buffer": (0, 0, 0, 0)}
+        self.generator = np.random.Generator(self._bits)
+
+    def at(self, i: int) -> np.random.Generator:
+        """The generator at the beginning of stream `i`."""
+        self._where["counter"] = (0, 0, 0, i)
+        self._bits.state = self._state
+        return self.generator
+
+    def along(self, items: Iterable[Any], start: int) -> Iterator[Any]:
+        """The items, with the generator at the beginning of its own stream whenever one is taken."""
+        where, bits, state = self._where, self._bits, self._state
+        for i, item in enumerate(items, start):
+            where["counter"] = (0, 0, 0, i)
+            bits.state = state
+            yield item

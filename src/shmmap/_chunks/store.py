@@ -1,0 +1,50 @@
+"""Results that go into arrays that are not in memory, a block per chunk.
+
+Each block is put together in memory of its own, and then written by whoever made it or handed over to the
+caller, who alone may write into some files: `Job.store` says which. The outputs are known from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .columns import Column, as_array, check_declared, check_kind
+from .fill import FillKernel
+from .job import Job
+from .kernel import Port
+
+Array = NDArray[Any]
+
+# What may be handed over and not written yet, where the caller writes: less, and workers wait although the
+# caller could write on; more only takes memory. A chunk larger than this goes alone.
+HAND_NBYTES = 1 << 23
+
+
+class StoreKernel(FillKernel):
+    """Results go into arrays that are not in memory, a block per chunk."""
+
+    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+        super().__init__(job, func, port, clock)
+        self._targets = job.out or ()
+        self._out, self._declared = None, False  # blocks are put together in memory of their own
+
+    def reset(self) -> None:
+        """See `FillKernel`; the kind stays what it is."""
+        self.position.items = ()
+
+    def _place(
+        self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Column, ...]
+    ) -> None:
+        check_kind(kind, len(columns), self._kind, len(self._targets), declared=True)
+        for column, target in zip(columns, self._targets, strict=True):
+            check_declared(column, target)
+        if self.job.store == "hand":
+            self.port.wait_taken(HAND_NBYTES)
+            self.port.results([(k, last, (kind, columns))])
+            return
+        for column, target in zip(columns, self._targets, strict=True):
+            target[start:stop] = as_array(column)
+        self.port.mark(k, last)

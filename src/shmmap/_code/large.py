@@ -1,0 +1,86 @@
+"""Large private arrays of the user's modules: what was in them, as a copy in shared memory.
+
+The copy is what workers are given, and what the array is compared with at the next call: it may be changed in
+place. It goes with the array.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import Any
+
+import numpy as np
+
+from .._interop.buffers import is_plain
+from .._memory import handle_of, place
+
+# Words that are compared at once: they stay in the caches of the processor.
+_BLOCK = 1 << 15
+
+_copies: dict[int, tuple[weakref.ref[Any], Any]] = {}
+"""By the identity of a large private array: it, and its copy in shared memory."""
+
+
+def copy_of(a: Any) -> Any:
+    """The copy in shared memory of a large private array, a new one if the array has changed since."""
+    known = _copies.get(id(a))
+    if known is not None and known[0]() is a and _are_equal(a, known[1]):
+        return known[1]
+    placed = place(a)
+    key = id(a)
+    _copies[key] = weakref.ref(a, functools.partial(_forget, key)), placed
+    return placed
+
+
+def _forget(key: int, ref: Any) -> None:
+    if _copies.get(key, (None,))[0] is ref:
+        _copies.pop(key, None)
+
+
+def _are_equal(a: Any, b: Any) -> bool:
+    """Whether two arrays have the same bytes."""
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    order: Any = "C" if a.flags.c_contiguous else "F"
+    if not (a.flags.forc and b.flags[order + "_CONTIGUOUS"]) or not a.dtype.itemsize:
+        return bool(a.tobytes() == b.tobytes())
+    one, other = _words_of(a), _words_of(b)
+    return all(
+        [
+            np.array_equal(one[i : i + _BLOCK], other[i : i + _BLOCK])
+            for i in range(0, len(one), _BLOCK)
+        ]
+    )
+
+
+def _words_of(a: Any) -> Any:
+    """The bytes of a contiguous array as a line of integers."""
+    word = np.uint64 if a.nbytes % 8 == 0 else np.uint8
+    flat = np.ndarray.reshape(a if a.flags.c_contiguous else a.T, -1)
+    return flat.view(word)
+
+
+def can_change(a: Any) -> bool:
+    """Whether an array may be changed in place without the workers' seeing it."""
+    if a.dtype.hasobject or handle_of(a) is not None:
+        return False
+    while isinstance(a, np.ndarray):
+        if a.flags.writeable:
+            return True
+        a = a.base
+    return a is not None and not isinstance(a, bytes)
+
+
+class LargeArray:
+    """A large private array, and what was in it."""
+
+    def __init__(self, a: Any) -> None:
+        copy = copy_of(a) if is_plain(a) else np.array(np.ndarray.view(a, np.ndarray))
+        held = [copy]
+        self._held = held
+        self._ref = weakref.ref(a, lambda ref: held.clear())
+
+    def has_changed(self) -> bool:
+        a = self._ref()
+        return a is None or not _are_equal(np.ndarray.view(a, np.ndarray), self._held[0])

@@ -1,0 +1,323 @@
+"""Nameless shared memory: where it comes from, and huge pages. The only importer of `shared_memory`.
+
+What must always hold:
+
+- No memory has a name once it holds anything: create, open, unlink, and only then reserve. SIGKILL of
+  everybody therefore leaks nothing. A name that a kill left in between is empty, and is swept.
+- Reserved before use (``posix_fallocate``), so that writing can never die of SIGBUS.
+- A descriptor comes from ``open()``: only then is its offset atomic, see `_wire.control`.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .._errors.exceptions import SharedMemoryError
+from .._system.imports import late_import
+from .._system.interrupts import Uninterrupted
+from .._system.kernel_files import read_kernel_file
+from .._system.limits import address_space, available, file_size_limit
+from .._system.witness import tag
+
+# Asking what is available costs about 50 us; below this an allocation is not worth the question.
+CHECK_NBYTES = 1 << 24
+# Smaller than this, memory has no huge page.
+HUGE_NBYTES = 1 << 21
+
+_SHM_FOLDER = "/dev/shm"
+_SHMEM_ENABLED = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+_MADV_POPULATE_WRITE = 23
+_PREFIX = "shmmap-"
+
+_swept = False
+
+
+class _Untracked:
+    """Stands in for the tracker module that `shared_memory` calls, on Python before 3.13.
+
+    The one documented shim of the library. There, ``SharedMemory`` has no ``track=False`` and starts
+    the resource tracker, a process, for a name that is gone again some microseconds later. Only
+    registrations of our own names are dropped; everybody else's pass.
+    """
+
+    def __init__(self, tracker: Any) -> None:
+        self._tracker = tracker
+
+    def register(self, name: str, rtype: str) -> None:
+        if not name.lstrip("/").startswith(_PREFIX):
+            self._tracker.register(name, rtype)
+
+    def unregister(self, name: str, rtype: str) -> None:
+        if not name.lstrip("/").startswith(_PREFIX):
+            self._tracker.unregister(name, rtype)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tracker, name)
+
+
+def _start_time(pid: int) -> str:
+    """When a process started, in clock ticks since boot; with its pid, its identity."""
+    # The name of the program stands in parentheses and may hold anything, parentheses included.
+    return read_kernel_file(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[19]
+
+
+def _sweep() -> None:
+    """Remove names of ours whose owner died between creating and unlinking; such are empty."""
+    for name in os.listdir(_SHM_FOLDER):
+        if not name.startswith(_PREFIX):
+            continue
+        path = os.path.join(_SHM_FOLDER, name)
+        try:
+            pid, start = name[len(_PREFIX) :].split("-")[:2]
+            if os.stat(path).st_uid != os.geteuid():
+                continue
+            try:
+                alive = _start_time(int(pid)) == start
+            except OSError:
+                alive = False
+            if not alive:
+                os.unlink(path)
+        except (OSError, ValueError):
+            continue
+
+
+def _open_posix(nbytes: int) -> int:
+    """Descriptor of a new, unlinked, unreserved POSIX shared memory object."""
+    global _swept
+    with late_import:
+        from multiprocessing import shared_memory as module
+
+    shared_memory: Any = module
+    options: dict[str, Any] = {}
+    if sys.version_info >= (3, 13):
+        options["track"] = False
+    elif not isinstance(shared_memory.resource_tracker, _Untracked):
+        shared_memory.resource_tracker = _Untracked(shared_memory.resource_tracker)
+    if not _swept:
+        _swept = True
+        _sweep()
+    pid = os.getpid()
+    name = f"{_PREFIX}{pid}-{_start_time(pid)}-{os.urandom(8).hex()}{tag()}"
+    with Uninterrupted():  # or a Ctrl-C would leave the name
+        shm = shared_memory.SharedMemory(name, create=True, size=nbytes, **options)
+        path = os.path.join(_SHM_FOLDER, name)
+        try:
+            # The umask may have taken bits that its owner needs to open it; it can only take.
+            os.chmod(path, 0o600)
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        finally:
+            shm.unlink()
+            shm.close()
+
+
+def _open_memfd(nbytes: int) -> int:
+    """The same as a memfd, reopened: only descriptors from ``open()`` have atomic offsets."""
+    raw = os.memfd_create("shmmap", os.MFD_CLOEXEC)
+    try:
+        os.fchmod(raw, 0o600)
+        os.ftruncate(raw, nbytes)
+        return os.open(f"/proc/self/fd/{raw}", os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        os.close(raw)
+
+
+def _open_file(nbytes: int) -> int:
+    """The same as an unlinked temporary file: where there is neither of the others (macOS)."""
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        if hasattr(os, "fchmod"):  # the umask may have taken bits that its owner needs to open it
+            os.fchmod(file.fileno(), 0o600)
+        os.ftruncate(file.fileno(), nbytes)
+        return os.dup(file.fileno())
+
+
+_Opener = Callable[[int], int]
+_FOR_ARRAYS: tuple[_Opener, ...] = (_open_posix, _open_memfd, _open_file)
+_FOR_OURSELVES: tuple[_Opener, ...] = (_open_memfd, _open_posix, _open_file)
+
+
+def open_scratch(nbytes: int) -> int:
+    """The same as `open_nameless`, for what the library itself keeps: tickets, claims, pages of results.
+
+    Not by way of ``SharedMemory``, if it can be helped: importing that takes 17 ms and 5 MB, and neither a
+    worker nor a map over a list has any other need of it.
+    """
+    return open_nameless(nbytes, _FOR_OURSELVES)
+
+
+def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> int:
+    """Descriptor of new nameless shared memory of `nbytes`, reserved.
+
+    Raises
+    ------
+    SharedMemoryError
+        If it is not to be had anywhere; nothing is left allocated.
+    OSError
+        If there are no descriptors left.
+    """
+    if nbytes >= CHECK_NBYTES:
+        free, where = available()
+        if nbytes > free:
+            raise SharedMemoryError(
+                nbytes,
+                free,
+                where,
+                "work on a memory-mapped file (shmmap.load(path, mmap_mode='r')) or in parts, or "
+                "raise that limit",
+            )
+        left = address_space()
+        if left is not None and nbytes > left:
+            raise _cannot_map(nbytes, left)
+    most = file_size_limit()
+    if most is not None and nbytes > most:
+        # Asked first: whoever goes beyond is sent SIGXFSZ, of which a process dies unless it is ignored.
+        raise SharedMemoryError(
+            nbytes,
+            most,
+            "this process's limit on the size of a file, which counts for shared memory too",
+            "raise it (ulimit -f)",
+        )
+    failure: Exception | None = None
+    for opener in openers:
+        try:
+            fd = opener(nbytes)
+        except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE):
+                raise OSError(
+                    exc.errno,
+                    "no file descriptor left for shared memory; drop arrays or raise the limit "
+                    "(ulimit -n)",
+                ) from None
+            failure = exc.with_traceback(None)  # or it and this frame would refer to each other
+            continue
+        except (AttributeError, ImportError):  # not on this platform
+            continue
+        try:
+            if nbytes >= HUGE_NBYTES and wants_advice(fd):
+                populate(map_fd(fd, nbytes), 0, nbytes)
+            _reserve(fd, nbytes)
+            return fd
+        except (OSError, SharedMemoryError) as exc:
+            os.close(fd)
+            is_full = isinstance(exc, OSError) and exc.errno in (
+                errno.ENOSPC,
+                errno.ENOMEM,
+                errno.EFBIG,
+                errno.EDQUOT,
+            )
+            if not is_full:
+                raise
+            failure = exc.with_traceback(None)
+    free, where = available()
+    try:
+        stat = os.statvfs(_SHM_FOLDER)
+        free, where = min((free, where), (stat.f_bavail * stat.f_frsize, _SHM_FOLDER))
+    except (AttributeError, OSError):
+        pass
+    raise SharedMemoryError(
+        nbytes, free, where, "free some of it, or work on a memory-mapped file"
+    ) from failure
+
+
+def _reserve(fd: int, nbytes: int) -> None:
+    """Have the system keep the pages of a new file for it."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(fd, 0, nbytes)
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        # A sandbox forbids it. Pages that have been written are there as well; it takes longer.
+        zeros = bytes(min(nbytes, 1 << 20))
+        for start in range(0, nbytes, len(zeros)):
+            os.pwrite(fd, zeros[: nbytes - start], start)
+
+
+def wants_advice(fd: int) -> bool:
+    """Whether the system gives huge pages to this segment, but only where they are advised."""
+    try:
+        in_folder = os.fstat(fd).st_dev == os.stat(_SHM_FOLDER).st_dev
+    except OSError:
+        in_folder = False
+    known = _advice.get(in_folder)
+    if known is None:
+        known = _advice[in_folder] = "advise" in (
+            _mount_options() if in_folder else _bracketed(_SHMEM_ENABLED)
+        )
+    return known
+
+
+_advice: dict[bool, bool] = {}
+"""What `wants_advice` has found out, for segments in `_SHM_FOLDER` and for others."""
+
+
+def _mount_options() -> list[str]:
+    """What the mount of `_SHM_FOLDER` says of huge pages."""
+    try:
+        lines = read_kernel_file("/proc/self/mounts").splitlines()
+        options = [line.split()[3] for line in lines if line.split()[1] == _SHM_FOLDER]
+    except (OSError, IndexError):
+        return []
+    return [o[5:] for o in ",".join(options[-1:]).split(",") if o.startswith("huge=")]
+
+
+def _bracketed(path: str) -> list[str]:
+    """The value of a setting of the kernel that lists all values, with the one in force in brackets."""
+    try:
+        return [read_kernel_file(path).partition("[")[2].partition("]")[0]]
+    except OSError:
+        return []
+
+
+def populate(mapping: mmap.mmap, start: int, nbytes: int) -> None:
+    """Have the pages of a mapping allocated, as huge ones if it was advised and there are any.
+
+    Reserving alone would not: ``fallocate`` knows of no advice, as that belongs to a mapping, and takes
+    small pages for good. What is missing afterwards, reserving notices; here nothing fails.
+    """
+    start -= start % mmap.PAGESIZE
+    try:
+        mapping.madvise(_MADV_POPULATE_WRITE, start, nbytes)
+    except (AttributeError, OSError, ValueError):
+        pass  # Linux before 5.14; or not enough memory
+
+
+def _cannot_map(nbytes: int, left: int | None) -> SharedMemoryError:
+    """The error if memory is to be had, but not to be mapped; `left`: of a limited address space."""
+    if left is not None and left < nbytes:
+        where = "this process's address space"
+        return SharedMemoryError(nbytes, left, where, "raise its limit (ulimit -v)")
+    where = "this process's mappings"
+    return SharedMemoryError(nbytes, 0, where, "raise their number (vm.max_map_count)")
+
+
+def map_fd(fd: int, nbytes: int) -> mmap.mmap:
+    """Map all of `fd`; huge pages are advised always, which costs nothing where they are off.
+
+    Raises
+    ------
+    SharedMemoryError
+        If this process may not map so much, or nothing more.
+    """
+    try:
+        if sys.version_info >= (3, 13):
+            mapping = mmap.mmap(fd, nbytes, trackfd=False)
+        else:
+            mapping = mmap.mmap(fd, nbytes)
+    except OSError as exc:
+        if exc.errno != errno.ENOMEM:
+            raise
+        raise _cannot_map(nbytes, address_space()) from None
+    if nbytes >= HUGE_NBYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            pass  # kernels without transparent huge pages
+    return mapping

@@ -1,0 +1,306 @@
+"""Arrays of others in shared memory: copied there, read from a file, or adopted where they lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .._errors.arguments import as_dtype, as_int, check_word, describe
+from .._interop.masked import mask_of
+from .._interop.plain import is_open, read, what_is_lost
+from .arrays import allocate_like, check_dtype, empty, to_shape
+from .copies import copy_into, read_into, write_into
+from .handles import byte_bounds, handle_of
+from .table import adopt_memory, allocate_bytes
+
+if TYPE_CHECKING:
+    from multiprocessing.shared_memory import SharedMemory
+
+    from _typeshed import StrPath
+
+Array = NDArray[Any]
+# NumPy where the annotations of its releases differ in what they accept.
+_numpy: Any = np
+
+
+def is_shared(a: object) -> bool:
+    """Tell whether workers reach the bytes of `a` without a copy.
+
+    Parameters
+    ----------
+    a : object
+        Any object; only arrays can be shared.
+
+    Returns
+    -------
+    bool
+        True for arrays made by this library, any view of them, and memory-mapped arrays other than
+        copy-on-write ones (``mode="c"``).
+
+    Examples
+    --------
+    >>> import numpy as np, shmmap
+    >>> a = shmmap.zeros((4, 4))
+    >>> shmmap.is_shared(a[::2].T), shmmap.is_shared(a.copy()), shmmap.is_shared(np.asarray(a))
+    (True, False, True)
+    """
+    if not isinstance(a, np.ndarray) or handle_of(a) is None:
+        return False
+    mask = mask_of(a)
+    return mask is None or handle_of(mask) is not None
+
+
+def refuse_loss(value: object, instead: str) -> None:
+    """Refuse what a plain array would lose a part of, and say what to do instead."""
+    if lost := what_is_lost(value):
+        raise TypeError(f"a plain array would lose {lost}; {instead}")
+
+
+def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = None) -> Array:
+    """Return :func:`numpy.asarray` of `a` in shared memory.
+
+    Parameters
+    ----------
+    a : array-like
+        An array, or anything :func:`numpy.asarray` takes.
+    dtype : dtype-like, optional
+        By default that of `a`.
+    order : {'C', 'F', 'A', 'K'}, optional
+        By default the layout of `a` is kept.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape and values. `a` itself if it is shared already and fits `dtype` and `order`;
+        otherwise one copy, made by several threads when it is large.
+
+    Raises
+    ------
+    SharedMemoryError
+        If there is not enough shared memory.
+    TypeError
+        For an object dtype, and for what a plain array would lose the mask or the unit of.
+
+    Examples
+    --------
+    >>> import numpy as np, shmmap
+    >>> x = shmmap.asshared(np.arange(6).reshape(2, 3))
+    >>> x
+    array([[0, 1, 2],
+           [3, 4, 5]])
+    >>> shmmap.asshared(x) is x
+    True
+    """
+    check_word(order, "order", (None, "C", "F", "A", "K"))
+    if dtype is not None:
+        dtype = as_dtype(dtype)
+    values: Any = a
+    if not isinstance(a, np.ndarray):
+        values, dtype = read(a, dtype), None
+    refuse_loss(
+        values,
+        "shmmap.share keeps it; a.filled(value) has no mask, and np.asarray(a) the numbers alone",
+    )
+    if dtype is not None and _depends_on_values(values.dtype, np.dtype(dtype)):
+        values, dtype = np.asarray(values, dtype), None
+    check_dtype(values.dtype)
+    if is_shared(values):
+        same: Array = _numpy.asarray(values, dtype=dtype, order=order)
+        if np.may_share_memory(same, values) or is_shared(same):
+            return same
+    target = allocate_like(values, dtype, order or "K", None)
+    if not write_into(target, values):
+        copy_into(target, np.asarray(values))
+    return target
+
+
+def _depends_on_values(dtype: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether what a conversion gives is only known once it is done: its dtype or its shape."""
+    return is_open(wanted) or wanted.subdtype is not None or dtype.kind in "OT"
+
+
+def packed_nbytes(a: Array) -> int:
+    """Bytes that `pack_into` needs: less than ``a.nbytes`` where an array overlaps itself."""
+    low, high = byte_bounds(a)
+    return min(a.nbytes, high - low)
+
+
+def pack_into(root: NDArray[np.uint8], offset: int, a: Array) -> Array:
+    """Copy a plain array into part of a block, densely and in its order.
+
+    One that overlaps itself (a broadcast, a sliding window) keeps its strides over a copy of the bytes it
+    covers, and so takes no more memory than it did.
+    """
+    low, high = byte_bounds(a)
+    if high - low < a.nbytes:
+        np.copyto(root[offset : offset + high - low], np.asarray(_Covered(a, low, high)))
+        offset += a.__array_interface__["data"][0] - low
+        return cast(Array, _numpy.ndarray(a.shape, a.dtype, root, offset, a.strides))
+    axes = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
+    dims = [a.shape[axis] for axis in axes]
+    target = _numpy.ndarray(dims, a.dtype, root, offset).transpose(np.argsort(axes))
+    if not write_into(target, a):
+        copy_into(target, a)
+    return cast(Array, target)
+
+
+class _Covered:
+    """Lends `numpy.asarray` the bytes an array covers, and keeps that array."""
+
+    def __init__(self, a: Array, low: int, high: int) -> None:
+        self.a = a
+        self.__array_interface__ = {
+            "data": (low, True),
+            "shape": (high - low,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+
+def place(a: Array) -> Array:
+    """A read-only copy of a private plain array in shared memory, for one call."""
+    placed = pack_into(allocate_bytes(packed_nbytes(a)), 0, a)
+    placed.flags.writeable = False
+    return placed
+
+
+def load(path: StrPath, mmap_mode: str | None = None) -> Array:
+    """Load a ``.npy`` file, by default straight into shared memory.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file, in NumPy's ``.npy`` format.
+    mmap_mode : {None, 'r', 'r+', 'c'}, optional
+        None reads the file into shared memory with no second copy. Otherwise the file is memory-mapped
+        as by :func:`numpy.load`; workers then map the file themselves (``"c"`` counts as private).
+
+    Returns
+    -------
+    numpy.ndarray or numpy.memmap
+        The array.
+
+    Raises
+    ------
+    SharedMemoryError
+        If there is not enough shared memory; ``mmap_mode="r"`` needs none.
+    ValueError
+        If it is not a ``.npy`` file, or holds Python objects.
+
+    Examples
+    --------
+    >>> import numpy as np, os, shmmap, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "a.npy")
+    >>> np.save(path, np.arange(5))
+    >>> a = shmmap.load(path)
+    >>> a, shmmap.is_shared(a)
+    (array([0, 1, 2, 3, 4]), True)
+    >>> folder.cleanup()
+    """
+    check_word(mmap_mode, "mmap_mode", (None, "r", "r+", "c"))
+    if not isinstance(
+        path, (str, bytes, os.PathLike)
+    ):  # an int would be a descriptor, and be closed
+        raise TypeError(f"path must be a str or path-like, not {describe(path)}")
+    if b"\0" in os.fsencode(path):
+        raise ValueError(f"path {path!r} has a NUL character")
+    with open(path, "rb") as file:
+        if file.read(6) != np.lib.format.MAGIC_PREFIX:
+            raise ValueError(f"{os.fspath(path)!r} is not a .npy file")
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+        else:  # 3.0, field names in utf-8; it has no public header reader
+            mapped: Array = _numpy.load(path, mmap_mode=mmap_mode or "r")
+            return mapped if mmap_mode else asshared(mapped)
+        check_dtype(dtype, os.fspath(path))
+        offset = file.tell()
+        nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
+        if os.fstat(file.fileno()).st_size < offset + nbytes:
+            raise ValueError(f"{os.fspath(path)!r} is cut short: {nbytes} bytes of data expected")
+        if mmap_mode is not None and nbytes:
+            return cast(Array, _numpy.load(path, mmap_mode=mmap_mode))
+        a = empty(shape, dtype, "F" if fortran else "C")
+        if nbytes == 0:
+            return a
+        read_into(a, file.fileno(), offset, os.fspath(path))
+        return a
+
+
+def adopt(
+    shm: SharedMemory | str,
+    shape: int | Sequence[int],
+    dtype: DTypeLike,
+    offset: int = 0,
+    order: str = "C",
+) -> Array:
+    """Return a shared array over an existing ``SharedMemory`` that other code made.
+
+    Parameters
+    ----------
+    shm : multiprocessing.shared_memory.SharedMemory or str
+        The object, or its name. It must not be unlinked yet.
+    shape, dtype, order
+        As for :func:`empty`.
+    offset : int, default 0
+        Byte at which the array starts.
+
+    Returns
+    -------
+    numpy.ndarray
+        It stays valid after the other code closes or unlinks its object, and never destroys it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the name is unlinked or was never there.
+    ValueError
+        If the array does not fit into the memory.
+
+    Examples
+    --------
+    >>> from multiprocessing.shared_memory import SharedMemory
+    >>> import shmmap
+    >>> shm = SharedMemory(create=True, size=64)
+    >>> a = shmmap.adopt(shm, (8,), "f8")
+    >>> shm.close(); shm.unlink()
+    >>> a[:] = 1
+    >>> a.sum()
+    np.float64(8.0)
+    """
+    name = shm if isinstance(shm, str) else getattr(shm, "name", None)
+    if not isinstance(name, str) or not (isinstance(shm, str) or hasattr(shm, "buf")):
+        raise TypeError(f"shm must be a SharedMemory or its name, not {describe(shm)}")
+    name = name.lstrip("/")
+    if "/" in name or "\0" in name or name in ("", ".", ".."):
+        raise ValueError(f"{name!r} is not the name of shared memory")
+    offset = as_int(offset, "offset", 0)
+    check_word(order, "order", ("C", "F"))
+    dt = as_dtype(dtype)
+    check_dtype(dt)
+    dims = to_shape(shape)
+    nbytes = dt.itemsize * int(np.prod(dims, dtype=object))
+    try:
+        # The file itself: SharedMemory(name) would have this process's tracker destroy it at exit.
+        fd = os.open(f"/dev/shm/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"no shared memory is named {name!r} (any more); adopt it before it is unlinked"
+        ) from None
+    size = os.fstat(fd).st_size
+    if offset + nbytes > size:
+        os.close(fd)
+        raise ValueError(
+            f"an array of {nbytes} bytes at offset {offset} does not fit into the {size} bytes of "
+            f"{name!r}"
+        )
+    root = adopt_memory(fd, size)
+    return cast(Array, _numpy.ndarray(dims, dt, root, offset, order=order))

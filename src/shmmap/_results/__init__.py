@@ -1,0 +1,13 @@
+"""What becomes of a map's chunks in the caller.
+
+`collect` allocates the output and puts the pieces together, `fold` and `combine` put partials of `preduce`
+together, `outcome` judges failures and losses, `stand_ins` takes what `on_error` returned in the place of
+what failed.
+"""
+
+from .collect import Collector
+from .combine import choose_combine
+from .fold import MISSING, Fold, Folding
+from .outcome import Outcome
+
+__all__ = ["MISSING", "Collector", "Fold", "Folding", "Outcome", "choose_combine"]

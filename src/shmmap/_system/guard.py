@@ -1,0 +1,58 @@
+"""The one door through which threads of the library call what is not the library's.
+
+A thread that others wait for must not end by what a user's callback, stream, log handler or class raises,
+whatever that is: SystemExit, KeyboardInterrupt and GeneratorExit included. What nobody can catch is reported
+the way Python reports such exceptions, through ``sys.unraisablehook``; and a report that fails itself is
+dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+
+def guarded(call: Callable[..., object], *args: Any) -> None:
+    """Call something; what it raises is reported, and goes no further."""
+    try:
+        call(*args)
+    except BaseException as exc:
+        _report(exc, call)
+
+
+def call_back(callback: Callable[[Any], object], future: Any) -> None:
+    """Call a future's callback, so that those after it are called whatever it raises.
+
+    An ordinary exception is logged as `concurrent.futures` logs it. In the main thread the others are the
+    caller's own, a Ctrl-C for example, and go on.
+    """
+    try:
+        callback(future)
+    except BaseException as exc:
+        if not isinstance(exc, Exception):
+            if threading.current_thread() is threading.main_thread():
+                raise
+            _report(exc, callback)
+            return
+        log = logging.getLogger("concurrent.futures").exception
+        guarded(log, "exception calling callback for %r", future)
+
+
+def _report(exc: BaseException, culprit: object) -> None:
+    try:
+        hook: Any = sys.unraisablehook
+        hook(
+            SimpleNamespace(
+                exc_type=type(exc),
+                exc_value=exc,
+                exc_traceback=exc.__traceback__,
+                err_msg="Exception ignored in a thread of shmmap, which called",
+                object=culprit,
+            )
+        )
+    except BaseException:
+        pass  # there is nobody else to tell

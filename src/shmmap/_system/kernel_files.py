@@ -1,0 +1,21 @@
+"""What the kernel tells by files, under ``/proc`` and ``/sys``.
+
+Such files hold names that others have chosen: the title of a process, the path of a mapped file. They are
+bytes of any kind, so they are decoded as file names are, which fails for none.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def read_kernel_file(path: str) -> str:
+    """All of a file of the kernel's, as `os.fsdecode` decodes it.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it may not be read.
+    """
+    with open(path, "rb") as file:
+        return os.fsdecode(file.read())

@@ -1,0 +1,173 @@
+"""What workers made for results, as the caller sees it: pages of records, and segments of large results.
+
+Owned by the team. A page is here from when it is announced, taken from record by record, and let go
+with the worker it belongs to, or when it is large and has not been used for a while. Everything here is
+done with the team's lock held, but for `take`, `skip` and `end_call`, which acquire it themselves.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .._memory import discard_segment, get_segment
+from .._wire import Page, Record, Trim, dumps_message, unpack
+from .link import Member
+from .workers import Crew
+
+
+class Shelf:
+    """The pages and segments of a team's workers."""
+
+    def __init__(self, lock: Any, crew: Crew) -> None:
+        self._lock = lock
+        self._crew = crew
+        self._fetch: Callable[[], Callable[[Member], None] | None] = lambda: None
+        self._pages: dict[int, Page] = {}
+        self._announced: dict[int, int] = {}
+        """Segments that workers made for large results, and the calls that these belong to."""
+        self.has_orphans = False
+        """There may be pages of workers that are gone."""
+        self._orphans: dict[int, int] = {}
+        """Such pages, and the last call there was when they were first seen to be."""
+
+    def fetch_by(self, fetch: Callable[[Member], None]) -> None:
+        """The method that takes what a member has said on its line, announcements of segments among it."""
+        # Weakly: a team that nobody has any more is to go at once, not with the garbage collector.
+        self._fetch = weakref.WeakMethod(fetch)
+
+    # ------------------------------------------------ payloads
+
+    def take(self, record: Record) -> Any:
+        """Unpickle what a record carries."""
+        page = self._page(record)
+        data = page.bytes[record.offset : record.offset + record.nbytes]
+        try:
+            try:
+                return unpack(data)
+            except KeyError:
+                # It refers to a segment that was announced before, on the line, which is read by the
+                # attendant: that may not have come to it yet.
+                with self._lock:
+                    self._fetch_from(record.rank)
+                return unpack(data)
+        finally:
+            del data
+            self._note_taken(page)
+
+    def skip(self, record: Record) -> None:
+        """Let go of what a record carries."""
+        if record.page:
+            try:
+                self._note_taken(self._page(record))
+            except OSError:
+                pass
+
+    def _note_taken(self, page: Page) -> None:
+        if page.take():
+            self._crew.wake()  # the attendant sees to it once more, later
+
+    def _page(self, record: Record) -> Page:
+        with self._lock:
+            page = self._pages.get(record.page)
+            if page is None:
+                # Announced on the line before the record was written, so it has arrived.
+                self._fetch_from(record.rank)
+                page = self._pages.get(record.page)
+                if page is None:
+                    raise OSError(
+                        errno.EMFILE,
+                        f"no file descriptor, or no address space, left to receive what worker {record.rank} "
+                        "made; drop arrays or raise the limits (ulimit -n, ulimit -v)",
+                    )
+            return page
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Workers announced these pages."""
+        for id in ids:
+            page = self._pages[id] = Page(get_segment(id))
+            if page.segment.nbytes > Page.KEPT_NBYTES:
+                self._crew.wake()  # the attendant sees to it that it does not stay
+
+    def _fetch_from(self, rank: int) -> None:
+        member, fetch = self._crew.members.get(rank), self._fetch()
+        if member is not None and fetch is not None:
+            fetch(member)
+
+    # ------------------------------------------------ segments of results
+
+    def announce(self, ids: Iterable[int], seq: int, is_open: bool) -> None:
+        """Workers made these for results of a call."""
+        self._announced.update((id, seq) for id in ids)
+        if not is_open:
+            self.purge(seq)
+
+    def purge(self, seq: int) -> None:
+        """A call is over: what its workers made for results that nobody took goes."""
+        if not self._announced:  # most calls
+            return
+        for id in [id for id, its_seq in self._announced.items() if its_seq == seq]:
+            del self._announced[id]
+            if discard_segment(id):
+                for member in self._crew.members.values():
+                    member.attached.discard(id)
+
+    def end_call(self, seq: int) -> None:
+        """The same, of a call whose result has just been taken; the lock is not held."""
+        with self._lock:
+            self.purge(seq)
+
+    # ------------------------------------------------ letting pages go
+
+    def next_trim(self) -> float:
+        """When `trim` will have something to do (``time.monotonic()``)."""
+        if any(page.is_to_go() for page in self._pages.values()):
+            return time.monotonic() + Page.KEPT_S / 2
+        return math.inf
+
+    def trim(self) -> None:
+        """Ask for large pages that have not been used for a while."""
+        now = time.monotonic()
+        for id, page in self._pages.items():
+            if page.is_to_go() and page.is_idle(now):
+                for member in self._crew.members.values():
+                    if id in member.attached:
+                        page.is_asked_for = True
+                        member.post(dumps_message(Trim((id,))))
+
+    def purge_orphans(self, last_seq: int, oldest_open: float) -> None:
+        """Let go of the pages of workers that are gone, once nobody will take anything from them.
+
+        A worker that was killed may have put something in its page that it never told anybody of. So a page
+        goes at the latest when all calls are over that were open when it was first seen here.
+        """
+        alive = {id for member in self._crew.members.values() for id in member.attached}
+        self.has_orphans = False
+        for id, page in list(self._pages.items()):
+            if id in alive:
+                continue
+            orphaned_at = self._orphans.setdefault(id, last_seq)
+            if page.is_free() or oldest_open > orphaned_at:
+                self.forget(id)
+            else:
+                self.has_orphans = True
+
+    def forget(self, id: int) -> None:
+        """Let go of a page."""
+        page = self._pages.pop(id, None)
+        self._orphans.pop(id, None)
+        if page is not None:
+            page.close()
+            discard_segment(id)
+
+    def clear(self) -> None:
+        """Let go of everything: no worker is left."""
+        for id in list(self._pages):
+            self.forget(id)
+        for id in self._announced:
+            discard_segment(id)
+        self._announced.clear()

@@ -1,0 +1,352 @@
+"""One worker as its caller sees it: sockets, what it has attached, what was sent and what came back.
+
+Owned by the team's crew; every method is called with the team's lock held. The worker is parked in a read of
+its *wake pipe*: waking through a pipe takes half as long as through a socket. Messages, some of which carry
+descriptors, go over the *line*, each announced on the pipe, which so keeps the order of everything. What a
+full socket or pipe does not take waits in the backlog, in order, so that nobody ever waits for a busy worker.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import deque
+from contextlib import ExitStack
+from typing import Any
+
+from .._memory import attach_segment, get_segment
+from .._system.interrupts import Uninterrupted
+from .._wire import (
+    GO_HOME,
+    SEE_LINE,
+    TOKEN_NBYTES,
+    Attach,
+    ControlBlock,
+    Decoders,
+    Drop,
+    Lend,
+    Open,
+    Report,
+    Surroundings,
+    Trim,
+    dumps_message,
+    unpack,
+)
+from .._worker.prepare import Descriptors
+from .._worker.worker import CACHED_FUNCTIONS, MESSAGE_NBYTES
+
+# The kernel takes at most 253 descriptors with one message.
+_FDS_MAX = 200
+# Messages it may not have read yet that lie in memory of their own: a call of each open map, and two more.
+_ROOTS_MAX = 32
+# How sending fails where the worker has died, of which the attendant hears by other ways; or was hung up on.
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EBADF)
+# Jobs a worker keeps for calls to come: those of an inner loop, and of the loop around it.
+_JOBS_MAX = 16
+
+
+class Member:
+    """A worker process and the caller's ends of what connects it."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.pid = 0
+        self.pidfd = -1
+        self.status: int | None = None
+        """Wait status, once known."""
+        self.failed: Report | None = None
+        """Why it cannot start, as it said."""
+        self.start_error = ""
+        """Why no worker can be started at all; empty if another may be tried."""
+        self.gone = False
+        """Its process has ended."""
+        self.attached: set[int] = set()
+        self.opened: set[int] = set()
+        self.functions: dict[bytes, None] = {}
+        """Digests of functions pickled by reference that it keeps, oldest first."""
+        self.last_function = b""
+        """Digest of the function pickled by value that it loaded last."""
+        self._jobs: dict[int, None] = {}
+        """Jobs it keeps, oldest first."""
+        self.surroundings: Surroundings | None = None
+        self.modules = 0
+        """Version of the user's modules that it was told last."""
+        self.roots: deque[Any] = deque(maxlen=_ROOTS_MAX)
+        """Memory that messages lie in which it may not have read yet."""
+        self.settled: tuple[Any, ...] | None = None
+        """What its last call needed, all of which it has: such a call is one record."""
+        self.relayed = 0
+        """Messages taken from its relay socket."""
+        self.decoders = Decoders()
+        self.submitted = 0
+        """Number of the call of the submitted function that it has; 0 if it has none."""
+        self.token = os.urandom(TOKEN_NBYTES)
+        """What its messages begin with; see `_wire.messages`."""
+        self._backlog: deque[tuple[bytes, list[int] | None]] = deque()
+        """What waits, and the descriptors that go with it; None: it goes to the wake pipe."""
+        with ExitStack() as made:  # closed again, should a descriptor be wanting
+            pairs = []
+            for _ in range(3):
+                pairs.append(_pair())
+                for each in pairs[-1]:
+                    made.callback(each.close)
+            lifeline, self.lifeline = _pipe(made)
+            wake, self._wake = _pipe(made)
+            os.set_blocking(self._wake, False)
+            made.pop_all()
+        (self.line, line), (self.aside, aside), (self.relay, relay) = pairs
+        self._theirs: tuple[int, ...] = (
+            wake,
+            line.detach(),
+            aside.detach(),
+            relay.detach(),
+            lifeline,
+        )
+
+    def hand_over(self, slots: int, submitted: int) -> Descriptors:
+        """The worker's ends, with copies of what is the team's; whoever gets them closes them."""
+        slots = os.dup(slots)
+        try:
+            submitted = os.dup(submitted)
+        except OSError:
+            os.close(slots)
+            raise
+        wake, line, aside, relay, lifeline = self._theirs
+        self._theirs = ()
+        return Descriptors(wake, line, aside, relay, lifeline, slots, submitted)
+
+    # ------------------------------------------------ sending
+
+    def post(self, data: bytes, fds: list[int] | None = None) -> None:
+        """Send a message on the line, and wake the worker for it."""
+        # Both or neither: a message without its record would be taken for the next one's.
+        with Uninterrupted():
+            self._put(data, fds or [])
+            self._put(SEE_LINE, None)
+
+    def wake(self, record: bytes) -> bool:
+        """Send a record that needs nothing else; False if it has to wait for room, see `clogged`."""
+        if not self._backlog and self._send(record, None):
+            return True
+        self._backlog.append((record, None))
+        return False
+
+    def _put(self, data: bytes, fds: list[int] | None) -> None:
+        if self._backlog or not self._send(data, fds):
+            self._backlog.append((data, fds and [os.dup(fd) for fd in fds]))
+
+    def _send(self, data: bytes, fds: list[int] | None) -> bool:
+        try:
+            if fds is None:
+                os.write(self._wake, data)
+            elif fds:
+                socket.send_fds(self.line, [data], fds)
+            else:
+                self.line.send(data)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            if exc.errno not in _GONE:
+                raise
+        return True
+
+    def clogged(self) -> int:
+        """The descriptor that takes no more, so that the backlog waits for it; -1 if there is none."""
+        if not self._backlog:
+            return -1
+        return self._wake if self._backlog[0][1] is None else self.line.fileno()
+
+    def flush(self) -> None:
+        """Send what socket and pipe take now."""
+        while self._backlog:
+            data, fds = self._backlog[0]
+            if not self._send(data, fds):
+                return
+            self._backlog.popleft()
+            for fd in fds or ():
+                os.close(fd)
+
+    def attach(self, segments: frozenset[int]) -> None:
+        """Make sure it has these segments."""
+        new = [id for id in segments if id not in self.attached]
+        for at in range(0, len(new), _FDS_MAX):
+            part = [get_segment(id) for id in new[at : at + _FDS_MAX]]
+            message = Attach(tuple((segment.id, segment.nbytes) for segment in part))
+            self.post(dumps_message(message), [segment.fd for segment in part])
+        self.attached.update(new)
+
+    def open(self, control: ControlBlock) -> None:
+        """Make sure it has this control block."""
+        if control.id not in self.opened:
+            message = dumps_message(Open(control.id, control.capacity))
+            self.post(message, list(control.shared_fds()))
+            self.opened.add(control.id)
+
+    def drop(self, segments: list[int]) -> None:
+        """Have it unmap segments the caller has let go."""
+        mine = [id for id in segments if id in self.attached]
+        if not mine:
+            return
+        self.attached.difference_update(mine)
+        self.settled = None
+        try:
+            self.aside.send(dumps_message(Drop(tuple(mine))))
+        except OSError:
+            pass  # dead; or, a thousand drops behind, it is told with the next ones no more
+
+    def lend(self, data: bytes, fd: int) -> None:
+        """Answer what it has asked."""
+        try:
+            socket.send_fds(self.aside, [dumps_message(Lend(data))], [fd] if fd >= 0 else [])
+        except OSError:
+            pass  # dead; or, a thousand drops behind, it does without
+
+    def remember(self, digest: bytes, by_value: bool) -> bool:
+        """Whether it has this function; from now on it does."""
+        if not digest:
+            self.last_function = b"" if by_value else self.last_function
+            return False
+        if by_value:
+            known = self.last_function == digest
+            self.last_function = digest
+            return known
+        if digest in self.functions:
+            return True
+        self.functions[digest] = None
+        while len(self.functions) > CACHED_FUNCTIONS:
+            del self.functions[next(iter(self.functions))]
+        return False
+
+    def remember_job(self, job_id: int) -> tuple[bool, tuple[int, ...]]:
+        """Whether it has this job, which it has from now on; and which ones it is to forget."""
+        if not job_id:
+            return False, ()
+        if job_id in self._jobs:
+            return True, ()
+        forget = tuple(self._jobs)[: max(0, len(self._jobs) + 1 - _JOBS_MAX)]
+        for each in forget:
+            del self._jobs[each]
+        self._jobs[job_id] = None
+        return False, forget
+
+    def distrust(self) -> None:
+        """Forget what it is known to have: it is sent everything anew."""
+        self.functions.clear()
+        self.last_function = b""
+        self._jobs.clear()
+        self.surroundings = self.settled = None
+        self.modules = 0
+
+    def tell_modules(self, version: int) -> None:
+        """It is told of the user's modules up to some version: what it has loaded may refer to older ones."""
+        self.modules = version
+        self.functions.clear()
+        self.last_function = b""
+        self._jobs.clear()
+
+    # ------------------------------------------------ receiving
+
+    def receive(self) -> list[Any]:
+        """Messages that have come on the line; segments announced are attached here."""
+        messages: list[Any] = []
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(self.line, MESSAGE_NBYTES, 16)
+            except ConnectionResetError:
+                continue  # it died with messages unread; what it said before is there all the same
+            except OSError:  # nothing there, or the end
+                return messages
+            if not data:
+                return messages
+            if not data.startswith(self.token):  # not the library's: never unpickled
+                for fd in fds:
+                    os.close(fd)
+                continue
+            message = unpack(data[TOKEN_NBYTES:])
+            if isinstance(message, Attach) and not self._receive_segments(message, fds):
+                continue
+            messages.append(message)
+
+    def _receive_segments(self, message: Attach, fds: list[int]) -> bool:
+        """Map what it made; False, and nothing is kept of it, if there are no descriptors left."""
+        left = list(fds)
+        try:
+            # The kernel drops those there is no room for, and they do not come again.
+            for id, nbytes in message.segments if len(fds) == len(message.segments) else ():
+                attach_segment(id, left.pop(0), nbytes, keep_fd=True)
+                self.attached.add(id)
+        except (OSError, MemoryError):
+            pass
+        for fd in left:
+            os.close(fd)
+        if all(id in self.attached for id, _ in message.segments):
+            return True
+        if not message.seq:
+            self.post(dumps_message(Trim(tuple(id for id, _ in message.segments), lost=True)))
+        return False
+
+    def receive_relay(self) -> list[bytes]:
+        """Frames that have come on the relay socket."""
+        frames: list[bytes] = []
+        while True:
+            try:
+                frame = self.relay.recv(MESSAGE_NBYTES)
+            except ConnectionResetError:
+                continue
+            except OSError:
+                return frames
+            if not frame:
+                return frames
+            if not frame.startswith(self.token):
+                continue
+            frames.append(frame[TOKEN_NBYTES:])
+
+    def dismiss(self) -> None:
+        """Have it end calmly once it is parked: what functions have registered for its end is done."""
+        self.wake(GO_HOME)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Have it end once it is parked, at once."""
+        # Here and below: forgotten first. A child that another thread forks meanwhile closes what is noted,
+        # and a number that is closed already may be that of its own.
+        fd, self._wake = self._wake, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def cut_lifeline(self) -> None:
+        """Have the kernel kill it, whatever it does."""
+        fd, self.lifeline = self.lifeline, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Let go of everything; a worker still alive ends."""
+        self.line.close()
+        self.hang_up()
+        self.cut_lifeline()
+        self.aside.close()
+        self.relay.close()
+        fds, self._theirs = [*self._theirs], ()
+        pidfd, self.pidfd = self.pidfd, -1
+        if pidfd >= 0:
+            fds.append(pidfd)
+        while self._backlog:
+            fds += self._backlog.popleft()[1] or ()
+        for fd in fds:
+            os.close(fd)
+
+
+def _pipe(made: ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for fd in ends:
+        made.callback(os.close, fd)
+    return ends
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    kind = socket.SOCK_SEQPACKET if hasattr(socket, "SOCK_SEQPACKET") else socket.SOCK_DGRAM
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours.setblocking(False)
+    return ours, theirs

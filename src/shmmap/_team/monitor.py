@@ -1,0 +1,324 @@
+"""The attendant: the thread of a team that deals with all that its workers do of themselves.
+
+Workers start, speak and die; functions end; segments are dropped. The attendant waits for any of it, and
+passes it on to whom it concerns: maps, submitted functions, the shelf. Here it is decided what follows from
+a worker's death, by what the roster says about its seat.
+
+What must always hold: each run and each function that a worker was in hears of its death, after all that the
+worker had said. The thread holds its team weakly while it waits, or no team could be dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .._errors.exceptions import WorkerDied
+from .._system.guard import guarded
+from .._wire import (
+    CHUNK,
+    FIRST,
+    LAST,
+    LEFT,
+    READ_NBYTES,
+    RUNNING,
+    STOP,
+    Ask,
+    Attach,
+    Drop,
+    Failed,
+    Payload,
+    Ready,
+    Report,
+    emit,
+    lend,
+    make_payload,
+    pack_plain,
+    parse,
+    restore_exception,
+    unpack,
+    unpack_records,
+)
+from .inbox import Shelf
+from .link import Member
+from .open_maps import Admission
+from .roster import Departure
+from .run import Death, Run
+from .submissions import Submissions
+from .workers import Crew
+
+if TYPE_CHECKING:
+    from .team import Team
+
+
+class AttendantThread(threading.Thread):
+    """The attendant's thread, of a team that it holds weakly while it waits, or no team could be dropped."""
+
+    def __init__(self, team: Team, orphaned: list[Team]) -> None:
+        super().__init__(name="shmmap-attendant", daemon=True)
+        self._team = weakref.ref(team)
+        self._orphaned = orphaned
+        """Gets the team once nobody else has it."""
+        self._has_ended = threading.Event()
+
+    def run(self) -> None:
+        """Attend to the team until all have gone home."""
+        try:
+            _attend(self._team, self._orphaned)
+        finally:
+            self._has_ended.set()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for its end. Not by `join`: before Python 3.13, a Ctrl-C in that ends it in name only."""
+        self._has_ended.wait(timeout)
+
+
+def _attend(ref: weakref.ref[Team], orphaned: list[Team]) -> None:
+    heir: Team | None = None
+    while True:
+        if orphaned:
+            heir = orphaned.pop()
+            heir.end_when_idle()
+        team = heir or ref()
+        if team is None:
+            time.sleep(0.001)  # the garbage collector is about to hand it over
+            continue
+        try:
+            watch = team.watch()
+            if watch is None:
+                return
+            team = None
+            ready = watch.poll.poll(watch.timeout_ms)
+            team = heir or ref()
+            if team is not None:
+                team.attendant.attend_to(ready, watch.watched)
+        except BaseException:
+            if team is not None:
+                team.give_up()
+            raise
+        del team, watch
+
+
+class Attendant:
+    """What the attendant knows and does; all of it while it holds the team's lock."""
+
+    def __init__(
+        self,
+        lock: Any,
+        crew: Crew,
+        shelf: Shelf,
+        runs: dict[int, Run],
+        admission: Admission,
+        submissions: Submissions,
+    ) -> None:
+        self._lock = lock
+        self._crew = crew
+        self._shelf = shelf
+        self._runs = runs
+        self._admission = admission
+        self._submissions = submissions
+        self._strays: deque[tuple[bytes, bytes, Any]] = deque()
+        """What workers said in no map that is open."""
+        self._asked: deque[tuple[Member, str]] = deque()
+        """What workers need of this process, see `_wire.inheritance`."""
+        self.relay_arrived = threading.Condition(lock)
+        """Notified when something has come from a relay socket, or will not come any more."""
+        shelf.fetch_by(self.take_messages)
+
+    def attend_to(self, ready: list[tuple[int, int]], watched: dict[int, Member]) -> None:
+        """Deal with what the attendant has waited for."""
+        strays: list[tuple[bytes, bytes, Any]] = []
+        with self._lock:
+            self._handle(ready, watched)
+            while self._strays:
+                strays.append(self._strays.popleft())
+        self.hear(strays)
+        self._submissions.resolve()  # only now: what a function has printed is there before its result
+        self._answer()
+
+    def _answer(self) -> None:
+        """Give workers what they have asked for; the lock is not held while that is made."""
+        while self._asked:
+            member, what = self._asked.popleft()
+            answer = lend(what)
+            with self._lock:
+                if not member.gone:
+                    member.lend(*answer)
+
+    def hear(self, strays: Iterable[tuple[bytes, bytes, Any]]) -> None:
+        """Print, log or warn what workers have said in no map. To be called without the lock."""
+        for stray in strays:
+            guarded(emit, *stray)  # streams, log handlers and filters of warnings are the user's
+
+    def _handle(self, ready: list[tuple[int, int]], watched: dict[int, Member]) -> None:
+        crew = self._crew
+        fds = {fd for fd, _ in ready}
+        crew.heed_wakes(fds)
+        touched = {id(watched[fd]): watched[fd] for fd in fds if fd in watched}
+        for member in touched.values():
+            if member.gone or crew.members.get(member.rank) is not member:
+                continue
+            member.flush()
+            self.take_messages(member)
+            self.take_relayed(member.rank)
+        for member in crew.ended(fds):
+            self._note_end(member)
+        if crew.has_submitted(fds):
+            self._take_submitted()
+        crew.pass_on_drops()
+        for member in crew.bury():
+            self._replace(member)
+        self._submissions.dispatch()
+
+    # ------------------------------------------------ what workers say
+
+    def take_messages(self, member: Member) -> None:
+        """Take what a worker has said on its line."""
+        for message in member.receive():
+            if isinstance(message, Ready):
+                self._crew.roster.ready(member.rank)
+            elif isinstance(message, Failed):
+                member.failed = Report(*unpack(message.error))
+                self._note_failed_start(member, member.failed)
+            elif isinstance(message, Attach):  # `receive` has attached them
+                if message.seq:
+                    is_open = message.seq in self._runs or message.seq in self._submissions.running
+                    self._shelf.announce((id for id, _ in message.segments), message.seq, is_open)
+                else:
+                    self._shelf.add(id for id, _ in message.segments)
+            elif isinstance(message, Ask):
+                self._asked.append((member, message.what))
+                self._crew.wake()  # this may be a thread that waits for a map
+            elif isinstance(message, Drop):
+                for id in message.segments:
+                    self._shelf.forget(id)
+                    member.attached.discard(id)
+
+    def _note_failed_start(self, member: Member, report: Report) -> None:
+        # Made anew for each function it concerns.
+        make_error: Callable[[], Exception] = partial(
+            restore_exception, report, "the initializer", "as a worker started"
+        )
+        for seq in list(self._crew.roster.seats[member.rank].calls):
+            if seq in self._runs:
+                self._runs[seq].failed_start = report
+            elif seq in self._submissions.running:
+                self._submissions.fail(seq, make_error())
+        self._submissions.fail_waiting(make_error)
+        self._crew.wake()  # this may be a thread that waits for a map; futures are the attendant's
+
+    def take_relayed(self, rank: int) -> None:
+        """Take what a worker has printed, logged or warned: all that it has counted is in its socket."""
+        member = self._crew.members.get(rank)
+        if member is None or member.gone:
+            return
+        frames = member.receive_relay()
+        for frame in frames:
+            kind, seq, payload = parse(frame)
+            run = self._runs.get(seq)
+            if run is not None:
+                run.relayed.append((kind, payload, member.decoders))
+                run.ring()
+            else:
+                self._strays.append((kind, payload, member.decoders))
+                self._crew.wake()  # this may be a thread that waits for a map
+        # Only now: `Team.take_relayed` looks at the count without the lock, and goes by it.
+        member.relayed += len(frames)
+
+    def _take_submitted(self) -> None:
+        while data := self._crew.read_submitted(READ_NBYTES):
+            try:
+                records = list(unpack_records(data))
+            except RuntimeError as exc:
+                self._admission.distrust_pipes()
+                self._submissions.fail_running(partial(RuntimeError, *exc.args))
+                return
+            for record in records:
+                if self._crew.has_relayed(record.rank):  # before the result that it was said before
+                    self.take_relayed(record.rank)
+                self._submissions.take(record)
+
+    # ------------------------------------------------ what becomes of them
+
+    def _note_end(self, member: Member) -> None:
+        """A worker's process has ended; what it was doing is dealt with once its status is known."""
+        self.take_messages(member)
+        self.take_relayed(member.rank)
+        self._take_submitted()
+        self._crew.note_end(member)
+
+    def _replace(self, member: Member) -> None:
+        """Do what the roster decides about a dead worker's seat."""
+        crew, submissions = self._crew, self._submissions
+        assert crew.slots is not None
+        rank = member.rank
+        slot = crew.slots.slot(rank)
+        # Not of the seat, where calls that were left are forgotten.
+        over = [
+            run
+            for seq, run in self._runs.items()
+            if run.spec is not None and rank < run.spec.team and seq <= slot[LEFT]
+        ]
+        for run in over:  # it had left, but may not have counted as one that has
+            run.vacated.append(rank)
+            run.deaths += 1
+        crew.roster.left(rank, slot[LEFT])
+        submissions.forget(rank)
+        running, claim = slot[RUNNING], (slot[FIRST], slot[STOP])
+        chunks = range(slot[CHUNK] - 1, max(slot[CHUNK], slot[LAST])) if slot[CHUNK] else range(0)
+        self._shelf.has_orphans = True
+        if member.failed is not None:  # for calls that it was given after it had said so
+            self._note_failed_start(member, member.failed)
+        cannot_start = member.failed is not None or member.start_error != ""
+        departure: Departure = crew.roster.died(rank, cannot_start)
+        if departure.replace and not crew.respawn(rank):
+            departure = crew.roster.unfilled(rank, departure)
+        redo: dict[int, tuple[Payload, Any]] = {}
+        concerned = over
+        for seq in (*departure.again, *departure.lost):
+            death = Death(
+                rank,
+                member.pid,
+                member.status,
+                running,
+                claim if running == seq else (0, 0),
+                chunks if running == seq else range(0),
+                departure.is_broken_start,
+                seq in departure.again,
+                member.start_error,
+            )
+            if seq in self._runs:
+                run = self._runs[seq]
+                concerned.append(run)
+                again = run.note_death(death)
+                run.deaths += 1
+                if not death.replaced:
+                    run.vacated.append(rank)
+                elif again:
+                    redo[seq] = make_payload(pack_plain(again).data)
+                    run.keep.append(redo[seq][1])
+            elif seq in submissions.running:
+                submissions.note_death(seq, death)
+        if departure.replace:
+            successor = crew.members[rank]
+            for seq in departure.again:
+                its_run = self._runs.get(seq)
+                if its_run is None or its_run.spec is None:
+                    continue
+                crew.send_call(successor, seq, its_run.spec, redo.get(seq))
+                if its_run.output is not None:
+                    successor.attach(its_run.output[1])
+                    successor.post(its_run.output[0])
+        elif submissions.waiting and not departure.is_broken_start:
+            crew.refill()
+        if submissions.waiting and not crew.members:
+            submissions.fail_waiting(
+                lambda: WorkerDied("the workers died, and no others could be started")
+            )
+        for run in concerned:
+            run.ring()

@@ -1,0 +1,177 @@
+"""Which maps of a team are open, which wait for their turn, and the control blocks of all of them.
+
+Owned by the team; everything here is done with the team's lock held, but for `note_late` and
+`distrust_pipes`, which acquire it themselves. A control block is in one place: with an open map, free for the
+next one, or lingering, because some worker may still come to a map that its caller has given up.
+
+What must always hold: a control block serves another map only if nobody can come to it for the one before;
+what a map refers to stays in place until the last of its workers has left.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .._errors.exceptions import note_scarcity
+from .._memory import mark_kept
+from .._system.interrupts import Uninterrupted
+from .._wire import ERROR, KEPT, Close, ControlBlock, Record, dumps_message
+from .inbox import Shelf
+from .link import Member
+from .run import Run
+from .workers import Crew
+
+# Maps of one team that are open at a time; further ones wait their turn. Each costs four descriptors here
+# and three in every worker.
+OPEN_MAX = 16
+
+
+class Admission:
+    """The maps of a team that are open, waiting or lingering."""
+
+    def __init__(self, lock: Any, crew: Crew, shelf: Shelf) -> None:
+        self._lock = lock
+        self._crew = crew
+        self._shelf = shelf
+        self._open: set[Run] = set()
+        """Runs that have a control block, or are about to."""
+        self.waiting: deque[tuple[Run, int]] = deque()
+        """Runs that are to be admitted, and their numbers of chunks."""
+        self._free: list[ControlBlock] = []
+        self._next_id = 0
+        self.lingering: list[tuple[Run, ControlBlock, list[Member]]] = []
+        """Abandoned maps, and the workers that may still touch what they refer to, or say something."""
+
+    def open(self, run: Run, chunks: int) -> bool:
+        """Give a run a control block; False if it has to wait for `run.admitted`, too many being open."""
+        if len(self._open) >= OPEN_MAX:
+            run.admitted = threading.Event()
+            self.waiting.append((run, chunks))
+            return False
+        # A Ctrl-C may come between any two of these lines: `close` undoes whatever was done.
+        self._open.add(run)
+        for control in self._free:
+            if control.capacity >= chunks:
+                run.control = control
+                self._free.remove(control)
+                break
+        else:
+            with Uninterrupted():
+                self._next_id += 1
+                capacity = 1 << max(12, (chunks - 1).bit_length())
+                try:
+                    run.control = ControlBlock(self._next_id, capacity)
+                except OSError as exc:
+                    note_scarcity(exc)
+                    raise
+        run.doorbell = run.control.doorbell
+        if run.admitted is not None:
+            run.admitted.set()
+        return True
+
+    def close(self, run: Run, reusable: bool) -> None:
+        """A run is over; its control block serves another if everybody has left.
+
+        *Requires*: no Ctrl-C inside.
+        """
+        self._open.discard(run)
+        run.doorbell = -1
+        control = run.control
+        if control is not None and not reusable:
+            # Some worker may still come to it, or be in it: what it refers to has to stay.
+            crew = self._crew
+            inside = [m for m in crew.members.values() if not crew.is_through(m, run.seq)]
+            self.lingering.append((run, control, inside))
+            crew.wake()
+            run.control = None
+        elif control is not None and control not in self._free:
+            run.control = None
+            self._free.append(control)
+            run.keep.clear()
+        elif self.waiting:
+            self.waiting = deque(item for item in self.waiting if item[0] is not run)
+        while self.waiting and len(self._open) < OPEN_MAX:
+            self._admit(*self.waiting.popleft())
+        if self.lingering:
+            self.let_go()
+        while self._free and self._crew.slots is None:  # it failed, and went home before its maps
+            self._free.pop().close()
+
+    def _admit(self, run: Run, chunks: int) -> None:
+        """Open a run that has waited; what that fails by is its own caller's to hear, not of who was here."""
+        try:
+            self.open(run, chunks)
+        except Exception as exc:
+            run.refusal = exc
+            if run.admitted is not None:
+                run.admitted.set()
+
+    def refuse_waiting(self, make_error: Callable[[], Exception]) -> None:
+        """Runs whose turn has not come are to fail."""
+        while self.waiting:
+            run, _ = self.waiting.popleft()
+            run.refusal = make_error()
+            if run.admitted is not None:
+                run.admitted.set()
+
+    def let_go(self) -> bool:
+        """Release what abandoned maps refer to, once the last worker has left them; whether any was."""
+        has_any = False
+        for item in list(self.lingering):
+            run, control, inside = item
+            has_ended = all(self._crew.is_through(member, run.seq) for member in inside)
+            # Nobody waits for what they say; unread, the pages it lies in would never be free again.
+            for record in control.drain():
+                self.note_late(record)
+            if has_ended:
+                self.lingering.remove(item)
+                run.keep.clear()
+                self._discard(control)  # somebody may be about to count as the last one to leave
+                has_any = True
+        return has_any
+
+    def note_late(self, record: Record) -> None:
+        """Take note of what a worker says about a call that nobody waits for any more."""
+        if record.kind == KEPT:
+            mark_kept(record.first)
+            return
+        if record.kind == ERROR and record.first < 0:
+            with self._lock:
+                self._crew.distrust(record.rank)
+        self._shelf.skip(record)
+
+    def distrust_pipes(self) -> None:
+        """Strays were found: they may also lie in pipes that wait here for the next map."""
+        with self._lock:
+            while self._free:
+                self._discard(self._free.pop())
+
+    def _discard(self, control: ControlBlock) -> None:
+        message = dumps_message(Close(control.id))
+        for member in self._crew.members.values():
+            if control.id in member.opened:
+                member.opened.discard(control.id)
+                member.settled = None
+                member.post(message)
+        control.close()
+
+    def clear(self) -> None:
+        """All workers have ended: nobody comes to what is free or lingers."""
+        # From the tables first: a child forked meanwhile closes what it finds there.
+        while self._free:
+            self._free.pop().close()
+        while self.lingering:
+            run, control, _ = self.lingering.pop()
+            run.keep.clear()
+            control.close()
+
+    def close_in_child(self) -> None:
+        """In a forked child: let go of all descriptors."""
+        # Once each: another thread may have been about to move one.
+        controls = {run.control for run in self._open if run.control is not None}
+        for control in controls.union(self._free, (control for _, control, _ in self.lingering)):
+            control.close_in_child()
+        self._open, self._free, self.lingering = set(), [], []

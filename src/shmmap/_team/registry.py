@@ -1,0 +1,134 @@
+"""The teams of this process: all there are, the one that a ``with`` block has entered, and how many workers.
+
+What must always hold: what was submitted is finished before the interpreter ends, unless a Ctrl-C says
+otherwise; no team is still at work then, and none holds anything in a forked child.
+
+The interpreter ends in three steps: it calls what `concurrent.futures`, and this module, have registered
+with `threading`; it waits for the threads that are no daemons; it calls what was registered with `atexit`.
+From the first step on, Python starts no threads any more (since 3.12), and nothing can be submitted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from .._errors.arguments import as_int
+from .._system.forks import at_fork
+from .._system.interrupts import CleanUp
+from .._system.limits import usable_cores
+from .._wire import RANKS_MAX
+
+if TYPE_CHECKING:
+    from .team import Team
+
+_teams: weakref.WeakSet[Team] = weakref.WeakSet()
+entered: ContextVar[Team | None] = ContextVar("shmmap-team", default=None)
+"""The team whose ``with`` block this is, which may have ended meanwhile."""
+
+
+unfinished: set[threading.Event] = set()
+"""Of maps that nobody may be waiting for: each is set when its map is over, and taken out then."""
+_is_ending = False
+_finished_before: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+def finish_before(executors: type) -> None:
+    """Have maps on executors of a class finished before these refuse what is submitted.
+
+    Their module has registered that with `threading` as it was imported, which may be after this one was;
+    and what was registered last is called first.
+    """
+    if not _is_ending and executors not in _finished_before:
+        _register(_finish_all)
+        _finished_before.add(executors)
+
+
+def is_ending() -> bool:
+    """Whether the interpreter is about to end, so that no threads are started any more."""
+    return _is_ending
+
+
+def refuse_at_exit() -> None:
+    """Refuse what could not be finished any more, in the words of `concurrent.futures`."""
+    if _is_ending:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+
+def register_team(team: Team) -> None:
+    """Have a team ended at the interpreter's exit, and closed in forked children."""
+    _teams.add(team)
+
+
+def entered_team() -> Team | None:
+    """The team whose ``with`` block this is."""
+    team = entered.get()
+    return team if team is not None and team.is_usable() else None
+
+
+def resolve_workers(workers: int | None) -> int:
+    """How many workers an option ``workers=`` means."""
+    if type(workers) is int and 0 < workers <= RANKS_MAX:  # most calls
+        return workers
+    if workers is None:
+        return usable_cores()
+    workers = as_int(workers, "workers")
+    if workers == -1:
+        return usable_cores()
+    if workers < 1:
+        raise ValueError(f"workers={workers}: give a positive number, or -1 for all usable cores")
+    if workers > RANKS_MAX:
+        raise ValueError(f"workers={workers}: at most {RANKS_MAX}")
+    return workers
+
+
+def _finish_all() -> None:
+    """Wait for all that was submitted; a Ctrl-C ends the waiting."""
+    global _is_ending
+    _is_ending = True
+    if _has_been_interrupted():
+        return
+    try:
+        while unfinished:
+            next(iter(unfinished)).wait()
+        for team in list(_teams):
+            team.finish()
+    except BaseException as exc:
+        with CleanUp(exc):
+            _end_all()
+        raise
+
+
+def _has_been_interrupted() -> bool:
+    """Whether it is a Ctrl-C that ends the program, which then need not finish anything."""
+    if sys.flags.interactive or hasattr(sys, "ps1"):
+        return False  # it may be one of long ago
+    kind: Any = getattr(sys, "last_type", None)
+    return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
+
+
+def _end_all() -> None:
+    with CleanUp(KeyboardInterrupt()):
+        for team in list(_teams):
+            team.end_now()
+
+
+def _close_all_in_child() -> None:
+    unfinished.clear()
+    for team in list(_teams):
+        team.close_in_child()
+    _teams.clear()  # all of them are the parent's
+
+
+try:
+    # The public `atexit` comes too late: the threads that wait for maps would not be there any more.
+    _register: Any = threading._register_atexit  # type: ignore[attr-defined]
+    _register(_finish_all)
+except RuntimeError:  # imported for the first time by something that is called at the end
+    _is_ending = True
+atexit.register(_end_all)
+at_fork(after_in_child=_close_all_in_child)

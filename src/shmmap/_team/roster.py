@@ -1,0 +1,142 @@
+"""Who is alive and holds what: a pure state machine. Events in, decisions out; no process, no socket.
+
+A *seat* is a rank of the team and whoever sits on it now. A worker that dies leaves its seat with its
+calls; the decision made here, and only here, is whether the seat is filled again, and which calls the
+replacement gets. It gets every call that others are still in, with nothing but the chance to draw: what
+the dead worker had drawn is in the ledger, and the map decides about it.
+
+What must always hold: a seat whose worker said that it cannot start, or that died twice before it was
+ready, is not filled again for the same calls (a broken start would repeat for ever), and a call causes a
+bounded number of replacements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+# A worker may be killed from outside while it starts; one that dies twice cannot start at all.
+FALSE_STARTS_MAX = 1
+
+EMPTY, STARTING, READY = "empty", "starting", "ready"
+
+
+@dataclass(slots=True)
+class Seat:
+    """One rank of a team."""
+
+    rank: int
+    state: str = EMPTY
+    false_starts: int = 0
+    """Workers in a row that died before they were ready."""
+    calls: dict[int, bool] = field(default_factory=dict)
+    """Calls not left yet, in order; whether a replacement is to get the call again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """What a worker's death means."""
+
+    rank: int
+    is_broken_start: bool
+    """It cannot start: its initializer failed, or it died while starting for the second time."""
+    again: tuple[int, ...]
+    """Calls that its replacement gets; empty if there is none."""
+    lost: tuple[int, ...]
+    """Calls that it held and nobody gets again."""
+    replace: bool
+
+
+class Roster:
+    """The seats of a team."""
+
+    def __init__(self, limit: int = 8) -> None:
+        self.seats: dict[int, Seat] = {}
+        self._limit = limit
+        """Replacements that one call may cause, per seat."""
+        self._replaced: dict[int, int] = {}
+
+    def fill(self, size: int) -> list[int]:
+        """Ranks to start so that ranks 0 to `size` - 1 are taken; they count as starting."""
+        started = []
+        for rank in range(size):
+            seat = self.seats.setdefault(rank, Seat(rank))
+            if seat.state == EMPTY:
+                seat.state = STARTING
+                started.append(rank)
+        return started
+
+    def is_filled(self, size: int) -> bool:
+        """Whether `fill` would start nobody."""
+        for rank in range(size):  # on the path of every call: no generator
+            seat = self.seats.get(rank)
+            if seat is None or seat.state == EMPTY:
+                return False
+        return True
+
+    def ready(self, rank: int) -> None:
+        """A worker says it has started."""
+        self.seats[rank].state = READY
+        self.seats[rank].false_starts = 0
+
+    def assign(self, rank: int, seq: int, again: bool) -> None:
+        """A worker is given a call."""
+        self.seats[rank].calls[seq] = again
+
+    def assign_all(self, team: int, seq: int) -> None:
+        """The workers on the first `team` ranks are given a call, as are those that replace them."""
+        seats = self.seats
+        for rank in range(team):
+            seats[rank].calls[seq] = True
+
+    def left(self, rank: int, seq: int) -> None:
+        """A worker has left all its calls up to `seq`."""
+        calls = self.seats[rank].calls
+        for each in [each for each in calls if each <= seq]:
+            del calls[each]
+
+    def end(self, seq: int) -> list[int]:
+        """A call is over: nobody needs to get it again. Ranks that hold others are returned."""
+        self._replaced.pop(seq, None)
+        waiting = []
+        for rank, seat in self.seats.items():
+            seat.calls.pop(seq, None)
+            if seat.calls:
+                waiting.append(rank)
+        return waiting
+
+    def died(self, rank: int, failed: bool = False) -> Departure:
+        """A worker has died; `failed` if it said that it could not start."""
+        seat = self.seats[rank]
+        if seat.state != READY:
+            seat.false_starts += 1
+        broken = failed or seat.false_starts > FALSE_STARTS_MAX
+        again: list[int] = []
+        if not broken:
+            for seq, wanted in seat.calls.items():
+                replaced = self._replaced.get(seq, 0)
+                if wanted and replaced < self._limit * len(self.seats):
+                    self._replaced[seq] = replaced + 1
+                    again.append(seq)
+        lost = tuple(seq for seq in seat.calls if seq not in again)
+        seat.calls = dict.fromkeys(again, True)
+        seat.state = STARTING if again else EMPTY
+        if broken:
+            seat.false_starts = 0
+        return Departure(rank, broken, tuple(again), lost, bool(again))
+
+    def unfilled(self, rank: int, departure: Departure) -> Departure:
+        """The replacement could not be started, for want of descriptors, say: what follows from that."""
+        seat = self.seats[rank]
+        seat.state = EMPTY
+        seat.calls.clear()
+        lost = (*departure.again, *departure.lost)
+        return replace(departure, again=(), lost=lost, replace=False)
+
+    def busy(self, rank: int) -> int:
+        """Number of calls a worker holds."""
+        return len(self.seats[rank].calls)
+
+    def vacate(self) -> None:
+        """The team went home."""
+        self.seats.clear()
+        self._replaced.clear()

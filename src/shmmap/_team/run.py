@@ -1,0 +1,127 @@
+"""What a team and an open map know of each other: the call as it is sent, and the death of a worker.
+
+The team owns processes and knows nothing of chunks; a map knows chunks and owns no process. `Run` is where
+they meet: the engine derives from it, and the team tells it of deaths.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .._wire import LEAVE, ControlBlock, Payload, Record, Report, Surroundings
+from .._worker.worker import EXIT_CHANGED, EXIT_DESCRIPTORS
+
+_LIKELY_CAUSES = {
+    "SIGKILL": "killed from outside, or out of memory",
+    "SIGSEGV": "a crash in compiled code",
+    "SIGBUS": "a memory-mapped file was cut short, or its disk is full",
+    "SIGABRT": "compiled code gave up",
+}
+
+
+class Death(NamedTuple):
+    """A worker's end, as a run is told of it."""
+
+    rank: int
+    pid: int
+    status: int | None
+    running: int
+    """The call it was in, 0 if none."""
+    claim: tuple[int, int]
+    """Tickets it held."""
+    chunks: range
+    """The chunk it was in, or those it went through as one; empty if it was in none."""
+    is_broken_start: bool
+    replaced: bool
+    start_error: str = ""
+    """Why no worker can be started at all."""
+
+    def cause(self) -> str:
+        """What is known of how it ended, and the likeliest reason."""
+        if self.start_error:
+            return f"no worker could be started: {self.start_error}"
+        who = f"worker {self.rank} (pid {self.pid})"
+        if self.status is None or self.status == -1:
+            return f"{who} died, status unknown"
+        code = os.waitstatus_to_exitcode(self.status)
+        if code < 0:
+            try:
+                name = signal.Signals(-code).name
+            except ValueError:
+                name = f"signal {-code}"
+            hint = _LIKELY_CAUSES.get(name, "")
+            return f"{who} was killed by {name}" + (f" ({hint})" if hint else "")
+        if code == EXIT_DESCRIPTORS:
+            return f"{who} ended: the function closed file descriptors that are not its own"
+        if code == EXIT_CHANGED:
+            return f"{who} ended: the function lowered a limit of its process, or changed its user, for good"
+        return f"{who} exited with status {code} in the middle of its work"
+
+
+class CallSpec(NamedTuple):
+    """What it takes to send a call to any member, also later, to a replacement."""
+
+    control: ControlBlock | None
+    job_id: int
+    """Under which workers keep the job for calls to come; 0: they don't."""
+    job: Payload
+    func: Payload | None
+    digest: bytes
+    by_value: bool
+    chunks: Payload | None
+    is_static: bool
+    """Each worker has its own share of the chunks, see `Plan.shares`."""
+    team: int
+    segments: frozenset[int]
+    """Segments that job, function and list of chunks need, those of their payloads included."""
+    surroundings: Surroundings
+    needs: tuple[Any, ...] | None
+    """All a worker has to have to take part; None: something is sent in any case."""
+    writes_main: bool
+    """Unpickling it writes into ``__main__`` there, so that a function kept from before may be outdated."""
+    modules: int = 0
+    """Version of the user's modules that a worker must have been told, see `_code.reach`."""
+
+
+class Run:
+    """What the team knows of an open map; engines derive from it."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        """Number of its call, given as that is posted: a worker gets calls in the order of their numbers."""
+        self.spec: CallSpec | None = None
+        self.control: ControlBlock | None = None
+        self.doorbell = -1
+        self.vacated: deque[int] = deque()
+        """Ranks whose worker died and is not to be waited for any more."""
+        self.deaths = 0
+        """Workers that died in it, or just after."""
+        self.failed_start: Report | None = None
+        self.broken: Callable[[], BaseException] | None = None
+        """Makes what it is to raise, once nobody will tell of deaths any more."""
+        self.relayed: deque[tuple[bytes, bytes, Any]] = deque()
+        self.keep: list[Any] = []
+        """What messages refer to, and must stay in place until the run is over."""
+        self.output: tuple[bytes, frozenset[int]] | None = None
+        """The message that tells where results go, once known; replacements get it too."""
+        self.admitted: threading.Event | None = None
+        """Only if it has to wait until fewer maps are open."""
+        self.refusal: Exception | None = None
+        """Why it could not be opened when its turn had come."""
+
+    def note_death(self, death: Death) -> dict[int, int]:
+        """Take note of a death, in the attendant's thread; chunks the successor is to do first."""
+        raise NotImplementedError
+
+    def ring(self) -> None:
+        """Wake the thread that waits for this run."""
+        if self.doorbell >= 0:
+            try:
+                os.write(self.doorbell, Record(0, 0, LEAVE, 0, 0, 0, 0, 0).pack())
+            except OSError:
+                pass  # the pipe is full: that thread is awake; or it has just gone

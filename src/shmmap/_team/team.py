@@ -1,0 +1,745 @@
+"""The team: runs of maps, the face of an Executor, and the life of what is behind both.
+
+Two kinds of thread meet here. A *caller's thread* opens a run, posts its call to the members and waits on
+the run's completion pipe, with nothing in between. The *attendant*, one daemon thread per team, waits for
+everything else: workers starting and dying, their output, segments they announce, drops, submitted
+functions. It wakes a waiting run by a record on that run's pipe, so every wait of a run is also a wait for
+every worker's death. All state is under one lock; nobody holds it while waiting. While it waits, the
+attendant holds its team weakly: a team that nobody else has is handed to it, and ended once it is idle.
+
+Each part of that state has one owner: `_team.workers` the processes, `_team.open_maps` the control blocks,
+`_team.submissions` the submitted functions, `_team.inbox` what workers made for results. `_team.monitor`
+sees to all of them, and none of them knows the team.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextvars import Token
+from types import TracebackType
+from typing import Any, NamedTuple, Never
+
+from .._errors.arguments import as_int, as_nbytes, as_seconds, describe
+from .._errors.exceptions import WorkerDied, note_scarcity
+from .._memory import expire_spare, refuse_reentry_here
+from .._system.forks import make_lock
+from .._system.imports import late_import
+from .._system.interrupts import CleanUp, Uninterrupted, refuse_green_threads, refuse_reentry
+from .._wire import (
+    RANKS_MAX,
+    RELAYED,
+    SLOT_WORDS,
+    Packed,
+    cannot_send,
+    is_inheritable,
+    name_of,
+    pack,
+    snapshot,
+)
+from .inbox import Shelf
+from .monitor import Attendant, AttendantThread
+from .open_maps import Admission
+from .registry import entered, is_ending, refuse_at_exit, register_team, resolve_workers
+from .run import CallSpec, Run
+from .submissions import Submissions, SubmittedFuture
+from .workers import Crew, Watch
+
+_AT_THE_END = "the interpreter is shutting down, and no workers can be started; use engine='serial'"
+
+
+def _pack_initializer(
+    start: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> tuple[Packed | None, Callable[[], object] | None]:
+    """An initializer as workers get it: pickled; or as it is, where only forked workers can have it."""
+    if initializer is None:
+        return None, None
+    try:
+        return pack((initializer, initargs)), None
+    except Exception as exc:
+        bound = functools.partial(initializer, *initargs)
+        if start == "fork" and is_inheritable(bound):
+            return None, bound
+        raise cannot_send(f"the initializer {name_of(initializer)}", bound, exc) from None
+
+
+class Team(Executor):
+    """A team of worker processes.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many; by default all usable cores (the affinity mask and the cgroup's quota count).
+    start : {'clean', 'fork'}, default 'clean'
+        ``"clean"``: workers are forked from a small clean process, which imports nothing of yours.
+        ``"fork"``: from the calling process; they see its objects as they were then.
+    initializer : callable, optional
+        Called in each worker as it starts.
+    initargs : tuple, default ()
+        Arguments for `initializer`.
+    blas_threads : int, default 1
+        Threads BLAS and OpenMP may use in each worker.
+    memory_limit : int or str, optional
+        Bytes of private memory, as a number or a size such as ``"500MiB"``, that
+        each worker may take; beyond, its allocations raise MemoryError.
+    preload : sequence of str, default ()
+        Modules, by name, that the clean process imports before it forks the workers, which then share
+        their memory: ``preload=["pandas"]`` saves about 50 MB in each worker that uses it. They must not
+        start threads as they are imported.
+    idle_timeout : float, optional
+        Seconds without work after which the workers are let go; the next call starts new ones. None
+        keeps them. Default 300.
+
+    Notes
+    -----
+    A team is a :class:`concurrent.futures.Executor`: `submit`, `map` and `shutdown` are as there, and it
+    serves wherever one is taken.
+
+    Examples
+    --------
+    >>> import numpy as np, shmmap
+    >>> with shmmap.Team(workers=2) as team:
+    ...     future = team.submit(pow, 2, 10)
+    ...     squares = list(team.map(lambda v: v * v, range(4)))
+    ...     roots = shmmap.pmap(np.sqrt, shmmap.asshared([1.0, 4.0]))
+    >>> future.result(), squares, roots
+    (1024, [0, 1, 4, 9], array([1., 2.]))
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        start: str = "clean",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        blas_threads: int = 1,
+        memory_limit: int | str | None = None,
+        preload: Sequence[str] = (),
+        idle_timeout: float | None = 300,
+        **unknown: Never,
+    ) -> None:
+        if unknown:
+            raise TypeError(_explain_unknown(*next(iter(unknown.items()))))
+        if not isinstance(start, str):
+            raise TypeError(f"start must be 'clean' or 'fork', not {describe(start)}")
+        if start not in ("clean", "fork"):
+            raise ValueError(f"start must be 'clean' or 'fork', not {start!r}")
+        if not hasattr(os, "posix_spawn" if start == "clean" else "fork"):
+            raise NotImplementedError(
+                "this platform cannot start worker processes; use engine='serial' or engine='threads'"
+            )
+        blas_threads = as_int(blas_threads, "blas_threads", 1)
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, not {describe(initializer)}")
+        if not isinstance(initargs, (tuple, list)):
+            raise TypeError(f"initargs must be a tuple of arguments, not {describe(initargs)}")
+        if memory_limit is not None:
+            memory_limit = as_nbytes(memory_limit, "memory_limit")
+        if idle_timeout is not None:
+            idle_timeout = as_seconds(idle_timeout, "idle_timeout")
+        is_sequence = isinstance(preload, Sequence) and not isinstance(preload, (str, bytes))
+        if not is_sequence or not all(isinstance(name, str) for name in preload):
+            raise TypeError(f"preload must be a sequence of module names, not {describe(preload)}")
+        if preload and start == "fork":
+            raise ValueError("preload= is for start='clean'; forked workers have what you imported")
+        self.blas_threads = blas_threads
+        self._pid = os.getpid()
+        self._lock = make_lock()
+        self._runs: dict[int, Run] = {}
+        """By the number of the call: those that are told of deaths."""
+        self.crew = Crew(
+            resolve_workers(workers),
+            start,
+            *_pack_initializer(start, initializer, tuple(initargs)),
+            blas_threads,
+            memory_limit,
+            tuple(preload),
+        )
+        self.shelf = Shelf(self._lock, self.crew)
+        """Pages and segments that workers made for results."""
+        self.admission = Admission(self._lock, self.crew, self.shelf)
+        self._submissions = Submissions(self.crew, self.shelf)
+        self.attendant = Attendant(
+            self._lock, self.crew, self.shelf, self._runs, self.admission, self._submissions
+        )
+        self._last_words: list[tuple[bytes, bytes, Any]] = []
+        """What workers have printed at their end."""
+        self._thread: AttendantThread | None = None
+        """The attendant's; there while any worker is."""
+        self._orphaned: list[Team] = []
+        """The team itself, once nobody but its attendant has it."""
+        self._idle_timeout = idle_timeout
+        self._idle_since = time.monotonic()
+        """When the last run ended."""
+        self._closed = False
+        self._retires = False
+        """The workers are to go home once they are idle; others may be started then."""
+        self._fate: _Fate | None = None
+        """Given, all workers are to be ended at once."""
+        self._finished: threading.Event | None = None
+        """Set once everything submitted is done, for who waits for that."""
+        self._tokens: list[Token[Team | None]] = []
+        register_team(self)
+
+    @property
+    def size(self) -> int:
+        """Number of workers."""
+        return self.crew.size
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._closed else f"{len(self.crew.members)} running"
+        return f"<shmmap.Team of {self.size} workers, {state}>"
+
+    # ------------------------------------------------ starting
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it belongs to this process, and not to one that this was forked from."""
+        return self._pid == os.getpid()
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether workers have been started and not gone home since."""
+        return self._thread is not None and self.is_usable()
+
+    def is_usable(self) -> bool:
+        """Whether it takes work: it is this process's own, and not shut down."""
+        return not self._closed and self.is_ours
+
+    def check_open(self) -> None:
+        """Refuse to have anything submitted any more, in the words of `concurrent.futures`."""
+        refuse_at_exit()
+        self._check_usable("cannot schedule new futures after shutdown")
+
+    def _check_usable(self, closed: str = "cannot use a Team after shutdown") -> None:
+        if not self.is_ours:
+            raise RuntimeError(
+                "this Team belongs to the process that made it; make a new one in the forked child"
+            )
+        if self._closed:
+            raise RuntimeError(_AT_THE_END if is_ending() else closed)
+
+    def grow(self, size: int) -> None:
+        """Have at least `size` seats (for the default team, which follows ``workers=``)."""
+        with self._lock:
+            self.crew.size = max(self.crew.size, min(size, RANKS_MAX))
+
+    def _follow_user(self) -> None:
+        """Let workers go that belong to another user than this process does by now: others are started."""
+        if self.crew.is_of_this_user() or not self.is_ours:
+            return
+        with self._lock:
+            thread = self._thread
+            if thread is None:
+                return
+            if not self._is_idle() or thread is threading.current_thread():
+                raise RuntimeError(
+                    "this process has become another user or group while its workers are at work as the "
+                    "former one; wait for what they do first"
+                )
+            self._retires = True
+            self.crew.wake()
+        thread.wait()
+
+    def warm_up(self, size: int) -> None:
+        """Begin to start what is missing of the first `size` workers, if it takes work at all."""
+        self.enter()
+        with self._lock:
+            if self.is_usable():
+                self._ensure(size)
+
+    def _ensure(self, size: int) -> None:
+        """Start what is missing of the first `size` workers. The lock is held."""
+        if self._thread is not None and self.crew.roster.is_filled(size):
+            return
+        if self._thread is None and is_ending():
+            raise RuntimeError(_AT_THE_END)
+        with Uninterrupted():
+            self._start_missing(size)
+
+    def _start_missing(self, size: int) -> None:
+        if self._thread is None:
+            refuse_green_threads()
+        try:
+            if self.crew.slots is None:
+                self.crew.open()
+            self.crew.fill(size)
+        except BaseException as exc:
+            note_scarcity(exc)
+            if not self.crew.members and self._thread is None:
+                self._go_home()
+            raise
+        if self._thread is None:
+            thread = AttendantThread(self, self._orphaned)
+            thread.start()
+            self._thread = thread
+
+    # ------------------------------------------------ runs (caller's threads)
+
+    def enter(self) -> None:
+        """Refuse who comes from within: see `refuse_reentry`.
+
+        Also from within `_memory.table`: who holds the team's lock may wait for that one, and never the
+        reverse.
+        """
+        refuse_reentry(self._lock)
+        refuse_reentry_here()
+
+    def open_run(self, run: Run, chunks: int) -> bool:
+        """Register a run; False if it has to wait for `run.admitted`, too many being open."""
+        self._follow_user()
+        with self._lock:
+            self._check_usable()
+            return self.admission.open(run, chunks)
+
+    def post_run(self, run: Run, spec: CallSpec) -> None:
+        """Send a run's call, or that of its next round, to the workers that take part.
+
+        From then on the run is told of deaths.
+        """
+        crew = self.crew
+        with self._lock:
+            if run.seq:  # a further round
+                self._runs.pop(run.seq, None)
+                run.vacated.clear()  # who had left the round before takes part in this one
+                self.shelf.purge(run.seq)
+            run.seq = crew.next_seq()
+            self._runs[run.seq] = run
+            if self._closed and self._thread is None:
+                self._check_usable()  # else it began before the end, which waits for it
+            self._ensure(spec.team)
+            run.spec = spec
+            crew.post_call(run.seq, spec)
+
+    def publish_output(
+        self, run: Run, ranks: Iterable[int], message: bytes, segments: frozenset[int]
+    ) -> None:
+        """Tell participants where results go."""
+        with self._lock:
+            run.output = (message, segments)
+            for rank in ranks:
+                member = self.crew.members.get(rank)
+                if member is not None:
+                    member.attach(segments)
+                    member.post(message)
+                    if member.clogged() >= 0:
+                        self.crew.wake()
+
+    def take_relayed(self, ranks: Iterable[int]) -> None:
+        """Take everything these workers have printed, logged or warned by now."""
+        for rank in ranks:
+            if self.crew.has_relayed(rank):
+                with self._lock:
+                    self.attendant.take_relayed(rank)
+
+    def marks_of(self, run: Run, chunks: int) -> bytes | None:
+        """The ledger of a run, from any thread; None before it is posted, and once it is over.
+
+        Without the lock: it may be held while a user's callback runs, which may wait for who asks here.
+        """
+        control = run.control
+        if control is None or run.spec is None:
+            return None
+        try:
+            marks = bytes(control.ledger[:chunks])
+        except AttributeError:  # closed
+            return None
+        # A control block is taken from its run before anything else becomes of it.
+        return marks if run.control is control else None
+
+    def stop_run(self, run: Run, chunks: int, at: int) -> None:
+        """Have no chunk above `at` started any more, and wake who waits; nothing if the run is over."""
+        with self._lock:
+            if run.control is not None:
+                run.control.stop(chunks, at)
+                run.ring()
+
+    def disown(self, run: Run) -> None:
+        """Nobody is to get a run's call again."""
+        with self._lock:
+            self.crew.roster.end(run.seq)
+
+    def distrust(self, rank: int) -> None:
+        """A worker could not load what it was sent: who knows what it has."""
+        with self._lock:
+            self.crew.distrust(rank)
+
+    def kill(self, rank: int, seq: int, since: int | None = None) -> bool:
+        """End the worker on a rank if it is still in call `seq`; whether it was.
+
+        `since`: and only if it is still in that very call of the function.
+        """
+        with self._lock:
+            return self.crew.kill(rank, seq, since)
+
+    def end_run(self, run: Run, reusable: bool) -> None:
+        """Forget a run; its control block serves another if everybody has left."""
+        crew = self.crew
+        with self._lock:
+            self._runs.pop(run.seq, None)
+            crew.end_call(run.seq)
+            self.admission.close(run, reusable)
+            self._idle_since = time.monotonic()
+            self.shelf.purge(run.seq)
+            if self.shelf.has_orphans:
+                self._purge_orphans()
+            if self._submissions.waiting:
+                self._submissions.dispatch(behind_maps=True)
+            if self._closed and self._is_idle():
+                crew.wake()
+
+    def _purge_orphans(self) -> None:
+        lingering = (run.seq for run, *_ in self.admission.lingering)
+        calls = self._submissions.open_calls()
+        oldest = min((*self._runs, *calls, *lingering), default=math.inf)
+        self.shelf.purge_orphans(self.crew.last_seq, oldest)
+
+    # ------------------------------------------------ the Executor
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``fn(*args, **kwargs)`` in a worker; see :meth:`concurrent.futures.Executor.submit`.
+
+        Parameters
+        ----------
+        fn : callable
+            Any function, lambdas and closures included.
+        *args, **kwargs
+            Its arguments; shared arrays among them are not copied.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            With the result, or the function's own exception, or `WorkerDied`.
+        """
+        if not callable(fn):
+            raise TypeError(f"submit takes a function first, and {describe(fn)} is not callable")
+        self._follow_user()
+        future = SubmittedFuture()
+        self.enter()
+        with self._lock:
+            self.check_open()
+        try:
+            packed = pack((fn, args, kwargs))
+        except Exception as exc:
+            submitted = functools.partial(fn, *args, **kwargs)
+            future.set_exception(cannot_send(name_of(fn), submitted, exc))
+            return future
+        name, surroundings = name_of(fn), snapshot()
+        with Uninterrupted(), self._lock:
+            self.check_open()
+            try:
+                self._ensure(self.size)
+            except (OSError, MemoryError):
+                if self._thread is None or not self.crew.members:
+                    raise
+                # A worker has died, and there is nothing for another one: the others go on.
+            self._submissions.put(future, packed, name, surroundings)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """Map over iterables in the workers; see :meth:`concurrent.futures.Executor.map`.
+
+        Parameters
+        ----------
+        fn : callable
+            Any function, lambdas and closures included.
+        *iterables : iterable
+            The shortest one ends the map.
+        timeout : float, optional
+            Seconds to wait for the results.
+        chunksize : int, optional
+            Items per chunk; by default as :func:`shmmap.pmap` chooses it.
+        buffersize : int, optional
+            Items taken from the iterables whose results were not given out yet, at most. By default they
+            are taken whole.
+
+        Returns
+        -------
+        iterator
+            The results, in order, of which it keeps none that it has given out; a failure is raised where
+            the iterator reaches it or before.
+        """
+        from .._verbs import map_iterables
+
+        with self._lock:
+            self.check_open()
+        return map_iterables(self, fn, iterables, timeout, chunksize, buffersize)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the team; see :meth:`concurrent.futures.Executor.shutdown`.
+
+        Parameters
+        ----------
+        wait : bool, default True
+            Return only when everything submitted is done and every worker has ended. Otherwise the
+            workers end in the background when they are done.
+        cancel_futures : bool, default False
+            Cancel what was submitted and has not begun.
+        """
+        self.enter()
+        with self._lock:
+            was_closed, self._closed = self._closed, True
+            if not self.is_ours:
+                return
+            if cancel_futures:
+                self._submissions.cancel_waiting()
+            thread = self._thread
+            if thread is None:
+                if not was_closed:
+                    with Uninterrupted():
+                        self._go_home()
+                return
+            self.crew.wake()
+        # Also the second time: a Ctrl-C may have ended the first wait.
+        if wait and thread is not threading.current_thread():
+            thread.wait()
+
+    def kill_workers(self) -> None:
+        """End all workers at once, by SIGKILL, whatever they do; the team may be used again afterwards.
+
+        Futures of functions that workers have, and maps under way, fail with `WorkerDied`; what has not
+        begun is cancelled. See :meth:`concurrent.futures.ProcessPoolExecutor.kill_workers` (Python 3.14).
+        """
+        self._end_workers(_Fate(signal.SIGKILL, "Team.kill_workers()"))
+
+    def terminate_workers(self) -> None:
+        """The same by SIGTERM, for which functions may have handlers; who has not ended in time is killed.
+
+        See :meth:`concurrent.futures.ProcessPoolExecutor.terminate_workers` (Python 3.14).
+        """
+        self._end_workers(_Fate(signal.SIGTERM, "Team.terminate_workers()"))
+
+    def _end_workers(self, fate: _Fate) -> None:
+        self.enter()
+        with self._lock:
+            thread = self._thread
+            if thread is None or not self.is_ours:
+                return
+            self._fate = fate
+            self.crew.wake()
+        if thread is not threading.current_thread():
+            thread.wait()
+
+    def __enter__(self) -> Team:
+        """Make this team the engine of every map in the block that names none."""
+        self._tokens.append(entered.set(self))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._tokens:
+            entered.reset(self._tokens.pop())
+        interruption = None if isinstance(exc, Exception) else exc
+        try:
+            if interruption is None:
+                self.shutdown(wait=True, cancel_futures=exc is not None)
+        except BaseException as while_waiting:
+            interruption = while_waiting
+            raise
+        finally:
+            if (
+                interruption is not None
+            ):  # a Ctrl-C is not to wait for functions that take their time
+                with CleanUp(interruption):
+                    self.kill_workers()
+                    self.shutdown(wait=True, cancel_futures=True)
+            del interruption  # it refers to this frame
+
+    def __del__(self) -> None:
+        """Let the attendant end a team that nobody has any more; it is idle, or has tasks submitted."""
+        thread = getattr(self, "_thread", None)
+        if thread is not None and self.is_ours:
+            self._orphaned.append(self)
+            self.crew.wake()
+
+    # ------------------------------------------------ the attendant's round, and the end
+
+    def watch(self) -> Watch | None:
+        """What the attendant waits for; None if all have gone home."""
+        with self._lock:
+            watch = self._watch()
+        self._submissions.resolve()
+        words, self._last_words = self._last_words, []
+        self.attendant.hear(words)
+        if self._finished is not None and self._submissions.is_idle():
+            self._finished.set()
+        return watch
+
+    def _watch(self) -> Watch | None:
+        if self._fate is not None:
+            self._break_off(self._fate)
+            self._fate = None
+            return None
+        if self._is_finished():
+            self._go_home()
+            return None
+        if self.admission.let_go() and self.shelf.has_orphans:
+            self._purge_orphans()
+        self.shelf.trim()
+        return self.crew.watch(self._timeout_ms())
+
+    def _timeout_ms(self) -> int | None:
+        expiry = expire_spare()
+        if self.crew.has_dying:
+            return 5
+        if self.admission.lingering:
+            return 20  # nobody tells when the last worker leaves a map that is over
+        at = min(self.shelf.next_trim(), math.inf if expiry is None else expiry)
+        if self._idle_timeout is not None:
+            # Nobody wakes the attendant at the end of a run, so it looks again after this long at most.
+            since = self._last_work() if self._is_idle() else time.monotonic()
+            at = min(at, since + self._idle_timeout)
+        if at == math.inf:
+            return None
+        return max(0, min(int((at - time.monotonic()) * 1000), 1 << 30)) + 1
+
+    def _is_idle(self) -> bool:
+        return not (self._runs or self.admission.waiting) and self._submissions.is_idle()
+
+    def _last_work(self) -> float:
+        return max(self._idle_since, self._submissions.left_at)
+
+    def _is_finished(self) -> bool:
+        if not self._is_idle():
+            return False
+        if self._closed or self._retires:
+            return True
+        return (
+            self._idle_timeout is not None
+            and time.monotonic() - self._last_work() >= self._idle_timeout
+        )
+
+    def end_when_idle(self) -> None:
+        """Nobody has it any more but its attendant, which is to finish what was submitted."""
+        # If it was in a cycle, the garbage collector has cleared all weak references into it.
+        register_team(self)
+        self.shelf.fetch_by(self.attendant.take_messages)
+        self.crew.listen()
+        self._closed = True
+
+    def give_up(self) -> None:
+        """The attendant has failed: nobody would tell of deaths any more, nor resolve a future."""
+        try:
+            with self._lock:
+                self._closed = True
+                for run in self._runs.values():
+                    run.broken = _team_failed
+                    run.ring()
+                self._submissions.fail_all(_team_failed)
+                self._thread = None
+                self._go_home()  # which may fail by what the attendant has failed by
+        finally:
+            self._submissions.resolve()
+            if self._finished is not None:
+                self._finished.set()
+
+    def _go_home(self) -> None:
+        """Let all workers end and give everything back. The lock is held; the team may wake again."""
+        self._last_words += self.crew.dismiss()
+        self._submissions.clear()
+        self.shelf.clear()
+        self.admission.clear()
+        self.crew.close()
+        self._retires = False
+        self._thread = None
+
+    def finish(self) -> None:
+        """At the interpreter's end: wait until everything submitted is done, and callbacks are called."""
+        if not self.is_ours:
+            return
+        with self._lock:
+            if self._thread is None:
+                return
+            self._finished = threading.Event()
+            self.crew.wake()
+        self._finished.wait()
+
+    def end_now(self) -> None:
+        """At the interpreter's exit: nobody waits for anything any more."""
+        if not self.is_ours:
+            return
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+            if thread is None:
+                return
+            self._fate = _Fate(signal.SIGKILL, "")
+            self.crew.wake()
+        # It must not be caught by the interpreter's end in the middle of something.
+        thread.wait(timeout=5)
+
+    def _break_off(self, fate: _Fate) -> None:
+        """End all workers at once, whatever they do. The lock is held."""
+        submissions = self._submissions
+        if fate.is_last:
+            submissions.fail_waiting(lambda: WorkerDied("the interpreter is shutting down"))
+        else:
+            submissions.cancel_waiting()
+            submissions.fail_running(fate.make_error)
+            self.admission.refuse_waiting(fate.make_error)
+        for run in self._runs.values():
+            run.broken = fate.make_error
+            run.ring()
+        calls = {*self._runs, *submissions.running} if fate.is_last else None
+        self.crew.signal_all(fate.signal, calls)
+        self._go_home()
+
+    def close_in_child(self) -> None:
+        """In a forked child: let go of every descriptor, so that the parent's end is noticed."""
+        self._closed = True
+        self.crew.close_in_child()
+        self.admission.close_in_child()
+        self._runs.clear()
+
+
+class _Fate(NamedTuple):
+    """That all workers are to be ended, and how."""
+
+    signal: signal.Signals
+    culprit: str
+    """Who has asked for it; nobody if the interpreter ends."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the interpreter ends."""
+        return not self.culprit
+
+    def make_error(self) -> Exception:
+        """What becomes of maps and functions under way."""
+        if self.is_last:
+            # Who waits is a daemon thread, which ends with the interpreter. What it raised in the meantime
+            # would be printed.
+            threading.Event().wait()
+        return WorkerDied(f"the workers were ended by {self.culprit}")
+
+
+def _team_failed() -> Exception:
+    return RuntimeError("the team failed; see the traceback of its attendant thread")
+
+
+def _explain_unknown(name: str, value: Any) -> str:
+    import inspect
+
+    with late_import:
+        from .._errors.words import explain_keyword
+
+    takes = [each for each in inspect.signature(Team).parameters if each != "unknown"]
+    return explain_keyword(name, value, takes, "Team")

@@ -1,0 +1,311 @@
+"""`MapFuture`: a map under way, as ``wait=False`` returns it."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from functools import partial
+from typing import Any
+
+from .._engines import Work
+from .._errors.arguments import as_seconds
+from .._results import Collector
+from .._system.guard import call_back
+from .._team import unfinished
+from .windows import Stream
+
+
+def _limit(timeout: float | None) -> float | None:
+    """A time to wait for, in the words of this library where it is none."""
+    return None if timeout is None else as_seconds(timeout, "timeout", is_limit=False)
+
+
+class _Over:
+    """What is left of a map's work when it is over: its inputs, function and messages are let go."""
+
+    def __init__(self, work: Work) -> None:
+        self._marks = work.marks()
+        self._done = work.done()
+
+    def marks(self) -> bytes:
+        return self._marks
+
+    def done(self) -> int:
+        return self._done
+
+    def cancel(self) -> None:
+        pass
+
+
+# How often an iterator over completed chunks looks at the ledger; later: it lags, sooner: it costs.
+_LOOK_S = 0.002
+# How long to wait for the end of a cancelled map: its chunks get a second, and then are ended or given up.
+_CANCEL_S = 3.0
+
+
+class MapFuture(Future[Any]):
+    """A map under way: a :class:`concurrent.futures.Future` that is also awaitable and iterable.
+
+    Of a map whose result is a list, `as_completed` and `in_order` give the parts away and keep none: each
+    comes once, a further iterator goes on with the rest, and there is no whole any more for `result`.
+    Parts of arrays are views, and the array stays.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> future = shmmap.pmap(lambda v: v * v, range(5), wait=False)
+    >>> future.result()
+    [0, 1, 4, 9, 16]
+    >>> future.progress()
+    (5, 5)
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        wait: Callable[[], Any],
+        collector: Collector | None,
+        gives_away: bool = False,
+    ) -> None:
+        super().__init__()
+        self._work: Work | _Over = work
+        self._collector = collector
+        self._gives_away = gives_away
+        """Whether the result is a list, of which the parts are given away."""
+        self._whole: Any = None
+        """The result of the map, unless a part of it was given away."""
+        self._has_ended = threading.Event()
+        """Nothing of the caller's is held any more; a cancelled future is done before that."""
+        # What callbacks and later windows of an iterator find around them is the caller's, too.
+        # A daemon, or a Ctrl-C could not end the program while this waits; at a normal end it is waited for.
+        is_over = threading.Event()
+        thread = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(self._run, work, wait, is_over),
+            name="shmmap-map",
+            daemon=True,
+        )
+        unfinished.add(is_over)
+        thread.start()
+
+    def _run(self, work: Work, wait: Callable[[], Any], is_over: threading.Event) -> None:
+        try:
+            try:
+                result = wait()
+            finally:
+                self._work = _Over(work)
+                self._has_ended.set()
+                if self._collector is not None:
+                    self._collector.release()
+        except CancelledError:
+            super().cancel()
+            self.set_running_or_notify_cancel()
+        except BaseException as raised:
+            self._settle(self.set_exception, raised)
+        else:
+            self._whole = result
+            if self._is_broken_up():
+                self._whole = None
+            self._settle(self.set_result, None)
+        finally:
+            unfinished.discard(is_over)
+            is_over.set()
+            # The exception refers to this frame by its traceback, and the future to the exception.
+            del self, work, wait
+
+    def _is_broken_up(self) -> bool:
+        """Whether a part of a list was given away."""
+        return self._gives_away and self._collector is not None and bool(self._collector.taken)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The result of the map, once it is over; see :meth:`concurrent.futures.Future.result`.
+
+        After `cancel` it raises once the chunks under way have ended or been given up: then the map holds
+        nothing of the caller's any more.
+
+        Raises
+        ------
+        RuntimeError
+            If parts of a list were given away by `as_completed` or `in_order`.
+        """
+        try:
+            super().result(_limit(timeout))
+            if self._is_broken_up():
+                raise _broken_up()
+            return self._whole
+        except CancelledError:
+            self._has_ended.wait(_CANCEL_S)
+            raise
+        finally:
+            del self  # see `_team.run`
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What `result` would raise; see :meth:`concurrent.futures.Future.exception`."""
+        try:
+            error = super().exception(_limit(timeout))
+        except CancelledError:
+            self._has_ended.wait(_CANCEL_S)
+            raise
+        return _broken_up() if error is None and self._is_broken_up() else error
+
+    def _settle(self, set_outcome: Callable[[Any], None], outcome: Any) -> None:
+        try:
+            set_outcome(outcome)
+        except InvalidStateError:  # cancelled at the last moment, or the user has set something
+            if self.cancelled():
+                self.set_running_or_notify_cancel()
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """As `concurrent.futures` has it; all callbacks are called, whatever one of them raises."""
+        super().add_done_callback(fn if self.done() else partial(call_back, fn))
+
+    def cancel(self) -> bool:
+        """Stop the map, also while it runs.
+
+        Returns
+        -------
+        bool
+            False if it is over already. Chunks under way get up to a second to finish; their workers are
+            ended then. Results so far are let go.
+        """
+        if self.done():
+            return self.cancelled()
+        self._work.cancel()  # first: callbacks may ask for the result
+        return super().cancel()
+
+    def running(self) -> bool:
+        """Whether the map is neither over nor cancelled."""
+        return not self.done()
+
+    def progress(self) -> tuple[int, int]:
+        """Items done, and items in all."""
+        assert self._collector is not None
+        total = self._collector.plan.n
+        return (total if self.done() and not self.cancelled() else self._work.done()), total
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the result in a coroutine; cancelling the task cancels the map."""
+        import asyncio
+
+        return asyncio.wrap_future(self).__await__()
+
+    def as_completed(self) -> Iterator[tuple[int, int, Any]]:
+        """Yield ``start, stop, value`` of every chunk as it completes.
+
+        Yields
+        ------
+        start, stop : int
+            The half-open index range.
+        value : object
+            The part of the result: a view of the array, or a list.
+        """
+        return self._chunks(in_order=False)
+
+    def in_order(self) -> Iterator[tuple[int, int, Any]]:
+        """Yield ``start, stop, value`` of every chunk in index order, each as soon as possible."""
+        return self._chunks(in_order=True)
+
+    def iterate_items(self, deadline: float | None) -> Iterator[Any]:
+        """The results one by one, in order, until a moment of ``time.monotonic()`` (``Executor.map``)."""
+        for _, _, values in self._chunks(in_order=True, deadline=deadline):
+            left = deque(values)
+            del values
+            while left:
+                yield left.popleft()
+
+    def _chunks(
+        self, in_order: bool, deadline: float | None = None
+    ) -> Iterator[tuple[int, int, Any]]:
+        collector = self._collector
+        assert collector is not None
+        plan, given = collector.plan, collector.given
+        left: deque[int] = deque(range(plan.chunks))
+        part: list[tuple[int, int, Any]] = []
+        """What is yielded next. Nothing here may refer to it while its receiver has it."""
+        while left:
+            over = self.done()
+            marks = self._work.marks()
+            found = False
+            for _ in range(len(left)):
+                k = left[0]
+                if k in given:  # another iterator has given it
+                    left.popleft()
+                    continue
+                value = collector.value_of(k, marks[k], over)
+                if value is not None:
+                    found = True
+                    left.popleft()
+                    part.append((*plan.limits(k), value[0]))
+                    del value
+                    if self._gives_away:
+                        collector.give(k)
+                        if self._is_broken_up():
+                            self._whole = None
+                    yield part.pop()
+                elif in_order:
+                    break
+                else:
+                    left.rotate(-1)
+            if over and not found:
+                break
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError
+            if not found:
+                time.sleep(_LOOK_S)
+        try:
+            self._raise_failure()
+        finally:
+            del self
+
+    def _raise_failure(self) -> None:
+        """Raise what has ended the map, or what failed only at its end: results that do not fit together."""
+        try:
+            super().result()
+        finally:
+            del self  # see `_team.run`
+
+
+def _broken_up() -> RuntimeError:
+    return RuntimeError(
+        "parts of this list were given away by as_completed() or in_order(), which keep none: collect "
+        "them as they come, or call result() without iterating"
+    )
+
+
+class StreamFuture(MapFuture):
+    """A map over an iterator under way: its parts are windows of items, in order."""
+
+    def __init__(self, stream: Stream, wait: Callable[[], Any]) -> None:
+        self._stream = stream
+        super().__init__(stream, wait, None)
+
+    def progress(self) -> tuple[int, int]:
+        """Items done, and items read so far."""
+        return self._stream.done(), self._stream.taken()
+
+    def _is_broken_up(self) -> bool:
+        return self._stream.has_given
+
+    def _chunks(
+        self, in_order: bool, deadline: float | None = None
+    ) -> Iterator[tuple[int, int, Any]]:
+        stream = self._stream
+        while True:
+            over = self.done()
+            while stream.finished:
+                stream.has_given = True  # first: the whole must not be put together of what is left
+                self._whole = None
+                yield stream.finished.popleft()
+            if over:
+                try:
+                    self._raise_failure()
+                finally:
+                    del self
+                return
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(_LOOK_S)

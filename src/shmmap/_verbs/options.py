@@ -1,0 +1,283 @@
+"""The options of the four verbs: defaults, checks, and `config`, which sets them from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
+
+import numpy as np
+
+from .._chunks import parse_chunksize
+from .._engines import ENGINES
+from .._errors.arguments import as_int, as_seconds, describe
+from .._system.imports import late_import
+from .._team import Team, resolve_workers
+
+
+class Keywords(TypedDict, total=False):
+    """Options as they are written."""
+
+    workers: int | None
+    engine: str | Team | Executor | None
+    chunksize: int | str
+    schedule: str
+    rng: Any
+    on_error: str | Callable[[Exception, int, int], Any]
+    retries: int
+    timeout: float | None
+    progress: bool | str | Callable[[int, int], object]
+    buffersize: int | None
+    wait: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options as they are used."""
+
+    workers: int | None = None
+    engine: str | Team | Executor | None = None
+    chunksize: int | str = "auto"
+    schedule: str = "dynamic"
+    rng: Any = None
+    on_error: str | Callable[[Exception, int, int], Any] = "raise"
+    retries: int = 0
+    timeout: float | None = None
+    progress: bool | str | Callable[[int, int], object] = False
+    buffersize: int | None = None
+    wait: bool = True
+    plan_key: tuple[Any, ...] = field(init=False, compare=False, repr=False)
+    """What of them decides how a map is planned and checked; 1 and True are not alike."""
+
+    def __post_init__(self) -> None:
+        key = (
+            self.chunksize,
+            type(self.chunksize),
+            self.schedule,
+            self.retries,
+            self.timeout,
+            self.on_error == "raise",
+        )
+        object.__setattr__(self, "plan_key", key)
+
+
+"""The engines that have a name."""
+
+_NAMES = tuple(name for name, each in Options.__dataclass_fields__.items() if each.init)
+# Those that cannot change a result, so that a library called inside gives what it always gives.
+_OUTSIDE = ("workers", "engine", "schedule", "retries", "timeout", "progress")
+_VERB_ONLY = ("axis", "out", "dtype", "combine", "initial")
+
+# More items than any memory holds; what is computed from it stays within what the system counts.
+_BUFFERSIZE_MAX = 1 << 40
+
+_BUILT_IN = Options()
+_defaults: ContextVar[Options] = ContextVar("shmmap-config", default=_BUILT_IN)
+
+
+# Options of calls before, checked: most calls are written once and made often. Plain values only, so that
+# nothing is kept alive; their types belong to the key, because 1 and True are equal.
+_made: dict[Any, tuple[Options, Options]] = {}
+_MADE_MOST = 256
+_PLAIN = frozenset((int, float, str, bool, type(None)))
+
+
+def make_options(keywords: Mapping[str, Any]) -> Options:
+    """Options for one call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a name that is no option, or a value that makes no sense.
+    """
+    defaults = _defaults.get()
+    if not keywords:
+        return defaults
+    types = tuple(map(type, keywords.values()))
+    if not _PLAIN.issuperset(types):
+        return _make_options(defaults, keywords)
+    key = (*keywords.items(), types)
+    made = _made.get(key)
+    if made is not None and made[0] is defaults:
+        return made[1]
+    options = _make_options(defaults, keywords)
+    if len(_made) < _MADE_MOST and type(defaults.engine) in _PLAIN:
+        _made[key] = defaults, options
+    return options
+
+
+def _make_options(defaults: Options, keywords: Mapping[str, Any]) -> Options:
+    for name in keywords:
+        if name not in _NAMES:
+            if name in _VERB_ONLY:
+                raise TypeError(f"this function takes no {name!r}; others do")
+            with late_import:
+                from .._errors.words import explain_keyword
+
+            raise TypeError(explain_keyword(name, keywords[name], _NAMES + _VERB_ONLY))
+    return replace(defaults, **_checked(keywords))
+
+
+def _checked(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they are used, from options as they are written."""
+    return {name: _CHECKS[name](value) for name, value in keywords.items()}
+
+
+def _check_workers(workers: Any) -> int | None:
+    if workers is not None:
+        resolve_workers(workers)
+    return workers  # type: ignore[no-any-return]
+
+
+def _check_engine(engine: Any) -> Any:
+    if engine is None or isinstance(engine, Executor):
+        return engine
+    if isinstance(engine, str):
+        if engine in ENGINES:
+            return engine
+        raise ValueError(
+            f"engine must be {', '.join(map(repr, ENGINES))}, a Team or an Executor, not {engine!r}"
+        )
+    raise TypeError(
+        f"engine must be a name, a Team or a concurrent.futures.Executor, not {describe(engine)}"
+    )
+
+
+def _check_chunksize(chunksize: Any) -> Any:
+    parse_chunksize(chunksize, 1, 1, False)
+    return chunksize
+
+
+def _check_schedule(schedule: Any) -> str:
+    if not isinstance(schedule, str) or schedule not in ("dynamic", "static"):
+        raise _wrong_word(
+            f"schedule must be 'dynamic' or 'static', not {describe(schedule)}", schedule
+        )
+    return schedule
+
+
+def _check_on_error(on_error: Any) -> Any:
+    if callable(on_error) or (isinstance(on_error, str) and on_error in ("raise", "continue")):
+        return on_error
+    raise _wrong_word(
+        "on_error must be 'raise', 'continue' or a function (exc, start, stop) -> value, not "
+        f"{describe(on_error)}",
+        on_error,
+    )
+
+
+def _wrong_word(text: str, value: Any) -> Exception:
+    return ValueError(text) if isinstance(value, str) else TypeError(text)
+
+
+def _check_timeout(timeout: Any) -> float | None:
+    return None if timeout is None else as_seconds(timeout, "timeout")
+
+
+def _check_progress(progress: Any) -> Any:
+    if isinstance(progress, (bool, str)) or callable(progress):
+        return progress
+    raise TypeError(
+        "progress must be True, False, a description, or a function (done, total), not "
+        f"{describe(progress)}"
+    )
+
+
+def check_buffersize(buffersize: Any) -> int | None:
+    """The option ``buffersize=``, if it is one."""
+    if buffersize is None:
+        return None
+    return min(as_int(buffersize, "buffersize", 1, kinds="an int or None"), _BUFFERSIZE_MAX)
+
+
+def _check_wait(wait: Any) -> bool:
+    if isinstance(wait, (bool, np.bool_)):
+        return bool(wait)
+    raise TypeError(f"wait must be True or False, not {describe(wait)}")
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "workers": _check_workers,
+    "engine": _check_engine,
+    "chunksize": _check_chunksize,
+    "schedule": _check_schedule,
+    "rng": lambda rng: rng,  # drawn from when the map begins
+    "on_error": _check_on_error,
+    "retries": lambda retries: as_int(retries, "retries", 0),
+    "timeout": _check_timeout,
+    "progress": _check_progress,
+    "buffersize": check_buffersize,
+    "wait": _check_wait,
+}
+"""For each option: what gives the value to use, or refuses it."""
+
+
+@contextmanager
+def config(**options: Any) -> Iterator[None]:
+    """Set options for the code inside, calls by libraries included.
+
+    Parameters
+    ----------
+    **options
+        `workers`, `engine`, `schedule`, `retries`, `timeout`, `progress`: those that cannot change a
+        result.
+
+    Examples
+    --------
+    >>> import shmmap
+    >>> with shmmap.config(workers=2, engine="threads"):
+    ...     shmmap.pmap(lambda v: v + 1, [1, 2, 3])
+    [2, 3, 4]
+    """
+    for name in options:
+        if name not in _OUTSIDE:
+            if name in _NAMES:
+                raise TypeError(
+                    f"config does not take {name!r}, which can change a result; it takes "
+                    f"{', '.join(_OUTSIDE)}"
+                )
+            with late_import:
+                from .._errors.words import explain_keyword
+
+            raise TypeError(explain_keyword(name, options[name], _OUTSIDE, "config"))
+    changed = replace(_defaults.get(), **_checked(options))
+    token = _defaults.set(changed)
+    try:
+        yield
+    finally:
+        _defaults.reset(token)
+
+
+def make_key(rng: Any, func: Any) -> tuple[int, int] | None:
+    """The Philox key that ``rng=`` stands for: two words drawn from the seed; `func` is to take it."""
+    if rng is None:
+        return None
+    with late_import:
+        from .._errors.words import explain_rng
+
+    reason = explain_rng(func)
+    if reason is not None:
+        raise TypeError(reason)
+    if isinstance(rng, np.random.Generator):
+        words: Any = rng.integers(0, 2**64, size=2, dtype=np.uint64)
+    else:
+        sequence = rng if isinstance(rng, np.random.SeedSequence) else _seed(rng)
+        words = sequence.generate_state(2, np.uint64)
+    return int(words[0]), int(words[1])
+
+
+def _seed(rng: Any) -> np.random.SeedSequence:
+    if isinstance(rng, np.random.RandomState):
+        raise TypeError("rng takes no RandomState: give a seed, or numpy.random.default_rng(seed)")
+    try:
+        if isinstance(rng, (bool, np.bool_, str)):
+            raise TypeError
+        return np.random.SeedSequence(rng)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(
+            "rng must be a seed (an int of 0 or more, or a sequence of them), a SeedSequence or a "
+            f"Generator, not {describe(rng)}"
+        ) from None

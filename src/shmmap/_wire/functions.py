@@ -1,0 +1,242 @@
+"""How a function travels to workers, and when what was pickled before still stands for it.
+
+A function that can be imported goes by reference, and its pickle is kept. Any other is pickled by value
+for each call, so that a changed global, closure or default is seen; that takes 20-100 us. Where all that
+its pickle depends on are *constants* (numbers, strings, modules, importable functions and classes, tuples
+of such), comparing them tells in 3 us that nothing has changed. What is compared is found as cloudpickle
+finds it: the globals that the code names, and what the functions among them name in turn.
+
+What must hold: nothing here keeps an array alive, as arrays are no constants; and a constant that is the
+same object has the same value.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import hashlib
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from operator import is_
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._code.modules import MAINS, is_importable, name_in_module, travels_by_value, when_gone
+from .._code.reach import together
+from .._errors.hints import hint_at_copies
+from .._system.forks import make_lock
+from .pickling import Packed, pack
+from .refusals import cannot_send, name_of
+
+
+class PackedFunction(NamedTuple):
+    """A function as it is sent."""
+
+    packed: Packed
+    digest: bytes
+    """Identity of the pickle; empty if workers must not keep the function."""
+    by_value: bool
+
+
+class _Parts(NamedTuple):
+    """All that the pickle of a function depends on."""
+
+    values: list[Any]
+    """Each has to be a constant."""
+    labels: list[Any]
+    """Names and annotations: enough that they are the same objects."""
+    walked: dict[int, Any]
+    """The functions whose own parts are among these, by identity."""
+
+
+class _Known(NamedTuple):
+    """A function pickled by value, and what that pickle depends on."""
+
+    parts: _Parts
+    function: PackedFunction
+
+
+class _Importable(NamedTuple):
+    """A function pickled by reference, and where it is imported from."""
+
+    func: Any
+    module: str
+    name: str
+    function: PackedFunction
+
+    def is_there(self) -> bool:
+        """Whether it still is what is found there, and goes by reference."""
+        module = sys.modules.get(self.module)
+        if module is None or getattr(module, self.name, None) is not self.func:
+            return False
+        return not travels_by_value(module.__name__)
+
+
+# Functions whose pickles are kept; the oldest go first.
+_KNOWN_MOST = 64
+_IMPORTABLE_MOST = 1024
+# A longer constant would be kept alive for too little.
+_CONSTANT_MOST = 4096
+
+_importable: dict[int, _Importable] = {}
+_known: dict[Any, _Known] = {}
+_globals_of: dict[types.CodeType, tuple[str, ...]] = {}
+
+_ATOMS = frozenset(
+    (type(None), type(...), bool, int, float, complex, np.bool_, np.int64, np.float64)
+)
+_MISSING: Any = object()
+
+
+def _forget_module(name: str) -> None:
+    for key in list(_importable):
+        known = _importable.get(key)
+        if known is not None and known.module == name:
+            _importable.pop(key, None)
+
+
+when_gone(_forget_module)
+_lock = make_lock()
+"""Held to add to what is known; looking it up takes none."""
+
+
+def pack_function(func: Any) -> PackedFunction:
+    """Pickle a function for workers, or take what was pickled before.
+
+    Raises
+    ------
+    TypeError
+        If it does not pickle, saying what to do instead.
+    """
+    known = _importable.get(id(func))
+    if known is not None and known.func is func and known.is_there():
+        return known.function
+    key, parts = _parts_of(func)
+    earlier = None if key is None else _known.get(key)
+    if earlier is not None and _are_same(earlier.parts, parts):
+        return earlier.function
+    try:
+        packed = pack(func)
+    except Exception as exc:
+        raise cannot_send(name_of(func), func, exc) from None
+    if packed.segments or packed.keep:
+        hint_at_copies(name_of(func), packed.placed)
+        return PackedFunction(packed, b"", True)
+    packed = packed._replace(reaches=together(packed.reaches))
+    digest = hashlib.blake2b(packed.data, digest_size=16).digest()
+    if is_importable(func):
+        function = PackedFunction(packed, digest, False)
+        if len(_importable) < _IMPORTABLE_MOST:
+            _importable[id(func)] = _Importable(
+                func, func.__module__, name_in_module(func), function
+            )
+        return function
+    function = PackedFunction(packed, digest, True)
+    if key is not None and all(_is_constant(part, parts.walked) for part in parts.values):
+        with _lock:
+            _known.pop(key, None)
+            while len(_known) >= _KNOWN_MOST:
+                _known.pop(next(iter(_known)), None)  # a signal handler may have done so
+            _known[key] = _Known(parts, function)
+    return function
+
+
+# ---------------------------------------------------------------- what a pickle depends on
+
+
+def _are_same(earlier: _Parts, now: _Parts) -> bool:
+    return all(
+        len(then) == len(those) and all(map(is_, then, those))
+        for then, those in ((earlier.values, now.values), (earlier.labels, now.labels))
+    )
+
+
+def _parts_of(func: Any) -> tuple[Any, _Parts]:
+    """``key, parts``: under what the function is kept, and what its pickle depends on.
+
+    The key is None where that cannot be told.
+    """
+    parts = _Parts([], [], {})
+    # cloudpickle adds the submodules of packages that are imported by now.
+    modules = len(sys.modules)
+    if type(func) is types.FunctionType:
+        _add_function(func, parts)
+        return (func.__code__, modules), parts
+    if type(func) is functools.partial and not func.__dict__:
+        inner = func.func
+        _add_values((inner, *func.args, *func.keywords.values()), parts)
+        key = (getattr(inner, "__code__", None), modules, len(func.args), *func.keywords)
+        return key, parts
+    return None, parts
+
+
+def _add_function(func: types.FunctionType, parts: _Parts) -> None:
+    """Add what a function by value consists of, functions by value that it refers to included."""
+    parts.walked[id(func)] = func
+    code, namespace = func.__code__, func.__globals__
+    values: list[Any] = [code, func.__defaults__]
+    for cell in func.__closure__ or ():
+        try:
+            values.append(cell.cell_contents)
+        except ValueError:  # not yet filled
+            values.append(_MISSING)
+    names = _globals_of.get(code)
+    if names is None:
+        names = _find_globals(code)
+    values += [namespace.get(name, _MISSING) for name in names]
+    if func.__kwdefaults__:
+        values += func.__kwdefaults__.values()
+    if func.__dict__:
+        parts.labels.extend(func.__dict__)
+        values += func.__dict__.values()
+    parts.labels.extend((func.__name__, func.__qualname__, func.__doc__, func.__module__))
+    if func.__annotations__:
+        parts.labels.extend(func.__annotations__)
+        parts.labels.extend(func.__annotations__.values())
+    _add_values(values, parts)
+
+
+def _add_values(values: Iterable[Any], parts: _Parts) -> None:
+    """Add values, and what the functions by value among them consist of, in tuples as well."""
+    for value in values:
+        parts.values.append(value)
+        kind = type(value)
+        if kind is types.FunctionType:
+            if id(value) not in parts.walked and not is_importable(value):
+                _add_function(value, parts)
+        elif kind is tuple or kind is frozenset:
+            _add_values(value, parts)
+
+
+def _find_globals(code: types.CodeType) -> tuple[str, ...]:
+    """Names of the globals that some code refers to, code nested in it included."""
+    names: dict[str, None] = {}
+    waiting = [code]
+    while waiting:
+        each = waiting.pop()
+        for instruction in dis.get_instructions(each):
+            if instruction.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"):
+                names[instruction.argval] = None
+        waiting += [const for const in each.co_consts if isinstance(const, types.CodeType)]
+    found = tuple(names)
+    with _lock:
+        while len(_globals_of) >= _IMPORTABLE_MOST:
+            del _globals_of[next(iter(_globals_of))]
+        _globals_of[code] = found
+    return found
+
+
+def _is_constant(part: Any, walked: Mapping[int, Any]) -> bool:
+    """Whether a part cannot change as long as it is the same object, and its own parts are the same."""
+    kind = type(part)
+    if kind in _ATOMS or part is _MISSING or kind is types.CodeType:
+        return True
+    if kind is str or kind is bytes:
+        return len(part) <= _CONSTANT_MOST
+    if kind is tuple or kind is frozenset:
+        return len(part) <= _CONSTANT_MOST and all(_is_constant(each, walked) for each in part)
+    if kind is types.ModuleType:
+        return part.__name__ not in MAINS and sys.modules.get(part.__name__) is part
+    return id(part) in walked or is_importable(part)

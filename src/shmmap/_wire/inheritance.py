@@ -1,0 +1,175 @@
+"""What `multiprocessing` gives its children: the key they know each other by, and the resource tracker.
+
+The *tracker* is a process that destroys the shared memory and the semaphores of programs that have ended. A
+process without one starts one of its own as soon as it opens anything by name; that one ends with it, and
+destroys what it has heard of, be it the caller's. So a worker takes the caller's. Importing `multiprocessing`
+takes milliseconds and most functions never do, nor has every caller a tracker: the worker asks for what it
+needs once it imports the modules concerned.
+
+Like `_memory.nameless`, a place where private names of the standard library may stand: `multiprocessing`
+gives these things to its own children by the same names.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from .._system.imports import late_import
+
+KEY, TRACKER = "key", "tracker"
+_PROCESS, _RESOURCE_TRACKER = "multiprocessing.process", "multiprocessing.resource_tracker"
+
+Ask = Callable[[str], tuple[bytes, int] | None]
+"""Asks the caller for `KEY` or `TRACKER`: the bytes, and the descriptor or -1, that it lends; or None."""
+
+
+# ---------------------------------------------------------------- the caller
+
+
+def own_authkey() -> bytes | None:
+    """The key of this process; None if it has not imported `multiprocessing`."""
+    current: Any = getattr(sys.modules.get(_PROCESS), "current_process", None)
+    return None if current is None else current().authkey
+
+
+def lend(what: str) -> tuple[bytes, int]:
+    """What a worker has asked for: bytes, and a descriptor of this process, -1 if none or not to be had.
+
+    The tracker is started if it has not been.
+    """
+    try:
+        with late_import:
+            from multiprocessing import resource_tracker
+            from multiprocessing.process import current_process
+        if what == KEY:
+            return bytes(current_process().authkey), -1
+        fd: Any = resource_tracker.getfd()
+        return b"", fd
+    except (
+        BaseException
+    ):  # no descriptors; warnings, as that a tracker was killed, are errors; import hooks
+        return b"", -1
+
+
+# ---------------------------------------------------------------- a worker
+
+_key: bytes | None = None
+
+
+def tell_forked() -> None:
+    """In a worker that was forked from the caller: have inherited locks and queues know of it."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._run_after_forkers()
+
+
+def set_authkey(key: bytes | None) -> None:
+    """Take the caller's key, for when `multiprocessing` is imported."""
+    global _key
+    _key = key
+    module = sys.modules.get(_PROCESS)
+    if key is not None and module is not None:
+        _use_key(module)
+
+
+def ask_caller(ask: Ask) -> None:
+    """Have this worker ask its caller for what it needs of `multiprocessing`."""
+    _Finder.ask = staticmethod(ask)
+    sys.meta_path.insert(0, _Finder)
+    if module := sys.modules.get(_RESOURCE_TRACKER):
+        with suppress(AttributeError):
+            _use_tracker(module)
+
+
+def _use_key(module: Any) -> None:
+    global _key
+    if _key is None and (lent := _Finder.ask(KEY)) is not None:
+        _key = lent[0] or None
+    if _key is not None:
+        module.current_process().authkey = _key
+
+
+def _use_tracker(module: Any) -> None:
+    tracker = module._resource_tracker
+    kind: Any = type(tracker)
+
+    class BorrowedTracker(kind):  # type: ignore[misc]
+        """The caller's tracker."""
+
+        _fd: int | None
+        _pid: int | None
+
+        def _borrow(self) -> None:
+            with self._lock:
+                if self._fd is not None and self._check_alive():
+                    return
+                lent = _Finder.ask(TRACKER)
+                if lent is None or lent[1] < 0:  # a child of the worker: it can only have its own
+                    return
+                if self._fd is not None:
+                    os.close(self._fd)
+                self._fd, self._pid = lent[1], None
+
+        def ensure_running(self) -> Any:
+            self._borrow()
+            return super().ensure_running()
+
+        def getfd(self) -> Any:
+            self._borrow()
+            return super().getfd()
+
+        def _send(self, *args: Any) -> Any:
+            self._borrow()
+            return super()._send(*args)
+
+    tracker.__class__ = BorrowedTracker
+    module.ensure_running, module.getfd = tracker.ensure_running, tracker.getfd
+
+
+class _Finder:
+    """Finds the modules that need something of the caller, and gives it to them as they are loaded."""
+
+    ask: Ask
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None, /) -> Any:
+        """See `importlib.abc.MetaPathFinder`."""
+        adapt = _ADAPTERS.get(name)
+        if adapt is None:
+            return None
+        spec: Any = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, adapt)
+        return spec
+
+
+class _Loader:
+    """A module's loader, and what is to be done to the module once it is there."""
+
+    def __init__(self, loader: Any, adapt: Callable[[Any], None]) -> None:
+        self._loader = loader
+        self._adapt = adapt
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: Any) -> Any:
+        """See `importlib.abc.Loader`."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        """See `importlib.abc.Loader`."""
+        self._loader.exec_module(module)
+        with suppress(AttributeError):  # another version of Python: it is as it would be without us
+            self._adapt(module)
+
+
+_ADAPTERS: dict[str, Callable[[Any], None]] = {
+    _PROCESS: _use_key,
+    _RESOURCE_TRACKER: _use_tracker,
+}

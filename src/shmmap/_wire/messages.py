@@ -1,0 +1,216 @@
+"""What crosses the process border: small named tuples, and what is too large to lie in them.
+
+Messages are sent whole over an inherited socketpair that keeps message limits. What they carry is pickled by
+`_wire.pickling` and lies in a `Payload`, in the message or in shared memory. Nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._memory import allocate_bytes, find_block, get_segment
+
+# A message larger than this goes through shared memory: a socket takes about 200 KB.
+MESSAGE_NBYTES = 1 << 16
+# What a worker sends begins with so many random bytes that only it and its caller know. A function can write
+# to its worker's sockets, by accident mostly: a number it closed once too often, a loop over all of them.
+TOKEN_NBYTES = 16
+
+
+# ---------------------------------------------------------------- messages, caller to worker
+
+
+class Attach(NamedTuple):
+    """Map these segments; their descriptors come with the message. Also sent by workers."""
+
+    segments: tuple[tuple[int, int], ...]
+    """Identity and size in bytes of each."""
+    seq: int = 0
+    """From a worker: the call whose result they are; 0 for pages, which outlive calls."""
+
+
+class Open(NamedTuple):
+    """Open a control block; its descriptors come with the message."""
+
+    control: int
+    capacity: int
+
+
+class Close(NamedTuple):
+    """Let go of a control block."""
+
+    control: int
+
+
+class Payload(NamedTuple):
+    """Pickled bytes: inline, or in a block of shared memory."""
+
+    inline: bytes
+    segment: int = 0
+    offset: int = 0
+    nbytes: int = 0
+
+    def segments(self) -> frozenset[int]:
+        """What must be attached to read it."""
+        return frozenset((self.segment,)) if self.segment else frozenset()
+
+
+class Call(NamedTuple):
+    """Take part in a map (or run one submitted function)."""
+
+    seq: int
+    """Sequence number, growing with every call of a team."""
+    control: int
+    """Control block of the map; 0 for a submitted function."""
+    job_id: int
+    """Under which the worker keeps the job; 0: not at all."""
+    job: Payload | None
+    """None: the one kept under `job_id`."""
+    func: Payload | None
+    """None: the function loaded last, or the one cached under `digest`."""
+    digest: bytes
+    """Identity of the pickled function; empty if it must not be kept."""
+    by_value: bool
+    """Pickled by value: then only the one loaded last may be used again."""
+    chunks: Payload | None
+    """Tickets are positions in this dict: chunk numbers, and how often each was begun before. None:
+    tickets are chunk numbers."""
+    redo: Payload | None
+    """Chunks its predecessor on this rank had begun or drawn, to be done first; a dict like `chunks`."""
+    is_static: bool
+    """Static schedule: each worker has its own share of the tickets. Else they are drawn."""
+    team: int
+    """Workers taking part."""
+    surroundings: Payload | None
+    """What changed around the caller since the worker was told last."""
+    forget: tuple[int, ...]
+    """Jobs that will not come again."""
+    modules: Payload | None = None
+    """What has changed in the user's modules since the worker was told last, see `_code.recipient`."""
+
+
+# A call of which the worker has everything: the same job, function and surroundings as before. Most calls
+# in a loop are such. Unlike a `Call` it is not pickled, and it is the very record that wakes the worker, so
+# that nothing else is to be received before the first ticket.
+_AGAIN = struct.Struct("<BBBB16s4q")
+_AGAIN_MARK = 0x41
+WAKE_NBYTES = _AGAIN.size
+"""What wakes a worker are records of this size, written whole: a call again, `SEE_LINE` or `GO_HOME`."""
+SEE_LINE = bytes(WAKE_NBYTES)
+"""There is a message on the line."""
+GO_HOME = b"\x45" * WAKE_NBYTES
+"""Nothing will come any more: the worker is to end. Without this, it is the caller that has ended."""
+
+DONE_WITH: Any = object()
+"""In the place of a message that a worker has dealt with while it waited for another."""
+
+
+def pack_again(
+    seq: int,
+    control: int,
+    job_id: int,
+    digest: bytes,
+    by_value: bool,
+    is_static: bool,
+    team: int,
+) -> bytes:
+    """The record for a call again, the same for every worker; the fields are those of `Call`."""
+    return _AGAIN.pack(
+        _AGAIN_MARK, by_value, is_static, len(digest), digest, seq, control, job_id, team
+    )
+
+
+def unpack_again(data: bytes) -> Call:
+    """The call that a record of `pack_again` stands for."""
+    _, by_value, is_static, length, digest, seq, control, job_id, team = _AGAIN.unpack(data)
+    return Call(
+        seq,
+        control,
+        job_id,
+        None,
+        None,
+        digest[:length],
+        bool(by_value),
+        None,
+        None,
+        bool(is_static),
+        team,
+        None,
+        (),
+    )
+
+
+class Output(NamedTuple):
+    """Where the results of a call go, now that index 0 has told shape and dtype."""
+
+    seq: int
+    payload: Payload
+
+
+class Drop(NamedTuple):
+    """Unmap these segments: the sender has let go of them."""
+
+    segments: tuple[int, ...]
+
+
+class Lend(NamedTuple):
+    """What the worker has asked for; a descriptor may come with the message."""
+
+    data: bytes
+
+
+class Trim(NamedTuple):
+    """Let go of these pages, if nothing has been put there since: they are large, and long unused."""
+
+    pages: tuple[int, ...]
+    lost: bool = False
+    """Whatever has been put there: the caller had no descriptor left to receive them."""
+
+
+# ---------------------------------------------------------------- messages, worker to caller
+
+
+class Ready(NamedTuple):
+    """The worker has started, its initializer run."""
+
+    pid: int
+
+
+class Ask(NamedTuple):
+    """The worker needs something of its caller's; see `_wire.inheritance`."""
+
+    what: str
+
+
+class Failed(NamedTuple):
+    """The worker's initializer raised; a packed exception."""
+
+    error: bytes
+
+
+def dumps_message(message: tuple[Any, ...]) -> bytes:
+    """A message as it is sent."""
+    return pickle.dumps(message, 5)
+
+
+def make_payload(data: bytes) -> tuple[Payload, Any]:
+    """Pickled bytes as they are put into a message, and what must stay alive until it is read."""
+    if len(data) <= MESSAGE_NBYTES:
+        return Payload(data), None
+    root = allocate_bytes(len(data))
+    root[: len(data)] = np.frombuffer(data, np.uint8)
+    block = find_block(root.__array_interface__["data"][0])
+    assert block is not None
+    return Payload(b"", block.segment.id, block.offset, len(data)), root
+
+
+def read_payload(payload: Payload) -> bytes | memoryview:
+    """The bytes of a payload."""
+    if not payload.segment:
+        return payload.inline
+    segment = get_segment(payload.segment)
+    return memoryview(segment.map)[payload.offset : payload.offset + payload.nbytes]

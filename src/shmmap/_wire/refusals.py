@@ -1,0 +1,259 @@
+"""What to say of something that cannot be sent to workers: which part of it, and what to write instead.
+
+The part is what was pickled last before that failed; its name is found by going through what the object
+consists of: the variables and defaults of a function, the arguments of a partial, attributes, items.
+
+Advice must be safe, so no other engine is advised for a handle (an open file, a connection): processes forked
+from the caller, and threads, would share its position or its state, and read wrong data. Only where nothing
+but locks is in the way, what they are made for is named.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import sys
+import types
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from .._code.modules import MAINS
+from .pickling import are_plain, find_unpicklable
+
+# Objects that are gone through to find a part.
+_MOST = 20_000
+_KEY_LENGTH = 30
+
+_FOR_FORKS = (
+    "multiprocessing.synchronize",
+    "multiprocessing.queues",
+    "multiprocessing.sharedctypes",
+)
+_FOR_THREADS = frozenset(
+    "lock RLock _RLock Condition Event Semaphore BoundedSemaphore Barrier Queue LifoQueue PriorityQueue "
+    "SimpleQueue".split()
+)
+
+_OPEN = (
+    "Open it inside the function, by path or by name, or once per worker in a Team's initializer: a handle "
+    "that several workers share reads wrong data"
+)
+_STORED = "Pass it as an input, have results written into it by out=, or open it inside the function, by path"
+_CREATE = "Create or open it inside the function, or once per worker in a Team's initializer"
+_INHERIT = (
+    "It reaches processes that are forked from this one alone: give it to the initializer of a "
+    "Team(start='fork'), and keep it there in a global"
+)
+_STAY = (
+    "It works inside one process alone: use engine='threads'; or take one of multiprocessing, give it to the "
+    "initializer of a Team(start='fork'), and keep it there in a global"
+)
+
+
+def name_of(func: Any) -> str:
+    """How a function is called in messages."""
+    while hasattr(func, "func") and not hasattr(func, "__qualname__"):  # functools.partial
+        func = func.func
+    return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func)
+
+
+def cannot_send(what: str, obj: Any, exc: Exception) -> Exception:
+    """The error for what does not pickle: a function, a partial of one, or an object.
+
+    `what` is what the user knows it as.
+    """
+    if isinstance(exc, MemoryError):  # there was none for a copy
+        return exc
+    locks: list[Any] = []
+
+    def is_lock(part: Any) -> bool:
+        found = _is_for_forks(part) or _is_for_threads(part)
+        if found:
+            locks.append(part)
+        return found
+
+    start = f"{what} cannot be sent to worker processes: "
+    culprit = find_unpicklable(obj, is_lock)
+    if culprit is None and not locks:  # it pickles now
+        return TypeError(f"{start}{exc}. {_CREATE}")
+    found = locks[0] if culprit is None else culprit
+    path = next((path for path, part in _walk(obj) if part is found), "")
+    if culprit is not None:
+        instead = _OPEN if _is_handle(culprit) else _CREATE
+        if type(found).__module__.startswith("h5py."):
+            instead = _STORED
+    elif all(map(_is_for_forks, locks)):
+        instead = _INHERIT
+    else:  # a part of another object may belong to whatever else that is
+        instead = _CREATE if "." in path.removeprefix("self.") else _STAY
+    kind = f"{type(found).__module__}.{type(found).__qualname__}".removeprefix("builtins.")
+    if path:
+        which = f"{path} is of type {kind}, which"
+    else:
+        which = (
+            f"it is of type {kind}, which" if found is obj else f"something of type {kind} in it"
+        )
+    return TypeError(f"{start}{which} does not pickle ({exc}). {instead}")
+
+
+def is_sendable(obj: Any) -> bool:
+    """Whether an object pickles."""
+    return find_unpicklable(obj, lambda part: False) is None
+
+
+def is_inheritable(obj: Any) -> bool:
+    """Whether all that does not pickle in an object is made for processes that are forked from this one."""
+    return find_unpicklable(obj, _is_for_forks) is None
+
+
+def refuse_open_files(func: Any) -> None:
+    """Refuse a function for workers that are forked, if it has an open file of the caller's.
+
+    They would share the file's position, and what they write into its buffer is lost.
+
+    Raises
+    ------
+    TypeError
+        Naming the file's variable.
+    """
+    for path, part in _walk(func):
+        if _is_open_file(part):
+            raise TypeError(
+                f"{name_of(func)} cannot be run in forked processes: {path or 'it'} is an open file, whose "
+                f"position they would share. {_OPEN}"
+            )
+
+
+def _is_for_forks(part: Any) -> bool:
+    kind = type(part)
+    # Values and arrays without a lock are plain objects of ctypes, in memory of `multiprocessing`.
+    return kind.__module__ in _FOR_FORKS or (
+        type(kind).__module__ == "_ctypes" and hasattr(part, "_wrapper")
+    )
+
+
+def _is_for_threads(part: Any) -> bool:
+    kind = type(part)
+    return kind.__name__ in _FOR_THREADS and kind.__module__.strip("_") in (
+        "thread",
+        "threading",
+        "queue",
+    )
+
+
+def _is_handle(part: Any) -> bool:
+    if isinstance(part, (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)):
+        return False  # which have a method of that name
+    try:
+        return any(hasattr(part, name) for name in ("close", "fileno", "cursor", "file"))
+    except Exception:
+        return False
+
+
+def _is_open_file(part: Any) -> bool:
+    if not isinstance(part, io.IOBase) or part in _standard_streams():
+        return False
+    try:
+        part.fileno()
+        return not part.closed
+    except Exception:  # in memory, or closed
+        return False
+
+
+def _standard_streams() -> list[Any]:
+    streams = (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    return [each for stream in streams for each in (stream, getattr(stream, "buffer", None))]
+
+
+# ---------------------------------------------------------------- what an object consists of
+
+
+def _walk(root: Any) -> Iterator[tuple[str, Any]]:
+    """An object and its parts, the nearest first, each with what the user would write for it."""
+    seen: dict[int, Any] = {}  # which keeps what it has seen, so that no address comes twice
+    waiting: deque[tuple[str, Any]] = deque([("", root)])
+    while waiting and len(seen) < _MOST:
+        path, obj = waiting.popleft()
+        if id(obj) in seen:
+            continue
+        seen[id(obj)] = obj
+        yield path, obj
+        try:
+            waiting.extend(_parts(path, obj))
+        except Exception:  # an object of the user's that does not let itself be looked at
+            continue
+
+
+def _parts(path: str, obj: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(obj, functools.partial):
+        yield path, obj.func
+        code = getattr(obj.func, "__code__", None)
+        names = () if code is None else code.co_varnames[: code.co_argcount]
+        for i, value in enumerate(obj.args):
+            yield names[i] if i < len(names) else f"argument {i}", value
+        yield from obj.keywords.items()
+    elif isinstance(obj, types.MethodType):
+        yield path or "self", obj.__self__
+        yield path, obj.__func__
+    elif isinstance(obj, types.FunctionType):
+        where = f" in {obj.__name__}" if path else ""
+        for name, value in _variables(obj):
+            yield f"{name}{where}", value
+        if hasattr(obj, "__wrapped__"):
+            yield path, obj.__wrapped__
+    elif isinstance(obj, type):
+        if obj.__module__ in MAINS or "<locals>" in obj.__qualname__:
+            for name, value in list(vars(obj).items()):
+                yield f"{obj.__name__}.{name}", value
+    elif isinstance(obj, logging.Logger):
+        return  # which goes by its name; its handlers may have open files that are made to be shared
+    elif isinstance(obj, (dict, list, tuple, set, frozenset)) and are_plain(
+        obj.values() if isinstance(obj, dict) else obj
+    ):
+        return
+    elif isinstance(obj, dict):
+        for key, value in list(obj.items()):
+            yield f"{path}[{repr(key)[:_KEY_LENGTH]}]", value
+    elif isinstance(obj, (list, tuple)):
+        for i, value in enumerate(obj):
+            yield f"{path}[{i}]", value
+    elif isinstance(obj, (set, frozenset)):
+        for value in obj:
+            yield f"an element of {path}", value
+    elif not isinstance(obj, (types.ModuleType, str, bytes, int, float)):
+        for name in _attributes(obj):
+            yield f"{path or 'self'}.{name}", getattr(obj, name)
+        yield path, type(obj)
+
+
+def _variables(func: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:
+            pass  # not filled yet
+    code = func.__code__
+    defaults = func.__defaults__ or ()
+    first = code.co_argcount - len(defaults)
+    yield from zip(code.co_varnames[first : code.co_argcount], defaults, strict=True)
+    yield from (func.__kwdefaults__ or {}).items()
+    codes = [code]
+    while codes:
+        each = codes.pop()
+        codes += [const for const in each.co_consts if isinstance(const, types.CodeType)]
+        for name in each.co_names:
+            if name in func.__globals__:
+                yield name, func.__globals__[name]
+    yield from vars(func).items()
+
+
+def _attributes(obj: Any) -> list[str]:
+    names = list(getattr(obj, "__dict__", ()))
+    for kind in type(obj).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        names += [slots] if isinstance(slots, str) else list(slots)
+    return [
+        name for name in names if name not in ("__dict__", "__weakref__") and hasattr(obj, name)
+    ]

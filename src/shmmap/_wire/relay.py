@@ -1,0 +1,195 @@
+"""What workers print, log and warn, on its way to the caller.
+
+A message is one frame on the worker's relay socket, which keeps message limits: the worker's token, a byte
+for the kind, the call's sequence number, the payload. The worker counts its messages in its claim slot, so
+that the caller can tell that nothing is under way before a map returns.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import logging
+import socket
+import struct
+import sys
+import warnings
+from typing import Any
+
+from .._system.forks import make_lock
+from .control import RELAYED, RUNNING
+
+STDOUT, STDERR, LOG, WARNING, LOST_WRITE = b"o", b"e", b"l", b"w", b"c"
+_HEADER = struct.Struct("<cq")
+# A socket takes about 200 KB, one message at most that; smaller ones start to flow earlier.
+_PIECE = 1 << 15
+
+
+class Sender:
+    """The worker's end. *Requires*: `slot` is this worker's claim slot."""
+
+    def __init__(self, sock: socket.socket, slot: memoryview, token: bytes) -> None:
+        self._sock = sock
+        self._token = token
+        self._slot = slot
+        self._lock = make_lock()
+
+    def send(self, kind: bytes, payload: bytes) -> None:
+        """Send one message; it waits if the caller is far behind."""
+        header = self._token + _HEADER.pack(kind, self._slot[RUNNING])
+        with self._lock:
+            for at in range(0, len(payload), _PIECE):
+                try:
+                    self._sock.sendall(header + payload[at : at + _PIECE])
+                except OSError:
+                    return  # the caller has gone
+                self._slot[RELAYED] += 1
+
+    def install(self) -> None:
+        """Redirect this process's output, log records and warnings."""
+        sys.stdout = _text_stream(self, STDOUT, 1)
+        sys.stderr = _text_stream(self, STDERR, 2)
+        # Where records go, and which, is for the caller's loggers to say, once the records are there.
+        for logger in logging.root.manager.loggerDict.values():
+            if isinstance(logger, logging.Logger):
+                logger.handlers.clear()
+                logger.filters.clear()
+                logger.propagate, logger.disabled = True, False
+        logging.root.handlers[:] = [_Handler(self)]
+
+        def showwarning(
+            message: Any,
+            category: Any,
+            filename: str,
+            lineno: int,
+            file: Any = None,
+            line: Any = None,
+        ) -> None:
+            self.send_object(WARNING, (message, category, filename, lineno))
+
+        warnings.showwarning = showwarning
+
+    def send_object(self, kind: bytes, obj: Any) -> None:
+        """Send something pickled, or nothing if it does not pickle into one message."""
+        from .pickling import pack_result
+
+        try:
+            data = pack_result(obj)
+        except Exception:
+            return
+        if len(data) <= _PIECE:
+            self.send(kind, data)
+
+    def flush(self) -> None:
+        """Send what the streams still hold."""
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass  # replaced by user code with something that is broken
+
+
+class _Raw(io.RawIOBase):
+    def __init__(self, sender: Sender, kind: bytes, fd: int) -> None:
+        self._sender = sender
+        self._kind = kind
+        self._fd = fd
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        payload = bytes(data)
+        self._sender.send(self._kind, payload)
+        return len(payload)
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+def _text_stream(sender: Sender, kind: bytes, fd: int) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Raw(sender, kind, fd), _PIECE),
+        encoding="utf-8",
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+
+
+class _Handler(logging.Handler):
+    def __init__(self, sender: Sender) -> None:
+        super().__init__()
+        self._sender = sender
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # As logging.handlers.QueueHandler: what does not pickle is put into the message first.
+        record.message = record.getMessage()
+        record.msg, record.args = record.message, None
+        if record.exc_info:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+            record.exc_info = None
+        self._sender.send_object(LOG, record.__dict__)
+
+
+# ---------------------------------------------------------------- the caller's end
+
+
+def parse(frame: bytes) -> tuple[bytes, int, bytes]:
+    """``kind, seq, payload`` of a frame without its token."""
+    kind, seq = _HEADER.unpack_from(frame)
+    return kind, seq, frame[_HEADER.size :]
+
+
+class Decoders:
+    """Text of one worker's streams, across frames that cut a character in two."""
+
+    def __init__(self) -> None:
+        self._decoders: dict[bytes, Any] = {}
+
+    def decode(self, kind: bytes, payload: bytes) -> str:
+        """The text that is complete by now."""
+        if kind not in self._decoders:
+            self._decoders[kind] = codecs.getincrementaldecoder("utf-8")("replace")
+        return str(self._decoders[kind].decode(payload))
+
+
+def _find_logger(name: str) -> logging.Logger:
+    """The logger that a record passes first on its way up, of those that have been made."""
+    loggers = logging.root.manager.loggerDict
+    while name:
+        logger = loggers.get(name)
+        if isinstance(logger, logging.Logger):
+            return logger
+        name = name.rpartition(".")[0]
+    return logging.root
+
+
+_registry: dict[Any, Any] = {}
+
+
+def emit(kind: bytes, payload: bytes, decoders: Decoders) -> None:
+    """Print, log or warn in the caller what a worker did; in the thread that calls the map."""
+    from .pickling import unpack
+
+    if kind in (STDOUT, STDERR):
+        stream = sys.stdout if kind == STDOUT else sys.stderr
+        if stream is not None:
+            stream.write(decoders.decode(kind, payload))
+            stream.flush()
+        return
+    try:
+        obj = unpack(payload)
+    except Exception:
+        return  # a class that exists in the worker only
+    if kind == LOG:
+        record = logging.makeLogRecord(obj)
+        logger = _find_logger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+    elif kind == WARNING:
+        message, category, filename, lineno = obj
+        try:
+            # The registry is shared, so that "default" shows a line once, not once per worker.
+            warnings.warn_explicit(message, category, filename, lineno, registry=_registry)
+        except Warning:
+            pass  # an "error" filter newer than the one the worker had
