@@ -20,7 +20,7 @@ import shmmap
 from shmmap import Team
 from shmmap._memory import table
 from shmmap._results.collect import Collector
-from shmmap._team.workers import Crew
+from shmmap._team.workers import Workers
 from shmmap.testing import KillSelf, wait_until
 from tests import functions
 from tests.helpers import (
@@ -501,7 +501,7 @@ class TestReplacementRefused:
             for _ in range(2):
                 struck[0] = False
                 with monkeypatch.context() as patch, in_time():
-                    patch.setattr(Crew, "_spawn", refuse)
+                    patch.setattr(Workers, "_spawn", refuse)
                     # The first seat may be the empty one, and what was lost is run again from there on.
                     try:
                         result = shmmap.pmap(func, np.arange(10), engine=team, chunksize=1)
@@ -513,7 +513,7 @@ class TestReplacementRefused:
                 assert_next_map_works(team, workers)
             struck[0] = False
             with monkeypatch.context() as patch, in_time():
-                patch.setattr(Crew, "_spawn", refuse)
+                patch.setattr(Workers, "_spawn", refuse)
                 go[0] = False
                 futures = [team.submit(func, i) for i in (3, 1, 2)]
                 go[0] = True

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap._team.workers import Crew
+from shmmap._team.workers import Workers
 from shmmap.testing import KillSelf, KillWhenPickled, StopSelf, wait_until
 from tests import functions
 from tests.helpers import assert_next_map_works, assert_same, in_time, process_tree
@@ -134,13 +134,13 @@ class Test7Stopped:
     @pytest.mark.parametrize("start", ["clean", "fork"])
     def test_replaced_slowly(self, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """What a dead worker's slot still says is not taken for its successor being late."""
-        real = Crew._spawn
+        real = Workers._spawn
 
-        def spawn(crew: Crew, rank: int) -> None:
+        def spawn(crew: Workers, rank: int) -> None:
             time.sleep(0.2)  # while the waiting thread looks at the slot several times
             real(crew, rank)
 
-        monkeypatch.setattr(Crew, "_spawn", spawn)
+        monkeypatch.setattr(Workers, "_spawn", spawn)
         options: dict[str, Any] = {"timeout": 0.3, "retries": 2, "on_error": "continue"}
         with shmmap.Team(workers=1, start=start) as team, in_time():
             with pytest.raises(shmmap.MapError) as caught:

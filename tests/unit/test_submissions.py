@@ -33,7 +33,7 @@ class Worker:
     def distrust(self) -> None: ...
 
 
-class Crew:
+class Workers:
     """Workers that note what they are sent, and do nothing."""
 
     def __init__(self, size: int) -> None:
@@ -57,7 +57,7 @@ class Crew:
         self.sent.append((member.rank, seq))
 
 
-class Shelf:
+class Inbox:
     """Payloads by their page."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Desk:
     """Submissions to a crew, and what its workers say."""
 
     def __init__(self, size: int) -> None:
-        self.crew, self.shelf = Crew(size), Shelf()
+        self.crew, self.shelf = Workers(size), Inbox()
         self.submissions = Submissions(self.crew, self.shelf)  # type: ignore[arg-type]
         self.is_resolving = False
         self.resolved: list[bool] = []

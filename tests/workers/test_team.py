@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap._team.monitor import Attendant
+from shmmap._team.monitor import Monitor
 from shmmap.testing import KillSelf, KillWhenUnpickled, Raise, wait_until
 from tests import functions
 from tests.helpers import assert_same, in_time, is_alive, run_script, wait_dead
@@ -541,7 +541,7 @@ def test_attendant_that_fails_ends_everything(start: str, monkeypatch: pytest.Mo
     def fail(*args: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Attendant, "attend_to", fail)
+    monkeypatch.setattr(Monitor, "attend_to", fail)
     with in_time():
         team.crew.wake()
         for each in (future, work):

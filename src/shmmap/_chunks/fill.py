@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._memory import POUR_NBYTES, Way
+from .._memory import POUR_NBYTES, PageWriter
 from .columns import (
     NUMBERS,
     Column,
@@ -39,7 +39,7 @@ from .columns import (
     uniform_column,
 )
 from .job import Form, Job, Piece, form_of
-from .kernel import FAILED_ITEM, Kernel, Port, stop_iteration
+from .kernel import FAILED_ITEM, Kernel, Reporter, stop_iteration
 
 Array = NDArray[Any]
 
@@ -94,12 +94,14 @@ def _merge(alike: list[Piece]) -> Piece:
 class FillKernel(Kernel):
     """Results are rows or blocks, written into the output; kept until it is known."""
 
-    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+    def __init__(
+        self, job: Job, func: Callable[..., Any], port: Reporter, clock: Any = None
+    ) -> None:
         super().__init__(job, func, port, clock)
         self._declared = job.out is not None
         self._kind: Any = "unknown"
         self._out: tuple[Array, ...] | None = None
-        self._ways: tuple[Way | None, ...] = ()
+        self._ways: tuple[PageWriter | None, ...] = ()
         """Ways into the outputs, one for each; empty if none of them is large."""
         if job.out is not None:
             self._kind = "array" if len(job.out) == 1 else tuple

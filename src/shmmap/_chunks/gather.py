@@ -22,7 +22,7 @@ from .._memory import handle_of
 from .._wire import are_plain
 from .columns import NUMBERS
 from .job import Job, Piece
-from .kernel import FAILED_ITEM, Kernel, Port, stop_iteration
+from .kernel import FAILED_ITEM, Kernel, Reporter, stop_iteration
 from .tuples import make_tuple
 
 # What cannot change.
@@ -116,7 +116,9 @@ def _nbytes_of(value: Any) -> int:
 class GatherKernel(Kernel):
     """Results are objects: handed over, with their chunk's number, after every draw."""
 
-    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+    def __init__(
+        self, job: Job, func: Callable[..., Any], port: Reporter, clock: Any = None
+    ) -> None:
         super().__init__(job, func, port, clock)
         self._held: list[Piece] = []
         self._is_direct = job.verb == "ranges" and self._streams is None and not job.retries

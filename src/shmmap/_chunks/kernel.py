@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .._memory import Way
+from .._memory import PageWriter
 from .._wire import INDEX, SINCE
 from .current import Context
 from .inputs import Streams, make_slicer
@@ -32,11 +32,11 @@ Array = NDArray[Any]
 FAILED_ITEM: Any = object()
 """In the place of a result that there is none of."""
 
-Output = tuple[Any, tuple[Array, ...], tuple[Way | None, ...]]
+Output = tuple[Any, tuple[Array, ...], tuple[PageWriter | None, ...]]
 """Where results go: their kind, columns, and ways into those that are large (or none at all)."""
 
 
-class Port(Protocol):
+class Reporter(Protocol):
     """How a kernel reaches the collector."""
 
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
@@ -63,7 +63,7 @@ class Port(Protocol):
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report that the function failed, and that the map goes on."""
 
-    def ways(self, columns: tuple[Array, ...]) -> tuple[Way | None, ...]:
+    def ways(self, columns: tuple[Array, ...]) -> tuple[PageWriter | None, ...]:
         """Ways into a declared output, see `Output`."""
 
     def poll_output(self) -> Output | None:
@@ -103,7 +103,9 @@ def _iterator_over(items: Any) -> Iterator[Any]:
 class Kernel(ABC):
     """A job bound to a function. Chunks are run one after the other, by one thread."""
 
-    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+    def __init__(
+        self, job: Job, func: Callable[..., Any], port: Reporter, clock: Any = None
+    ) -> None:
         self.job = job
         self.port = port
         self.position = Position()

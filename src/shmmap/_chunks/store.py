@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .columns import Column, as_array, check_declared, check_kind
 from .fill import FillKernel
 from .job import Job
-from .kernel import Port
+from .kernel import Reporter
 
 Array = NDArray[Any]
 
@@ -26,7 +26,9 @@ HAND_NBYTES = 1 << 23
 class StoreKernel(FillKernel):
     """Results go into arrays that are not in memory, a block per chunk."""
 
-    def __init__(self, job: Job, func: Callable[..., Any], port: Port, clock: Any = None) -> None:
+    def __init__(
+        self, job: Job, func: Callable[..., Any], port: Reporter, clock: Any = None
+    ) -> None:
         super().__init__(job, func, port, clock)
         self._targets = job.out or ()
         self._out, self._declared = None, False  # blocks are put together in memory of their own

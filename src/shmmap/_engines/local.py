@@ -23,7 +23,7 @@ TICK_S = 0.1
 
 
 class _Port:
-    """A kernel's way to the collector within one process; see `_chunks.kernels.Port`."""
+    """A kernel's way to the collector within one process; see `_chunks.kernels.Reporter`."""
 
     def __init__(self, work: _LocalWork, who: str) -> None:
         self._work = work

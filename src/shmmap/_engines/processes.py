@@ -24,19 +24,19 @@ from .._team import CallSpec, Death, Run, Team
 from .._wire import (
     ABANDONED,
     ERROR,
+    FORM,
     INDEX,
     KEPT,
     KNOWN,
     LEAVE,
     LOST,
     LOST_WRITE,
+    OUTPUT_STATE,
     PENDING,
     READ_NBYTES,
-    READY,
     RESULTS,
     RUNNING,
     SINCE,
-    SPEC,
     STOP_AT,
     UNKNOWN,
     UNTOLD,
@@ -166,7 +166,7 @@ class _ProcessWork(Run):
             control.reset(plan.chunks)
         else:
             control.words[STOP_AT] = plan.chunks
-            control.words[READY] = UNKNOWN if 0 in todo else UNTOLD
+            control.words[OUTPUT_STATE] = UNKNOWN if 0 in todo else UNTOLD
             for chunk in todo:
                 control.ledger[chunk] = 0
             control.rewind()
@@ -220,7 +220,7 @@ class _ProcessWork(Run):
         self.keep.append(root)
         message = dumps_message(Output(self.seq, payload))
         self._team.publish_output(self, ranks, message, packed.segments | payload.segments())
-        control.words[READY] = KNOWN
+        control.words[OUTPUT_STATE] = KNOWN
 
     # ------------------------------------------------ waiting
 
@@ -362,7 +362,7 @@ class _ProcessWork(Run):
             collector.add(team.shelf.take(record))
             if collector.failure is not None:
                 raise collector.failure
-        elif record.kind == SPEC:
+        elif record.kind == FORM:
             self._settle_output(Form(*team.shelf.take(record)), remaining)
         elif record.kind == ERROR:
             control, chunk = self.control, record.first
@@ -400,7 +400,7 @@ class _ProcessWork(Run):
         """Index 0 will not tell the output in this round: nobody is to wait for it."""
         control = self.control
         if control is not None and not self._task.collector.columns:
-            control.words[READY] = UNTOLD
+            control.words[OUTPUT_STATE] = UNTOLD
 
     def note_death(self, death: Death) -> dict[int, int]:
         """See `Run`: decide what becomes of what a dead worker held."""
@@ -523,8 +523,8 @@ class _ProcessWork(Run):
             self._close()
             return
         self._team.stop_run(self, self._task.plan.chunks, ABANDONED)
-        if control.words[READY] == UNKNOWN:
-            control.words[READY] = UNTOLD
+        if control.words[OUTPUT_STATE] == UNKNOWN:
+            control.words[OUTPUT_STATE] = UNTOLD
         if self.spec is None:
             self._ranks = []  # it was not sent to anybody, so nobody is to leave it
         else:

@@ -22,7 +22,7 @@ from .copies import copy_into
 from .files import on_one_mapping, reserve_file
 from .handles import FileHandle, Handle, SegmentHandle, byte_bounds, from_handle, handle_of, touched
 from .nameless import map_fd, open_scratch
-from .pages import POUR_NBYTES, Way, fresh_from, make_way
+from .pages import POUR_NBYTES, PageWriter, fresh_from, make_way
 from .sources import adopt, asshared, is_shared, load, pack_into, packed_nbytes, place, refuse_loss
 from .table import (
     ALIGN,
@@ -50,9 +50,9 @@ __all__ = [
     "POUR_NBYTES",
     "FileHandle",
     "Handle",
+    "PageWriter",
     "Segment",
     "SegmentHandle",
-    "Way",
     "adopt",
     "allocate_bytes",
     "asshared",

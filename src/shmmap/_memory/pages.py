@@ -21,7 +21,7 @@ NOT_FRESH = 1 << 62
 """In the place of a position from which on pages are fresh, where there is none."""
 
 
-class Way(NamedTuple):
+class PageWriter(NamedTuple):
     """How a worker writes into a large output.
 
     Whole pages that are fresh are poured: written through the descriptor, they are neither cleared nor
@@ -66,10 +66,10 @@ def fresh_from(a: Array) -> int:
     return block.segment.touched
 
 
-def make_way(a: Array, fresh: int = NOT_FRESH) -> Way | None:
+def make_way(a: Array, fresh: int = NOT_FRESH) -> PageWriter | None:
     """The way into an output, in a worker; None if it is small, or not contiguous."""
     segment = find_segment(a.__array_interface__["data"][0])
     if segment is None or segment.pour_fd < 0 or not a.flags.c_contiguous or not a.size:
         return None
     offset = a.__array_interface__["data"][0] - segment.address
-    return Way(segment, offset, a.strides[0], fresh)
+    return PageWriter(segment, offset, a.strides[0], fresh)

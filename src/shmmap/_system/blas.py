@@ -50,7 +50,7 @@ def _current_controller() -> Any:
 
 @contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """Bound the threads of BLAS, which are the process's, until the last of several maps ends."""
+    """Limit the threads of BLAS, which are the process's, until the last of several maps ends."""
     global _maps, _bound
     with _door.entered():
         if not _maps:
@@ -68,13 +68,13 @@ def limited(threads: int) -> Iterator[None]:
 
 @contextmanager
 def limited_here(threads: int) -> Iterator[None]:
-    """Bound the threads of OpenMP, which each thread has a number of its own of, in this one."""
+    """Limit the threads of OpenMP, which each thread has a number of its own of, in this one."""
     _current_controller()
     with _openmp.limit(limits=threads):
         yield
 
 
-class Bound:
+class ThreadLimit:
     """A bound on the threads of this process, for good.
 
     Looking for libraries means to import threadpoolctl, 3 ms and half a megabyte, and then takes 300 us. So
@@ -90,7 +90,7 @@ class Bound:
         """Libraries to come are told by the environment; but for a variable that the user has set."""
 
     def keep(self) -> None:
-        """Bound the libraries that have come since this was called last."""
+        """Limit the libraries that have come since this was called last."""
         count = len(sys.modules)
         if count == self._seen:
             return

@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .._memory import discard_segment, get_segment
-from .._wire import Page, Record, Trim, dumps_message, unpack
-from .link import Member
-from .workers import Crew
+from .._wire import Page, Record, ReleasePages, dumps_message, unpack
+from .link import WorkerLink
+from .workers import Workers
 
 
-class Shelf:
+class Inbox:
     """The pages and segments of a team's workers."""
 
-    def __init__(self, lock: Any, crew: Crew) -> None:
+    def __init__(self, lock: Any, crew: Workers) -> None:
         self._lock = lock
         self._crew = crew
-        self._fetch: Callable[[], Callable[[Member], None] | None] = lambda: None
+        self._fetch: Callable[[], Callable[[WorkerLink], None] | None] = lambda: None
         self._pages: dict[int, Page] = {}
         self._announced: dict[int, int] = {}
         """Segments that workers made for large results, and the calls that these belong to."""
@@ -35,7 +35,7 @@ class Shelf:
         self._orphans: dict[int, int] = {}
         """Such pages, and the last call there was when they were first seen to be."""
 
-    def fetch_by(self, fetch: Callable[[Member], None]) -> None:
+    def fetch_by(self, fetch: Callable[[WorkerLink], None]) -> None:
         """The method that takes what a member has said on its line, announcements of segments among it."""
         # Weakly: a team that nobody has any more is to go at once, not with the garbage collector.
         self._fetch = weakref.WeakMethod(fetch)
@@ -137,7 +137,7 @@ class Shelf:
                 for member in self._crew.members.values():
                     if id in member.attached:
                         page.is_asked_for = True
-                        member.post(dumps_message(Trim((id,))))
+                        member.post(dumps_message(ReleasePages((id,))))
 
     def purge_orphans(self, last_seq: int, oldest_open: float) -> None:
         """Let go of the pages of workers that are gone, once nobody will take anything from them.

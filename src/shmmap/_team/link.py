@@ -27,9 +27,9 @@ from .._wire import (
     Drop,
     Lend,
     Open,
+    ReleasePages,
     Report,
     Surroundings,
-    Trim,
     dumps_message,
     unpack,
 )
@@ -46,7 +46,7 @@ _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errn
 _JOBS_MAX = 16
 
 
-class Member:
+class WorkerLink:
     """A worker process and the caller's ends of what connects it."""
 
     def __init__(self, rank: int) -> None:
@@ -283,7 +283,9 @@ class Member:
         if all(id in self.attached for id, _ in message.segments):
             return True
         if not message.seq:
-            self.post(dumps_message(Trim(tuple(id for id, _ in message.segments), lost=True)))
+            self.post(
+                dumps_message(ReleasePages(tuple(id for id, _ in message.segments), lost=True))
+            )
         return False
 
     def receive_relay(self) -> list[bytes]:

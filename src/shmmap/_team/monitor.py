@@ -44,13 +44,13 @@ from .._wire import (
     unpack,
     unpack_records,
 )
-from .inbox import Shelf
-from .link import Member
-from .open_maps import Admission
+from .inbox import Inbox
+from .link import WorkerLink
+from .open_maps import OpenMaps
 from .roster import Departure
 from .run import Death, Run
 from .submissions import Submissions
-from .workers import Crew
+from .workers import Workers
 
 if TYPE_CHECKING:
     from .team import Team
@@ -104,16 +104,16 @@ def _attend(ref: weakref.ref[Team], orphaned: list[Team]) -> None:
         del team, watch
 
 
-class Attendant:
+class Monitor:
     """What the attendant knows and does; all of it while it holds the team's lock."""
 
     def __init__(
         self,
         lock: Any,
-        crew: Crew,
-        shelf: Shelf,
+        crew: Workers,
+        shelf: Inbox,
         runs: dict[int, Run],
-        admission: Admission,
+        admission: OpenMaps,
         submissions: Submissions,
     ) -> None:
         self._lock = lock
@@ -124,13 +124,13 @@ class Attendant:
         self._submissions = submissions
         self._strays: deque[tuple[bytes, bytes, Any]] = deque()
         """What workers said in no map that is open."""
-        self._asked: deque[tuple[Member, str]] = deque()
+        self._asked: deque[tuple[WorkerLink, str]] = deque()
         """What workers need of this process, see `_wire.inheritance`."""
         self.relay_arrived = threading.Condition(lock)
         """Notified when something has come from a relay socket, or will not come any more."""
         shelf.fetch_by(self.take_messages)
 
-    def attend_to(self, ready: list[tuple[int, int]], watched: dict[int, Member]) -> None:
+    def attend_to(self, ready: list[tuple[int, int]], watched: dict[int, WorkerLink]) -> None:
         """Deal with what the attendant has waited for."""
         strays: list[tuple[bytes, bytes, Any]] = []
         with self._lock:
@@ -155,7 +155,7 @@ class Attendant:
         for stray in strays:
             guarded(emit, *stray)  # streams, log handlers and filters of warnings are the user's
 
-    def _handle(self, ready: list[tuple[int, int]], watched: dict[int, Member]) -> None:
+    def _handle(self, ready: list[tuple[int, int]], watched: dict[int, WorkerLink]) -> None:
         crew = self._crew
         fds = {fd for fd, _ in ready}
         crew.heed_wakes(fds)
@@ -177,7 +177,7 @@ class Attendant:
 
     # ------------------------------------------------ what workers say
 
-    def take_messages(self, member: Member) -> None:
+    def take_messages(self, member: WorkerLink) -> None:
         """Take what a worker has said on its line."""
         for message in member.receive():
             if isinstance(message, Ready):
@@ -199,7 +199,7 @@ class Attendant:
                     self._shelf.forget(id)
                     member.attached.discard(id)
 
-    def _note_failed_start(self, member: Member, report: Report) -> None:
+    def _note_failed_start(self, member: WorkerLink, report: Report) -> None:
         # Made anew for each function it concerns.
         make_error: Callable[[], Exception] = partial(
             restore_exception, report, "the initializer", "as a worker started"
@@ -212,10 +212,9 @@ class Attendant:
         self._submissions.fail_waiting(make_error)
         self._crew.wake()  # this may be a thread that waits for a map; futures are the attendant's
 
-    def take_relayed(self, rank: int) -> None:
-        """Take what a worker has printed, logged or warned: all that it has counted is in its socket."""
-        member = self._crew.members.get(rank)
-        if member is None or member.gone:
+    def _take_relayed(self, member: WorkerLink) -> None:
+        frames = member.receive_relay()
+        if not frames:
             return
         frames = member.receive_relay()
         for frame in frames:
@@ -245,14 +244,14 @@ class Attendant:
 
     # ------------------------------------------------ what becomes of them
 
-    def _note_end(self, member: Member) -> None:
+    def _note_end(self, member: WorkerLink) -> None:
         """A worker's process has ended; what it was doing is dealt with once its status is known."""
         self.take_messages(member)
         self.take_relayed(member.rank)
         self._take_submitted()
         self._crew.note_end(member)
 
-    def _replace(self, member: Member) -> None:
+    def _replace(self, member: WorkerLink) -> None:
         """Do what the roster decides about a dead worker's seat."""
         crew, submissions = self._crew, self._submissions
         assert crew.slots is not None

@@ -19,20 +19,20 @@ from .._errors.exceptions import note_scarcity
 from .._memory import mark_kept
 from .._system.interrupts import Uninterrupted
 from .._wire import ERROR, KEPT, Close, ControlBlock, Record, dumps_message
-from .inbox import Shelf
-from .link import Member
+from .inbox import Inbox
+from .link import WorkerLink
 from .run import Run
-from .workers import Crew
+from .workers import Workers
 
 # Maps of one team that are open at a time; further ones wait their turn. Each costs four descriptors here
 # and three in every worker.
 OPEN_MAX = 16
 
 
-class Admission:
+class OpenMaps:
     """The maps of a team that are open, waiting or lingering."""
 
-    def __init__(self, lock: Any, crew: Crew, shelf: Shelf) -> None:
+    def __init__(self, lock: Any, crew: Workers, shelf: Inbox) -> None:
         self._lock = lock
         self._crew = crew
         self._shelf = shelf
@@ -42,7 +42,7 @@ class Admission:
         """Runs that are to be admitted, and their numbers of chunks."""
         self._free: list[ControlBlock] = []
         self._next_id = 0
-        self.lingering: list[tuple[Run, ControlBlock, list[Member]]] = []
+        self.lingering: list[tuple[Run, ControlBlock, list[WorkerLink]]] = []
         """Abandoned maps, and the workers that may still touch what they refer to, or say something."""
 
     def open(self, run: Run, chunks: int) -> bool:

@@ -34,10 +34,10 @@ from .._wire import (
     make_payload,
     restore_any,
 )
-from .inbox import Shelf
-from .link import Member
+from .inbox import Inbox
+from .link import WorkerLink
 from .run import CallSpec, Death
-from .workers import Crew
+from .workers import Workers
 
 
 class SubmittedFuture(Future[Any]):
@@ -72,7 +72,7 @@ class _Submission(NamedTuple):
 class Submissions:
     """The submitted functions of a team."""
 
-    def __init__(self, crew: Crew, shelf: Shelf) -> None:
+    def __init__(self, crew: Workers, shelf: Inbox) -> None:
         self._crew = crew
         self._shelf = shelf
         self.waiting: deque[_Submission] = deque()
@@ -142,7 +142,7 @@ class Submissions:
                 self._outcomes.append(partial(_settle, submission.future, error=exc))
                 self._crew.wake()
 
-    def _find_free(self, behind_maps: bool) -> Member | None:
+    def _find_free(self, behind_maps: bool) -> WorkerLink | None:
         crew = self._crew
         members = [member for member in crew.members.values() if not member.gone]
         free = [member for member in members if not member.submitted]
@@ -153,7 +153,7 @@ class Submissions:
             return best
         return None
 
-    def _send(self, member: Member, submission: _Submission) -> None:
+    def _send(self, member: WorkerLink, submission: _Submission) -> None:
         crew = self._crew
         payload, root = make_payload(submission.packed.data)
         seq = crew.next_seq()

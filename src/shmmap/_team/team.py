@@ -43,13 +43,13 @@ from .._wire import (
     pack,
     snapshot,
 )
-from .inbox import Shelf
-from .monitor import Attendant, AttendantThread
-from .open_maps import Admission
+from .inbox import Inbox
+from .monitor import AttendantThread, Monitor
+from .open_maps import OpenMaps
 from .registry import entered, is_ending, refuse_at_exit, register_team, resolve_workers
 from .run import CallSpec, Run
 from .submissions import Submissions, SubmittedFuture
-from .workers import Crew, Watch
+from .workers import Watch, Workers
 
 _AT_THE_END = "the interpreter is shutting down, and no workers can be started; use engine='serial'"
 
@@ -154,7 +154,7 @@ class Team(Executor):
         self._lock = make_lock()
         self._runs: dict[int, Run] = {}
         """By the number of the call: those that are told of deaths."""
-        self.crew = Crew(
+        self.crew = Workers(
             resolve_workers(workers),
             start,
             *_pack_initializer(start, initializer, tuple(initargs)),
@@ -162,11 +162,11 @@ class Team(Executor):
             memory_limit,
             tuple(preload),
         )
-        self.shelf = Shelf(self._lock, self.crew)
+        self.shelf = Inbox(self._lock, self.crew)
         """Pages and segments that workers made for results."""
-        self.admission = Admission(self._lock, self.crew, self.shelf)
+        self.admission = OpenMaps(self._lock, self.crew, self.shelf)
         self._submissions = Submissions(self.crew, self.shelf)
-        self.attendant = Attendant(
+        self.attendant = Monitor(
             self._lock, self.crew, self.shelf, self._runs, self.admission, self._submissions
         )
         self._last_words: list[tuple[bytes, bytes, Any]] = []

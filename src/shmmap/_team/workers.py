@@ -47,7 +47,7 @@ from .._wire import (
 )
 from .._worker.worker import Start
 from .launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
-from .link import Member
+from .link import WorkerLink
 from .roster import READY, Roster
 from .run import CallSpec
 
@@ -65,13 +65,13 @@ class Watch(NamedTuple):
     """
 
     poll: select.poll
-    watched: dict[int, Member]
+    watched: dict[int, WorkerLink]
     """By descriptor."""
     launcher: Launcher | None
     timeout_ms: int | None
 
 
-class Crew:
+class Workers:
     """The worker processes of a team."""
 
     def __init__(
@@ -99,7 +99,7 @@ class Crew:
         self._memory_limit = memory_limit
         self._preload = preload
         self.roster = Roster()
-        self.members: dict[int, Member] = {}
+        self.members: dict[int, WorkerLink] = {}
         """By rank."""
         self._dying: dict[int, float] = {}
         """Ranks whose worker has ended, and until when its status is waited for."""
@@ -193,7 +193,7 @@ class Crew:
             slot[word] = 0
         # In the table before it is forked: the child closes what it finds there, or it would hold its own
         # lifeline.
-        member = self.members[rank] = Member(rank)
+        member = self.members[rank] = WorkerLink(rank)
         try:
             self._start_member(member)
         except BaseException:
@@ -202,7 +202,7 @@ class Crew:
             raise
         self.wake()
 
-    def _start_member(self, member: Member) -> None:
+    def _start_member(self, member: WorkerLink) -> None:
         assert self.slots is not None and self._launcher is not None
         initializer = self._initializer_payload
         if self._initializer is not None and initializer is not None:
@@ -234,7 +234,7 @@ class Crew:
             for fd in fds:
                 os.close(fd)
 
-    def _tell_surroundings(self, member: Member, now: Surroundings) -> Payload:
+    def _tell_surroundings(self, member: WorkerLink, now: Surroundings) -> Payload:
         """The caller's surroundings, for a message to a worker, which has what they need from now on."""
         if self._surroundings is None or self._surroundings[0] != now:
             self._surroundings = (now, *make_payload(pack(pack_surroundings(now)).data))
@@ -244,7 +244,7 @@ class Crew:
         member.roots.append(root)
         return payload
 
-    def _tell_modules(self, member: Member) -> Payload:
+    def _tell_modules(self, member: WorkerLink) -> Payload:
         """What has changed in the user's modules, for a message to a worker, which knows it from now on."""
         now = latest()
         if self._modules is None or self._modules[:2] != (member.modules, now):
@@ -294,7 +294,7 @@ class Crew:
                 raise
 
     def send_call(
-        self, member: Member, seq: int, spec: CallSpec, redo: tuple[Payload, Any] | None = None
+        self, member: WorkerLink, seq: int, spec: CallSpec, redo: tuple[Payload, Any] | None = None
     ) -> None:
         """Send a worker a call, with what it lacks for it."""
         control_id = 0 if spec.control is None else spec.control.id
@@ -362,7 +362,7 @@ class Crew:
         slots = self.slots
         return slots is not None and slots.words[rank * SLOT_WORDS + RUNNING] == seq
 
-    def is_through(self, member: Member, seq: int) -> bool:
+    def is_through(self, member: WorkerLink, seq: int) -> bool:
         """Whether this very worker will not touch anything of call `seq` any more."""
         if member.gone or self.members.get(member.rank) is not member:
             return True  # what the slot says is its successor's
@@ -415,7 +415,7 @@ class Crew:
         launcher = self._launcher
         if launcher is not None and launcher.fileno() >= 0:
             poll.register(launcher.fileno(), select.POLLIN)
-        watched: dict[int, Member] = {}
+        watched: dict[int, WorkerLink] = {}
         for member in self.members.values():
             if member.gone:
                 continue
@@ -467,7 +467,7 @@ class Crew:
 
     # ------------------------------------------------ ending
 
-    def ended(self, fds: Collection[int]) -> Iterator[Member]:
+    def ended(self, fds: Collection[int]) -> Iterator[WorkerLink]:
         """Those whose process has ended, each to be given to `note_end` before the next is asked for."""
         if self._launcher is not None:
             for event in self._launcher.events():
@@ -478,7 +478,7 @@ class Crew:
             elif not member.gone and member.pidfd < 0 and member.pid and _has_hung_up(member):
                 yield member
 
-    def _handle_launch(self, event: Forked | Reaped | Lost) -> Iterator[Member]:
+    def _handle_launch(self, event: Forked | Reaped | Lost) -> Iterator[WorkerLink]:
         if isinstance(event, Forked):
             member = self.members.get(event.rank)
             if member is None or member.pid or member.gone:
@@ -502,7 +502,7 @@ class Crew:
             for rank in self._dying:
                 self._dying[rank] = 0.0  # no status will come
 
-    def note_end(self, member: Member) -> None:
+    def note_end(self, member: WorkerLink) -> None:
         """A worker has ended, and what it had said is taken: it is buried once its status is known."""
         member.gone = True
         self._dying[member.rank] = time.monotonic() + STATUS_S
@@ -512,7 +512,7 @@ class Crew:
         """Whether some worker's status is waited for."""
         return bool(self._dying)
 
-    def bury(self) -> Iterator[Member]:
+    def bury(self) -> Iterator[WorkerLink]:
         """Those whose end is all known; they have given up what they held, and their seats are free."""
         for rank, deadline in list(self._dying.items()):
             member = self.members[rank]
@@ -568,7 +568,7 @@ class Crew:
         self.roster.vacate()
         return said
 
-    def _has_ended(self, member: Member, said: list[tuple[bytes, bytes, Any]]) -> bool:
+    def _has_ended(self, member: WorkerLink, said: list[tuple[bytes, bytes, Any]]) -> bool:
         """Whether a worker that was hung up on has ended; what it needs and says until then is dealt with."""
         has_ended = member.gone or has_data(member.pidfd)
         for message in member.receive():
@@ -586,7 +586,7 @@ class Crew:
         return running != 0 and (calls is None or running in calls)
 
     @staticmethod
-    def _kill(member: Member) -> None:
+    def _kill(member: WorkerLink) -> None:
         member.cut_lifeline()
         # Which may not be enough: a child forked at the wrong moment holds it, too.
         with suppress(ProcessLookupError, PermissionError):
@@ -596,7 +596,7 @@ class Crew:
         """Give back what `open` acquired."""
         if self.slots is not None:
             off_drop(self._listener)
-            # Forgotten first, see `Member.hang_up`.
+            # Forgotten first, see `WorkerLink.hang_up`.
             slots, self.slots = self.slots, None
             fds = (*self._submit_pipe, *self._attendant_pipe)
             self._submit_pipe = self._attendant_pipe = (-1, -1)
@@ -622,14 +622,14 @@ class Crew:
         self._launcher = None
 
 
-def _has_hung_up(member: Member) -> bool:
+def _has_hung_up(member: WorkerLink) -> bool:
     """Without pidfds: whether the other end of the relay socket has closed."""
     poll = select.poll()
     poll.register(member.relay.fileno(), select.POLLHUP)
     return bool(poll.poll(0))
 
 
-def _make_listener(ref: weakref.ref[Crew]) -> Callable[[int], None]:
+def _make_listener(ref: weakref.ref[Workers]) -> Callable[[int], None]:
     """Tell a crew, if it is still there, of segments that are dropped."""
 
     def note_drop(segment: int) -> None:

@@ -26,7 +26,7 @@ offset field     written by     meaning
 0      STOP_AT   anyone, downwards  chunks above this number are not to be started; ABANDONED
                                 if the caller does not wait for the map any more either;
                                 upwards if who stopped the map died and told nobody why
-8      READY     caller, or the KNOWN once the message that tells the output is sent;
+8      OUTPUT_STATE     caller, or the KNOWN once the message that tells the output is sent;
                  worker with    UNTOLD if index 0 failed, was lost, or gave None
                  index 0
 64     ledger    worker         a byte per chunk: PENDING, DONE, FAILED, HANDED, LOST, NOTHING
@@ -64,8 +64,8 @@ RUNNING, LEFT, FIRST, STOP, INDEX, SINCE, RELAYED, CHUNK, LAST = range(9)
 SLOT_WORDS = 16
 RANKS_MAX = 1024
 
-STOP_AT, READY = 0, 1
-# Values of READY.
+STOP_AT, OUTPUT_STATE = 0, 1
+# Values of OUTPUT_STATE.
 UNKNOWN, KNOWN, UNTOLD = 0, 1, 2
 # A value of STOP_AT, as it goes on from "start no chunk at all": nobody will look at what is handed over.
 ABANDONED = -2
@@ -77,7 +77,7 @@ _ORIGIN = 1 << 40
 PENDING, DONE, FAILED, HANDED, LOST, NOTHING = range(6)
 
 # Kinds of record.
-LEAVE, RESULTS, SPEC, ERROR, KEPT, DIED, RELAY = range(7)
+LEAVE, RESULTS, FORM, ERROR, KEPT, DIED, RELAY = range(7)
 
 _RECORD = struct.Struct("<7q")
 _HEAD = struct.Struct("<2q")  # what a record begins with
@@ -174,7 +174,7 @@ class ControlBlock:
     def reset(self, chunks: int) -> None:
         """Make ready for a map of that many chunks. Nobody may be drawing from it."""
         self.words[STOP_AT] = chunks
-        self.words[READY] = UNKNOWN
+        self.words[OUTPUT_STATE] = UNKNOWN
         self.ledger[:chunks] = bytes(chunks)
         self.rewind()
 

@@ -163,7 +163,7 @@ class Lend(NamedTuple):
     data: bytes
 
 
-class Trim(NamedTuple):
+class ReleasePages(NamedTuple):
     """Let go of these pages, if nothing has been put there since: they are large, and long unused."""
 
     pages: tuple[int, ...]

@@ -13,19 +13,19 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .._chunks import Form, Piece
-from .._memory import Way, make_way
+from .._memory import PageWriter, make_way
 from .._wire import (
     ABANDONED,
     DONE,
     DONE_WITH,
     ERROR,
     FAILED,
+    FORM,
     HANDED,
     KNOWN,
     NOTHING,
-    READY,
+    OUTPUT_STATE,
     RESULTS,
-    SPEC,
     STOP_AT,
     UNKNOWN,
     UNTOLD,
@@ -53,8 +53,8 @@ TAIL_NBYTES = 2048
 POUR_TEAM = 4
 
 
-class Port:
-    """A kernel's way to the collector from within a worker process; see `_chunks.kernels.Port`."""
+class Reporter:
+    """A kernel's way to the collector from within a worker process; see `_chunks.kernels.Reporter`."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -91,7 +91,7 @@ class Port:
         record = Record(self._seq, self._worker.rank, kind, first, stop, *where)
         if self._closing and len(self.tail) < TAIL_NBYTES:
             self.tail += record.pack()
-        elif kind == SPEC:
+        elif kind == FORM:
             self._spec = record.pack()
         else:
             self.write(self._spec + record.pack())
@@ -177,9 +177,9 @@ class Port:
     def propose(self, form: Form, at_once: bool) -> None:
         if form.kind is None and self._control is not None:
             # Nothing is returned, so nothing is to be allocated: what the ledger shows is enough.
-            self._control.words[READY] = UNTOLD
+            self._control.words[OUTPUT_STATE] = UNTOLD
             return
-        self.send(SPEC, 0, 0, pack_result(tuple(form)))
+        self.send(FORM, 0, 0, pack_result(tuple(form)))
         if at_once:
             self.release_spec()
 
@@ -198,7 +198,7 @@ class Port:
         assert self._control is not None
         if role.is_stray:
             os._exit(0)  # or this child would take the worker's message
-        if self._control.words[READY] != KNOWN:
+        if self._control.words[OUTPUT_STATE] != KNOWN:
             return None
         return self._receive_output()
 
@@ -208,7 +208,7 @@ class Port:
         self.write_tail()  # what tells the output's form may be among it: nobody would tell the output
         self.release_spec()
         top = max(0, control.words[STOP_AT])  # below 0 if the map was stopped before this began
-        while control.words[READY] == UNKNOWN:
+        while control.words[OUTPUT_STATE] == UNKNOWN:
             if control.words[STOP_AT] < top:
                 return None
             if has_data(self._worker.wake, 0.01):
@@ -241,10 +241,10 @@ class Port:
             return kind, columns, self.ways(columns)
         return kind, columns, _if_any(map(make_way, columns, fresh))
 
-    def ways(self, columns: tuple[Any, ...]) -> tuple[Way | None, ...]:
+    def ways(self, columns: tuple[Any, ...]) -> tuple[PageWriter | None, ...]:
         return _if_any(map(make_way, columns))
 
 
-def _if_any(ways: Iterable[Way | None]) -> tuple[Way | None, ...]:
+def _if_any(ways: Iterable[PageWriter | None]) -> tuple[PageWriter | None, ...]:
     found = tuple(ways)
     return found if any(found) else ()

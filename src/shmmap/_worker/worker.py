@@ -51,7 +51,7 @@ from .._memory import (
     handle_of,
     touched,
 )
-from .._system.blas import Bound
+from .._system.blas import ThreadLimit
 from .._wire import (
     CHUNK,
     DONE_WITH,
@@ -86,8 +86,8 @@ from .._wire import (
     Payload,
     Ready,
     Record,
+    ReleasePages,
     Sender,
-    Trim,
     apply,
     ask_caller,
     dumps_message,
@@ -101,7 +101,7 @@ from .._wire import (
 )
 from .ending import forget_inherited, run_exit_handlers
 from .prepare import Descriptors, hold_lifeline, limit_memory, move_one_up, move_up, prepare
-from .reporter import Port
+from .reporter import Reporter
 from .role import role
 
 # A draw should take about this long. Where the function has filled the caches, all that goes with one takes
@@ -224,10 +224,10 @@ class Worker:
         self._relay = Sender(socket.socket(fileno=fds.relay), self.slot, start.token)
         self._relay.install()
         self.outbox = Outbox(self._announce)
-        self._port = Port(self)
+        self._port = Reporter(self)
         # The template has seen to what it has imported, by the environment.
         is_bound = clean and start.blas_threads == 1
-        self._bound = Bound(start.blas_threads, len(sys.modules) if is_bound else 0, clean)
+        self._bound = ThreadLimit(start.blas_threads, len(sys.modules) if is_bound else 0, clean)
         self._start = start
 
     # ------------------------------------------------ messages
@@ -264,7 +264,7 @@ class Worker:
                 known.close()
         elif isinstance(message, Close):
             self._controls.pop(message.control).close()
-        elif isinstance(message, Trim):
+        elif isinstance(message, ReleasePages):
             self._tell(Drop(self.outbox.trim(message.pages, message.lost)))
         else:
             return message
@@ -438,7 +438,7 @@ class Worker:
         return kept
 
     @staticmethod
-    def _kernel(kept: _KeptJob, func: Any, port: Port, clock: Any, keeps: bool) -> Kernel:
+    def _kernel(kept: _KeptJob, func: Any, port: Reporter, clock: Any, keeps: bool) -> Kernel:
         """The kernel for a job and a function: as it was, or a new one; kept for the next call or not."""
         if not keeps:
             return make_kernel(kept.job, func, port, clock)
@@ -455,7 +455,7 @@ class Worker:
             kept.arrays[id] += count_references(segment) - before[id]
         return kept.kernel
 
-    def _run_submitted(self, call: Call, port: Port) -> None:
+    def _run_submitted(self, call: Call, port: Reporter) -> None:
         assert call.job is not None
         func, args, kwargs = unpack(read_payload(call.job))
         watch = Watch(func)
@@ -478,7 +478,7 @@ class Worker:
         self._relay.flush()  # what it has printed is there before its result
         port.send(RESULTS, 0, 1, data)
 
-    def _run_map(self, call: Call, control: ControlBlock, port: Port) -> None:
+    def _run_map(self, call: Call, control: ControlBlock, port: Reporter) -> None:
         func, watch = self._function(call)
         kept = self._job(call)
         job = kept.job
