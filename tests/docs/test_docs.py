@@ -19,7 +19,7 @@ import pytest
 
 import shmmap
 from shmmap._verbs.options import Keywords
-from tests.snippets import blocks
+from tests.docs.snippets import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 SNIPPETS = Path(__file__).with_name("snippets.py")

@@ -126,8 +126,6 @@ class Monitor:
         """What workers said in no map that is open."""
         self._asked: deque[tuple[WorkerLink, str]] = deque()
         """What workers need of this process, see `_wire.inheritance`."""
-        self.relay_arrived = threading.Condition(lock)
-        """Notified when something has come from a relay socket, or will not come any more."""
         shelf.fetch_by(self.take_messages)
 
     def attend_to(self, ready: list[tuple[int, int]], watched: dict[int, WorkerLink]) -> None:
@@ -212,9 +210,10 @@ class Monitor:
         self._submissions.fail_waiting(make_error)
         self._crew.wake()  # this may be a thread that waits for a map; futures are the attendant's
 
-    def _take_relayed(self, member: WorkerLink) -> None:
-        frames = member.receive_relay()
-        if not frames:
+    def take_relayed(self, rank: int) -> None:
+        """Take what a worker has printed, logged or warned: all that it has counted is in its socket."""
+        member = self._crew.members.get(rank)
+        if member is None or member.gone:
             return
         frames = member.receive_relay()
         for frame in frames:

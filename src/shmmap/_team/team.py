@@ -34,8 +34,6 @@ from .._system.imports import late_import
 from .._system.interrupts import CleanUp, Uninterrupted, refuse_green_threads, refuse_reentry
 from .._wire import (
     RANKS_MAX,
-    RELAYED,
-    SLOT_WORDS,
     Packed,
     cannot_send,
     is_inheritable,

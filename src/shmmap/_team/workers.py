@@ -26,6 +26,7 @@ from .._code.reach import current_version, latest, look_again, news
 from .._memory import off_drop, on_drop
 from .._wire import (
     LEFT,
+    RELAYED,
     RUNNING,
     SINCE,
     SLOT_WORDS,
