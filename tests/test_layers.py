@@ -57,10 +57,6 @@ LAZY = {
     ("_verbs.verbs", "_errors.words"),
     ("_team.team", "_errors.words"),
     ("_team.team", "_verbs"),
-    ("_wire.relay", "_wire.pickling"),
-    ("_worker.template", "_code.recipient"),
-    ("_worker.template", "_worker.prepare"),
-    ("_worker.template", "_worker.worker"),
     ("shmmap", "_errors.words"),
 }
 """Imports inside functions: what a first call, the clean process or an error message needs."""

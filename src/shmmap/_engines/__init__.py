@@ -7,5 +7,3 @@ These three are imported when they are first used.
 
 from .base import Engine, Memo, Task, Work
 from .resolve import ENGINES, Route, resolve_engine, shutdown
-
-__all__ = ["ENGINES", "Engine", "Memo", "Route", "Task", "Work", "resolve_engine", "shutdown"]

@@ -20,7 +20,7 @@ from .._code.reach import current_version
 from .._errors.exceptions import WorkerDied
 from .._memory import fresh_from, mark_kept
 from .._system.interrupts import CleanUp, Uninterrupted
-from .._team import CallSpec, Death, Run, Team
+from .._team import CallSpec, Death, Run, Team, emit
 from .._wire import (
     ABANDONED,
     ERROR,
@@ -47,7 +47,6 @@ from .._wire import (
     cannot_send,
     count_done,
     dumps_message,
-    emit,
     has_data,
     is_left,
     is_sendable,

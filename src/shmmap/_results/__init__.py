@@ -9,5 +9,3 @@ from .collect import Collector
 from .combine import choose_combine
 from .fold import MISSING, Fold, Folding
 from .outcome import Outcome
-
-__all__ = ["MISSING", "Collector", "Fold", "Folding", "Outcome", "choose_combine"]

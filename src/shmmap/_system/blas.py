@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
@@ -19,6 +19,17 @@ BLAS_VARIABLES = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+
+
+def single_threaded(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment to start a template in: no thread pool there, or forking would break it."""
+    return {**environment, **dict.fromkeys(BLAS_VARIABLES, "1")}
+
+
+def blas_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those of the caller's variables that `single_threaded` replaces."""
+    return {name: environment[name] for name in BLAS_VARIABLES if name in environment}
+
 
 _SUFFIXES = tuple(EXTENSION_SUFFIXES)
 

@@ -22,16 +22,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .._memory import open_scratch
-from .._wire import absolute_path, has_data
-from .._worker.prepare import Descriptors
-from .._worker.template import (
-    BECOMES_TEMPLATE,
-    FORKED,
-    HELLO,
-    REPLY,
-    blas_variables,
-    single_threaded,
-)
+from .._system.blas import blas_variables, single_threaded
+from .._wire import BECOMES_TEMPLATE, FORKED, HELLO, REPLY, Descriptors, absolute_path, has_data
 from .._worker.worker import run_worker
 
 # How long a template may take until it says that it is there, before it imports anything.

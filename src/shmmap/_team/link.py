@@ -18,12 +18,14 @@ from typing import Any
 from .._memory import attach_segment, get_segment
 from .._system.interrupts import Uninterrupted
 from .._wire import (
+    CACHED_FUNCTIONS,
     GO_HOME,
+    RECEIVE_NBYTES,
     SEE_LINE,
     TOKEN_NBYTES,
     Attach,
     ControlBlock,
-    Decoders,
+    Descriptors,
     Drop,
     Lend,
     Open,
@@ -33,8 +35,7 @@ from .._wire import (
     dumps_message,
     unpack,
 )
-from .._worker.prepare import Descriptors
-from .._worker.worker import CACHED_FUNCTIONS, MESSAGE_NBYTES
+from .relay import Decoders
 
 # The kernel takes at most 253 descriptors with one message.
 _FDS_MAX = 200
@@ -252,7 +253,7 @@ class WorkerLink:
         messages: list[Any] = []
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(self.line, MESSAGE_NBYTES, 16)
+                data, fds, _, _ = socket.recv_fds(self.line, RECEIVE_NBYTES, 16)
             except ConnectionResetError:
                 continue  # it died with messages unread; what it said before is there all the same
             except OSError:  # nothing there, or the end
@@ -293,7 +294,7 @@ class WorkerLink:
         frames: list[bytes] = []
         while True:
             try:
-                frame = self.relay.recv(MESSAGE_NBYTES)
+                frame = self.relay.recv(RECEIVE_NBYTES)
             except ConnectionResetError:
                 continue
             except OSError:

@@ -35,7 +35,6 @@ from .._wire import (
     Payload,
     Ready,
     Report,
-    emit,
     lend,
     make_payload,
     pack_plain,
@@ -47,6 +46,7 @@ from .._wire import (
 from .inbox import Inbox
 from .link import WorkerLink
 from .open_maps import OpenMaps
+from .relay import emit
 from .roster import Departure
 from .run import Death, Run
 from .submissions import Submissions

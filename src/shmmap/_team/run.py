@@ -13,8 +13,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .._wire import LEAVE, ControlBlock, Payload, Record, Report, Surroundings
-from .._worker.worker import EXIT_CHANGED, EXIT_DESCRIPTORS
+from .._wire import (
+    EXIT_CHANGED,
+    EXIT_DESCRIPTORS,
+    LEAVE,
+    ControlBlock,
+    Payload,
+    Record,
+    Report,
+    Surroundings,
+)
 
 _LIKELY_CAUSES = {
     "SIGKILL": "killed from outside, or out of memory",

@@ -35,6 +35,7 @@ from .._wire import (
     ClaimSlots,
     Packed,
     Payload,
+    Start,
     Surroundings,
     dumps_message,
     has_data,
@@ -46,7 +47,6 @@ from .._wire import (
     parse,
     snapshot,
 )
-from .._worker.worker import Start
 from .launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from .link import WorkerLink
 from .roster import READY, Roster
@@ -541,7 +541,7 @@ class Workers:
     def dismiss(self) -> list[tuple[bytes, bytes, Any]]:
         """Let all workers end, and the launcher; others may be started again.
 
-        What they print, log or warn at their end is returned, as `_wire.relay.emit` takes it.
+        What they print, log or warn at their end is returned, as `relay.emit` takes it.
         """
         for member in self.members.values():
             member.dismiss()

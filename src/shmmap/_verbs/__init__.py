@@ -9,14 +9,3 @@ from .future import MapFuture
 from .options import config
 from .share import share
 from .verbs import map_iterables, pmap, pmap_chunks, pmap_ranges, preduce
-
-__all__ = [
-    "MapFuture",
-    "config",
-    "map_iterables",
-    "pmap",
-    "pmap_chunks",
-    "pmap_ranges",
-    "preduce",
-    "share",
-]

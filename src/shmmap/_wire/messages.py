@@ -1,5 +1,7 @@
 """What crosses the process border: small named tuples, and what is too large to lie in them.
 
+With the constants that both sides of a team go by: sizes, exit statuses, what the template says.
+
 Messages are sent whole over an inherited socketpair that keeps message limits. What they carry is pickled by
 `_wire.pickling` and lies in a `Payload`, in the message or in shared memory. Nothing here opens a connection.
 """
@@ -14,11 +16,44 @@ import numpy as np
 
 from .._memory import allocate_bytes, find_block, get_segment
 
-# A message larger than this goes through shared memory: a socket takes about 200 KB.
-MESSAGE_NBYTES = 1 << 16
+# A payload larger than this lies in shared memory: a socket takes about 200 KB at once.
+_INLINE_NBYTES = 1 << 16
+# A message is received into this much: more than a socket takes.
+RECEIVE_NBYTES = 1 << 18
 # What a worker sends begins with so many random bytes that only it and its caller know. A function can write
 # to its worker's sockets, by accident mostly: a number it closed once too often, a loop over all of them.
 TOKEN_NBYTES = 16
+# Functions pickled by reference that a worker keeps loaded; its caller counts along.
+CACHED_FUNCTIONS = 64
+EXIT_DESCRIPTORS = 87
+"""Exit status of a worker whose descriptors were closed by the function it ran."""
+EXIT_CHANGED = 88
+"""Exit status of a worker that cannot undo what a function changed: a limit it lowered, a user it became."""
+
+
+# ---------------------------------------------------------------- how a worker begins
+
+
+REPLY = struct.Struct("<cqq")
+"""What the template tells of workers: kind, pid, and the rank (forked) or the wait status (reaped)."""
+HELLO, FORKED, REAPED = b"h", b"f", b"r"
+"""Kinds of reply; a hello, which the template says first, has nothing else in it."""
+BECOMES_TEMPLATE = "SHMMAP_BECOMES_TEMPLATE"
+"""Environment variable of a process that was started to be a template, until it is one."""
+
+
+class Descriptors(NamedTuple):
+    """What a worker is given: by inheritance or over the template's socket."""
+
+    wake: int
+    """Read end of the pipe that wakes it."""
+    line: int
+    aside: int
+    relay: int
+    lifeline: int
+    slots: int
+    submitted: int
+    """Write end of the pipe on which it says what came of submitted functions."""
 
 
 # ---------------------------------------------------------------- messages, caller to worker
@@ -144,6 +179,21 @@ def unpack_again(data: bytes) -> Call:
     )
 
 
+class Start(NamedTuple):
+    """The first message of every worker."""
+
+    rank: int
+    initializer: Payload | None
+    """Pickled ``(initializer, initargs)``."""
+    blas_threads: int
+    memory_limit: int | None
+    surroundings: Payload
+    token: bytes
+    """What everything it sends on its sockets begins with."""
+    modules: Payload | None
+    """What the user's modules are like, see `_code.recipient`."""
+
+
 class Output(NamedTuple):
     """Where the results of a call go, now that index 0 has told shape and dtype."""
 
@@ -199,7 +249,7 @@ def dumps_message(message: tuple[Any, ...]) -> bytes:
 
 def make_payload(data: bytes) -> tuple[Payload, Any]:
     """Pickled bytes as they are put into a message, and what must stay alive until it is read."""
-    if len(data) <= MESSAGE_NBYTES:
+    if len(data) <= _INLINE_NBYTES:
         return Payload(data), None
     root = allocate_bytes(len(data))
     root[: len(data)] = np.frombuffer(data, np.uint8)

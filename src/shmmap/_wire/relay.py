@@ -7,7 +7,6 @@ that the caller can tell that nothing is under way before a map returns.
 
 from __future__ import annotations
 
-import codecs
 import io
 import logging
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 
 from .._system.forks import make_lock
 from .control import RELAYED, RUNNING
+from .pickling import pack_result
 
 STDOUT, STDERR, LOG, WARNING, LOST_WRITE = b"o", b"e", b"l", b"w", b"c"
 _HEADER = struct.Struct("<cq")
@@ -71,8 +71,6 @@ class Sender:
 
     def send_object(self, kind: bytes, obj: Any) -> None:
         """Send something pickled, or nothing if it does not pickle into one message."""
-        from .pickling import pack_result
-
         try:
             data = pack_result(obj)
         except Exception:
@@ -131,65 +129,7 @@ class _Handler(logging.Handler):
         self._sender.send_object(LOG, record.__dict__)
 
 
-# ---------------------------------------------------------------- the caller's end
-
-
 def parse(frame: bytes) -> tuple[bytes, int, bytes]:
     """``kind, seq, payload`` of a frame without its token."""
     kind, seq = _HEADER.unpack_from(frame)
     return kind, seq, frame[_HEADER.size :]
-
-
-class Decoders:
-    """Text of one worker's streams, across frames that cut a character in two."""
-
-    def __init__(self) -> None:
-        self._decoders: dict[bytes, Any] = {}
-
-    def decode(self, kind: bytes, payload: bytes) -> str:
-        """The text that is complete by now."""
-        if kind not in self._decoders:
-            self._decoders[kind] = codecs.getincrementaldecoder("utf-8")("replace")
-        return str(self._decoders[kind].decode(payload))
-
-
-def _find_logger(name: str) -> logging.Logger:
-    """The logger that a record passes first on its way up, of those that have been made."""
-    loggers = logging.root.manager.loggerDict
-    while name:
-        logger = loggers.get(name)
-        if isinstance(logger, logging.Logger):
-            return logger
-        name = name.rpartition(".")[0]
-    return logging.root
-
-
-_registry: dict[Any, Any] = {}
-
-
-def emit(kind: bytes, payload: bytes, decoders: Decoders) -> None:
-    """Print, log or warn in the caller what a worker did; in the thread that calls the map."""
-    from .pickling import unpack
-
-    if kind in (STDOUT, STDERR):
-        stream = sys.stdout if kind == STDOUT else sys.stderr
-        if stream is not None:
-            stream.write(decoders.decode(kind, payload))
-            stream.flush()
-        return
-    try:
-        obj = unpack(payload)
-    except Exception:
-        return  # a class that exists in the worker only
-    if kind == LOG:
-        record = logging.makeLogRecord(obj)
-        logger = _find_logger(record.name)
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
-    elif kind == WARNING:
-        message, category, filename, lineno = obj
-        try:
-            # The registry is shared, so that "default" shows a line once, not once per worker.
-            warnings.warn_explicit(message, category, filename, lineno, registry=_registry)
-        except Warning:
-            pass  # an "error" filter newer than the one the worker had

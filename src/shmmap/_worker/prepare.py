@@ -7,12 +7,12 @@ import random
 import signal
 import sys
 import types
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .._system.kernel_files import read_kernel_file
-from .._wire import has_data
+from .._wire import Descriptors, has_data
 
 try:
     import fcntl
@@ -24,20 +24,6 @@ MALLOC_NBYTES = 1 << 25
 # Descriptors move up here, out of the way of user code that closes low ones.
 HIGH_FD = 200
 _F_SETOWN, _F_SETSIG = 8, 10
-
-
-class Descriptors(NamedTuple):
-    """What a worker is given: by inheritance or over the template's socket."""
-
-    wake: int
-    """Read end of the pipe that wakes it."""
-    line: int
-    aside: int
-    relay: int
-    lifeline: int
-    slots: int
-    submitted: int
-    """Write end of the pipe on which it says what came of submitted functions."""
 
 
 def move_up(fds: Descriptors) -> Descriptors:

@@ -19,14 +19,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from .._code.recipient import note_imports
 from .._system.blas import BLAS_VARIABLES
-
-REPLY = struct.Struct("<cqq")
-"""Kind, pid, then the rank (forked) or the wait status (reaped); nothing else in a hello."""
-HELLO, FORKED, REAPED = b"h", b"f", b"r"
-
-BECOMES_TEMPLATE = "SHMMAP_BECOMES_TEMPLATE"
-"""Environment variable of a process that was started to be a template, until it is one."""
+from .._wire import BECOMES_TEMPLATE, FORKED, REAPED, REPLY, Descriptors
+from .worker import run_worker
 
 
 def _close_others(keep: int) -> None:
@@ -43,11 +39,6 @@ def _close_others(keep: int) -> None:
                 pass
 
 
-def single_threaded(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment to start a template in: no thread pool there, or forking would break it."""
-    return {**environment, **dict.fromkeys(BLAS_VARIABLES, "1")}
-
-
 def _restore(environment: Mapping[str, str], blas_threads: int) -> None:
     """Make the BLAS variables the caller's again, now that NumPy is loaded."""
     for name in BLAS_VARIABLES:
@@ -57,11 +48,6 @@ def _restore(environment: Mapping[str, str], blas_threads: int) -> None:
             del os.environ[name]
             # Seen by libraries that a function loads later, not by code that reads os.environ.
             os.putenv(name, str(blas_threads))
-
-
-def blas_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those of the caller's variables that `single_threaded` replaces."""
-    return {name: environment[name] for name in BLAS_VARIABLES if name in environment}
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -96,9 +82,6 @@ def main(
     import resource  # noqa: F401
 
     import cloudpickle  # noqa: F401
-
-    from .._code.recipient import note_imports
-    from . import worker  # noqa: F401
 
     sys.path[:] = path
     _import(preload)
@@ -142,9 +125,6 @@ def main(
             for key in children:
                 if key >= 0:
                     os.close(key)
-            from .prepare import Descriptors
-            from .worker import run_worker
-
             run_worker(Descriptors(*fds), clean=True)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         for each in fds:

@@ -22,7 +22,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._chunks import (
     Job,
@@ -53,8 +53,11 @@ from .._memory import (
 )
 from .._system.blas import ThreadLimit
 from .._wire import (
+    CACHED_FUNCTIONS,
     CHUNK,
     DONE_WITH,
+    EXIT_CHANGED,
+    EXIT_DESCRIPTORS,
     FIRST,
     GO_HOME,
     KEPT,
@@ -63,6 +66,7 @@ from .._wire import (
     LEFT,
     LOST_WRITE,
     PENDING,
+    RECEIVE_NBYTES,
     RESULTS,
     RUNNING,
     SEE_LINE,
@@ -78,16 +82,17 @@ from .._wire import (
     ClaimSlots,
     Close,
     ControlBlock,
+    Descriptors,
     Drop,
     Failed,
     Lend,
     Open,
     Outbox,
-    Payload,
     Ready,
     Record,
     ReleasePages,
     Sender,
+    Start,
     apply,
     ask_caller,
     dumps_message,
@@ -100,7 +105,7 @@ from .._wire import (
     unpack_again,
 )
 from .ending import forget_inherited, run_exit_handlers
-from .prepare import Descriptors, hold_lifeline, limit_memory, move_one_up, move_up, prepare
+from .prepare import hold_lifeline, limit_memory, move_one_up, move_up, prepare
 from .reporter import Reporter
 from .role import role
 
@@ -113,33 +118,10 @@ REST, REST_OF_ITEMS = 2, 8
 # Chunks that are gone through as one take about this long: all of them count as begun if the worker dies, and
 # none is left out any more if the map is stopped.
 JOIN_S = 5e-4
-# Functions pickled by reference that are kept loaded.
-CACHED_FUNCTIONS = 64
 # Segments from here on keep their descriptor, so that results can be written through it.
 POUR_SEGMENT_NBYTES = 1 << 24
-EXIT_DESCRIPTORS = 87
-"""Exit status of a worker whose descriptors were closed by the function it ran."""
-EXIT_CHANGED = 88
-"""Exit status of a worker that cannot undo what a function changed: a limit it lowered, a user it became."""
-
-MESSAGE_NBYTES = 1 << 18
 # How long a worker waits for what it has asked of its caller: that may be in a long call of C code.
 ANSWER_S = 10.0
-
-
-class Start(NamedTuple):
-    """The first message of every worker."""
-
-    rank: int
-    initializer: Payload | None
-    """Pickled ``(initializer, initargs)``."""
-    blas_threads: int
-    memory_limit: int | None
-    surroundings: Payload
-    token: bytes
-    """What everything it sends on its sockets begins with."""
-    modules: Payload | None
-    """What the user's modules are like, see `_code.recipient`."""
 
 
 def run_worker(
@@ -203,7 +185,7 @@ class Worker:
                 note_inherited_stores()
                 note_imports()
         self._buffer = memoryview(
-            bytearray(MESSAGE_NBYTES)
+            bytearray(RECEIVE_NBYTES)
         )  # recvmsg would allocate it anew each time
         self.pending: deque[Any] = deque()
         """Messages received while another was waited for."""
@@ -282,7 +264,7 @@ class Worker:
     def _serve_aside(self) -> None:
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(self._aside, MESSAGE_NBYTES, 1)
+                data, fds, _, _ = socket.recv_fds(self._aside, RECEIVE_NBYTES, 1)
             except OSError:
                 data, fds = b"", []
             if not data:
