@@ -51,7 +51,7 @@ class Workers:
         self.last_seq += 1
         return self.last_seq
 
-    def send_call(self, member: Worker, seq: int, spec: object) -> None:
+    def send_call(self, member: Worker, seq: int, call: object, needs: object) -> None:
         if self.fault is not None:
             raise self.fault
         self.sent.append((member.rank, seq))

@@ -20,7 +20,7 @@ from .._code.reach import current_version
 from .._errors.exceptions import WorkerDied
 from .._memory import fresh_from, mark_kept
 from .._system.interrupts import CleanUp, Uninterrupted
-from .._team import CallSpec, Death, Run, Team, emit
+from .._team import Death, Needs, Run, Team, emit
 from .._wire import (
     ABANDONED,
     ERROR,
@@ -40,6 +40,7 @@ from .._wire import (
     STOP_AT,
     UNKNOWN,
     UNTOLD,
+    Call,
     Output,
     Payload,
     Record,
@@ -175,9 +176,9 @@ class _ProcessWork(Run):
             chunks, root = make_payload(pack_plain(self._task.outcome.attempts(todo)).data)
             segments |= chunks.segments()
         self.output = None
-        needs = None
+        key = None
         if self._job_id and self._digest and todo is None and not self._writes_main:
-            needs = (
+            key = (
                 control.id,
                 self._job_id,
                 self._digest,
@@ -185,28 +186,31 @@ class _ProcessWork(Run):
                 self._surroundings,
                 self._modules,
             )
-        spec = CallSpec(
-            control,
-            self._job_id,
-            self._job,
-            self._func,
-            self._digest,
-            self._by_value,
-            chunks,
-            plan.schedule == "static" and todo is None,
-            workers,
-            segments,
-            self._surroundings,
-            needs,
-            self._writes_main,
-            self._modules,
+        call = Call(
+            control=control.id,
+            job_id=self._job_id,
+            job=self._job,
+            func=self._func,
+            digest=self._digest,
+            by_value=self._by_value,
+            is_static=plan.schedule == "static" and todo is None,
+            team=workers,
+            chunks=chunks,
+        )
+        needs = Needs(
+            control=control,
+            segments=segments,
+            surroundings=self._surroundings,
+            modules=self._modules,
+            writes_main=self._writes_main,
+            key=key,
         )
         self.keep.append(root)
         self._timed_out.clear()
         self._redo.clear()
         # First: whatever becomes of sending it, these may have got it.
         self._ranks = list(range(workers))
-        self._team.post_run(self, spec)
+        self._team.post_run(self, call, needs)
         if self._task.job.out is None and self._task.collector.columns:
             self._publish(self._ranks)
 
@@ -524,7 +528,7 @@ class _ProcessWork(Run):
         self._team.stop_run(self, self._task.plan.chunks, ABANDONED)
         if control.words[OUTPUT_STATE] == UNKNOWN:
             control.words[OUTPUT_STATE] = UNTOLD
-        if self.spec is None:
+        if self.call is None:
             self._ranks = []  # it was not sent to anybody, so nobody is to leave it
         else:
             self._is_reusable = False

@@ -16,5 +16,5 @@ from .registry import (
     unfinished,
 )
 from .relay import emit
-from .run import CallSpec, Death, Run
+from .run import Death, Needs, Run
 from .team import Team

@@ -260,7 +260,7 @@ class Monitor:
         over = [
             run
             for seq, run in self._runs.items()
-            if run.spec is not None and rank < run.spec.team and seq <= slot[LEFT]
+            if run.call is not None and rank < run.call.team and seq <= slot[LEFT]
         ]
         for run in over:  # it had left, but may not have counted as one that has
             run.vacated.append(rank)
@@ -276,7 +276,7 @@ class Monitor:
         departure: Departure = crew.roster.died(rank, cannot_start)
         if departure.replace and not crew.respawn(rank):
             departure = crew.roster.unfilled(rank, departure)
-        redo: dict[int, tuple[Payload, Any]] = {}
+        redo: dict[int, Payload] = {}
         concerned = over
         for seq in (*departure.again, *departure.lost):
             death = Death(
@@ -298,17 +298,17 @@ class Monitor:
                 if not death.replaced:
                     run.vacated.append(rank)
                 elif again:
-                    redo[seq] = make_payload(pack_plain(again).data)
-                    run.keep.append(redo[seq][1])
+                    redo[seq], root = make_payload(pack_plain(again).data)
+                    run.keep.append(root)
             elif seq in submissions.running:
                 submissions.note_death(seq, death)
         if departure.replace:
             successor = crew.members[rank]
             for seq in departure.again:
                 its_run = self._runs.get(seq)
-                if its_run is None or its_run.spec is None:
+                if its_run is None or its_run.call is None or its_run.needs is None:
                     continue
-                crew.send_call(successor, seq, its_run.spec, redo.get(seq))
+                crew.send_call(successor, seq, its_run.call, its_run.needs, redo.get(seq))
                 if its_run.output is not None:
                     successor.attach(its_run.output[1])
                     successor.post(its_run.output[0])

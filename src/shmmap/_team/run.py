@@ -1,4 +1,4 @@
-"""What a team and an open map know of each other: the call as it is sent, and the death of a worker.
+"""What a team and an open map know of each other: what a call needs, and the death of a worker.
 
 The team owns processes and knows nothing of chunks; a map knows chunks and owns no process. `Run` is where
 they meet: the engine derives from it, and the team tells it of deaths.
@@ -17,8 +17,8 @@ from .._wire import (
     EXIT_CHANGED,
     EXIT_DESCRIPTORS,
     LEAVE,
+    Call,
     ControlBlock,
-    Payload,
     Record,
     Report,
     Surroundings,
@@ -71,29 +71,19 @@ class Death(NamedTuple):
         return f"{who} exited with status {code} in the middle of its work"
 
 
-class CallSpec(NamedTuple):
-    """What it takes to send a call to any member, also later, to a replacement."""
+class Needs(NamedTuple):
+    """What a worker must have before it gets a call; also one that replaces another later."""
 
     control: ControlBlock | None
-    job_id: int
-    """Under which workers keep the job for calls to come; 0: they don't."""
-    job: Payload
-    func: Payload | None
-    digest: bytes
-    by_value: bool
-    chunks: Payload | None
-    is_static: bool
-    """Each worker has its own share of the chunks, see `Plan.shares`."""
-    team: int
     segments: frozenset[int]
     """Segments that job, function and list of chunks need, those of their payloads included."""
     surroundings: Surroundings
-    needs: tuple[Any, ...] | None
-    """All a worker has to have to take part; None: something is sent in any case."""
+    modules: int
+    """Version of the user's modules that a worker must have been told, see `_code.reach`."""
     writes_main: bool
     """Unpickling it writes into ``__main__`` there, so that a function kept from before may be outdated."""
-    modules: int = 0
-    """Version of the user's modules that a worker must have been told, see `_code.reach`."""
+    key: tuple[Any, ...] | None = None
+    """Equal for calls that need the same in all; None: something is sent in any case."""
 
 
 class Run:
@@ -102,7 +92,9 @@ class Run:
     def __init__(self) -> None:
         self.seq = 0
         """Number of its call, given as that is posted: a worker gets calls in the order of their numbers."""
-        self.spec: CallSpec | None = None
+        self.call: Call | None = None
+        """As it was posted last, with what it needs: replacements get it too."""
+        self.needs: Needs | None = None
         self.control: ControlBlock | None = None
         self.doorbell = -1
         self.vacated: deque[int] = deque()

@@ -27,6 +27,7 @@ from .._wire import (
     KEPT,
     LEAVE,
     RESULTS,
+    Call,
     Packed,
     Record,
     Report,
@@ -36,7 +37,7 @@ from .._wire import (
 )
 from .inbox import Inbox
 from .link import WorkerLink
-from .run import CallSpec, Death
+from .run import Death, Needs
 from .workers import Workers
 
 
@@ -157,27 +158,28 @@ class Submissions:
         crew = self._crew
         payload, root = make_payload(submission.packed.data)
         seq = crew.next_seq()
-        spec = CallSpec(
-            control=None,
+        call = Call(
+            control=0,
             job_id=0,
             job=payload,
             func=None,
             digest=b"",
             by_value=True,
-            chunks=None,
             is_static=False,
             team=1,
+        )
+        needs = Needs(
+            control=None,
             segments=submission.packed.segments | payload.segments(),
             surroundings=submission.surroundings,
-            needs=None,
-            writes_main=True,
             modules=current_version(submission.packed.reaches),
+            writes_main=True,
         )
         self.running[seq] = (submission, member.rank, (root,))
         member.submitted = seq
         crew.roster.assign(member.rank, seq, again=False)
         try:
-            crew.send_call(member, seq, spec)
+            crew.send_call(member, seq, call, needs)
         except BaseException:
             member.distrust()
             member.submitted = 0

@@ -34,6 +34,7 @@ from .._system.imports import late_import
 from .._system.interrupts import CleanUp, Uninterrupted, refuse_green_threads, refuse_reentry
 from .._wire import (
     RANKS_MAX,
+    Call,
     Packed,
     cannot_send,
     is_inheritable,
@@ -45,7 +46,7 @@ from .inbox import Inbox
 from .monitor import AttendantThread, Monitor
 from .open_maps import OpenMaps
 from .registry import entered, is_ending, refuse_at_exit, register_team, resolve_workers
-from .run import CallSpec, Run
+from .run import Needs, Run
 from .submissions import Submissions, SubmittedFuture
 from .workers import Watch, Workers
 
@@ -297,7 +298,7 @@ class Team(Executor):
             self._check_usable()
             return self.admission.open(run, chunks)
 
-    def post_run(self, run: Run, spec: CallSpec) -> None:
+    def post_run(self, run: Run, call: Call, needs: Needs) -> None:
         """Send a run's call, or that of its next round, to the workers that take part.
 
         From then on the run is told of deaths.
@@ -312,9 +313,9 @@ class Team(Executor):
             self._runs[run.seq] = run
             if self._closed and self._thread is None:
                 self._check_usable()  # else it began before the end, which waits for it
-            self._ensure(spec.team)
-            run.spec = spec
-            crew.post_call(run.seq, spec)
+            self._ensure(call.team)
+            run.call, run.needs = call, needs
+            crew.post_call(run.seq, call, needs)
 
     def publish_output(
         self, run: Run, ranks: Iterable[int], message: bytes, segments: frozenset[int]
@@ -343,7 +344,7 @@ class Team(Executor):
         Without the lock: it may be held while a user's callback runs, which may wait for who asks here.
         """
         control = run.control
-        if control is None or run.spec is None:
+        if control is None or run.call is None:
             return None
         try:
             marks = bytes(control.ledger[:chunks])

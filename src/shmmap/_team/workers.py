@@ -42,7 +42,6 @@ from .._wire import (
     lend,
     make_payload,
     pack,
-    pack_again,
     pack_surroundings,
     parse,
     snapshot,
@@ -50,7 +49,7 @@ from .._wire import (
 from .launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from .link import WorkerLink
 from .roster import READY, Roster
-from .run import CallSpec
+from .run import Needs
 
 # How long a dead worker's exit status is waited for; it takes a millisecond unless the template died too.
 STATUS_S = 0.25
@@ -265,70 +264,57 @@ class Workers:
         self.last_seq += 1
         return self.last_seq
 
-    def post_call(self, seq: int, spec: CallSpec) -> None:
+    def post_call(self, seq: int, call: Call, needs: Needs) -> None:
         """Send a call to all that are to take part in it."""
-        again, needs = b"", spec.needs
-        self.roster.assign_all(spec.team, seq)
-        for rank in range(spec.team):
+        record, key = b"", needs.key
+        self.roster.assign_all(call.team, seq)
+        for rank in range(call.team):
             member = self.members.get(rank)
             if member is None:
                 continue
             try:
-                if needs is None or member.settled != needs:
-                    self.send_call(member, seq, spec)
+                if key is None or member.settled != key:
+                    self.send_call(member, seq, call, needs)
                     continue
-                if not again:
-                    assert spec.control is not None
-                    again = pack_again(
-                        seq,
-                        spec.control.id,
-                        spec.job_id,
-                        spec.digest,
-                        spec.by_value,
-                        spec.is_static,
-                        spec.team,
-                    )
-                if not member.wake(again):
+                record = record or call.wake_record(seq)
+                if not member.wake(record):
                     self.wake()
             except BaseException:  # a Ctrl-C, say: who knows what was sent
                 member.distrust()
                 raise
 
     def send_call(
-        self, member: WorkerLink, seq: int, spec: CallSpec, redo: tuple[Payload, Any] | None = None
+        self,
+        member: WorkerLink,
+        seq: int,
+        call: Call,
+        needs: Needs,
+        redo: Payload | None = None,
     ) -> None:
-        """Send a worker a call, with what it lacks for it."""
-        control_id = 0 if spec.control is None else spec.control.id
-        member.attach(spec.segments if redo is None else spec.segments | redo[0].segments())
-        if spec.control is not None:
-            member.open(spec.control)
-        modules = self._tell_modules(member) if member.modules < spec.modules else None
-        func = spec.func
-        if func is not None and member.remember(spec.digest, spec.by_value):
+        """Send a worker a call, without what it has, and with what it lacks for it."""
+        member.attach(needs.segments if redo is None else needs.segments | redo.segments())
+        if needs.control is not None:
+            member.open(needs.control)
+        modules = self._tell_modules(member) if member.modules < needs.modules else None
+        func = call.func
+        if func is not None and member.remember(call.digest, call.by_value):
             func = None
         surroundings = None
-        if member.surroundings != spec.surroundings:
-            surroundings = self._tell_surroundings(member, spec.surroundings)
-        knows_job, forget = member.remember_job(spec.job_id)
-        call = Call(
-            seq,
-            control_id,
-            spec.job_id,
-            None if knows_job else spec.job,
-            func,
-            spec.digest,
-            spec.by_value,
-            spec.chunks,
-            None if redo is None else redo[0],
-            spec.is_static,
-            spec.team,
-            surroundings,
-            forget,
-            modules,
+        if member.surroundings != needs.surroundings:
+            surroundings = self._tell_surroundings(member, needs.surroundings)
+        knows_job, forget = member.remember_job(call.job_id)
+        its_call = call._replace(
+            job=None if knows_job else call.job,
+            func=func,
+            seq=seq,
+            redo=redo,
+            surroundings=surroundings,
+            forget=forget,
+            modules=modules,
         )
-        member.post(dumps_message(call))
-        member.settled = spec.needs
-        if spec.writes_main:
+        member.post(dumps_message(its_call))
+        member.settled = needs.key
+        if needs.writes_main:
             member.last_function = b""
         if member.clogged() >= 0:
             self.wake()

@@ -82,9 +82,7 @@ from .messages import (
     Start,
     dumps_message,
     make_payload,
-    pack_again,
     read_payload,
-    unpack_again,
 )
 from .pickling import (
     INLINE_NBYTES,

@@ -94,11 +94,28 @@ class Payload(NamedTuple):
         return frozenset((self.segment,)) if self.segment else frozenset()
 
 
-class Call(NamedTuple):
-    """Take part in a map (or run one submitted function)."""
+# What wakes a worker. The first byte of a call's record is not one of the other two.
+_WAKE = struct.Struct("<BBBB16s4q")
+_CALL_MARK = 0x41
+WAKE_NBYTES = _WAKE.size
+"""What wakes a worker are records of this size, written whole: a call, `SEE_LINE` or `GO_HOME`."""
+SEE_LINE = bytes(WAKE_NBYTES)
+"""There is a message on the line."""
+GO_HOME = b"\x45" * WAKE_NBYTES
+"""Nothing will come any more: the worker is to end. Without this, it is the caller that has ended."""
 
-    seq: int
-    """Sequence number, growing with every call of a team."""
+DONE_WITH: Any = object()
+"""In the place of a message that a worker has dealt with while it waited for another."""
+
+
+class Call(NamedTuple):
+    """Take part in a map (or run one submitted function).
+
+    An engine makes it, the same for all workers. What depends on the worker is filled in as it is sent: what
+    that one has already is left out, and what it lacks is added. A worker that lacks nothing, as most do in a
+    loop, gets `wake_record` instead, which is not pickled: nothing else is received before the first ticket.
+    """
+
     control: int
     """Control block of the map; 0 for a submitted function."""
     job_id: int
@@ -111,72 +128,46 @@ class Call(NamedTuple):
     """Identity of the pickled function; empty if it must not be kept."""
     by_value: bool
     """Pickled by value: then only the one loaded last may be used again."""
-    chunks: Payload | None
-    """Tickets are positions in this dict: chunk numbers, and how often each was begun before. None:
-    tickets are chunk numbers."""
-    redo: Payload | None
-    """Chunks its predecessor on this rank had begun or drawn, to be done first; a dict like `chunks`."""
     is_static: bool
     """Static schedule: each worker has its own share of the tickets. Else they are drawn."""
     team: int
     """Workers taking part."""
-    surroundings: Payload | None
+    chunks: Payload | None = None
+    """Tickets are positions in this dict: chunk numbers, and how often each was begun before. None:
+    tickets are chunk numbers."""
+    seq: int = 0
+    """Sequence number, growing with every call of a team; given as the call is sent."""
+    redo: Payload | None = None
+    """Chunks its predecessor on this rank had begun or drawn, to be done first; a dict like `chunks`."""
+    surroundings: Payload | None = None
     """What changed around the caller since the worker was told last."""
-    forget: tuple[int, ...]
+    forget: tuple[int, ...] = ()
     """Jobs that will not come again."""
     modules: Payload | None = None
     """What has changed in the user's modules since the worker was told last, see `_code.recipient`."""
 
+    def wake_record(self, seq: int) -> bytes:
+        """The call for workers that lack nothing."""
+        control, job_id, _, _, digest, by_value, is_static, team, *_ = self
+        return _WAKE.pack(
+            _CALL_MARK, by_value, is_static, len(digest), digest, seq, control, job_id, team
+        )
 
-# A call of which the worker has everything: the same job, function and surroundings as before. Most calls
-# in a loop are such. Unlike a `Call` it is not pickled, and it is the very record that wakes the worker, so
-# that nothing else is to be received before the first ticket.
-_AGAIN = struct.Struct("<BBBB16s4q")
-_AGAIN_MARK = 0x41
-WAKE_NBYTES = _AGAIN.size
-"""What wakes a worker are records of this size, written whole: a call again, `SEE_LINE` or `GO_HOME`."""
-SEE_LINE = bytes(WAKE_NBYTES)
-"""There is a message on the line."""
-GO_HOME = b"\x45" * WAKE_NBYTES
-"""Nothing will come any more: the worker is to end. Without this, it is the caller that has ended."""
-
-DONE_WITH: Any = object()
-"""In the place of a message that a worker has dealt with while it waited for another."""
-
-
-def pack_again(
-    seq: int,
-    control: int,
-    job_id: int,
-    digest: bytes,
-    by_value: bool,
-    is_static: bool,
-    team: int,
-) -> bytes:
-    """The record for a call again, the same for every worker; the fields are those of `Call`."""
-    return _AGAIN.pack(
-        _AGAIN_MARK, by_value, is_static, len(digest), digest, seq, control, job_id, team
-    )
-
-
-def unpack_again(data: bytes) -> Call:
-    """The call that a record of `pack_again` stands for."""
-    _, by_value, is_static, length, digest, seq, control, job_id, team = _AGAIN.unpack(data)
-    return Call(
-        seq,
-        control,
-        job_id,
-        None,
-        None,
-        digest[:length],
-        bool(by_value),
-        None,
-        None,
-        bool(is_static),
-        team,
-        None,
-        (),
-    )
+    @classmethod
+    def from_wake_record(cls, data: bytes) -> Call:
+        """Undo `wake_record`."""
+        _, by_value, is_static, length, digest, seq, control, job_id, team = _WAKE.unpack(data)
+        return cls(
+            control=control,
+            job_id=job_id,
+            job=None,
+            func=None,
+            digest=digest[:length],
+            by_value=bool(by_value),
+            is_static=bool(is_static),
+            team=team,
+            seq=seq,
+        )
 
 
 class Start(NamedTuple):

@@ -102,7 +102,6 @@ from .._wire import (
     report_exception,
     tell_forked,
     unpack,
-    unpack_again,
 )
 from .ending import forget_inherited, run_exit_handlers
 from .prepare import hold_lifeline, limit_memory, move_one_up, move_up, prepare
@@ -227,7 +226,7 @@ class Worker:
             self._is_dismissed = True
             return None
         if record != SEE_LINE:
-            return unpack_again(record) if record else None
+            return Call.from_wake_record(record) if record else None
         nbytes, ancillary, _, _ = self._line.recvmsg_into([self._buffer], 4 * 256)
         if not nbytes:
             return None
