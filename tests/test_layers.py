@@ -54,17 +54,12 @@ LAZY = {
     ("_engines.resolve", "_engines.local"),
     ("_engines.resolve", "_engines.processes"),
     ("_verbs.options", "_errors.words"),
+    ("_verbs.team", "_errors.words"),
     ("_verbs.verbs", "_errors.words"),
-    ("_team.team", "_errors.words"),
-    ("_team.team", "_verbs"),
     ("shmmap", "_errors.words"),
 }
 """Imports inside functions: what a first call, the clean process or an error message needs."""
 
-UPWARD = {
-    # `Team.map` is a map like any other, and the face of an executor has to offer it.
-    ("_team.team", "_verbs"),
-}
 CIRCLES = {
     ("_team.monitor", "_team.team"),
     ("_team.registry", "_team.team"),
@@ -148,7 +143,7 @@ def test_between_folders_imports_go_down(module: str) -> None:
     here = folder(module)
     for imported, line, _ in own_imports(module):
         there = folder(imported)
-        if here != there and here not in {"", "testing"} and (module, imported) not in UPWARD:
+        if here != there and here not in {"", "testing"}:
             assert there in RANK, f"line {line}: {module} imports {imported}"
             assert RANK[there] > RANK[here], f"line {line}: {module} imports {imported}"
 
@@ -187,7 +182,7 @@ def test_late_imports_are_listed() -> None:
 
 
 def test_exceptions_are_needed() -> None:
-    for module, imported in UPWARD | CIRCLES:
+    for module, imported in CIRCLES:
         assert imported in {name for name, _, _ in own_imports(module)}
 
 

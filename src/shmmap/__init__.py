@@ -51,8 +51,7 @@ from ._system.witness import is_watched, start_witness
 if _typing.TYPE_CHECKING:
     from ._chunks import Context, current
     from ._engines import shutdown
-    from ._team import Team
-    from ._verbs import MapFuture, config, pmap, pmap_chunks, pmap_ranges, preduce, share
+    from ._verbs import MapFuture, Team, config, pmap, pmap_chunks, pmap_ranges, preduce, share
 
 __version__ = "0.2.0"
 
@@ -95,7 +94,7 @@ if is_watched():
 _HOMES = {
     "Context": "_chunks",
     "MapFuture": "_verbs",
-    "Team": "_team",
+    "Team": "_verbs",
     "config": "_verbs",
     "current": "_chunks",
     "pmap": "_verbs",

@@ -20,7 +20,7 @@ from .._code.reach import current_version
 from .._errors.exceptions import WorkerDied
 from .._memory import fresh_from, mark_kept
 from .._system.interrupts import CleanUp, Uninterrupted
-from .._team import Death, Needs, Run, Team, emit
+from .._team import Death, Needs, Run, WorkerTeam, emit
 from .._wire import (
     ABANDONED,
     ERROR,
@@ -77,7 +77,9 @@ TICK_S = 0.05
 class _ProcessWork(Run):
     """A map on a team."""
 
-    def __init__(self, team: Team, task: Task, inherited: bytes | None, own_team: bool) -> None:
+    def __init__(
+        self, team: WorkerTeam, task: Task, inherited: bytes | None, own_team: bool
+    ) -> None:
         super().__init__()
         team.enter()
         self._team = team
@@ -567,7 +569,7 @@ class _ProcessWork(Run):
         if self._inherited is not None:
             role.inherited.pop(self._inherited, None)
         if self._own_team:
-            self._team.shutdown()
+            self._team.end()
 
 
 class ProcessEngine:
@@ -578,7 +580,7 @@ class ProcessEngine:
     sees_caller = False
     can_replace_workers = True
 
-    def __init__(self, team: Team) -> None:
+    def __init__(self, team: WorkerTeam) -> None:
         self.team = team
 
     def warm_up(self, workers: int) -> None:
@@ -604,7 +606,7 @@ class ForkEngine:
         refuse_open_files(task.func)
         key = os.urandom(16)
         workers = max(1, min(task.workers, task.plan.chunks))
-        team = Team(workers, start="fork", blas_threads=task.blas_threads, idle_timeout=None)
+        team = WorkerTeam(workers, start="fork", blas_threads=task.blas_threads, idle_timeout=None)
         # The caller's own arrays stay as they are: the flag is set in the copies that workers have.
         arrays = private_arrays(task.func, *task.given)
         role.inherited[key] = (task.func, task.job, arrays)
@@ -612,5 +614,5 @@ class ForkEngine:
             return _ProcessWork(team, task, key, own_team=True)
         except BaseException:
             role.inherited.pop(key, None)
-            team.shutdown()
+            team.end()
             raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .._memory import release_spare
 from .._system.forks import at_fork, make_lock
 from .._system.imports import late_import
-from .._team import Team, entered_team, is_ending, resolve_workers
+from .._team import WorkerTeam, entered_team, is_ending, resolve_workers
 from .._worker.role import role
 from .base import Engine
 
@@ -24,15 +24,15 @@ Route = tuple[Engine, int, int]
 """Where a map goes: engine, workers, BLAS threads of each."""
 
 
-def resolve_engine(engine: str | Team | Executor | None, workers: int | None) -> Route:
+def resolve_engine(engine: str | WorkerTeam | Executor | None, workers: int | None) -> Route:
     """Where a call goes by its options ``engine=`` and ``workers=``."""
     if engine is None and not role.is_worker:
         engine = entered_team()
         if engine is None:  # most calls
             return _on_default_team(resolve_workers(workers))
-    count = 0 if isinstance(engine, Team) else resolve_workers(workers)
+    count = 0 if isinstance(engine, WorkerTeam) else resolve_workers(workers)
     # Inside a worker everything is serial: no team of its own, no deadlock.
-    nested = role.is_worker and (isinstance(engine, Team) or not isinstance(engine, Executor))
+    nested = role.is_worker and (isinstance(engine, WorkerTeam) or not isinstance(engine, Executor))
     if engine == "serial" or nested or (is_ending() and engine in ("threads", "fork")):
         return _in_this_thread()
     if engine == "threads":
@@ -45,12 +45,12 @@ def resolve_engine(engine: str | Team | Executor | None, workers: int | None) ->
             from .processes import ForkEngine
 
         return ForkEngine(), count, 1
-    if isinstance(engine, Executor) and not isinstance(engine, Team):
+    if isinstance(engine, Executor) and not isinstance(engine, WorkerTeam):
         with late_import:
             from .executor import ExecutorEngine
 
         return ExecutorEngine(engine), count, 1
-    if not isinstance(engine, Team):
+    if not isinstance(engine, WorkerTeam):
         return _on_default_team(count)
     with late_import:
         from .processes import ProcessEngine
@@ -89,7 +89,7 @@ def _grow_default(workers: int) -> ProcessEngine:
         from .processes import ProcessEngine
     with _default_lock:
         if _default is None or not _default.team.is_usable():
-            _default = ProcessEngine(Team(workers))
+            _default = ProcessEngine(WorkerTeam(workers))
         _default.team.grow(workers)
         return _default
 
@@ -106,7 +106,7 @@ def shutdown() -> None:
     with _default_lock:
         engine, _default = _default, None
     if engine is not None:
-        engine.team.shutdown(wait=True, cancel_futures=True)
+        engine.team.end(cancel_waiting=True)
     release_spare()
 
 

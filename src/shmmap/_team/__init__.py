@@ -8,6 +8,7 @@ as its caller sees it), `roster` (who is alive: a pure state machine), `launch` 
 """
 
 from .registry import (
+    entered,
     entered_team,
     finish_before,
     is_ending,
@@ -17,4 +18,4 @@ from .registry import (
 )
 from .relay import emit
 from .run import Death, Needs, Run
-from .team import Team
+from .team import WorkerTeam

@@ -53,13 +53,13 @@ from .submissions import Submissions
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from .team import Team
+    from .team import WorkerTeam
 
 
 class AttendantThread(threading.Thread):
     """The attendant's thread, of a team that it holds weakly while it waits, or no team could be dropped."""
 
-    def __init__(self, team: Team, orphaned: list[Team]) -> None:
+    def __init__(self, team: WorkerTeam, orphaned: list[WorkerTeam]) -> None:
         super().__init__(name="shmmap-attendant", daemon=True)
         self._team = weakref.ref(team)
         self._orphaned = orphaned
@@ -78,8 +78,8 @@ class AttendantThread(threading.Thread):
         self._has_ended.wait(timeout)
 
 
-def _attend(ref: weakref.ref[Team], orphaned: list[Team]) -> None:
-    heir: Team | None = None
+def _attend(ref: weakref.ref[WorkerTeam], orphaned: list[WorkerTeam]) -> None:
+    heir: WorkerTeam | None = None
     while True:
         if orphaned:
             heir = orphaned.pop()

@@ -24,10 +24,10 @@ from .._system.limits import usable_cores
 from .._wire import RANKS_MAX
 
 if TYPE_CHECKING:
-    from .team import Team
+    from .team import WorkerTeam
 
-_teams: weakref.WeakSet[Team] = weakref.WeakSet()
-entered: ContextVar[Team | None] = ContextVar("shmmap-team", default=None)
+_teams: weakref.WeakSet[WorkerTeam] = weakref.WeakSet()
+entered: ContextVar[WorkerTeam | None] = ContextVar("shmmap-team", default=None)
 """The team whose ``with`` block this is, which may have ended meanwhile."""
 
 
@@ -59,12 +59,12 @@ def refuse_at_exit() -> None:
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
 
-def register_team(team: Team) -> None:
+def register_team(team: WorkerTeam) -> None:
     """Have a team ended at the interpreter's exit, and closed in forked children."""
     _teams.add(team)
 
 
-def entered_team() -> Team | None:
+def entered_team() -> WorkerTeam | None:
     """The team whose ``with`` block this is."""
     team = entered.get()
     return team if team is not None and team.is_usable() else None

@@ -1,4 +1,4 @@
-"""The team: runs of maps, the face of an Executor, and the life of what is behind both.
+"""The team below its public face: runs of maps, submitted functions, and the life of what is behind both.
 
 Two kinds of thread meet here. A *caller's thread* opens a run, posts its call to the members and waits on
 the run's completion pipe, with nothing in between. The *attendant*, one daemon thread per team, waits for
@@ -20,18 +20,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
-from contextvars import Token
-from types import TracebackType
-from typing import Any, NamedTuple, Never
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from .._errors.arguments import as_int, as_nbytes, as_seconds, describe
 from .._errors.exceptions import WorkerDied, note_scarcity
 from .._memory import expire_spare, refuse_reentry_here
 from .._system.forks import make_lock
-from .._system.imports import late_import
-from .._system.interrupts import CleanUp, Uninterrupted, refuse_green_threads, refuse_reentry
+from .._system.interrupts import Uninterrupted, refuse_green_threads, refuse_reentry
 from .._wire import (
     RANKS_MAX,
     Call,
@@ -45,7 +40,7 @@ from .._wire import (
 from .inbox import Inbox
 from .monitor import AttendantThread, Monitor
 from .open_maps import OpenMaps
-from .registry import entered, is_ending, refuse_at_exit, register_team, resolve_workers
+from .registry import is_ending, refuse_at_exit, register_team, resolve_workers
 from .run import Needs, Run
 from .submissions import Submissions, SubmittedFuture
 from .workers import Watch, Workers
@@ -68,48 +63,8 @@ def _pack_initializer(
         raise cannot_send(f"the initializer {name_of(initializer)}", bound, exc) from None
 
 
-class Team(Executor):
-    """A team of worker processes.
-
-    Parameters
-    ----------
-    workers : int, optional
-        How many; by default all usable cores (the affinity mask and the cgroup's quota count).
-    start : {'clean', 'fork'}, default 'clean'
-        ``"clean"``: workers are forked from a small clean process, which imports nothing of yours.
-        ``"fork"``: from the calling process; they see its objects as they were then.
-    initializer : callable, optional
-        Called in each worker as it starts.
-    initargs : tuple, default ()
-        Arguments for `initializer`.
-    blas_threads : int, default 1
-        Threads BLAS and OpenMP may use in each worker.
-    memory_limit : int or str, optional
-        Bytes of private memory, as a number or a size such as ``"500MiB"``, that
-        each worker may take; beyond, its allocations raise MemoryError.
-    preload : sequence of str, default ()
-        Modules, by name, that the clean process imports before it forks the workers, which then share
-        their memory: ``preload=["pandas"]`` saves about 50 MB in each worker that uses it. They must not
-        start threads as they are imported.
-    idle_timeout : float, optional
-        Seconds without work after which the workers are let go; the next call starts new ones. None
-        keeps them. Default 300.
-
-    Notes
-    -----
-    A team is a :class:`concurrent.futures.Executor`: `submit`, `map` and `shutdown` are as there, and it
-    serves wherever one is taken.
-
-    Examples
-    --------
-    >>> import numpy as np, shmmap
-    >>> with shmmap.Team(workers=2) as team:
-    ...     future = team.submit(pow, 2, 10)
-    ...     squares = list(team.map(lambda v: v * v, range(4)))
-    ...     roots = shmmap.pmap(np.sqrt, shmmap.asshared([1.0, 4.0]))
-    >>> future.result(), squares, roots
-    (1024, [0, 1, 4, 9], array([1., 2.]))
-    """
+class WorkerTeam:
+    """A team of worker processes; its arguments are those of `shmmap.Team`, checked."""
 
     def __init__(
         self,
@@ -119,35 +74,11 @@ class Team(Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         blas_threads: int = 1,
-        memory_limit: int | str | None = None,
-        preload: Sequence[str] = (),
+        memory_limit: int | None = None,
+        preload: tuple[str, ...] = (),
         idle_timeout: float | None = 300,
-        **unknown: Never,
     ) -> None:
-        if unknown:
-            raise TypeError(_explain_unknown(*next(iter(unknown.items()))))
-        if not isinstance(start, str):
-            raise TypeError(f"start must be 'clean' or 'fork', not {describe(start)}")
-        if start not in ("clean", "fork"):
-            raise ValueError(f"start must be 'clean' or 'fork', not {start!r}")
-        if not hasattr(os, "posix_spawn" if start == "clean" else "fork"):
-            raise NotImplementedError(
-                "this platform cannot start worker processes; use engine='serial' or engine='threads'"
-            )
-        blas_threads = as_int(blas_threads, "blas_threads", 1)
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be callable, not {describe(initializer)}")
-        if not isinstance(initargs, (tuple, list)):
-            raise TypeError(f"initargs must be a tuple of arguments, not {describe(initargs)}")
-        if memory_limit is not None:
-            memory_limit = as_nbytes(memory_limit, "memory_limit")
-        if idle_timeout is not None:
-            idle_timeout = as_seconds(idle_timeout, "idle_timeout")
-        is_sequence = isinstance(preload, Sequence) and not isinstance(preload, (str, bytes))
-        if not is_sequence or not all(isinstance(name, str) for name in preload):
-            raise TypeError(f"preload must be a sequence of module names, not {describe(preload)}")
-        if preload and start == "fork":
-            raise ValueError("preload= is for start='clean'; forked workers have what you imported")
+        self.refuse_platform(start)
         self.blas_threads = blas_threads
         self._pid = os.getpid()
         self._lock = make_lock()
@@ -156,10 +87,10 @@ class Team(Executor):
         self.crew = Workers(
             resolve_workers(workers),
             start,
-            *_pack_initializer(start, initializer, tuple(initargs)),
+            *_pack_initializer(start, initializer, initargs),
             blas_threads,
             memory_limit,
-            tuple(preload),
+            preload,
         )
         self.shelf = Inbox(self._lock, self.crew)
         """Pages and segments that workers made for results."""
@@ -172,7 +103,7 @@ class Team(Executor):
         """What workers have printed at their end."""
         self._thread: AttendantThread | None = None
         """The attendant's; there while any worker is."""
-        self._orphaned: list[Team] = []
+        self._orphaned: list[WorkerTeam] = []
         """The team itself, once nobody but its attendant has it."""
         self._idle_timeout = idle_timeout
         self._idle_since = time.monotonic()
@@ -184,7 +115,6 @@ class Team(Executor):
         """Given, all workers are to be ended at once."""
         self._finished: threading.Event | None = None
         """Set once everything submitted is done, for who waits for that."""
-        self._tokens: list[Token[Team | None]] = []
         register_team(self)
 
     @property
@@ -192,9 +122,13 @@ class Team(Executor):
         """Number of workers."""
         return self.crew.size
 
-    def __repr__(self) -> str:
-        state = "shut down" if self._closed else f"{len(self.crew.members)} running"
-        return f"<shmmap.Team of {self.size} workers, {state}>"
+    @staticmethod
+    def refuse_platform(start: str) -> None:
+        """Refuse a way to start workers that this platform does not have."""
+        if not hasattr(os, "posix_spawn" if start == "clean" else "fork"):
+            raise NotImplementedError(
+                "this platform cannot start worker processes; use engine='serial' or engine='threads'"
+            )
 
     # ------------------------------------------------ starting
 
@@ -208,12 +142,21 @@ class Team(Executor):
         """Whether workers have been started and not gone home since."""
         return self._thread is not None and self.is_usable()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has been shut down."""
+        return self._closed
+
     def is_usable(self) -> bool:
         """Whether it takes work: it is this process's own, and not shut down."""
         return not self._closed and self.is_ours
 
     def check_open(self) -> None:
         """Refuse to have anything submitted any more, in the words of `concurrent.futures`."""
+        with self._lock:
+            self._check_open()
+
+    def _check_open(self) -> None:
         refuse_at_exit()
         self._check_usable("cannot schedule new futures after shutdown")
 
@@ -400,30 +343,16 @@ class Team(Executor):
         oldest = min((*self._runs, *calls, *lingering), default=math.inf)
         self.shelf.purge_orphans(self.crew.last_seq, oldest)
 
-    # ------------------------------------------------ the Executor
+    # ------------------------------------------------ submitted functions, and the end
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run ``fn(*args, **kwargs)`` in a worker; see :meth:`concurrent.futures.Executor.submit`.
-
-        Parameters
-        ----------
-        fn : callable
-            Any function, lambdas and closures included.
-        *args, **kwargs
-            Its arguments; shared arrays among them are not copied.
-
-        Returns
-        -------
-        concurrent.futures.Future
-            With the result, or the function's own exception, or `WorkerDied`.
-        """
-        if not callable(fn):
-            raise TypeError(f"submit takes a function first, and {describe(fn)} is not callable")
+    def submit_call(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> SubmittedFuture:
+        """Have some worker call a function, once."""
         self._follow_user()
         future = SubmittedFuture()
         self.enter()
-        with self._lock:
-            self.check_open()
+        self.check_open()
         try:
             packed = pack((fn, args, kwargs))
         except Exception as exc:
@@ -432,7 +361,7 @@ class Team(Executor):
             return future
         name, surroundings = name_of(fn), snapshot()
         with Uninterrupted(), self._lock:
-            self.check_open()
+            self._check_open()
             try:
                 self._ensure(self.size)
             except (OSError, MemoryError):
@@ -442,59 +371,14 @@ class Team(Executor):
             self._submissions.put(future, packed, name, surroundings)
         return future
 
-    def map(
-        self,
-        fn: Callable[..., Any],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-    ) -> Iterator[Any]:
-        """Map over iterables in the workers; see :meth:`concurrent.futures.Executor.map`.
-
-        Parameters
-        ----------
-        fn : callable
-            Any function, lambdas and closures included.
-        *iterables : iterable
-            The shortest one ends the map.
-        timeout : float, optional
-            Seconds to wait for the results.
-        chunksize : int, optional
-            Items per chunk; by default as :func:`shmmap.pmap` chooses it.
-        buffersize : int, optional
-            Items taken from the iterables whose results were not given out yet, at most. By default they
-            are taken whole.
-
-        Returns
-        -------
-        iterator
-            The results, in order, of which it keeps none that it has given out; a failure is raised where
-            the iterator reaches it or before.
-        """
-        from .._verbs import map_iterables
-
-        with self._lock:
-            self.check_open()
-        return map_iterables(self, fn, iterables, timeout, chunksize, buffersize)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the team; see :meth:`concurrent.futures.Executor.shutdown`.
-
-        Parameters
-        ----------
-        wait : bool, default True
-            Return only when everything submitted is done and every worker has ended. Otherwise the
-            workers end in the background when they are done.
-        cancel_futures : bool, default False
-            Cancel what was submitted and has not begun.
-        """
+    def end(self, wait: bool = True, cancel_waiting: bool = False) -> None:
+        """End the workers once all is done; `cancel_waiting`: what has not begun is not done any more."""
         self.enter()
         with self._lock:
             was_closed, self._closed = self._closed, True
             if not self.is_ours:
                 return
-            if cancel_futures:
+            if cancel_waiting:
                 self._submissions.cancel_waiting()
             thread = self._thread
             if thread is None:
@@ -507,60 +391,17 @@ class Team(Executor):
         if wait and thread is not threading.current_thread():
             thread.wait()
 
-    def kill_workers(self) -> None:
-        """End all workers at once, by SIGKILL, whatever they do; the team may be used again afterwards.
-
-        Futures of functions that workers have, and maps under way, fail with `WorkerDied`; what has not
-        begun is cancelled. See :meth:`concurrent.futures.ProcessPoolExecutor.kill_workers` (Python 3.14).
-        """
-        self._end_workers(_Fate(signal.SIGKILL, "Team.kill_workers()"))
-
-    def terminate_workers(self) -> None:
-        """The same by SIGTERM, for which functions may have handlers; who has not ended in time is killed.
-
-        See :meth:`concurrent.futures.ProcessPoolExecutor.terminate_workers` (Python 3.14).
-        """
-        self._end_workers(_Fate(signal.SIGTERM, "Team.terminate_workers()"))
-
-    def _end_workers(self, fate: _Fate) -> None:
+    def end_workers(self, number: signal.Signals, culprit: str) -> None:
+        """End all workers at once by a signal; what is under way fails, and names who has asked for it."""
         self.enter()
         with self._lock:
             thread = self._thread
             if thread is None or not self.is_ours:
                 return
-            self._fate = fate
+            self._fate = _Fate(number, culprit)
             self.crew.wake()
         if thread is not threading.current_thread():
             thread.wait()
-
-    def __enter__(self) -> Team:
-        """Make this team the engine of every map in the block that names none."""
-        self._tokens.append(entered.set(self))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._tokens:
-            entered.reset(self._tokens.pop())
-        interruption = None if isinstance(exc, Exception) else exc
-        try:
-            if interruption is None:
-                self.shutdown(wait=True, cancel_futures=exc is not None)
-        except BaseException as while_waiting:
-            interruption = while_waiting
-            raise
-        finally:
-            if (
-                interruption is not None
-            ):  # a Ctrl-C is not to wait for functions that take their time
-                with CleanUp(interruption):
-                    self.kill_workers()
-                    self.shutdown(wait=True, cancel_futures=True)
-            del interruption  # it refers to this frame
 
     def __del__(self) -> None:
         """Let the attendant end a team that nobody has any more; it is idle, or has tasks submitted."""
@@ -732,13 +573,3 @@ class _Fate(NamedTuple):
 
 def _team_failed() -> Exception:
     return RuntimeError("the team failed; see the traceback of its attendant thread")
-
-
-def _explain_unknown(name: str, value: Any) -> str:
-    import inspect
-
-    with late_import:
-        from .._errors.words import explain_keyword
-
-    takes = [each for each in inspect.signature(Team).parameters if each != "unknown"]
-    return explain_keyword(name, value, takes, "Team")

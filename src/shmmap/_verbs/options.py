@@ -15,14 +15,14 @@ from .._chunks import parse_chunksize
 from .._engines import ENGINES
 from .._errors.arguments import as_int, as_seconds, describe
 from .._system.imports import late_import
-from .._team import Team, resolve_workers
+from .._team import resolve_workers
 
 
 class Keywords(TypedDict, total=False):
     """Options as they are written."""
 
     workers: int | None
-    engine: str | Team | Executor | None
+    engine: str | Executor | None
     chunksize: int | str
     schedule: str
     rng: Any
@@ -39,7 +39,7 @@ class Options:
     """Options as they are used."""
 
     workers: int | None = None
-    engine: str | Team | Executor | None = None
+    engine: str | Executor | None = None
     chunksize: int | str = "auto"
     schedule: str = "dynamic"
     rng: Any = None

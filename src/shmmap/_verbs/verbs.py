@@ -23,14 +23,10 @@ decides about failures; `_team.workers` owns the processes.
 
 from __future__ import annotations
 
-import functools
 import operator
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import islice
 from typing import Any, TypeVar, Unpack
 
 import numpy as np
@@ -38,25 +34,22 @@ from numpy.typing import DTypeLike, NDArray
 
 from .._chunks import Job
 from .._engines import Route, Task, Work, resolve_engine
-from .._errors.arguments import as_seconds
 from .._interop.stored import Stored, Target
 from .._memory import copy_into, empty
 from .._results import MISSING, Collector, Fold, Folding, Outcome, choose_combine
 from .._system.imports import late_import
-from .._team import Team, refuse_at_exit
+from .._team import refuse_at_exit
 from .bind import Bound, Request, bind, hand_over, hand_over_outputs
 from .future import MapFuture, StreamFuture
 from .memo import recall, remember
 from .options import (
     Keywords,
     Options,
-    check_buffersize,
     make_key,
     make_options,
 )
 from .progress import Progress
-from .sequences import watched
-from .windows import WINDOWS, Stream, check_ends, is_stream
+from .windows import Stream, check_ends, is_stream
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -546,65 +539,3 @@ def preduce(
     fold = Fold(combine, initial, is_chosen=is_chosen)
     request = Request("chunks", func, inputs, 0, axis, None, None, True, True, _identity, fold=fold)
     return _run(request, make_options(options))
-
-
-def map_iterables(
-    team: Team,
-    func: Callable[..., Any],
-    iterables: tuple[Iterable[Any], ...],
-    timeout: float | None,
-    chunksize: int | None,
-    buffersize: int | None,
-) -> Iterator[Any]:
-    """``Team.map``: the Executor's face of `pmap`."""
-    if not iterables:
-        raise TypeError("map needs at least one iterable")
-    if timeout is not None:
-        timeout = as_seconds(timeout, "timeout", is_limit=False)
-    deadline = None if timeout is None else time.monotonic() + timeout
-    begin = functools.partial(pmap, out=list, engine=team, wait=False)
-    size = check_buffersize(buffersize)
-    if size is None:
-        # The shortest one ends the map, and another one may be endless.
-        columns: list[Any] = list(map(list, zip(*map(watched, iterables), strict=False)))
-        columns = list(map(list, zip(*columns, strict=True))) or [[] for _ in iterables]
-        future = begin(func, *columns, chunksize="auto" if chunksize is None else chunksize)
-        return _iterate(deque([future]), lambda: None, deadline)
-    rows = zip(*map(watched, iterables), strict=False)
-    width = max(1, size // WINDOWS)
-    func = _Spread(func)
-    futures: deque[MapFuture] = deque()
-
-    def take() -> None:
-        """Begin with the items that take the places of those that were given out."""
-        team.check_open()
-        if window := list(islice(rows, width)):
-            each = max(1, width // 32) if chunksize is None else chunksize
-            futures.append(begin(func, window, chunksize=each))
-
-    for _ in range(min(size, WINDOWS)):
-        take()
-    return _iterate(futures, take, deadline)
-
-
-def _iterate(
-    futures: deque[MapFuture], take: Callable[[], None], deadline: float | None
-) -> Iterator[Any]:
-    try:
-        while futures:
-            yield from futures[0].iterate_items(deadline)
-            futures.popleft()
-            take()
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-class _Spread:
-    """A function of several arguments as one of a tuple of them."""
-
-    def __init__(self, func: Callable[..., Any]) -> None:
-        self.func = func
-
-    def __call__(self, args: tuple[Any, ...]) -> Any:
-        return self.func(*args)
