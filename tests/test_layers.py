@@ -258,7 +258,14 @@ def test_no_private_names_of_other_libraries(module: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["_chunks.plan", "_chunks.stencil", "_chunks.columns", "_team.roster", "_results.combine"],
+    [
+        "_chunks.plan",
+        "_chunks.ledger",
+        "_chunks.stencil",
+        "_chunks.columns",
+        "_team.roster",
+        "_results.combine",
+    ],
 )
 def test_pure_modules_know_no_process(module: str) -> None:
     """They can be tested without one: they import none of the tools."""

@@ -15,8 +15,8 @@ import shmmap
 from shmmap._team.roster import Roster
 from shmmap._team.run import Death
 from shmmap._team.submissions import Submissions, SubmittedFuture
-from shmmap._wire.control import ERROR, LEAVE, RESULTS, Record
 from shmmap._wire.pickling import pack
+from shmmap._wire.records import Record, RecordKind
 from shmmap._wire.reports import report_exception
 from shmmap._wire.surroundings import snapshot
 
@@ -98,7 +98,7 @@ class Desk:
 
     def say(self, seq: int, kind: int, value: Any = None) -> None:
         rank = dict((seq, rank) for rank, seq in self.crew.sent)[seq]
-        if kind != LEAVE:
+        if kind != RecordKind.LEAVE:
             self.shelf.payloads[seq] = pickle.dumps(value)
         self.submissions.take(Record(seq, rank, kind, 0, 1, seq, 0, 0))
 
@@ -116,10 +116,10 @@ def test_each_worker_holds_one() -> None:
     futures = [desk.put() for _ in range(10)]
     assert [rank for rank, _ in desk.crew.sent] == [0, 1]
     assert [future.running() for future in futures] == [True] * 2 + [False] * 8
-    desk.say(2, RESULTS, "two")
+    desk.say(2, RecordKind.RESULTS, "two")
     desk.submissions.dispatch()
     assert len(desk.crew.sent) == 2, "it has not left"
-    desk.say(2, LEAVE)
+    desk.say(2, RecordKind.LEAVE)
     desk.submissions.dispatch()
     assert desk.crew.sent[-1] == (1, 3)
     assert not futures[1].done()
@@ -132,8 +132,8 @@ def test_behind_a_map_only_where_no_worker_is_about_to_be_idle() -> None:
     desk.crew.roster.assign(1, 100, again=True)
     first, second = desk.put(), desk.put()
     assert desk.crew.sent == [(0, 1)] and first.running() and not second.running()
-    desk.say(1, RESULTS)
-    desk.say(1, LEAVE)
+    desk.say(1, RecordKind.RESULTS)
+    desk.say(1, RecordKind.LEAVE)
     desk.submissions.dispatch()
     assert desk.crew.sent[1:] == [(0, 2)], "worker 0 was idle first"
     third = desk.put()
@@ -177,7 +177,7 @@ def test_callbacks_are_called_whatever_others_raise(
 
     for error in (ValueError("odd"), GeneratorExit(), SystemExit(), KeyError("last")):
         future.add_done_callback(functools.partial(call_back, error=error))
-    desk.say(1, RESULTS)
+    desk.say(1, RecordKind.RESULTS)
     thread = threading.Thread(target=desk.submissions.resolve)
     thread.start()
     thread.join()
@@ -189,7 +189,7 @@ def test_callbacks_are_called_whatever_others_raise(
 def test_an_exception_is_the_functions_own() -> None:
     desk = Desk(1)
     future = desk.put()
-    desk.say(1, ERROR, tuple(report_exception(KeyError("k"), 0, 0, 0, 0, 1)))
+    desk.say(1, RecordKind.ERROR, tuple(report_exception(KeyError("k"), 0, 0, 0, 0, 1)))
     desk.resolve()
     with pytest.raises(KeyError, match="k"):
         future.result(0)
@@ -200,7 +200,7 @@ def test_cancelled_ones_are_not_sent() -> None:
     futures = [desk.put() for _ in range(3)]
     assert futures[-2].cancel()
     assert desk.crew.wakes == 1
-    desk.say(1, LEAVE)
+    desk.say(1, RecordKind.LEAVE)
     desk.submissions.dispatch()
     assert len(desk.crew.sent) == 2
     assert futures[-1].running() and not desk.submissions.waiting
@@ -232,10 +232,10 @@ def test_what_never_began_goes_to_another_worker() -> None:
     desk = Desk(2)
     futures = [desk.put() for _ in range(2)]
     desk.die(0, running=0)
-    desk.say(2, LEAVE)
+    desk.say(2, RecordKind.LEAVE)
     desk.submissions.dispatch()
     assert desk.crew.sent[-1][0] == 1
-    desk.say(desk.crew.sent[-1][1], RESULTS, "again")
+    desk.say(desk.crew.sent[-1][1], RecordKind.RESULTS, "again")
     desk.resolve()
     assert futures[0].result(0) == "again"
 
@@ -253,7 +253,7 @@ def test_what_comes_late_is_let_go() -> None:
     desk = Desk(1)
     future = desk.put()
     desk.submissions.fail_running(lambda: RuntimeError("strays"))
-    desk.say(1, RESULTS, 1)
+    desk.say(1, RecordKind.RESULTS, 1)
     assert not desk.shelf.payloads
     desk.resolve()
     with pytest.raises(RuntimeError, match="strays"):

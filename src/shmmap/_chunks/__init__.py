@@ -1,9 +1,10 @@
 """What is done with a chunk, on every engine.
 
-In reading order: `plan` (which index ranges), `stencil` (their neighbours), `job` (a map as kernels get
-it), `kernel` and `inputs` (calls of the function), `gather`, `fill` and `store` (where results go),
-`kernels` (the choice among them), `columns` and `tuples` (what a function returned), `current` (where a
-function is), `freeze` and `lost_writes` (what a function must not change).
+In reading order: `plan` (which index ranges), `ledger` (what has become of each), `stencil` (their
+neighbours), `job` (a map as kernels get it), `kernel` and `inputs` (calls of the function), `gather`,
+`fill` and `store` (where results go), `kernels` (the choice among them), `columns` and `tuples` (what a
+function returned), `current` (where a function is), `freeze` and `lost_writes` (what a function must not
+change).
 """
 
 from .columns import (
@@ -25,6 +26,7 @@ from .freeze import freeze_for_good, frozen, private_arrays
 from .job import Form, Input, Job, Piece
 from .kernel import Kernel
 from .kernels import make_kernel
+from .ledger import Mark, count_done, is_done, is_left, items_done, undone
 from .lost_writes import Watch, describe, warn_of
 from .plan import Plan, align_chunksize, merge_ranges, parse_chunksize, share_of
 from .stencil import Stencil, Trim, choose_trim, make_stencils

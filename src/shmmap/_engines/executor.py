@@ -25,15 +25,12 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Any, NamedTuple
 
-from .._chunks import Form, Input, Job, Piece, Watch, frozen, make_kernel, running
+from .._chunks import Form, Input, Job, Mark, Piece, Watch, frozen, make_kernel, running
 from .._interop.rows import take_rows
 from .._system.blas import limited, limited_here
 from .._system.interrupts import Door
 from .._team import finish_before
 from .._wire import (
-    DONE,
-    HANDED,
-    PENDING,
     Report,
     cannot_send,
     name_of,
@@ -277,7 +274,7 @@ class _ExecutorWork:
 
     def marks(self) -> bytes:
         done = self._done
-        return bytes(done.get(k, PENDING) for k in range(self._task.plan.chunks))
+        return bytes(done.get(k, Mark.PENDING) for k in range(self._task.plan.chunks))
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -395,7 +392,7 @@ class _ExecutorWork:
                 return False
             if self._task.collector.failure is not None:
                 raise self._task.collector.failure
-        self._done[k] = HANDED if pieces else DONE  # None, where results are objects
+        self._done[k] = Mark.HANDED if pieces else Mark.DONE  # None, where results are objects
         return True
 
     def _keep(self, failures: list[_Failure]) -> list[tuple[Any, Any]]:

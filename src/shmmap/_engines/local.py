@@ -11,10 +11,10 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .._chunks import Form, Kernel, Piece, frozen, make_kernel, running
+from .._chunks import Form, Kernel, Mark, Piece, frozen, items_done, make_kernel, running, undone
 from .._system.blas import limited, limited_here
 from .._system.interrupts import CleanUp
-from .._wire import DONE, HANDED, NOTHING, count_done, own_decimal_context
+from .._wire import own_decimal_context
 from .base import Task
 
 # After a Ctrl-C or a cancellation, chunks under way get this long; then they are left to themselves.
@@ -30,7 +30,9 @@ class _Port:
         self._who = who
 
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
-        self._work.ledger[first:stop] = bytes([NOTHING if nothing else DONE]) * (stop - first)
+        self._work.ledger[first:stop] = bytes([Mark.NOTHING if nothing else Mark.DONE]) * (
+            stop - first
+        )
 
     def results(self, pieces: list[Piece]) -> None:
         with self._work.lock:
@@ -38,7 +40,7 @@ class _Port:
             if self._work.task.collector.failure is not None:
                 self._work.stop_at = -1
         for first, stop, _ in pieces:
-            self._work.ledger[first:stop] = bytes([HANDED]) * (stop - first)
+            self._work.ledger[first:stop] = bytes([Mark.HANDED]) * (stop - first)
 
     def propose(self, form: Form, at_once: bool) -> None:
         work = self._work
@@ -92,7 +94,7 @@ class _LocalWork:
         self._last_tick = 0.0
 
     def done(self) -> int:
-        return min(count_done(self.ledger) * self.task.plan.chunksize, self.task.plan.n)
+        return items_done(self.ledger, self.task.plan)
 
     def marks(self) -> bytes:
         return bytes(self.ledger)
@@ -112,14 +114,14 @@ class _LocalWork:
                     raise CancelledError
                 if task.collector.failure is not None:
                     raise task.collector.failure
-                undone = [k for k, mark in enumerate(self.ledger) if not mark & 1]
-                todo = task.outcome.todo(undone) if undone else []
+                left = undone(self.ledger)
+                todo = task.outcome.todo(left) if left else []
                 if not todo:
                     break
                 self.stop_at = task.plan.chunks
         if task.tick is not None:
             task.tick(self.done)
-        return task.outcome.finish(undone, bytes(self.ledger))
+        return task.outcome.finish(left, bytes(self.ledger))
 
     def _run_round(self, todo: list[int] | None) -> None:
         chunks = range(self.task.plan.chunks) if todo is None else todo

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._chunks import Form, private_arrays, told_kind
+from .._chunks import Form, Mark, count_done, is_left, items_done, private_arrays, told_kind, undone
 from .._code.reach import current_version
 from .._errors.exceptions import WorkerDied
 from .._memory import fresh_from, mark_kept
@@ -23,18 +23,11 @@ from .._system.interrupts import CleanUp, Uninterrupted
 from .._team import Death, Needs, Run, WorkerTeam, emit
 from .._wire import (
     ABANDONED,
-    ERROR,
-    FORM,
     INDEX,
-    KEPT,
     KNOWN,
-    LEAVE,
-    LOST,
     LOST_WRITE,
     OUTPUT_STATE,
-    PENDING,
     READ_NBYTES,
-    RESULTS,
     RUNNING,
     SINCE,
     STOP_AT,
@@ -44,12 +37,11 @@ from .._wire import (
     Output,
     Payload,
     Record,
+    RecordKind,
     Report,
     cannot_send,
-    count_done,
     dumps_message,
     has_data,
-    is_left,
     is_sendable,
     make_payload,
     name_of,
@@ -245,11 +237,11 @@ class _ProcessWork(Run):
                 if self._cancelled:
                     raise CancelledError
                 marks = self.marks()
-                undone: list[int] = []
+                left: list[int] = []
                 if count_done(marks) < task.plan.chunks:
-                    undone = [k for k, mark in enumerate(marks) if not mark & 1]
+                    left = undone(marks)
                 # Never another round while somebody may still draw in this one.
-                todo = task.outcome.todo(undone) if undone and is_whole else []
+                todo = task.outcome.todo(left) if left and is_whole else []
                 if not todo:
                     break
                 self._post(todo)
@@ -264,7 +256,7 @@ class _ProcessWork(Run):
             with CleanUp(exc) as clean_up:
                 self._abandon(clean_up)
             raise
-        return task.outcome.finish(undone, self._marks_at_end)
+        return task.outcome.finish(left, self._marks_at_end)
 
     def _wait_round(self) -> bool:
         """Take records until every participant has left, or need not be waited for any more.
@@ -323,9 +315,7 @@ class _ProcessWork(Run):
     def _name_lost(self, error: BaseException) -> BaseException:
         """An error by which all is lost that is not done, which it names."""
         if isinstance(error, WorkerDied):
-            marks = self.marks()
-            undone = [k for k, mark in enumerate(marks) if not mark & 1]
-            error.failed = tuple(self._task.plan.ranges(undone))
+            error.failed = self._task.plan.ranges(undone(self.marks()))
         return error
 
     def _emit_relayed(self) -> None:
@@ -355,7 +345,7 @@ class _ProcessWork(Run):
             record = self._untaken.pop()
             if record.seq != self.seq:
                 self._team.admission.note_late(record)
-            elif record.kind == LEAVE:
+            elif record.kind == RecordKind.LEAVE:
                 is_over = True
             else:
                 self._take(record, remaining)
@@ -363,13 +353,13 @@ class _ProcessWork(Run):
 
     def _take(self, record: Record, remaining: set[int]) -> None:
         team, collector = self._team, self._task.collector
-        if record.kind == RESULTS:
+        if record.kind == RecordKind.RESULTS:
             collector.add(team.shelf.take(record))
             if collector.failure is not None:
                 raise collector.failure
-        elif record.kind == FORM:
+        elif record.kind == RecordKind.FORM:
             self._settle_output(Form(*team.shelf.take(record)), remaining)
-        elif record.kind == ERROR:
+        elif record.kind == RecordKind.ERROR:
             control, chunk = self.control, record.first
             assert control is not None
             counts = self._task.outcome.note_report(chunk, Report(*team.shelf.take(record)))
@@ -380,7 +370,7 @@ class _ProcessWork(Run):
             if chunk < 0 or (counts and not self._task.job.keep_going):
                 # Its worker has done so; but see `note_death`, which may have taken that back meanwhile.
                 control.stop(self._task.plan.chunks, max(chunk, -1))
-        elif record.kind == KEPT:
+        elif record.kind == RecordKind.KEPT:
             mark_kept(record.first)
 
     def _settle_output(self, form: Form, remaining: set[int]) -> None:
@@ -431,17 +421,17 @@ class _ProcessWork(Run):
         if self._todo is None and task.plan.schedule == "static":
             held = begun  # its successor gets the same share, and does the rest
             for k in begun:
-                if control.ledger[k] == PENDING:
-                    control.ledger[k] = LOST  # it is not to begin these once more
+                if control.ledger[k] == Mark.PENDING:
+                    control.ledger[k] = Mark.LOST  # it is not to begin these once more
         task.collector.note_nothing(bytes(control.ledger[: task.plan.chunks]))
         left = self._redo.pop(death.rank, [])
         begun += [k for k in inside if k in left]
-        undone = [k for k in dict.fromkeys([*left, *held]) if is_left(control.ledger[k])]
+        todo = [k for k in dict.fromkeys([*left, *held]) if is_left(control.ledger[k])]
         lost = [k for k in begun if is_left(control.ledger[k])]
         # Whoever was to tell the form of index 0's result may have been the dead one: nobody is to wait for
         # it. If it is told all the same, so is the output.
         self._let_hand_over()
-        left_to_successor = undone if death.replaced else []
+        left_to_successor = todo if death.replaced else []
         index = self._timed_out.pop(death.rank, -1)
         chunk = index // task.plan.chunksize
         if index >= 0 and is_left(control.ledger[chunk]):  # else it ended just before it was killed
@@ -493,8 +483,7 @@ class _ProcessWork(Run):
 
     def done(self) -> int:
         """See `Work`."""
-        plan = self._task.plan
-        return min(count_done(self.marks()) * plan.chunksize, plan.n)
+        return items_done(self.marks(), self._task.plan)
 
     def marks(self) -> bytes:
         """See `Work`."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .._chunks import (
     Form,
     Job,
+    Mark,
     Piece,
     Plan,
     as_array,
@@ -24,13 +25,13 @@ from .._chunks import (
     check_kind,
     declared_dtype,
     dtypes_of,
+    is_done,
     make_tuple,
     promote,
     put_column,
 )
 from .._interop.plain import is_open
 from .._memory import copy_into, empty
-from .._wire import DONE, HANDED, NOTHING
 
 Array = NDArray[Any]
 
@@ -176,8 +177,8 @@ class Collector:
 
     def note_nothing(self, marks: bytes) -> None:
         """Take from the ledger for which chunks the function returned None."""
-        if not self.job.gather and NOTHING in marks:
-            self._nothing = [k for k, mark in enumerate(marks) if mark == NOTHING]
+        if not self.job.gather and Mark.NOTHING in marks:
+            self._nothing = [k for k, mark in enumerate(marks) if mark == Mark.NOTHING]
 
     def check_handed(self, marks: bytes) -> None:
         """Refuse to give less than the ledger says was handed over: a wrong result is worse than none.
@@ -187,7 +188,7 @@ class Collector:
         RuntimeError
             If something is missing, which no worker's death explains.
         """
-        if marks.count(HANDED) > self.count_handed():
+        if marks.count(Mark.HANDED) > self.count_handed():
             raise RuntimeError(
                 "results that were handed over did not arrive; this is a fault of shmmap"
             )
@@ -211,13 +212,13 @@ class Collector:
             if piece is not _MISSING:
                 return (piece,)
             nothing = [None] * (stop - start) if self.job.verb == "items" else None
-            return (nothing,) if mark == DONE or (over and mark & 1) else None
-        if mark == NOTHING:
+            return (nothing,) if mark == Mark.DONE or (over and is_done(mark)) else None
+        if mark == Mark.NOTHING:
             return (None,)
         if piece is not _MISSING:
             kind, parts = piece[0], tuple(map(as_array, piece[1]))
         elif self.columns is not None and (
-            mark == DONE or (over and mark & 1) or k in self._placed
+            mark == Mark.DONE or (over and is_done(mark)) or k in self._placed
         ):
             kind, parts = self.kind, tuple(column[start:stop] for column in self.columns)
         else:

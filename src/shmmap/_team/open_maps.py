@@ -18,7 +18,7 @@ from typing import Any
 from .._errors.exceptions import note_scarcity
 from .._memory import mark_kept
 from .._system.interrupts import Uninterrupted
-from .._wire import ERROR, KEPT, Close, ControlBlock, Record, dumps_message
+from .._wire import Close, ControlBlock, Record, RecordKind, dumps_message
 from .inbox import Inbox
 from .link import WorkerLink
 from .run import Run
@@ -135,10 +135,10 @@ class OpenMaps:
 
     def note_late(self, record: Record) -> None:
         """Take note of what a worker says about a call that nobody waits for any more."""
-        if record.kind == KEPT:
+        if record.kind == RecordKind.KEPT:
             mark_kept(record.first)
             return
-        if record.kind == ERROR and record.first < 0:
+        if record.kind == RecordKind.ERROR and record.first < 0:
             with self._lock:
                 self._crew.distrust(record.rank)
         self._shelf.skip(record)

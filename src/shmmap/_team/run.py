@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from .._wire import (
     EXIT_CHANGED,
     EXIT_DESCRIPTORS,
-    LEAVE,
     Call,
     ControlBlock,
     Record,
+    RecordKind,
     Report,
     Surroundings,
 )
@@ -122,6 +122,6 @@ class Run:
         """Wake the thread that waits for this run."""
         if self.doorbell >= 0:
             try:
-                os.write(self.doorbell, Record(0, 0, LEAVE, 0, 0, 0, 0, 0).pack())
+                os.write(self.doorbell, Record(0, 0, RecordKind.WAKE).pack())
             except OSError:
                 pass  # the pipe is full: that thread is awake; or it has just gone

@@ -23,13 +23,10 @@ from .._errors.exceptions import WorkerDied
 from .._memory import mark_kept
 from .._system.guard import call_back, guarded
 from .._wire import (
-    ERROR,
-    KEPT,
-    LEAVE,
-    RESULTS,
     Call,
     Packed,
     Record,
+    RecordKind,
     Report,
     Surroundings,
     make_payload,
@@ -192,16 +189,16 @@ class Submissions:
     def take(self, record: Record) -> None:
         """Take what a worker says."""
         member = self._crew.members.get(record.rank)
-        if record.kind in (RESULTS, ERROR):
+        if record.kind in (RecordKind.RESULTS, RecordKind.ERROR):
             if record.seq in self.running:
                 submission = self._end(record.seq)
                 self._untaken.add(record.seq)
                 self._outcomes.append(partial(self._unpickle, submission, record))
             else:
                 self._shelf.skip(record)
-        elif record.kind == KEPT:
+        elif record.kind == RecordKind.KEPT:
             mark_kept(record.first)
-        elif record.kind == LEAVE and member is not None and record.seq:
+        elif record.kind == RecordKind.LEAVE and member is not None and record.seq:
             if member.submitted == record.seq:
                 member.submitted = 0
             self._leaving.pop(record.seq, None)
@@ -219,7 +216,7 @@ class Submissions:
         error: BaseException | None = None
         try:
             value = self._shelf.take(record)
-            if record.kind == ERROR:
+            if record.kind == RecordKind.ERROR:
                 name = submission.name
                 error = restore_any(Report(*value), name, "as a submitted function")
         except BaseException as exc:  # it does not unpickle here

@@ -1,6 +1,6 @@
 """What crosses the process border, and how.
 
-In reading order: `control` (claim slots, the control block and records, byte by byte), `messages`,
+In reading order: `control` (claim slots and the control block, byte by byte), `records`, `messages`,
 `pickling` (arrays as handles, functions by value), `functions`, `reports` and `chains` (exceptions),
 `refusals` (what to say of what cannot be sent), `surroundings` and `inheritance` (what a worker is given of
 its caller), `relay` (what workers print).
@@ -10,26 +10,14 @@ from .chains import describe_exception, note_inherited_exceptions, raise_as_is, 
 from .control import (
     ABANDONED,
     CHUNK,
-    DONE,
-    ERROR,
-    FAILED,
     FIRST,
-    FORM,
-    HANDED,
     INDEX,
-    KEPT,
     KNOWN,
     LAST,
-    LEAVE,
     LEFT,
-    LOST,
-    NOTHING,
     OUTPUT_STATE,
-    PENDING,
     RANKS_MAX,
-    READ_NBYTES,
     RELAYED,
-    RESULTS,
     RUNNING,
     SINCE,
     SLOT_WORDS,
@@ -37,17 +25,9 @@ from .control import (
     STOP_AT,
     UNKNOWN,
     UNTOLD,
-    WRITE_NBYTES,
     ClaimSlots,
     ControlBlock,
-    Outbox,
-    Page,
-    Record,
-    count_done,
     has_data,
-    is_left,
-    says_left,
-    unpack_records,
 )
 from .functions import pack_function
 from .inheritance import ask_caller, lend, tell_forked
@@ -95,6 +75,7 @@ from .pickling import (
     pack_result,
     unpack,
 )
+from .records import READ_NBYTES, WRITE_NBYTES, Page, Record, RecordKind, says_left, unpack_records
 from .refusals import cannot_send, is_inheritable, is_sendable, name_of, refuse_open_files
 from .relay import LOG, LOST_WRITE, STDERR, STDOUT, WARNING, Sender, parse
 from .reports import Report, advise, report_exception, restore_any, restore_exception

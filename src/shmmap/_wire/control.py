@@ -1,4 +1,4 @@
-"""What caller and workers share besides arrays: claim slots, control blocks, records, pages.
+"""What caller and workers share besides arrays: claim slots and control blocks.
 
 Claim slots: one block per team, one slot of 16 words (int64) per rank.
 
@@ -29,7 +29,7 @@ offset field     written by     meaning
 8      OUTPUT_STATE     caller, or the KNOWN once the message that tells the output is sent;
                  worker with    UNTOLD if index 0 failed, was lost, or gave None
                  index 0
-64     ledger    worker         a byte per chunk: PENDING, DONE, FAILED, HANDED, LOST, NOTHING
+64     ledger    worker         a byte per chunk, see `_chunks.ledger`
 ====== ========= ============== ======================================================
 
 Leaving is counted in the same way, by the offset of a description of its own: whoever finds that it is
@@ -41,10 +41,6 @@ that nobody draws a ticket of the next map, or counts as leaving it. *Guarantees
 only when its result is in place, or in a page of which the caller was told; a ticket is drawn at most once,
 whoever dies when. *On death*: between drawing and writing the claim the ticket is in nobody's claim, after
 it in the dead worker's; either way the ledger shows the chunk not done.
-
-A *record* on the map's completion pipe is 56 bytes, so written atomically. Its bulk, if it has one, lies
-in a *page*: a segment of the worker's, which it fills and the caller takes from; a page whose records are
-all taken is filled again.
 """
 
 from __future__ import annotations
@@ -53,12 +49,10 @@ import errno
 import mmap
 import os
 import select
-import struct
-import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
-from .._memory import Segment, attach_segment, detach_segment, map_fd, new_segment_id, open_scratch
+from .._memory import map_fd, open_scratch
+from .records import READ_NBYTES, RECORD_NBYTES, Record, unpack_records
 
 RUNNING, LEFT, FIRST, STOP, INDEX, SINCE, RELAYED, CHUNK, LAST = range(9)
 SLOT_WORDS = 16
@@ -72,19 +66,9 @@ ABANDONED = -2
 _LEDGER = 64
 # Where tickets, and those who leave, are counted from.
 _ORIGIN = 1 << 40
-# Done means odd: DONE is in place, HANDED was given to the caller in a page, for NOTHING None was returned.
-# LOST: begun by a worker that died.
-PENDING, DONE, FAILED, HANDED, LOST, NOTHING = range(6)
 
-# Kinds of record.
-LEAVE, RESULTS, FORM, ERROR, KEPT, DIED, RELAY = range(7)
-
-_RECORD = struct.Struct("<7q")
-_HEAD = struct.Struct("<2q")  # what a record begins with
-# Read from a pipe of records at once: whole ones only.
-READ_NBYTES = 1024 * _RECORD.size
 # Written at once: as many as a pipe takes with nothing of others in between.
-WRITE_NBYTES = select.PIPE_BUF // _RECORD.size * _RECORD.size
+WRITE_NBYTES = select.PIPE_BUF // RECORD_NBYTES * RECORD_NBYTES
 
 
 def has_data(fd: int, patience_s: float = 0.0) -> bool:
@@ -92,16 +76,6 @@ def has_data(fd: int, patience_s: float = 0.0) -> bool:
     poll = select.poll()  # `select.select` takes no descriptor above 1023
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(max(0.0, patience_s) * 1000))
-
-
-def count_done(marks: bytes | bytearray) -> int:
-    """Number of chunks done according to a ledger."""
-    return marks.count(DONE) + marks.count(HANDED) + marks.count(NOTHING)
-
-
-def is_left(mark: int) -> bool:
-    """Whether a chunk has neither been done nor failed, according to its mark in a ledger."""
-    return mark == PENDING or mark == LOST
 
 
 class ClaimSlots:
@@ -218,7 +192,7 @@ class ControlBlock:
         """
         while has_data(self.pipe_read, patience):
             data = os.read(self.pipe_read, READ_NBYTES)
-            yield from unpack_records(data[: len(data) // _RECORD.size * _RECORD.size])
+            yield from unpack_records(data[: len(data) // RECORD_NBYTES * RECORD_NBYTES])
 
     def _make_doorbell(self) -> int:
         if os.path.exists("/proc/self/fd"):
@@ -247,135 +221,3 @@ class ControlBlock:
 
 def _not_ours() -> OSError:
     return OSError(errno.EBADF, "a function closed file descriptors that are not its own")
-
-
-class Record(NamedTuple):
-    """What a worker says on a completion pipe."""
-
-    seq: int
-    """The call it concerns."""
-    rank: int
-    kind: int
-    first: int
-    """First chunk it concerns; its meaning depends on the kind."""
-    stop: int
-    page: int
-    """Segment id of the page that holds the bulk, 0 if there is none."""
-    offset: int
-    nbytes: int
-
-    def pack(self) -> bytes:
-        """The 56 bytes that are written."""
-        seq, rank, kind, *rest = self
-        return _RECORD.pack(seq, rank << 8 | kind, *rest)
-
-
-def unpack_records(data: bytes) -> Iterator[Record]:
-    """The records in what was read from a pipe; whole ones, as each is written atomically.
-
-    Raises
-    ------
-    RuntimeError
-        If something else was written there.
-    """
-    if len(data) % _RECORD.size:
-        raise RuntimeError("a function wrote to file descriptors that are not its own")
-    for seq, who, first, stop, page, offset, nbytes in _RECORD.iter_unpack(data):
-        yield Record(seq, who >> 8, who & 255, first, stop, page, offset, nbytes)
-
-
-def says_left(data: bytes, seq: int) -> bool:
-    """Whether this is all that was read of a map: that the last worker has left call `seq`. Mostly it is."""
-    if len(data) != _RECORD.size:
-        return False
-    its_seq, who = _HEAD.unpack_from(data)
-    return bool(its_seq == seq and who & 255 == LEAVE)
-
-
-class Page:
-    """Bulk of records: 16 bytes of header (records put, records taken), then payload."""
-
-    HEADER = 16
-    LEAST_NBYTES = 1 << 16
-    # Larger pages go when nothing has come in them for a while. Less memory kept, more of it touched anew.
-    KEPT_NBYTES = 1 << 20
-    KEPT_S = 2.0
-
-    def __init__(self, segment: Segment) -> None:
-        self.segment = segment
-        self.bytes = memoryview(segment.map)
-        self.counts = self.bytes[: self.HEADER].cast("q")
-        self.filled = self.HEADER
-        self.taken_at = time.monotonic()
-        """When the caller took a record last; at first, when it saw the page."""
-        self.is_asked_for = False
-        """The worker was told to let go of it, and nothing has come in it since."""
-
-    def is_to_go(self) -> bool:
-        """Whether it is larger than what is kept, and the worker is to be told so."""
-        return self.segment.nbytes > self.KEPT_NBYTES and not self.is_asked_for
-
-    def is_idle(self, now: float) -> bool:
-        """Whether nothing has come in it for a while."""
-        return now - self.taken_at > self.KEPT_S and self.is_free()
-
-    def is_free(self) -> bool:
-        """Whether everything put was taken."""
-        return self.counts[0] == self.counts[1]
-
-    def close(self) -> None:
-        """Let go of the memory; see `ClaimSlots.close`."""
-        del self.counts, self.bytes
-
-    def take(self) -> bool:
-        """Count a record as taken, the only write of the caller here; whether to ask for the page again."""
-        self.counts[1] += 1
-        self.taken_at = time.monotonic()
-        was_asked_for, self.is_asked_for = self.is_asked_for, False
-        return was_asked_for
-
-
-class Outbox:
-    """A worker's pages: payloads outlive the worker, and no worker waits for the caller to read.
-
-    *Requires*: used by one thread. *Guarantees*: a payload stays in place until the caller took it.
-    """
-
-    def __init__(self, announce: Callable[[Segment], None]) -> None:
-        self._announce = announce
-        self._pages: list[Page] = []
-
-    def trim(self, ids: tuple[int, ...], lost: bool) -> tuple[int, ...]:
-        """Let go of those of these pages that are free, or `lost` to the caller; their ids."""
-        gone = [p for p in self._pages if p.segment.id in ids and (lost or p.is_free())]
-        for page in gone:
-            self._pages.remove(page)
-            page.close()
-            detach_segment(page.segment.id)
-        return tuple(page.segment.id for page in gone)
-
-    def waiting_nbytes(self) -> int:
-        """Bytes in pages of which something has not been taken."""
-        return sum(page.filled for page in self._pages if not page.is_free())
-
-    def put(self, payload: bytes) -> tuple[int, int, int]:
-        """Put a payload in place: ``page id, offset, nbytes`` for its record."""
-        nbytes = len(payload)
-        for page in self._pages:
-            if page.is_free():
-                page.filled = Page.HEADER
-            if page.filled + nbytes <= page.segment.nbytes:
-                break
-        else:
-            least = 2 * self._pages[-1].segment.nbytes if self._pages else Page.LEAST_NBYTES
-            size = max(min(least, 1 << 24), nbytes + Page.HEADER)
-            fd = open_scratch(size)
-            segment = attach_segment(new_segment_id(), fd, size, keep_fd=True)
-            self._announce(segment)
-            page = Page(segment)
-            self._pages.append(page)
-        offset = page.filled
-        page.bytes[offset : offset + nbytes] = payload
-        page.filled = -(-(offset + nbytes) // 8) * 8
-        page.counts[0] += 1
-        return page.segment.id, offset, nbytes

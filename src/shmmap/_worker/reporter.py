@@ -12,20 +12,13 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .._chunks import Form, Piece
+from .._chunks import Form, Mark, Piece
 from .._memory import PageWriter, make_way
 from .._wire import (
     ABANDONED,
-    DONE,
     DONE_WITH,
-    ERROR,
-    FAILED,
-    FORM,
-    HANDED,
     KNOWN,
-    NOTHING,
     OUTPUT_STATE,
-    RESULTS,
     STOP_AT,
     UNKNOWN,
     UNTOLD,
@@ -34,6 +27,7 @@ from .._wire import (
     ControlBlock,
     Output,
     Record,
+    RecordKind,
     has_data,
     pack_result,
     read_payload,
@@ -91,7 +85,7 @@ class Reporter:
         record = Record(self._seq, self._worker.rank, kind, first, stop, *where)
         if self._closing and len(self.tail) < TAIL_NBYTES:
             self.tail += record.pack()
-        elif kind == FORM:
+        elif kind == RecordKind.FORM:
             self._spec = record.pack()
         else:
             self.write(self._spec + record.pack())
@@ -141,9 +135,11 @@ class Reporter:
         if role.is_stray:
             os._exit(0)
         if stop - first == 1:
-            self._ledger[first] = NOTHING if nothing else DONE
+            self._ledger[first] = Mark.NOTHING if nothing else Mark.DONE
         else:
-            self._ledger[first:stop] = bytes([NOTHING if nothing else DONE]) * (stop - first)
+            self._ledger[first:stop] = bytes([Mark.NOTHING if nothing else Mark.DONE]) * (
+                stop - first
+            )
 
     def results(self, pieces: list[Piece]) -> None:
         if role.is_stray:
@@ -154,9 +150,9 @@ class Reporter:
             payload = pack_result(pieces, self._worker.share)
         except Exception as exc:
             raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
-        self.send(RESULTS, pieces[0][0], pieces[-1][1], payload)
+        self.send(RecordKind.RESULTS, pieces[0][0], pieces[-1][1], payload)
         handed = chain.from_iterable(range(first, stop) for first, stop, _ in pieces)
-        self._mark_told(handed, HANDED)
+        self._mark_told(handed, Mark.HANDED)
 
     def wait_taken(self, nbytes: int) -> None:
         control, outbox = self._control, self._worker.outbox
@@ -179,20 +175,20 @@ class Reporter:
             # Nothing is returned, so nothing is to be allocated: what the ledger shows is enough.
             self._control.words[OUTPUT_STATE] = UNTOLD
             return
-        self.send(FORM, 0, 0, pack_result(tuple(form)))
+        self.send(RecordKind.FORM, 0, 0, pack_result(tuple(form)))
         if at_once:
             self.release_spec()
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report an exception; with index -1 the chunk as a whole has failed, and is marked so."""
         report = report_exception(exc, index, start, stop, self._worker.rank, os.getpid())
-        self.send(ERROR, chunk, chunk + 1, pack_result(tuple(report)))
+        self.send(RecordKind.ERROR, chunk, chunk + 1, pack_result(tuple(report)))
         if index < 0 <= chunk:
             self.mark_failed(chunk)
 
     def mark_failed(self, chunk: int) -> None:
         """A chunk is over, as has been told: it is not lost if we die, nor begun again by a successor."""
-        self._mark_told((chunk,), FAILED)
+        self._mark_told((chunk,), Mark.FAILED)
 
     def poll_output(self) -> Any:
         assert self._control is not None

@@ -27,6 +27,7 @@ from typing import Any
 from .._chunks import (
     Job,
     Kernel,
+    Mark,
     Watch,
     describe,
     enter_map,
@@ -60,14 +61,10 @@ from .._wire import (
     EXIT_DESCRIPTORS,
     FIRST,
     GO_HOME,
-    KEPT,
     LAST,
-    LEAVE,
     LEFT,
     LOST_WRITE,
-    PENDING,
     RECEIVE_NBYTES,
-    RESULTS,
     RUNNING,
     SEE_LINE,
     SINCE,
@@ -87,9 +84,9 @@ from .._wire import (
     Failed,
     Lend,
     Open,
-    Outbox,
     Ready,
     Record,
+    RecordKind,
     ReleasePages,
     Sender,
     Start,
@@ -104,6 +101,7 @@ from .._wire import (
     unpack,
 )
 from .ending import forget_inherited, run_exit_handlers
+from .outbox import Outbox
 from .prepare import hold_lifeline, limit_memory, move_one_up, move_up, prepare
 from .reporter import Reporter
 from .role import role
@@ -371,7 +369,7 @@ class Worker:
         slot[RUNNING] = 0
         slot[LEFT] = call.seq
         if control is None or control.leave() >= call.team:
-            port.write(Record(call.seq, self.rank, LEAVE, 0, 0, 0, 0, 0).pack())
+            port.write(Record(call.seq, self.rank, RecordKind.LEAVE).pack())
         if not self._baseline.restore():
             os._exit(EXIT_CHANGED)  # another one takes the seat
 
@@ -457,7 +455,7 @@ class Worker:
             self._relay.send_object(WARNING, (warning, RuntimeWarning, *where))
         data = pack_result(result, self.share)
         self._relay.flush()  # what it has printed is there before its result
-        port.send(RESULTS, 0, 1, data)
+        port.send(RecordKind.RESULTS, 0, 1, data)
 
     def _run_map(self, call: Call, control: ControlBlock, port: Reporter) -> None:
         func, watch = self._function(call)
@@ -512,7 +510,7 @@ class Worker:
                 chunk = ticket if chunks is None else chunks[ticket]
                 if chunk > words[STOP_AT]:
                     break
-                if share is not None and ledger[chunk] != PENDING:
+                if share is not None and ledger[chunk] != Mark.PENDING:
                     continue  # a predecessor on this seat has done or begun it
                 last = chunk + 1
                 slot[CHUNK] = (
@@ -621,7 +619,7 @@ class Worker:
                 if not self._is_kept(segment):
                     continue
             self._kept.add(id)
-            records += Record(seq, self.rank, KEPT, id, 0, 0, 0, 0).pack()
+            records += Record(seq, self.rank, RecordKind.KEPT, id).pack()
         touched.clear()
         return records
 

@@ -1,0 +1,128 @@
+"""Records: what a worker says on the completion pipe of a call, and the pages where their bulk lies.
+
+A record is 56 bytes, so written atomically. Its bulk, if it has one, lies in a *page*: a segment of the
+worker's, which it fills and the caller takes from; a page whose records are all taken is filled again.
+"""
+
+from __future__ import annotations
+
+import select
+import struct
+import time
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+from .._memory import Segment
+
+
+class RecordKind(IntEnum):
+    """What a record says."""
+
+    LEAVE = 0
+    """The last worker has left the call."""
+    RESULTS = 1
+    FORM = 2
+    """The form of index 0's result."""
+    ERROR = 3
+    KEPT = 4
+    """The function kept a view of the segment `Record.first`."""
+    WAKE = 5
+    """Nothing: it wakes the thread that waits, and is the caller's own."""
+
+
+_RECORD = struct.Struct("<7q")
+RECORD_NBYTES = _RECORD.size
+_HEAD = struct.Struct("<2q")  # what a record begins with
+# Read from a pipe of records at once: whole ones only.
+READ_NBYTES = 1024 * RECORD_NBYTES
+# Written at once: as many as a pipe takes with nothing of others in between.
+WRITE_NBYTES = select.PIPE_BUF // RECORD_NBYTES * RECORD_NBYTES
+
+
+class Record(NamedTuple):
+    """What a worker says on a completion pipe."""
+
+    seq: int
+    """The call it concerns."""
+    rank: int
+    kind: int
+    """A `RecordKind`."""
+    first: int = 0
+    """The first chunk it concerns; for `RecordKind.KEPT` the id of a segment."""
+    stop: int = 0
+    """The end of these chunks."""
+    page: int = 0
+    """Segment id of the page that holds the bulk, 0 if there is none."""
+    offset: int = 0
+    nbytes: int = 0
+
+    def pack(self) -> bytes:
+        """The 56 bytes that are written."""
+        seq, rank, kind, *rest = self
+        return _RECORD.pack(seq, rank << 8 | kind, *rest)
+
+
+def unpack_records(data: bytes) -> Iterator[Record]:
+    """The records in what was read from a pipe; whole ones, as each is written atomically.
+
+    Raises
+    ------
+    RuntimeError
+        If something else was written there.
+    """
+    if len(data) % RECORD_NBYTES:
+        raise RuntimeError("a function wrote to file descriptors that are not its own")
+    for seq, who, first, stop, page, offset, nbytes in _RECORD.iter_unpack(data):
+        yield Record(seq, who >> 8, who & 255, first, stop, page, offset, nbytes)
+
+
+def says_left(data: bytes, seq: int) -> bool:
+    """Whether this is all that was read of a map: that the last worker has left call `seq`. Mostly it is."""
+    if len(data) != RECORD_NBYTES:
+        return False
+    its_seq, who = _HEAD.unpack_from(data)
+    return bool(its_seq == seq and who & 255 == RecordKind.LEAVE)
+
+
+class Page:
+    """Bulk of records: 16 bytes of header (records put, records taken), then payload."""
+
+    HEADER = 16
+    LEAST_NBYTES = 1 << 16
+    # Larger pages go when nothing has come in them for a while. Less memory kept, more of it touched anew.
+    KEPT_NBYTES = 1 << 20
+    KEPT_S = 2.0
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.bytes = memoryview(segment.map)
+        self.counts = self.bytes[: self.HEADER].cast("q")
+        self.filled = self.HEADER
+        self.taken_at = time.monotonic()
+        """When the caller took a record last; at first, when it saw the page."""
+        self.is_asked_for = False
+        """The worker was told to let go of it, and nothing has come in it since."""
+
+    def is_to_go(self) -> bool:
+        """Whether it is larger than what is kept, and the worker is to be told so."""
+        return self.segment.nbytes > self.KEPT_NBYTES and not self.is_asked_for
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing has come in it for a while."""
+        return now - self.taken_at > self.KEPT_S and self.is_free()
+
+    def is_free(self) -> bool:
+        """Whether everything put was taken."""
+        return self.counts[0] == self.counts[1]
+
+    def close(self) -> None:
+        """Let go of the memory; see `_wire.control.ClaimSlots.close`."""
+        del self.counts, self.bytes
+
+    def take(self) -> bool:
+        """Count a record as taken, the only write of the caller here; whether to ask for the page again."""
+        self.counts[1] += 1
+        self.taken_at = time.monotonic()
+        was_asked_for, self.is_asked_for = self.is_asked_for, False
+        return was_asked_for
