@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._interop.masked import is_masked
+from .._interop.numpy_types import Array
 from .._interop.plain import is_open, read, what_is_lost
 from .tuples import parts_of
-
-Array = NDArray[Any]
 
 _NUMPY_TYPES = cast("set[type]", set(np.sctypeDict.values()))
 # Types of which all values have one dtype. NumPy is told which: finding out takes it four times as long.

@@ -17,8 +17,8 @@ from operator import is_not
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._interop.numpy_types import Array
 from .._memory import POUR_NBYTES, PageWriter
 from .columns import (
     NUMBERS,
@@ -40,8 +40,6 @@ from .columns import (
 )
 from .job import Form, Job, Piece, form_of
 from .kernel import FAILED_ITEM, Kernel, Reporter, stop_iteration
-
-Array = NDArray[Any]
 
 # A chunk 0 that is going to take longer tells the form of its first result before the others are there.
 PROPOSE_S = 2e-4

@@ -10,15 +10,13 @@ array, nor a tuple, list or dict of them, is handed over at once if it is the re
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .._memory import handle_of
+from .._memory import COUNTS, handle_of, is_sole
 from .._wire import are_plain
 from .columns import NUMBERS
 from .job import Job, Piece
@@ -34,41 +32,16 @@ LARGE_NBYTES = 1 << 20
 _DEPTH = 3
 
 
-class _Counts(NamedTuple):
-    """References to an array that nobody else has, where `_copied` counts them."""
-
-    of_variable: int
-    """The result is in a variable of whoever calls `_settle`."""
-    of_nobody: int
-    """It comes right from the function."""
-    of_container: int
-    """It is in a tuple, list or dict."""
-    of_base: int
-    """Of the array that it is a view of."""
-
-
-def _known_counts() -> _Counts:
-    """As the interpreter counts; 0 where that is not known, so that everything is copied."""
-    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    if sys.implementation.name != "cpython" or not has_gil or sys.version_info >= (3, 16):
-        return _Counts(0, 0, 0, 0)
-    if sys.version_info >= (3, 14):  # what is only borrowed does not count
-        return _Counts(1, 1, 2, 2)
-    # A variable, `_settle`, `_copied`, and the call that counts.
-    return _Counts(4, 3, 5, 3)
-
-
-_COUNTS = _known_counts()
-
-
-def _settle(result: Any, alone: int = _COUNTS.of_variable, depth: int = 0) -> tuple[Any, bool]:
+def _settle(result: Any, alone: int = COUNTS.of_variable, depth: int = 0) -> tuple[Any, bool]:
     """A result as it is now, and whether it will stay so.
 
     Arrays that somebody else has as well are copied, also those in tuples, lists and dicts. What other
     objects are made of nobody here knows.
     """
     if isinstance(result, np.ndarray):
-        return _copied(result, alone), True
+        # What lies in shared memory, a view of the chunk for one, is no buffer.
+        is_kept = is_sole(result, alone) or handle_of(result) is not None
+        return result if is_kept else result.copy(), True
     if isinstance(result, _ATOMS):
         return result, True
     kind = type(result)
@@ -79,7 +52,7 @@ def _settle(result: Any, alone: int = _COUNTS.of_variable, depth: int = 0) -> tu
     if not is_settled:
         del values  # or they would count as somebody else's
         parts = [
-            _settle(each, _COUNTS.of_container, depth + 1)
+            _settle(each, COUNTS.of_container, depth + 1)
             for each in (result.values() if kind is dict else result)
         ]
         values, is_settled = [part for part, _ in parts], all(each for _, each in parts)
@@ -92,15 +65,6 @@ def _settle(result: Any, alone: int = _COUNTS.of_variable, depth: int = 0) -> tu
     if kind is tuple or hasattr(kind, "_make"):
         return make_tuple(kind, values), is_settled
     return result, False
-
-
-def _copied(a: NDArray[Any], alone: int) -> NDArray[Any]:
-    base = a.base
-    if sys.getrefcount(a) <= alone:
-        if base is None or (type(base) is np.ndarray and sys.getrefcount(base) <= _COUNTS.of_base):
-            return a
-    # What lies in shared memory, a view of the chunk for one, is no buffer.
-    return a if handle_of(a) is not None else a.copy()
 
 
 def _nbytes_of(value: Any) -> int:
@@ -156,7 +120,7 @@ class GatherKernel(Kernel):
                 else:
                     results = [_settle(first)[0]]
                     del first  # or it would count as somebody else's
-                    results += [_settle(func(item), _COUNTS.of_nobody)[0] for item in items]
+                    results += [_settle(func(item), COUNTS.of_call)[0] for item in items]
             except BaseException as exc:
                 self.note_failure(items, exc)
                 raise

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
-
+from .._interop.numpy_types import Array
 from .stencil import Stencil, Trim
-
-Array = NDArray[Any]
 
 
 class Input(NamedTuple):

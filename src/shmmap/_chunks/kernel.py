@@ -19,15 +19,13 @@ from types import FunctionType, MethodType
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._interop.numpy_types import Array
 from .._memory import PageWriter
 from .._wire import INDEX, SINCE
 from .current import Context
 from .inputs import Streams, make_slicer
 from .job import Form, Job, Piece
-
-Array = NDArray[Any]
 
 FAILED_ITEM: Any = object()
 """In the place of a result that there is none of."""

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from .._errors.arguments import as_int
 from .._interop.masked import is_masked
+from .._interop.numpy_types import Array
 from .._interop.plain import what_is_lost
 from .columns import check_axis
 from .tuples import make_tuple, parts_of
-
-Array = NDArray[Any]
 
 _MODES = ("none", "reflect", "periodic", "nearest")
 

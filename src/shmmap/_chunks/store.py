@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numpy.typing import NDArray
-
 from .columns import Column, as_array, check_declared, check_kind
 from .fill import FillKernel
 from .job import Job
 from .kernel import Reporter
-
-Array = NDArray[Any]
 
 # What may be handed over and not written yet, where the caller writes: less, and workers wait although the
 # caller could write on; more only takes memory. A chunk larger than this goes alone.

@@ -21,11 +21,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .captured_stores import is_locked, unlock
-
-Array = NDArray[Any]
+from .numpy_types import Array
 
 _opened: dict[Any, tuple[Any, Callable[[], object]]] = {}
 """Arrays open in this process for the call that runs, and how to close them."""

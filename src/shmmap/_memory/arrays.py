@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence, Set
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._errors.arguments import as_dtype, check_word, describe
+from .._interop.numpy_types import Array, any_numpy
 from .._interop.plain import read, what_is_lost
 from .copies import fill
 from .table import allocate_bytes, is_fresh
 
-Array = NDArray[Any]
-# NumPy where the annotations of its releases differ in what they accept.
-_numpy: Any = np
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
 Order = str | None
 
 
@@ -77,7 +77,7 @@ def allocate(shape: Any, dtype: DTypeLike, order: Order = "C", *, zero: bool = F
     root = allocate_bytes(nbytes)
     if zero and not is_fresh(root):
         fill(root, 0)
-    return cast(Array, _numpy.ndarray(dims, dt, root, order="F" if order == "F" else "C"))
+    return cast(Array, any_numpy.ndarray(dims, dt, root, order="F" if order == "F" else "C"))
 
 
 def empty(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C") -> Array:

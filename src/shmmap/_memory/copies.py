@@ -8,15 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._interop.numpy_types import Array, any_numpy
 from .._system.imports import late_import
 from .._system.limits import usable_cores
 from .table import find_block
-
-Array = NDArray[Any]
-# NumPy where the annotations of its releases differ in what they accept.
-_numpy: Any = np
 
 # First touch of shared pages is the dearest thing here and scales with threads; below this size starting
 # the threads costs more than it brings.
@@ -99,7 +95,7 @@ def write_into(target: Array, source: Array) -> bool:
     if place is None:
         return False
     fd, base = place
-    data = memoryview(_numpy.asarray(source.reshape(-1, order="A").view(np.uint8)))
+    data = memoryview(any_numpy.asarray(source.reshape(-1, order="A").view(np.uint8)))
 
     def write(start: int, stop: int) -> None:
         while start < stop:
@@ -116,7 +112,7 @@ def read_into(target: Array, fd: int, offset: int, path: Any) -> None:
     only then overwrites it, which takes nearly twice as long as a detour over a buffer in the cache.
     """
     nbytes = target.nbytes
-    flat = memoryview(_numpy.asarray(target.reshape(-1, order="A").view(np.uint8)))
+    flat = memoryview(any_numpy.asarray(target.reshape(-1, order="A").view(np.uint8)))
     place = _place_in_segment(target) if nbytes >= PARALLEL_NBYTES else None
 
     def check(got: int) -> int:

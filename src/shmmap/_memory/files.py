@@ -10,14 +10,11 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._interop.numpy_types import Array
 from .handles import byte_bounds, find_memmap
-
-Array = NDArray[Any]
 
 
 def _place(a: Array) -> tuple[str, int] | None:

@@ -13,12 +13,10 @@ import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._interop.numpy_types import Array, Bytes
 from .._system.kernel_files import read_kernel_file
 from .table import find_block, find_segment, get_segment, own_memory
-
-Array = NDArray[Any]
 
 
 class SegmentHandle(NamedTuple):
@@ -206,7 +204,7 @@ def _is_still_there(root: np.memmap[Any, Any], path: str) -> bool:
 touched: dict[int, int] = {}
 """Number of arrays made from handles in each segment since a worker's call began; see `_worker.worker`."""
 
-_files: weakref.WeakValueDictionary[tuple[str, int, int, bool], NDArray[np.uint8]] = (
+_files: weakref.WeakValueDictionary[tuple[str, int, int, bool], Bytes] = (
     weakref.WeakValueDictionary()
 )
 """Files mapped here for handles, as long as there are arrays over them."""
@@ -240,5 +238,5 @@ def _from_file(handle: FileHandle) -> Array:
         ) from exc
 
 
-def _over(root: NDArray[np.uint8], handle: FileHandle) -> Array:
+def _over(root: Bytes, handle: FileHandle) -> Array:
     return np.ndarray(handle.shape, np.dtype(handle.dtype), root, handle.offset, handle.strides)

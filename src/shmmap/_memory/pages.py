@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._interop.numpy_types import Array, any_numpy
 from .table import Segment, find_block, find_segment, map_pages
-
-Array = NDArray[Any]
-# NumPy where the annotations of its releases differ in what they accept.
-_numpy: Any = np
 
 # Results from here on are written through a descriptor where pages are fresh, and elsewhere not before those
 # they take are entered into the page table: less is not worth a call of the system.
@@ -45,7 +41,7 @@ class PageWriter(NamedTuple):
         if at + nbytes <= self.fresh or not part.flags.c_contiguous:
             map_pages(self.segment, at, nbytes)
             return False
-        data = memoryview(_numpy.asarray(part.reshape(-1).view(np.uint8)))
+        data = memoryview(any_numpy.asarray(part.reshape(-1).view(np.uint8)))
         done = 0
         while done < nbytes:
             done += os.pwrite(self.segment.pour_fd, data[done:], at + done)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._errors.arguments import as_dtype, as_int, check_word, describe
 from .._interop.masked import mask_of
+from .._interop.numpy_types import Array, Bytes, any_numpy
 from .._interop.plain import is_open, read, what_is_lost
 from .arrays import allocate_like, check_dtype, empty, to_shape
 from .copies import copy_into, read_into, write_into
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from multiprocessing.shared_memory import SharedMemory
 
     from _typeshed import StrPath
-
-Array = NDArray[Any]
-# NumPy where the annotations of its releases differ in what they accept.
-_numpy: Any = np
+    from numpy.typing import ArrayLike, DTypeLike
 
 
 def is_shared(a: object) -> bool:
@@ -109,7 +106,7 @@ def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = N
         values, dtype = np.asarray(values, dtype), None
     check_dtype(values.dtype)
     if is_shared(values):
-        same: Array = _numpy.asarray(values, dtype=dtype, order=order)
+        same: Array = any_numpy.asarray(values, dtype=dtype, order=order)
         if np.may_share_memory(same, values) or is_shared(same):
             return same
     target = allocate_like(values, dtype, order or "K", None)
@@ -129,7 +126,7 @@ def packed_nbytes(a: Array) -> int:
     return min(a.nbytes, high - low)
 
 
-def pack_into(root: NDArray[np.uint8], offset: int, a: Array) -> Array:
+def pack_into(root: Bytes, offset: int, a: Array) -> Array:
     """Copy a plain array into part of a block, densely and in its order.
 
     One that overlaps itself (a broadcast, a sliding window) keeps its strides over a copy of the bytes it
@@ -139,10 +136,10 @@ def pack_into(root: NDArray[np.uint8], offset: int, a: Array) -> Array:
     if high - low < a.nbytes:
         np.copyto(root[offset : offset + high - low], np.asarray(_Covered(a, low, high)))
         offset += a.__array_interface__["data"][0] - low
-        return cast(Array, _numpy.ndarray(a.shape, a.dtype, root, offset, a.strides))
+        return cast(Array, any_numpy.ndarray(a.shape, a.dtype, root, offset, a.strides))
     axes = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
     dims = [a.shape[axis] for axis in axes]
-    target = _numpy.ndarray(dims, a.dtype, root, offset).transpose(np.argsort(axes))
+    target = any_numpy.ndarray(dims, a.dtype, root, offset).transpose(np.argsort(axes))
     if not write_into(target, a):
         copy_into(target, a)
     return cast(Array, target)
@@ -219,7 +216,7 @@ def load(path: StrPath, mmap_mode: str | None = None) -> Array:
         elif version == (2, 0):
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
         else:  # 3.0, field names in utf-8; it has no public header reader
-            mapped: Array = _numpy.load(path, mmap_mode=mmap_mode or "r")
+            mapped: Array = any_numpy.load(path, mmap_mode=mmap_mode or "r")
             return mapped if mmap_mode else asshared(mapped)
         check_dtype(dtype, os.fspath(path))
         offset = file.tell()
@@ -227,7 +224,7 @@ def load(path: StrPath, mmap_mode: str | None = None) -> Array:
         if os.fstat(file.fileno()).st_size < offset + nbytes:
             raise ValueError(f"{os.fspath(path)!r} is cut short: {nbytes} bytes of data expected")
         if mmap_mode is not None and nbytes:
-            return cast(Array, _numpy.load(path, mmap_mode=mmap_mode))
+            return cast(Array, any_numpy.load(path, mmap_mode=mmap_mode))
         a = empty(shape, dtype, "F" if fortran else "C")
         if nbytes == 0:
             return a
@@ -303,4 +300,4 @@ def adopt(
             f"{name!r}"
         )
     root = adopt_memory(fd, size)
-    return cast(Array, _numpy.ndarray(dims, dt, root, offset, order=order))
+    return cast(Array, any_numpy.ndarray(dims, dt, root, offset, order=order))

@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import sys
 import weakref
 from bisect import bisect_right, insort
 from collections import deque
@@ -25,9 +24,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._errors.exceptions import SharedMemoryError
+from .._interop.numpy_types import Bytes
 from .._system.forks import at_fork, make_lock
 from .._system.interrupts import Uninterrupted, is_inside, refuse_reentry
 from .._system.limits import available
@@ -65,7 +64,7 @@ class Segment:
         self.fd = fd
         self.nbytes = nbytes
         self.map = map
-        self.root: NDArray[np.uint8] = np.frombuffer(map, np.uint8)
+        self.root: Bytes = np.frombuffer(map, np.uint8)
         """All bytes. In a worker, every array of the segment refers to it (see `references`)."""
         self.address: int = self.root.__array_interface__["data"][0]
         self.used = 0
@@ -96,7 +95,7 @@ class Block:
         self.kept = False
         """Some worker's function kept a view: never to be used again while that worker may live."""
         self.ref: _Ref | None = None
-        self.root: weakref.ref[NDArray[np.uint8]] | None = None
+        self.root: weakref.ref[Bytes] | None = None
         """The flat array all arrays over this block refer to; further ones must be made from it."""
 
     def __lt__(self, other: Block) -> bool:
@@ -260,11 +259,9 @@ def _reuse(nbytes: int) -> Segment | None:
 # ---------------------------------------------------------------- blocks
 
 
-def root_array(segment: Segment, offset: int, nbytes: int, slab: Slab | None) -> NDArray[np.uint8]:
+def root_array(segment: Segment, offset: int, nbytes: int, slab: Slab | None) -> Bytes:
     """Enter a block into the table; the array returned keeps it there. The lock is held."""
-    root: NDArray[np.uint8] = np.frombuffer(
-        memoryview(segment.map)[offset : offset + nbytes], np.uint8
-    )
+    root: Bytes = np.frombuffer(memoryview(segment.map)[offset : offset + nbytes], np.uint8)
     block = Block(segment, offset, nbytes, slab)
     # Python loses a Ctrl-C that comes in a weak reference's callback, unless that is none of Python's code.
     # The only slab stays anyway: while it is, what lies there can wait until somebody is here again.
@@ -279,7 +276,7 @@ def root_array(segment: Segment, offset: int, nbytes: int, slab: Slab | None) ->
     return root
 
 
-def allocate_bytes(nbytes: int) -> NDArray[np.uint8]:
+def allocate_bytes(nbytes: int) -> Bytes:
     """Reserved shared memory as a flat array of at least `nbytes` bytes, aligned to 64.
 
     Raises
@@ -299,7 +296,7 @@ def allocate_bytes(nbytes: int) -> NDArray[np.uint8]:
     return _allocate(nbytes)
 
 
-def _allocate(nbytes: int) -> NDArray[np.uint8]:
+def _allocate(nbytes: int) -> Bytes:
     if _released:
         take_back_released()
     size = max(ALIGN, -(-nbytes // ALIGN) * ALIGN)
@@ -329,7 +326,7 @@ def _allocate(nbytes: int) -> NDArray[np.uint8]:
     return root
 
 
-def is_fresh(root: NDArray[np.uint8]) -> bool:
+def is_fresh(root: Bytes) -> bool:
     """Whether the bytes under a root just allocated are known to be zero."""
     block = find_block(root.__array_interface__["data"][0])
     return block is not None and block.slab is None and not block.segment.touched
@@ -527,12 +524,12 @@ def attach_segment(
     return segment
 
 
-def adopt_memory(fd: int, nbytes: int) -> NDArray[np.uint8]:
+def adopt_memory(fd: int, nbytes: int) -> Bytes:
     """Map memory that other code made, from a descriptor that this takes over."""
     return own_memory(attach_segment(new_segment_id(), fd, nbytes, keep_fd=True))
 
 
-def own_memory(segment: Segment) -> NDArray[np.uint8]:
+def own_memory(segment: Segment) -> Bytes:
     """Make an attached segment live and die with the arrays over it, as one created here does."""
     with Uninterrupted(), _door, _lock:
         return root_array(segment, 0, segment.nbytes, None)
@@ -573,12 +570,6 @@ def find_segment(address: int) -> Segment | None:
             if 0 <= address - segment.address < segment.nbytes:
                 return segment
     return None
-
-
-def count_references(segment: Segment) -> int:
-    """Number of arrays outside this module that refer to an attached segment's bytes."""
-    # The segment's attribute and the argument of getrefcount are the two that do not count.
-    return sys.getrefcount(segment.root) - 2
 
 
 def become_worker() -> None:

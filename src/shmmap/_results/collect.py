@@ -12,7 +12,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._chunks import (
     Form,
@@ -30,10 +29,9 @@ from .._chunks import (
     promote,
     put_column,
 )
+from .._interop.numpy_types import Array
 from .._interop.plain import is_open
 from .._memory import copy_into, empty
-
-Array = NDArray[Any]
 
 _MISSING = object()
 

@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._chunks import Form, as_column, check_cast, check_kind, promote, split_result
+from .._interop.numpy_types import Array
 from .._memory import copy_into
 from .collect import Collector
-
-Array = NDArray[Any]
 
 
 class StandIn(NamedTuple):

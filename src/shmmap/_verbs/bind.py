@@ -12,7 +12,6 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._chunks import (
     Input,
@@ -27,6 +26,7 @@ from .._code.reach import current_version
 from .._engines import Engine, Memo
 from .._errors.arguments import as_dtype, as_int
 from .._interop.buffers import is_plain, read_only
+from .._interop.numpy_types import Array
 from .._interop.plain import has_open_field, read
 from .._interop.rows import count_rows, describe_items, has_rows
 from .._interop.stored import Stored, check_overlap, find_stored, storage_lengths
@@ -46,8 +46,6 @@ from .._wire import INLINE_NBYTES, Copies, are_plain, cannot_send, pack
 from .options import Options
 from .sequences import read_items
 from .share import share
-
-Array = NDArray[Any]
 
 # Effort to find out whether two arrays share a byte; beyond it they are taken to.
 _SHARES_WORK: Any = 100_000

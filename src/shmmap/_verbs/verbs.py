@@ -30,7 +30,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from .._chunks import Job
 from .._engines import Route, Task, Work, resolve_engine
@@ -51,7 +51,6 @@ from .options import (
 from .progress import Progress
 from .windows import Stream, check_ends, is_stream
 
-Array = NDArray[Any]
 T = TypeVar("T")
 Depth = int | tuple[Any, ...] | dict[int, Any]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import shmmap
 
+from .._interop.numpy_types import Array
+
 __all__ = ["ChunksDiffer", "check_chunks"]
 
-Array = NDArray[Any]
 
 # Chunks of one item are tried for so many items, for more of them a smaller number of larger chunks.
 _CHUNKS_MOST = 1000

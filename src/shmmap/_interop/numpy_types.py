@@ -1,0 +1,13 @@
+"""Types of NumPy as annotations name them; importing `numpy.typing` for that would take 0.5 ms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
+Bytes = np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]
+
+any_numpy: Any = np
+"""NumPy itself, where the annotations of its releases differ in what they accept."""
