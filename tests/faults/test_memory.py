@@ -532,7 +532,7 @@ class TestReplacementRefused:
 
 def team_members(team: Any) -> list[Any]:
     """What a team knows of each of its workers."""
-    return list(team.crew.members.values())
+    return list(team.workers.links.values())
 
 
 def make_pages(team: Any, nbytes: int) -> None:

@@ -326,7 +326,7 @@ def test_a_function_that_does_not_load_poisons_nothing(team: Any, tmp_path: Path
     finally:
         sys.path.remove(str(tmp_path))
         (tmp_path / "gone.py").unlink()
-    if team.crew.start == "fork":
+    if team.workers.start == "fork":
         del sys.modules["gone"]
         assert_same(shmmap.pmap(functions.double, x, engine=team), x * 2)
         sys.modules["gone"] = gone

@@ -136,9 +136,9 @@ class Test7Stopped:
         """What a dead worker's slot still says is not taken for its successor being late."""
         real = Workers._spawn
 
-        def spawn(crew: Workers, rank: int) -> None:
+        def spawn(workers: Workers, rank: int) -> None:
             time.sleep(0.2)  # while the waiting thread looks at the slot several times
-            real(crew, rank)
+            real(workers, rank)
 
         monkeypatch.setattr(Workers, "_spawn", spawn)
         options: dict[str, Any] = {"timeout": 0.3, "retries": 2, "on_error": "continue"}

@@ -174,5 +174,5 @@ def test_ctrl_c_leaves_no_segment_with_nobody(at: str, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(table, at, interrupted)
             shmmap.ones(NBYTES if at == "root_array" else 3 * NBYTES, np.uint8)
-        # What is dropped while the attendant is at it is let go a moment later.
+        # What is dropped while the monitor is at it is let go a moment later.
         wait_until(lambda: descriptors() == before)

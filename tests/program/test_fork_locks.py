@@ -63,7 +63,7 @@ def child_finds_open(locks: Iterable[Any], mine: Iterable[Any] = ()) -> bool:
 def test_open_in_a_child_unless_its_own_thread_holds_them() -> None:
     """Every lock of the library, held by a thread that the child does not have."""
     shmmap.pmap(abs, [-1], engine="serial")  # which imports the modules that have locks
-    shmmap.shutdown()  # no attendant is to want two of the locks in another order
+    shmmap.shutdown()  # no monitor is to want two of the locks in another order
     gc.collect()  # nor the fork to take back an array
     # The lock of late imports is one for which a fork waits, so that nobody else holds it then.
     locks = [lock for lock in forks._locks if lock is not imports.late_import._lock]

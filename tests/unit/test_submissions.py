@@ -22,7 +22,7 @@ from shmmap._wire.surroundings import snapshot
 
 
 class Worker:
-    """A member, as far as submitted functions go."""
+    """A link, as far as submitted functions go."""
 
     gone = False
     submitted = 0
@@ -38,7 +38,7 @@ class Workers:
 
     def __init__(self, size: int) -> None:
         self.roster = Roster()
-        self.members = {rank: Worker(rank) for rank in self.roster.fill(size)}
+        self.links = {rank: Worker(rank) for rank in self.roster.fill(size)}
         self.sent: list[tuple[int, int]] = []
         self.last_seq = 0
         self.wakes = 0
@@ -51,10 +51,10 @@ class Workers:
         self.last_seq += 1
         return self.last_seq
 
-    def send_call(self, member: Worker, seq: int, call: object, needs: object) -> None:
+    def send_call(self, link: Worker, seq: int, call: object, needs: object) -> None:
         if self.fault is not None:
             raise self.fault
-        self.sent.append((member.rank, seq))
+        self.sent.append((link.rank, seq))
 
 
 class Inbox:
@@ -75,11 +75,11 @@ class Inbox:
 
 
 class Desk:
-    """Submissions to a crew, and what its workers say."""
+    """Submissions to a workers, and what its workers say."""
 
     def __init__(self, size: int) -> None:
-        self.crew, self.shelf = Workers(size), Inbox()
-        self.submissions = Submissions(self.crew, self.shelf)  # type: ignore[arg-type]
+        self.workers, self.inbox = Workers(size), Inbox()
+        self.submissions = Submissions(self.workers, self.inbox)  # type: ignore[arg-type]
         self.is_resolving = False
         self.resolved: list[bool] = []
 
@@ -97,15 +97,15 @@ class Desk:
         return future
 
     def say(self, seq: int, kind: int, value: Any = None) -> None:
-        rank = dict((seq, rank) for rank, seq in self.crew.sent)[seq]
+        rank = dict((seq, rank) for rank, seq in self.workers.sent)[seq]
         if kind != RecordKind.LEAVE:
-            self.shelf.payloads[seq] = pickle.dumps(value)
+            self.inbox.payloads[seq] = pickle.dumps(value)
         self.submissions.take(Record(seq, rank, kind, 0, 1, seq, 0, 0))
 
     def die(self, rank: int, running: int, is_broken_start: bool = False) -> None:
-        self.crew.members.pop(rank)
+        self.workers.links.pop(rank)
         self.submissions.forget(rank)
-        departure = self.crew.roster.died(rank)
+        departure = self.workers.roster.died(rank)
         for seq in departure.lost:
             death = Death(rank, 1, None, running, (0, 0), range(0), is_broken_start, False)
             self.submissions.note_death(seq, death)
@@ -114,14 +114,14 @@ class Desk:
 def test_each_worker_holds_one() -> None:
     desk = Desk(2)
     futures = [desk.put() for _ in range(10)]
-    assert [rank for rank, _ in desk.crew.sent] == [0, 1]
+    assert [rank for rank, _ in desk.workers.sent] == [0, 1]
     assert [future.running() for future in futures] == [True] * 2 + [False] * 8
     desk.say(2, RecordKind.RESULTS, "two")
     desk.submissions.dispatch()
-    assert len(desk.crew.sent) == 2, "it has not left"
+    assert len(desk.workers.sent) == 2, "it has not left"
     desk.say(2, RecordKind.LEAVE)
     desk.submissions.dispatch()
-    assert desk.crew.sent[-1] == (1, 3)
+    assert desk.workers.sent[-1] == (1, 3)
     assert not futures[1].done()
     desk.resolve()
     assert futures[1].result(0) == "two"
@@ -129,33 +129,35 @@ def test_each_worker_holds_one() -> None:
 
 def test_behind_a_map_only_where_no_worker_is_about_to_be_idle() -> None:
     desk = Desk(2)
-    desk.crew.roster.assign(1, 100, again=True)
+    desk.workers.roster.assign(1, 100, again=True)
     first, second = desk.put(), desk.put()
-    assert desk.crew.sent == [(0, 1)] and first.running() and not second.running()
+    assert desk.workers.sent == [(0, 1)] and first.running() and not second.running()
     desk.say(1, RecordKind.RESULTS)
     desk.say(1, RecordKind.LEAVE)
     desk.submissions.dispatch()
-    assert desk.crew.sent[1:] == [(0, 2)], "worker 0 was idle first"
+    assert desk.workers.sent[1:] == [(0, 2)], "worker 0 was idle first"
     third = desk.put()
     assert not third.running()
     desk.submissions.dispatch(behind_maps=True)
-    assert desk.crew.sent[2:] == [(1, 3)], "a map has ended, and others may follow without an end"
+    assert desk.workers.sent[2:] == [(1, 3)], (
+        "a map has ended, and others may follow without an end"
+    )
 
 
 def test_all_workers_in_maps() -> None:
     desk = Desk(2)
     for rank, seq in ((0, 100), (0, 101), (1, 101)):
-        desk.crew.roster.assign(rank, seq, again=True)
+        desk.workers.roster.assign(rank, seq, again=True)
     desk.put()
-    assert desk.crew.sent == [(1, 1)]
+    assert desk.workers.sent == [(1, 1)]
 
 
 @pytest.mark.parametrize("fault", [MemoryError, SystemExit, KeyboardInterrupt])
 def test_one_that_cannot_be_sent_fails_alone(fault: type[BaseException]) -> None:
     desk = Desk(1)
-    desk.crew.fault = fault()
+    desk.workers.fault = fault()
     broken = desk.put()
-    desk.crew.fault = None
+    desk.workers.fault = None
     good = desk.put()
     desk.resolve()
     assert type(broken.exception(0)) is fault
@@ -199,10 +201,10 @@ def test_cancelled_ones_are_not_sent() -> None:
     desk = Desk(1)
     futures = [desk.put() for _ in range(3)]
     assert futures[-2].cancel()
-    assert desk.crew.wakes == 1
+    assert desk.workers.wakes == 1
     desk.say(1, RecordKind.LEAVE)
     desk.submissions.dispatch()
-    assert len(desk.crew.sent) == 2
+    assert len(desk.workers.sent) == 2
     assert futures[-1].running() and not desk.submissions.waiting
 
 
@@ -234,8 +236,8 @@ def test_what_never_began_goes_to_another_worker() -> None:
     desk.die(0, running=0)
     desk.say(2, RecordKind.LEAVE)
     desk.submissions.dispatch()
-    assert desk.crew.sent[-1][0] == 1
-    desk.say(desk.crew.sent[-1][1], RecordKind.RESULTS, "again")
+    assert desk.workers.sent[-1][0] == 1
+    desk.say(desk.workers.sent[-1][1], RecordKind.RESULTS, "again")
     desk.resolve()
     assert futures[0].result(0) == "again"
 
@@ -254,7 +256,7 @@ def test_what_comes_late_is_let_go() -> None:
     future = desk.put()
     desk.submissions.fail_running(lambda: RuntimeError("strays"))
     desk.say(1, RecordKind.RESULTS, 1)
-    assert not desk.shelf.payloads
+    assert not desk.inbox.payloads
     desk.resolve()
     with pytest.raises(RuntimeError, match="strays"):
         future.result(0)

@@ -326,8 +326,8 @@ def test_an_initializer_that_failed_before_the_call_is_told_all_the_same(start: 
         with in_time(), pytest.raises(ImportError, match="no such library"):
             with Team(workers=2, start=start, initializer=initializer, initargs=(0,)) as team:
                 team.warm_up(2)
-                members = list(team.crew.members.values())
-                wait_until(lambda members=members: any(member.failed for member in members))
+                links = list(team.workers.links.values())
+                wait_until(lambda links=links: any(link.failed for link in links))
                 shmmap.pmap(functions.double, np.arange(10), engine=team)
 
 
@@ -424,12 +424,12 @@ class TestDropped:
         team.itself = team
         pid = team.submit(os.getpid).result()
         del team
-        # Its attendant may have it for a moment, after which only a further collection finds it.
+        # Its monitor may have it for a moment, after which only a further collection finds it.
         wait_until(lambda: gc.collect() >= 0 and not is_alive(pid))
 
     @pytest.mark.parametrize("n", [20, 1 << 18, 1 << 22], ids=["pickle", "page", "segment"])
     def test_in_a_cycle_with_something_submitted(self, n: int) -> None:
-        """Its attendant goes on until the results are there, in whatever form they come."""
+        """Its monitor goes on until the results are there, in whatever form they come."""
         go = shmmap.zeros(1, bool)
 
         def func() -> Any:
@@ -521,7 +521,7 @@ class TestPreload:
 
 
 @pytest.mark.parametrize("start", ["clean", "fork"])
-def test_attendant_that_fails_ends_everything(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_monitor_that_fails_ends_everything(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map and a submitted function raise, the workers end, and the team is closed."""
     told: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", told.append)
@@ -533,7 +533,7 @@ def test_attendant_that_fails_ends_everything(start: str, monkeypatch: pytest.Mo
         time.sleep(60)
 
     assert list(team.map(functions.double, range(4))) == [0, 2, 4, 6]
-    pids = [member.pid for member in team.crew.members.values()]
+    pids = [link.pid for link in team.workers.links.values()]
     future = team.submit(func, 0)
     work = shmmap.pmap(func, range(1, 3), engine=team, chunksize=1, wait=False)
     wait_until(lambda: begun[0] and begun[1:].any())
@@ -541,11 +541,11 @@ def test_attendant_that_fails_ends_everything(start: str, monkeypatch: pytest.Mo
     def fail(*args: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Monitor, "attend_to", fail)
+    monkeypatch.setattr(Monitor, "handle", fail)
     with in_time():
-        team.crew.wake()
+        team.workers.wake()
         for each in (future, work):
-            with pytest.raises(RuntimeError, match="attendant"):
+            with pytest.raises(RuntimeError, match="monitor"):
                 each.result(60)
         wait_dead(*pids)
     assert [each.exc_type for each in told] == [ZeroDivisionError]

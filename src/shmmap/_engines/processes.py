@@ -263,7 +263,7 @@ class _ProcessWork(Run):
 
         False if it was broken off: it had been stopped, and somebody is still inside.
         """
-        control, task, crew = self.control, self._task, self._team.crew
+        control, task, workers = self.control, self._task, self._team.workers
         assert control is not None
         pipe = control.pipe_read
         remaining = set(self._ranks)
@@ -285,7 +285,7 @@ class _ProcessWork(Run):
             if is_over and not self.deaths:
                 remaining.clear()
             elif self.deaths:
-                remaining -= {rank for rank in remaining if crew.has_left(rank, self.seq)}
+                remaining -= {rank for rank in remaining if workers.has_left(rank, self.seq)}
             while self.vacated:
                 remaining.discard(self.vacated.popleft())
             if self._fatal is not None:
@@ -338,13 +338,13 @@ class _ProcessWork(Run):
         try:
             self._untaken = list(unpack_records(data))[::-1]
         except RuntimeError:
-            self._team.admission.distrust_pipes()
+            self._team.open_maps.distrust_pipes()
             raise
         is_over = False
         while self._untaken:
             record = self._untaken.pop()
             if record.seq != self.seq:
-                self._team.admission.note_late(record)
+                self._team.open_maps.note_late(record)
             elif record.kind == RecordKind.LEAVE:
                 is_over = True
             else:
@@ -354,15 +354,15 @@ class _ProcessWork(Run):
     def _take(self, record: Record, remaining: set[int]) -> None:
         team, collector = self._team, self._task.collector
         if record.kind == RecordKind.RESULTS:
-            collector.add(team.shelf.take(record))
+            collector.add(team.inbox.take(record))
             if collector.failure is not None:
                 raise collector.failure
         elif record.kind == RecordKind.FORM:
-            self._settle_output(Form(*team.shelf.take(record)), remaining)
+            self._settle_output(Form(*team.inbox.take(record)), remaining)
         elif record.kind == RecordKind.ERROR:
             control, chunk = self.control, record.first
             assert control is not None
-            counts = self._task.outcome.note_report(chunk, Report(*team.shelf.take(record)))
+            counts = self._task.outcome.note_report(chunk, Report(*team.inbox.take(record)))
             if chunk == 0:
                 self._let_hand_over()
             if chunk < 0:
@@ -385,7 +385,7 @@ class _ProcessWork(Run):
                 self._task.outcome.note_exception(0, exc, 0, *limits, "the calling process")
                 self.control.stop(self._task.plan.chunks, -1)
                 return
-        waiting = [rank for rank in remaining if not team.crew.has_left(rank, self.seq)]
+        waiting = [rank for rank in remaining if not team.workers.has_left(rank, self.seq)]
         if not collector.columns:
             self._let_hand_over()  # nothing is returned, so far as index 0 can tell
         elif waiting:
@@ -468,7 +468,7 @@ class _ProcessWork(Run):
             task.tick(self.done)
         if task.job.timeout is None:
             return
-        slots = self._team.crew.slots
+        slots = self._team.workers.slots
         if slots is None:
             return
         now = time.monotonic_ns()
@@ -477,7 +477,7 @@ class _ProcessWork(Run):
             since, index = slot[SINCE], slot[INDEX]
             late = since and now - since > task.job.timeout * 1e9
             if late and slot[RUNNING] == self.seq and rank not in self._timed_out:
-                self._timed_out[rank] = index  # before the kill: the attendant looks it up
+                self._timed_out[rank] = index  # before the kill: the monitor looks it up
                 if not self._team.kill(rank, self.seq, since):
                     self._timed_out.pop(rank, None)
 
@@ -500,12 +500,12 @@ class _ProcessWork(Run):
     def _end_round(self) -> None:
         """End workers that are still inside this map."""
         team = self._team
-        late = [rank for rank in self._ranks if not team.crew.has_left(rank, self.seq)]
+        late = [rank for rank in self._ranks if not team.workers.has_left(rank, self.seq)]
         if not late:
             return
         team.disown(self)
         for rank in late:
-            if team.crew.is_inside(rank, self.seq):
+            if team.workers.is_inside(rank, self.seq):
                 team.kill(rank, self.seq)
 
     def _abandon(self, clean_up: CleanUp) -> None:
@@ -534,16 +534,16 @@ class _ProcessWork(Run):
             self._close()
 
     def _has_any_inside(self) -> bool:
-        crew = self._team.crew
-        return any(crew.is_inside(rank, self.seq) for rank in self._ranks)
+        workers = self._team.workers
+        return any(workers.is_inside(rank, self.seq) for rank in self._ranks)
 
     def _drain(self, patience: float) -> None:
         """Let go of what came and nobody will look at."""
         assert self.control is not None
         while self._untaken:  # what was read together with the record that ended the map
-            self._team.admission.note_late(self._untaken.pop())
+            self._team.open_maps.note_late(self._untaken.pop())
         for record in self.control.drain(patience):
-            self._team.admission.note_late(record)
+            self._team.open_maps.note_late(record)
 
     def _close(self) -> None:
         with Uninterrupted():  # or a control block could be with nobody, or with two

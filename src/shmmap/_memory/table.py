@@ -394,7 +394,7 @@ def _take_back(block: Block, dropped: list[Segment]) -> None:
 
 
 def _can_reuse(block: Block) -> bool:
-    """Whether a whole segment may serve another array. Only with a team: its attendant ends the waiting."""
+    """Whether a whole segment may serve another array. Only with a team: its monitor ends the waiting."""
     segment = block.segment
     return bool(
         segment.is_own

@@ -9,7 +9,7 @@ by writing into shared arrays (`Outcome.is_safe`, the one place that decides it)
 a chunk that kills every worker it meets must not kill them all. Chunks that were drawn and not begun are
 run again in any case.
 
-Two threads come here: the one that waits for the map, and the attendant, which hears of deaths. All state is
+Two threads come here: the one that waits for the map, and the monitor, which hears of deaths. All state is
 behind one door, a lock that each public method takes.
 """
 

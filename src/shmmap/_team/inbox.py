@@ -23,9 +23,9 @@ from .workers import Workers
 class Inbox:
     """The pages and segments of a team's workers."""
 
-    def __init__(self, lock: Any, crew: Workers) -> None:
+    def __init__(self, lock: Any, workers: Workers) -> None:
         self._lock = lock
-        self._crew = crew
+        self._workers = workers
         self._fetch: Callable[[], Callable[[WorkerLink], None] | None] = lambda: None
         self._pages: dict[int, Page] = {}
         self._announced: dict[int, int] = {}
@@ -36,7 +36,7 @@ class Inbox:
         """Such pages, and the last call there was when they were first seen to be."""
 
     def fetch_by(self, fetch: Callable[[WorkerLink], None]) -> None:
-        """The method that takes what a member has said on its line, announcements of segments among it."""
+        """The method that takes what a worker has said on its line, announcements of segments among it."""
         # Weakly: a team that nobody has any more is to go at once, not with the garbage collector.
         self._fetch = weakref.WeakMethod(fetch)
 
@@ -51,7 +51,7 @@ class Inbox:
                 return unpack(data)
             except KeyError:
                 # It refers to a segment that was announced before, on the line, which is read by the
-                # attendant: that may not have come to it yet.
+                # monitor: that may not have come to it yet.
                 with self._lock:
                     self._fetch_from(record.rank)
                 return unpack(data)
@@ -69,7 +69,7 @@ class Inbox:
 
     def _note_taken(self, page: Page) -> None:
         if page.take():
-            self._crew.wake()  # the attendant sees to it once more, later
+            self._workers.wake()  # the monitor sees to it once more, later
 
     def _page(self, record: Record) -> Page:
         with self._lock:
@@ -91,12 +91,12 @@ class Inbox:
         for id in ids:
             page = self._pages[id] = Page(get_segment(id))
             if page.segment.nbytes > Page.KEPT_NBYTES:
-                self._crew.wake()  # the attendant sees to it that it does not stay
+                self._workers.wake()  # the monitor sees to it that it does not stay
 
     def _fetch_from(self, rank: int) -> None:
-        member, fetch = self._crew.members.get(rank), self._fetch()
-        if member is not None and fetch is not None:
-            fetch(member)
+        link, fetch = self._workers.links.get(rank), self._fetch()
+        if link is not None and fetch is not None:
+            fetch(link)
 
     # ------------------------------------------------ segments of results
 
@@ -113,8 +113,8 @@ class Inbox:
         for id in [id for id, its_seq in self._announced.items() if its_seq == seq]:
             del self._announced[id]
             if discard_segment(id):
-                for member in self._crew.members.values():
-                    member.attached.discard(id)
+                for link in self._workers.links.values():
+                    link.attached.discard(id)
 
     def end_call(self, seq: int) -> None:
         """The same, of a call whose result has just been taken; the lock is not held."""
@@ -134,10 +134,10 @@ class Inbox:
         now = time.monotonic()
         for id, page in self._pages.items():
             if page.is_to_go() and page.is_idle(now):
-                for member in self._crew.members.values():
-                    if id in member.attached:
+                for link in self._workers.links.values():
+                    if id in link.attached:
                         page.is_asked_for = True
-                        member.post(dumps_message(ReleasePages((id,))))
+                        link.post(dumps_message(ReleasePages((id,))))
 
     def purge_orphans(self, last_seq: int, oldest_open: float) -> None:
         """Let go of the pages of workers that are gone, once nobody will take anything from them.
@@ -145,7 +145,7 @@ class Inbox:
         A worker that was killed may have put something in its page that it never told anybody of. So a page
         goes at the latest when all calls are over that were open when it was first seen here.
         """
-        alive = {id for member in self._crew.members.values() for id in member.attached}
+        alive = {id for link in self._workers.links.values() for id in link.attached}
         self.has_orphans = False
         for id, page in list(self._pages.items()):
             if id in alive:

@@ -1,7 +1,7 @@
 """One worker as its caller sees it: sockets, what it has attached, what was sent and what came back.
 
-Owned by the team's crew; every method is called with the team's lock held. The worker is parked in a read of
-its *wake pipe*: waking through a pipe takes half as long as through a socket. Messages, some of which carry
+Owned by `Workers`; every method is called with the team's lock held. The worker is parked in a read of its
+*wake pipe*: waking through a pipe takes half as long as through a socket. Messages, some of which carry
 descriptors, go over the *line*, each announced on the pipe, which so keeps the order of everything. What a
 full socket or pipe does not take waits in the backlog, in order, so that nobody ever waits for a busy worker.
 """
@@ -19,7 +19,7 @@ from .._memory import attach_segment, get_segment
 from .._system.interrupts import Uninterrupted
 from .._wire import (
     CACHED_FUNCTIONS,
-    GO_HOME,
+    END_WORKER,
     RECEIVE_NBYTES,
     SEE_LINE,
     TOKEN_NBYTES,
@@ -41,7 +41,7 @@ from .relay import Decoders
 _FDS_MAX = 200
 # Messages it may not have read yet that lie in memory of their own: a call of each open map, and two more.
 _ROOTS_MAX = 32
-# How sending fails where the worker has died, of which the attendant hears by other ways; or was hung up on.
+# How sending fails where the worker has died, of which the monitor hears by other ways; or was hung up on.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EBADF)
 # Jobs a worker keeps for calls to come: those of an inner loop, and of the loop around it.
 _JOBS_MAX = 16
@@ -75,8 +75,8 @@ class WorkerLink:
         """Version of the user's modules that it was told last."""
         self.roots: deque[Any] = deque(maxlen=_ROOTS_MAX)
         """Memory that messages lie in which it may not have read yet."""
-        self.settled: tuple[Any, ...] | None = None
-        """What its last call needed, all of which it has: such a call is one record."""
+        self.last_full_call: tuple[Any, ...] | None = None
+        """If the next call needs exactly this, one wake record is enough."""
         self.relayed = 0
         """Messages taken from its relay socket."""
         self.decoders = Decoders()
@@ -190,7 +190,7 @@ class WorkerLink:
         if not mine:
             return
         self.attached.difference_update(mine)
-        self.settled = None
+        self.last_full_call = None
         try:
             self.aside.send(dumps_message(Drop(tuple(mine))))
         except OSError:
@@ -236,7 +236,7 @@ class WorkerLink:
         self.functions.clear()
         self.last_function = b""
         self._jobs.clear()
-        self.surroundings = self.settled = None
+        self.surroundings = self.last_full_call = None
         self.modules = 0
 
     def tell_modules(self, version: int) -> None:
@@ -307,7 +307,7 @@ class WorkerLink:
 
     def dismiss(self) -> None:
         """Have it end calmly once it is parked: what functions have registered for its end is done."""
-        self.wake(GO_HOME)
+        self.wake(END_WORKER)
         self.hang_up()
 
     def hang_up(self) -> None:

@@ -1,7 +1,7 @@
-"""The attendant: the thread of a team that deals with all that its workers do of themselves.
+"""The monitor: the thread of a team that deals with all that its workers do of themselves.
 
-Workers start, speak and die; functions end; segments are dropped. The attendant waits for any of it, and
-passes it on to whom it concerns: maps, submitted functions, the shelf. Here it is decided what follows from
+Workers start, speak and die; functions end; segments are dropped. The monitor waits for any of it, and
+passes it on to whom it concerns: maps, submitted functions, the inbox. Here it is decided what follows from
 a worker's death, by what the roster says about its seat.
 
 What must always hold: each run and each function that a worker was in hears of its death, after all that the
@@ -56,20 +56,20 @@ if TYPE_CHECKING:
     from .team import WorkerTeam
 
 
-class AttendantThread(threading.Thread):
-    """The attendant's thread, of a team that it holds weakly while it waits, or no team could be dropped."""
+class MonitorThread(threading.Thread):
+    """The monitor's thread, of a team that it holds weakly while it waits, or no team could be dropped."""
 
     def __init__(self, team: WorkerTeam, orphaned: list[WorkerTeam]) -> None:
-        super().__init__(name="shmmap-attendant", daemon=True)
+        super().__init__(name="shmmap-monitor", daemon=True)
         self._team = weakref.ref(team)
         self._orphaned = orphaned
         """Gets the team once nobody else has it."""
         self._has_ended = threading.Event()
 
     def run(self) -> None:
-        """Attend to the team until all have gone home."""
+        """Attend to the team until all workers have ended."""
         try:
-            _attend(self._team, self._orphaned)
+            _keep_watch(self._team, self._orphaned)
         finally:
             self._has_ended.set()
 
@@ -78,7 +78,7 @@ class AttendantThread(threading.Thread):
         self._has_ended.wait(timeout)
 
 
-def _attend(ref: weakref.ref[WorkerTeam], orphaned: list[WorkerTeam]) -> None:
+def _keep_watch(ref: weakref.ref[WorkerTeam], orphaned: list[WorkerTeam]) -> None:
     heir: WorkerTeam | None = None
     while True:
         if orphaned:
@@ -96,7 +96,7 @@ def _attend(ref: weakref.ref[WorkerTeam], orphaned: list[WorkerTeam]) -> None:
             ready = watch.poll.poll(watch.timeout_ms)
             team = heir or ref()
             if team is not None:
-                team.attendant.attend_to(ready, watch.watched)
+                team.monitor.handle(ready, watch.watched)
         except BaseException:
             if team is not None:
                 team.give_up()
@@ -105,31 +105,31 @@ def _attend(ref: weakref.ref[WorkerTeam], orphaned: list[WorkerTeam]) -> None:
 
 
 class Monitor:
-    """What the attendant knows and does; all of it while it holds the team's lock."""
+    """What the monitor knows and does; all of it while it holds the team's lock."""
 
     def __init__(
         self,
         lock: Any,
-        crew: Workers,
-        shelf: Inbox,
+        workers: Workers,
+        inbox: Inbox,
         runs: dict[int, Run],
-        admission: OpenMaps,
+        open_maps: OpenMaps,
         submissions: Submissions,
     ) -> None:
         self._lock = lock
-        self._crew = crew
-        self._shelf = shelf
+        self._workers = workers
+        self._inbox = inbox
         self._runs = runs
-        self._admission = admission
+        self._open_maps = open_maps
         self._submissions = submissions
         self._strays: deque[tuple[bytes, bytes, Any]] = deque()
         """What workers said in no map that is open."""
         self._asked: deque[tuple[WorkerLink, str]] = deque()
         """What workers need of this process, see `_wire.inheritance`."""
-        shelf.fetch_by(self.take_messages)
+        inbox.fetch_by(self.take_messages)
 
-    def attend_to(self, ready: list[tuple[int, int]], watched: dict[int, WorkerLink]) -> None:
-        """Deal with what the attendant has waited for."""
+    def handle(self, ready: list[tuple[int, int]], watched: dict[int, WorkerLink]) -> None:
+        """Deal with what the monitor has waited for."""
         strays: list[tuple[bytes, bytes, Any]] = []
         with self._lock:
             self._handle(ready, watched)
@@ -142,11 +142,11 @@ class Monitor:
     def _answer(self) -> None:
         """Give workers what they have asked for; the lock is not held while that is made."""
         while self._asked:
-            member, what = self._asked.popleft()
+            link, what = self._asked.popleft()
             answer = lend(what)
             with self._lock:
-                if not member.gone:
-                    member.lend(*answer)
+                if not link.gone:
+                    link.lend(*answer)
 
     def hear(self, strays: Iterable[tuple[bytes, bytes, Any]]) -> None:
         """Print, log or warn what workers have said in no map. To be called without the lock."""
@@ -154,108 +154,110 @@ class Monitor:
             guarded(emit, *stray)  # streams, log handlers and filters of warnings are the user's
 
     def _handle(self, ready: list[tuple[int, int]], watched: dict[int, WorkerLink]) -> None:
-        crew = self._crew
+        workers = self._workers
         fds = {fd for fd, _ in ready}
-        crew.heed_wakes(fds)
+        workers.heed_wakes(fds)
         touched = {id(watched[fd]): watched[fd] for fd in fds if fd in watched}
-        for member in touched.values():
-            if member.gone or crew.members.get(member.rank) is not member:
+        for link in touched.values():
+            if link.gone or workers.links.get(link.rank) is not link:
                 continue
-            member.flush()
-            self.take_messages(member)
-            self.take_relayed(member.rank)
-        for member in crew.ended(fds):
-            self._note_end(member)
-        if crew.has_submitted(fds):
+            link.flush()
+            self.take_messages(link)
+            self.take_relayed(link.rank)
+        for link in workers.ended(fds):
+            self._note_end(link)
+        if workers.has_submitted(fds):
             self._take_submitted()
-        crew.pass_on_drops()
-        for member in crew.bury():
-            self._replace(member)
+        workers.pass_on_drops()
+        for link in workers.collect_dead():
+            self._replace(link)
         self._submissions.dispatch()
 
     # ------------------------------------------------ what workers say
 
-    def take_messages(self, member: WorkerLink) -> None:
+    def take_messages(self, link: WorkerLink) -> None:
         """Take what a worker has said on its line."""
-        for message in member.receive():
+        for message in link.receive():
             if isinstance(message, Ready):
-                self._crew.roster.ready(member.rank)
+                self._workers.roster.ready(link.rank)
             elif isinstance(message, Failed):
-                member.failed = Report(*unpack(message.error))
-                self._note_failed_start(member, member.failed)
+                link.failed = Report(*unpack(message.error))
+                self._note_failed_start(link, link.failed)
             elif isinstance(message, Attach):  # `receive` has attached them
                 if message.seq:
                     is_open = message.seq in self._runs or message.seq in self._submissions.running
-                    self._shelf.announce((id for id, _ in message.segments), message.seq, is_open)
+                    self._inbox.announce((id for id, _ in message.segments), message.seq, is_open)
                 else:
-                    self._shelf.add(id for id, _ in message.segments)
+                    self._inbox.add(id for id, _ in message.segments)
             elif isinstance(message, Ask):
-                self._asked.append((member, message.what))
-                self._crew.wake()  # this may be a thread that waits for a map
+                self._asked.append((link, message.what))
+                self._workers.wake()  # this may be a thread that waits for a map
             elif isinstance(message, Drop):
                 for id in message.segments:
-                    self._shelf.forget(id)
-                    member.attached.discard(id)
+                    self._inbox.forget(id)
+                    link.attached.discard(id)
 
-    def _note_failed_start(self, member: WorkerLink, report: Report) -> None:
+    def _note_failed_start(self, link: WorkerLink, report: Report) -> None:
         # Made anew for each function it concerns.
         make_error: Callable[[], Exception] = partial(
             restore_exception, report, "the initializer", "as a worker started"
         )
-        for seq in list(self._crew.roster.seats[member.rank].calls):
+        for seq in list(self._workers.roster.seats[link.rank].calls):
             if seq in self._runs:
                 self._runs[seq].failed_start = report
             elif seq in self._submissions.running:
                 self._submissions.fail(seq, make_error())
         self._submissions.fail_waiting(make_error)
-        self._crew.wake()  # this may be a thread that waits for a map; futures are the attendant's
+        self._workers.wake()  # this may be a thread that waits for a map; futures are the monitor's
 
     def take_relayed(self, rank: int) -> None:
         """Take what a worker has printed, logged or warned: all that it has counted is in its socket."""
-        member = self._crew.members.get(rank)
-        if member is None or member.gone:
+        link = self._workers.links.get(rank)
+        if link is None or link.gone:
             return
-        frames = member.receive_relay()
+        frames = link.receive_relay()
         for frame in frames:
             kind, seq, payload = parse(frame)
             run = self._runs.get(seq)
             if run is not None:
-                run.relayed.append((kind, payload, member.decoders))
+                run.relayed.append((kind, payload, link.decoders))
                 run.ring()
             else:
-                self._strays.append((kind, payload, member.decoders))
-                self._crew.wake()  # this may be a thread that waits for a map
+                self._strays.append((kind, payload, link.decoders))
+                self._workers.wake()  # this may be a thread that waits for a map
         # Only now: `Team.take_relayed` looks at the count without the lock, and goes by it.
-        member.relayed += len(frames)
+        link.relayed += len(frames)
 
     def _take_submitted(self) -> None:
-        while data := self._crew.read_submitted(READ_NBYTES):
+        while data := self._workers.read_submitted(READ_NBYTES):
             try:
                 records = list(unpack_records(data))
             except RuntimeError as exc:
-                self._admission.distrust_pipes()
+                self._open_maps.distrust_pipes()
                 self._submissions.fail_running(partial(RuntimeError, *exc.args))
                 return
             for record in records:
-                if self._crew.has_relayed(record.rank):  # before the result that it was said before
+                if self._workers.has_relayed(
+                    record.rank
+                ):  # before the result that it was said before
                     self.take_relayed(record.rank)
                 self._submissions.take(record)
 
     # ------------------------------------------------ what becomes of them
 
-    def _note_end(self, member: WorkerLink) -> None:
+    def _note_end(self, link: WorkerLink) -> None:
         """A worker's process has ended; what it was doing is dealt with once its status is known."""
-        self.take_messages(member)
-        self.take_relayed(member.rank)
+        self.take_messages(link)
+        self.take_relayed(link.rank)
         self._take_submitted()
-        self._crew.note_end(member)
+        self._workers.note_end(link)
 
-    def _replace(self, member: WorkerLink) -> None:
+    def _replace(self, link: WorkerLink) -> None:
         """Do what the roster decides about a dead worker's seat."""
-        crew, submissions = self._crew, self._submissions
-        assert crew.slots is not None
-        rank = member.rank
-        slot = crew.slots.slot(rank)
+        workers, submissions = self._workers, self._submissions
+        assert workers.slots is not None
+        rank = link.rank
+        slot = workers.slots.slot(rank)
         # Not of the seat, where calls that were left are forgotten.
         over = [
             run
@@ -265,30 +267,30 @@ class Monitor:
         for run in over:  # it had left, but may not have counted as one that has
             run.vacated.append(rank)
             run.deaths += 1
-        crew.roster.left(rank, slot[LEFT])
+        workers.roster.left(rank, slot[LEFT])
         submissions.forget(rank)
         running, claim = slot[RUNNING], (slot[FIRST], slot[STOP])
         chunks = range(slot[CHUNK] - 1, max(slot[CHUNK], slot[LAST])) if slot[CHUNK] else range(0)
-        self._shelf.has_orphans = True
-        if member.failed is not None:  # for calls that it was given after it had said so
-            self._note_failed_start(member, member.failed)
-        cannot_start = member.failed is not None or member.start_error != ""
-        departure: Departure = crew.roster.died(rank, cannot_start)
-        if departure.replace and not crew.respawn(rank):
-            departure = crew.roster.unfilled(rank, departure)
+        self._inbox.has_orphans = True
+        if link.failed is not None:  # for calls that it was given after it had said so
+            self._note_failed_start(link, link.failed)
+        cannot_start = link.failed is not None or link.start_error != ""
+        departure: Departure = workers.roster.died(rank, cannot_start)
+        if departure.replace and not workers.respawn(rank):
+            departure = workers.roster.unfilled(rank, departure)
         redo: dict[int, Payload] = {}
         concerned = over
         for seq in (*departure.again, *departure.lost):
             death = Death(
                 rank,
-                member.pid,
-                member.status,
+                link.pid,
+                link.status,
                 running,
                 claim if running == seq else (0, 0),
                 chunks if running == seq else range(0),
                 departure.is_broken_start,
                 seq in departure.again,
-                member.start_error,
+                link.start_error,
             )
             if seq in self._runs:
                 run = self._runs[seq]
@@ -303,18 +305,18 @@ class Monitor:
             elif seq in submissions.running:
                 submissions.note_death(seq, death)
         if departure.replace:
-            successor = crew.members[rank]
+            successor = workers.links[rank]
             for seq in departure.again:
                 its_run = self._runs.get(seq)
                 if its_run is None or its_run.call is None or its_run.needs is None:
                     continue
-                crew.send_call(successor, seq, its_run.call, its_run.needs, redo.get(seq))
+                workers.send_call(successor, seq, its_run.call, its_run.needs, redo.get(seq))
                 if its_run.output is not None:
                     successor.attach(its_run.output[1])
                     successor.post(its_run.output[0])
         elif submissions.waiting and not departure.is_broken_start:
-            crew.refill()
-        if submissions.waiting and not crew.members:
+            workers.refill()
+        if submissions.waiting and not workers.links:
             submissions.fail_waiting(
                 lambda: WorkerDied("the workers died, and no others could be started")
             )

@@ -32,10 +32,10 @@ OPEN_MAX = 16
 class OpenMaps:
     """The maps of a team that are open, waiting or lingering."""
 
-    def __init__(self, lock: Any, crew: Workers, shelf: Inbox) -> None:
+    def __init__(self, lock: Any, workers: Workers, inbox: Inbox) -> None:
         self._lock = lock
-        self._crew = crew
-        self._shelf = shelf
+        self._workers = workers
+        self._inbox = inbox
         self._open: set[Run] = set()
         """Runs that have a control block, or are about to."""
         self.waiting: deque[tuple[Run, int]] = deque()
@@ -82,10 +82,10 @@ class OpenMaps:
         control = run.control
         if control is not None and not reusable:
             # Some worker may still come to it, or be in it: what it refers to has to stay.
-            crew = self._crew
-            inside = [m for m in crew.members.values() if not crew.is_through(m, run.seq)]
+            workers = self._workers
+            inside = [m for m in workers.links.values() if not workers.is_through(m, run.seq)]
             self.lingering.append((run, control, inside))
-            crew.wake()
+            workers.wake()
             run.control = None
         elif control is not None and control not in self._free:
             run.control = None
@@ -97,7 +97,9 @@ class OpenMaps:
             self._admit(*self.waiting.popleft())
         if self.lingering:
             self.let_go()
-        while self._free and self._crew.slots is None:  # it failed, and went home before its maps
+        while (
+            self._free and self._workers.slots is None
+        ):  # the team failed, and ended its workers before its maps
             self._free.pop().close()
 
     def _admit(self, run: Run, chunks: int) -> None:
@@ -122,7 +124,7 @@ class OpenMaps:
         has_any = False
         for item in list(self.lingering):
             run, control, inside = item
-            has_ended = all(self._crew.is_through(member, run.seq) for member in inside)
+            has_ended = all(self._workers.is_through(link, run.seq) for link in inside)
             # Nobody waits for what they say; unread, the pages it lies in would never be free again.
             for record in control.drain():
                 self.note_late(record)
@@ -140,8 +142,8 @@ class OpenMaps:
             return
         if record.kind == RecordKind.ERROR and record.first < 0:
             with self._lock:
-                self._crew.distrust(record.rank)
-        self._shelf.skip(record)
+                self._workers.distrust(record.rank)
+        self._inbox.skip(record)
 
     def distrust_pipes(self) -> None:
         """Strays were found: they may also lie in pipes that wait here for the next map."""
@@ -151,11 +153,11 @@ class OpenMaps:
 
     def _discard(self, control: ControlBlock) -> None:
         message = dumps_message(Close(control.id))
-        for member in self._crew.members.values():
-            if control.id in member.opened:
-                member.opened.discard(control.id)
-                member.settled = None
-                member.post(message)
+        for link in self._workers.links.values():
+            if control.id in link.opened:
+                link.opened.discard(control.id)
+                link.last_full_call = None
+                link.post(message)
         control.close()
 
     def clear(self) -> None:

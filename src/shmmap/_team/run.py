@@ -115,7 +115,7 @@ class Run:
         """Why it could not be opened when its turn had come."""
 
     def note_death(self, death: Death) -> dict[int, int]:
-        """Take note of a death, in the attendant's thread; chunks the successor is to do first."""
+        """Take note of a death, in the monitor's thread; chunks the successor is to do first."""
         raise NotImplementedError
 
     def ring(self) -> None:

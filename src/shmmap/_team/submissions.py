@@ -70,9 +70,9 @@ class _Submission(NamedTuple):
 class Submissions:
     """The submitted functions of a team."""
 
-    def __init__(self, crew: Workers, shelf: Inbox) -> None:
-        self._crew = crew
-        self._shelf = shelf
+    def __init__(self, workers: Workers, inbox: Inbox) -> None:
+        self._workers = workers
+        self._inbox = inbox
         self.waiting: deque[_Submission] = deque()
         """Those that no worker has."""
         self.running: dict[int, tuple[_Submission, int, tuple[Any, ...]]] = {}
@@ -113,7 +113,7 @@ class Submissions:
         # In any thread, without the lock. Those that wait for the future are to hear of it at once, and not
         # when its turn has come.
         self._has_cancelled = True
-        self._crew.wake()
+        self._workers.wake()
 
     def dispatch(self, behind_maps: bool = False) -> None:
         """Give functions to idle workers.
@@ -128,33 +128,33 @@ class Submissions:
                 self.waiting.remove(submission)
                 self._withdraw(submission)
         while self.waiting:
-            member = self._find_free(behind_maps)
-            if member is None:
+            link = self._find_free(behind_maps)
+            if link is None:
                 return
             submission = self.waiting.popleft()
             submission.future.on_cancel = None
             try:
                 if submission.is_again or submission.future.set_running_or_notify_cancel():
-                    self._send(member, submission)
+                    self._send(link, submission)
             except BaseException as exc:  # it cannot be sent; or the user has set a result
                 self._outcomes.append(partial(_settle, submission.future, error=exc))
-                self._crew.wake()
+                self._workers.wake()
 
     def _find_free(self, behind_maps: bool) -> WorkerLink | None:
-        crew = self._crew
-        members = [member for member in crew.members.values() if not member.gone]
-        free = [member for member in members if not member.submitted]
+        workers = self._workers
+        links = [link for link in workers.links.values() if not link.gone]
+        free = [link for link in links if not link.submitted]
         if not free:
             return None
-        best = min(free, key=lambda member: crew.roster.busy(member.rank))
-        if behind_maps or len(free) == len(members) or not crew.roster.busy(best.rank):
+        best = min(free, key=lambda link: workers.roster.busy(link.rank))
+        if behind_maps or len(free) == len(links) or not workers.roster.busy(best.rank):
             return best
         return None
 
-    def _send(self, member: WorkerLink, submission: _Submission) -> None:
-        crew = self._crew
+    def _send(self, link: WorkerLink, submission: _Submission) -> None:
+        workers = self._workers
         payload, root = make_payload(submission.packed.data)
-        seq = crew.next_seq()
+        seq = workers.next_seq()
         call = Call(
             control=0,
             job_id=0,
@@ -172,15 +172,15 @@ class Submissions:
             modules=current_version(submission.packed.reaches),
             writes_main=True,
         )
-        self.running[seq] = (submission, member.rank, (root,))
-        member.submitted = seq
-        crew.roster.assign(member.rank, seq, again=False)
+        self.running[seq] = (submission, link.rank, (root,))
+        link.submitted = seq
+        workers.roster.assign(link.rank, seq, again=False)
         try:
-            crew.send_call(member, seq, call, needs)
+            workers.send_call(link, seq, call, needs)
         except BaseException:
-            member.distrust()
-            member.submitted = 0
-            crew.roster.end(seq)
+            link.distrust()
+            link.submitted = 0
+            workers.roster.end(seq)
             del self.running[seq]
             raise
 
@@ -188,21 +188,21 @@ class Submissions:
 
     def take(self, record: Record) -> None:
         """Take what a worker says."""
-        member = self._crew.members.get(record.rank)
+        link = self._workers.links.get(record.rank)
         if record.kind in (RecordKind.RESULTS, RecordKind.ERROR):
             if record.seq in self.running:
                 submission = self._end(record.seq)
                 self._untaken.add(record.seq)
                 self._outcomes.append(partial(self._unpickle, submission, record))
             else:
-                self._shelf.skip(record)
+                self._inbox.skip(record)
         elif record.kind == RecordKind.KEPT:
             mark_kept(record.first)
-        elif record.kind == RecordKind.LEAVE and member is not None and record.seq:
-            if member.submitted == record.seq:
-                member.submitted = 0
+        elif record.kind == RecordKind.LEAVE and link is not None and record.seq:
+            if link.submitted == record.seq:
+                link.submitted = 0
             self._leaving.pop(record.seq, None)
-            self._crew.roster.left(record.rank, record.seq)
+            self._workers.roster.left(record.rank, record.seq)
             self.left_at = time.monotonic()
 
     def _end(self, seq: int) -> _Submission:
@@ -215,7 +215,7 @@ class Submissions:
         value: Any = None
         error: BaseException | None = None
         try:
-            value = self._shelf.take(record)
+            value = self._inbox.take(record)
             if record.kind == RecordKind.ERROR:
                 name = submission.name
                 error = restore_any(Report(*value), name, "as a submitted function")
@@ -223,7 +223,7 @@ class Submissions:
             error = exc
         finally:
             self._untaken.discard(record.seq)
-            self._shelf.end_call(record.seq)
+            self._inbox.end_call(record.seq)
         _settle(submission.future, value, error)
 
     # ------------------------------------------------ when it fails
@@ -245,14 +245,14 @@ class Submissions:
     def fail(self, seq: int, error: BaseException) -> None:
         """A function that a worker has fails."""
         self._outcomes.append(partial(_settle, self._end(seq).future, error=error))
-        self._shelf.purge(seq)
+        self._inbox.purge(seq)
 
     def fail_running(self, make_error: Callable[[], BaseException]) -> None:
         """The functions that workers have fail, each with an exception of its own."""
         for seq in list(self.running):
             self.fail(seq, make_error())
-        for member in self._crew.members.values():
-            member.submitted = 0  # who has left may be among what was lost
+        for link in self._workers.links.values():
+            link.submitted = 0  # who has left may be among what was lost
 
     def fail_waiting(self, make_error: Callable[[], BaseException]) -> None:
         """No worker will take those that wait: they fail, each with an exception of its own."""
@@ -281,19 +281,19 @@ class Submissions:
             self._outcomes.append(partial(_settle, future, error=CancelledError()))
         else:
             self._outcomes.append(partial(_cancel, future))
-        self._crew.wake()
+        self._workers.wake()
 
     def resolve(self) -> None:
         """Resolve the futures of which it is known what came of them; the lock must not be held.
 
-        By the attendant alone: one thread calls all callbacks, in the order in which functions ended.
+        By the monitor alone: one thread calls all callbacks, in the order in which functions ended.
         """
         while self._outcomes:
             self._resolving.append(None)  # first: until it is called, this is not idle
             try:
                 guarded(self._outcomes.popleft())
             except IndexError:
-                pass  # taken by the attendant before or after this one
+                pass  # taken by the monitor before or after this one
             finally:
                 self._resolving.pop()
 

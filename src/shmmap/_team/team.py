@@ -1,11 +1,11 @@
 """The team below its public face: runs of maps, submitted functions, and the life of what is behind both.
 
-Two kinds of thread meet here. A *caller's thread* opens a run, posts its call to the members and waits on
-the run's completion pipe, with nothing in between. The *attendant*, one daemon thread per team, waits for
+Two kinds of thread meet here. A *caller's thread* opens a run, posts its call to the links and waits on
+the run's completion pipe, with nothing in between. The *monitor*, one daemon thread per team, waits for
 everything else: workers starting and dying, their output, segments they announce, drops, submitted
 functions. It wakes a waiting run by a record on that run's pipe, so every wait of a run is also a wait for
 every worker's death. All state is under one lock; nobody holds it while waiting. While it waits, the
-attendant holds its team weakly: a team that nobody else has is handed to it, and ended once it is idle.
+monitor holds its team weakly: a team that nobody else has is handed to it, and ended once it is idle.
 
 Each part of that state has one owner: `_team.workers` the processes, `_team.open_maps` the control blocks,
 `_team.submissions` the submitted functions, `_team.inbox` what workers made for results. `_team.monitor`
@@ -38,7 +38,7 @@ from .._wire import (
     snapshot,
 )
 from .inbox import Inbox
-from .monitor import AttendantThread, Monitor
+from .monitor import Monitor, MonitorThread
 from .open_maps import OpenMaps
 from .registry import is_ending, refuse_at_exit, register_team, resolve_workers
 from .run import Needs, Run
@@ -84,7 +84,7 @@ class WorkerTeam:
         self._lock = make_lock()
         self._runs: dict[int, Run] = {}
         """By the number of the call: those that are told of deaths."""
-        self.crew = Workers(
+        self.workers = Workers(
             resolve_workers(workers),
             start,
             *_pack_initializer(start, initializer, initargs),
@@ -92,25 +92,25 @@ class WorkerTeam:
             memory_limit,
             preload,
         )
-        self.shelf = Inbox(self._lock, self.crew)
+        self.inbox = Inbox(self._lock, self.workers)
         """Pages and segments that workers made for results."""
-        self.admission = OpenMaps(self._lock, self.crew, self.shelf)
-        self._submissions = Submissions(self.crew, self.shelf)
-        self.attendant = Monitor(
-            self._lock, self.crew, self.shelf, self._runs, self.admission, self._submissions
+        self.open_maps = OpenMaps(self._lock, self.workers, self.inbox)
+        self._submissions = Submissions(self.workers, self.inbox)
+        self.monitor = Monitor(
+            self._lock, self.workers, self.inbox, self._runs, self.open_maps, self._submissions
         )
         self._last_words: list[tuple[bytes, bytes, Any]] = []
         """What workers have printed at their end."""
-        self._thread: AttendantThread | None = None
-        """The attendant's; there while any worker is."""
+        self._thread: MonitorThread | None = None
+        """The monitor's; there while any worker is."""
         self._orphaned: list[WorkerTeam] = []
-        """The team itself, once nobody but its attendant has it."""
+        """The team itself, once nobody but its monitor has it."""
         self._idle_timeout = idle_timeout
         self._idle_since = time.monotonic()
         """When the last run ended."""
         self._closed = False
         self._retires = False
-        """The workers are to go home once they are idle; others may be started then."""
+        """The workers end once they are idle; others may be started then."""
         self._fate: _Fate | None = None
         """Given, all workers are to be ended at once."""
         self._finished: threading.Event | None = None
@@ -120,7 +120,7 @@ class WorkerTeam:
     @property
     def size(self) -> int:
         """Number of workers."""
-        return self.crew.size
+        return self.workers.size
 
     @staticmethod
     def refuse_platform(start: str) -> None:
@@ -139,7 +139,7 @@ class WorkerTeam:
 
     @property
     def has_workers(self) -> bool:
-        """Whether workers have been started and not gone home since."""
+        """Whether workers have been started and have not been ended since."""
         return self._thread is not None and self.is_usable()
 
     @property
@@ -171,11 +171,11 @@ class WorkerTeam:
     def grow(self, size: int) -> None:
         """Have at least `size` seats (for the default team, which follows ``workers=``)."""
         with self._lock:
-            self.crew.size = max(self.crew.size, min(size, RANKS_MAX))
+            self.workers.size = max(self.workers.size, min(size, RANKS_MAX))
 
     def _follow_user(self) -> None:
         """Let workers go that belong to another user than this process does by now: others are started."""
-        if self.crew.is_of_this_user() or not self.is_ours:
+        if self.workers.is_of_this_user() or not self.is_ours:
             return
         with self._lock:
             thread = self._thread
@@ -187,7 +187,7 @@ class WorkerTeam:
                     "former one; wait for what they do first"
                 )
             self._retires = True
-            self.crew.wake()
+            self.workers.wake()
         thread.wait()
 
     def warm_up(self, size: int) -> None:
@@ -199,7 +199,7 @@ class WorkerTeam:
 
     def _ensure(self, size: int) -> None:
         """Start what is missing of the first `size` workers. The lock is held."""
-        if self._thread is not None and self.crew.roster.is_filled(size):
+        if self._thread is not None and self.workers.roster.is_filled(size):
             return
         if self._thread is None and is_ending():
             raise RuntimeError(_AT_THE_END)
@@ -210,16 +210,16 @@ class WorkerTeam:
         if self._thread is None:
             refuse_green_threads()
         try:
-            if self.crew.slots is None:
-                self.crew.open()
-            self.crew.fill(size)
+            if self.workers.slots is None:
+                self.workers.open()
+            self.workers.fill(size)
         except BaseException as exc:
             note_scarcity(exc)
-            if not self.crew.members and self._thread is None:
-                self._go_home()
+            if not self.workers.links and self._thread is None:
+                self._stop_workers()
             raise
         if self._thread is None:
-            thread = AttendantThread(self, self._orphaned)
+            thread = MonitorThread(self, self._orphaned)
             thread.start()
             self._thread = thread
 
@@ -239,26 +239,26 @@ class WorkerTeam:
         self._follow_user()
         with self._lock:
             self._check_usable()
-            return self.admission.open(run, chunks)
+            return self.open_maps.open(run, chunks)
 
     def post_run(self, run: Run, call: Call, needs: Needs) -> None:
         """Send a run's call, or that of its next round, to the workers that take part.
 
         From then on the run is told of deaths.
         """
-        crew = self.crew
+        workers = self.workers
         with self._lock:
             if run.seq:  # a further round
                 self._runs.pop(run.seq, None)
                 run.vacated.clear()  # who had left the round before takes part in this one
-                self.shelf.purge(run.seq)
-            run.seq = crew.next_seq()
+                self.inbox.purge(run.seq)
+            run.seq = workers.next_seq()
             self._runs[run.seq] = run
             if self._closed and self._thread is None:
                 self._check_usable()  # else it began before the end, which waits for it
             self._ensure(call.team)
             run.call, run.needs = call, needs
-            crew.post_call(run.seq, call, needs)
+            workers.post_call(run.seq, call, needs)
 
     def publish_output(
         self, run: Run, ranks: Iterable[int], message: bytes, segments: frozenset[int]
@@ -267,19 +267,19 @@ class WorkerTeam:
         with self._lock:
             run.output = (message, segments)
             for rank in ranks:
-                member = self.crew.members.get(rank)
-                if member is not None:
-                    member.attach(segments)
-                    member.post(message)
-                    if member.clogged() >= 0:
-                        self.crew.wake()
+                link = self.workers.links.get(rank)
+                if link is not None:
+                    link.attach(segments)
+                    link.post(message)
+                    if link.clogged() >= 0:
+                        self.workers.wake()
 
     def take_relayed(self, ranks: Iterable[int]) -> None:
         """Take everything these workers have printed, logged or warned by now."""
         for rank in ranks:
-            if self.crew.has_relayed(rank):
+            if self.workers.has_relayed(rank):
                 with self._lock:
-                    self.attendant.take_relayed(rank)
+                    self.monitor.take_relayed(rank)
 
     def marks_of(self, run: Run, chunks: int) -> bytes | None:
         """The ledger of a run, from any thread; None before it is posted, and once it is over.
@@ -306,12 +306,12 @@ class WorkerTeam:
     def disown(self, run: Run) -> None:
         """Nobody is to get a run's call again."""
         with self._lock:
-            self.crew.roster.end(run.seq)
+            self.workers.roster.end(run.seq)
 
     def distrust(self, rank: int) -> None:
         """A worker could not load what it was sent: who knows what it has."""
         with self._lock:
-            self.crew.distrust(rank)
+            self.workers.distrust(rank)
 
     def kill(self, rank: int, seq: int, since: int | None = None) -> bool:
         """End the worker on a rank if it is still in call `seq`; whether it was.
@@ -319,29 +319,29 @@ class WorkerTeam:
         `since`: and only if it is still in that very call of the function.
         """
         with self._lock:
-            return self.crew.kill(rank, seq, since)
+            return self.workers.kill(rank, seq, since)
 
     def end_run(self, run: Run, reusable: bool) -> None:
         """Forget a run; its control block serves another if everybody has left."""
-        crew = self.crew
+        workers = self.workers
         with self._lock:
             self._runs.pop(run.seq, None)
-            crew.end_call(run.seq)
-            self.admission.close(run, reusable)
+            workers.end_call(run.seq)
+            self.open_maps.close(run, reusable)
             self._idle_since = time.monotonic()
-            self.shelf.purge(run.seq)
-            if self.shelf.has_orphans:
+            self.inbox.purge(run.seq)
+            if self.inbox.has_orphans:
                 self._purge_orphans()
             if self._submissions.waiting:
                 self._submissions.dispatch(behind_maps=True)
             if self._closed and self._is_idle():
-                crew.wake()
+                workers.wake()
 
     def _purge_orphans(self) -> None:
-        lingering = (run.seq for run, *_ in self.admission.lingering)
+        lingering = (run.seq for run, *_ in self.open_maps.lingering)
         calls = self._submissions.open_calls()
         oldest = min((*self._runs, *calls, *lingering), default=math.inf)
-        self.shelf.purge_orphans(self.crew.last_seq, oldest)
+        self.inbox.purge_orphans(self.workers.last_seq, oldest)
 
     # ------------------------------------------------ submitted functions, and the end
 
@@ -365,7 +365,7 @@ class WorkerTeam:
             try:
                 self._ensure(self.size)
             except (OSError, MemoryError):
-                if self._thread is None or not self.crew.members:
+                if self._thread is None or not self.workers.links:
                     raise
                 # A worker has died, and there is nothing for another one: the others go on.
             self._submissions.put(future, packed, name, surroundings)
@@ -384,9 +384,9 @@ class WorkerTeam:
             if thread is None:
                 if not was_closed:
                     with Uninterrupted():
-                        self._go_home()
+                        self._stop_workers()
                 return
-            self.crew.wake()
+            self.workers.wake()
         # Also the second time: a Ctrl-C may have ended the first wait.
         if wait and thread is not threading.current_thread():
             thread.wait()
@@ -399,26 +399,26 @@ class WorkerTeam:
             if thread is None or not self.is_ours:
                 return
             self._fate = _Fate(number, culprit)
-            self.crew.wake()
+            self.workers.wake()
         if thread is not threading.current_thread():
             thread.wait()
 
     def __del__(self) -> None:
-        """Let the attendant end a team that nobody has any more; it is idle, or has tasks submitted."""
+        """Let the monitor end a team that nobody has any more; it is idle, or has tasks submitted."""
         thread = getattr(self, "_thread", None)
         if thread is not None and self.is_ours:
             self._orphaned.append(self)
-            self.crew.wake()
+            self.workers.wake()
 
-    # ------------------------------------------------ the attendant's round, and the end
+    # ------------------------------------------------ the monitor's round, and the end
 
     def watch(self) -> Watch | None:
-        """What the attendant waits for; None if all have gone home."""
+        """What the monitor waits for; None if all workers have ended."""
         with self._lock:
             watch = self._watch()
         self._submissions.resolve()
         words, self._last_words = self._last_words, []
-        self.attendant.hear(words)
+        self.monitor.hear(words)
         if self._finished is not None and self._submissions.is_idle():
             self._finished.set()
         return watch
@@ -429,22 +429,22 @@ class WorkerTeam:
             self._fate = None
             return None
         if self._is_finished():
-            self._go_home()
+            self._stop_workers()
             return None
-        if self.admission.let_go() and self.shelf.has_orphans:
+        if self.open_maps.let_go() and self.inbox.has_orphans:
             self._purge_orphans()
-        self.shelf.trim()
-        return self.crew.watch(self._timeout_ms())
+        self.inbox.trim()
+        return self.workers.watch(self._timeout_ms())
 
     def _timeout_ms(self) -> int | None:
         expiry = expire_spare()
-        if self.crew.has_dying:
+        if self.workers.has_dying:
             return 5
-        if self.admission.lingering:
+        if self.open_maps.lingering:
             return 20  # nobody tells when the last worker leaves a map that is over
-        at = min(self.shelf.next_trim(), math.inf if expiry is None else expiry)
+        at = min(self.inbox.next_trim(), math.inf if expiry is None else expiry)
         if self._idle_timeout is not None:
-            # Nobody wakes the attendant at the end of a run, so it looks again after this long at most.
+            # Nobody wakes the monitor at the end of a run, so it looks again after this long at most.
             since = self._last_work() if self._is_idle() else time.monotonic()
             at = min(at, since + self._idle_timeout)
         if at == math.inf:
@@ -452,7 +452,7 @@ class WorkerTeam:
         return max(0, min(int((at - time.monotonic()) * 1000), 1 << 30)) + 1
 
     def _is_idle(self) -> bool:
-        return not (self._runs or self.admission.waiting) and self._submissions.is_idle()
+        return not (self._runs or self.open_maps.waiting) and self._submissions.is_idle()
 
     def _last_work(self) -> float:
         return max(self._idle_since, self._submissions.left_at)
@@ -468,15 +468,15 @@ class WorkerTeam:
         )
 
     def end_when_idle(self) -> None:
-        """Nobody has it any more but its attendant, which is to finish what was submitted."""
+        """Nobody has it any more but its monitor, which is to finish what was submitted."""
         # If it was in a cycle, the garbage collector has cleared all weak references into it.
         register_team(self)
-        self.shelf.fetch_by(self.attendant.take_messages)
-        self.crew.listen()
+        self.inbox.fetch_by(self.monitor.take_messages)
+        self.workers.listen()
         self._closed = True
 
     def give_up(self) -> None:
-        """The attendant has failed: nobody would tell of deaths any more, nor resolve a future."""
+        """The monitor has failed: nobody would tell of deaths any more, nor resolve a future."""
         try:
             with self._lock:
                 self._closed = True
@@ -485,19 +485,19 @@ class WorkerTeam:
                     run.ring()
                 self._submissions.fail_all(_team_failed)
                 self._thread = None
-                self._go_home()  # which may fail by what the attendant has failed by
+                self._stop_workers()  # which may fail by what the monitor has failed by
         finally:
             self._submissions.resolve()
             if self._finished is not None:
                 self._finished.set()
 
-    def _go_home(self) -> None:
+    def _stop_workers(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""
-        self._last_words += self.crew.dismiss()
+        self._last_words += self.workers.dismiss()
         self._submissions.clear()
-        self.shelf.clear()
-        self.admission.clear()
-        self.crew.close()
+        self.inbox.clear()
+        self.open_maps.clear()
+        self.workers.close()
         self._retires = False
         self._thread = None
 
@@ -509,7 +509,7 @@ class WorkerTeam:
             if self._thread is None:
                 return
             self._finished = threading.Event()
-            self.crew.wake()
+            self.workers.wake()
         self._finished.wait()
 
     def end_now(self) -> None:
@@ -522,7 +522,7 @@ class WorkerTeam:
             if thread is None:
                 return
             self._fate = _Fate(signal.SIGKILL, "")
-            self.crew.wake()
+            self.workers.wake()
         # It must not be caught by the interpreter's end in the middle of something.
         thread.wait(timeout=5)
 
@@ -534,19 +534,19 @@ class WorkerTeam:
         else:
             submissions.cancel_waiting()
             submissions.fail_running(fate.make_error)
-            self.admission.refuse_waiting(fate.make_error)
+            self.open_maps.refuse_waiting(fate.make_error)
         for run in self._runs.values():
             run.broken = fate.make_error
             run.ring()
         calls = {*self._runs, *submissions.running} if fate.is_last else None
-        self.crew.signal_all(fate.signal, calls)
-        self._go_home()
+        self.workers.signal_all(fate.signal, calls)
+        self._stop_workers()
 
     def close_in_child(self) -> None:
         """In a forked child: let go of every descriptor, so that the parent's end is noticed."""
         self._closed = True
-        self.crew.close_in_child()
-        self.admission.close_in_child()
+        self.workers.close_in_child()
+        self.open_maps.close_in_child()
         self._runs.clear()
 
 
@@ -572,4 +572,4 @@ class _Fate(NamedTuple):
 
 
 def _team_failed() -> Exception:
-    return RuntimeError("the team failed; see the traceback of its attendant thread")
+    return RuntimeError("the team failed; see the traceback of its monitor thread")

@@ -2,7 +2,7 @@
 
 Owned by the team; everything here is done with the team's lock held, but for `wake`, `note_drop`, `has_left`
 and `is_inside`, which need none. Whatever is said by or becomes of a worker is only brought to light here:
-what follows from it for maps and functions is the attendant's to do, and who sits where is the roster's to
+what follows from it for maps and functions is the monitor's to do, and who sits where is the roster's to
 say.
 
 What must always hold: all descriptors that a team has of its own are opened before its first worker, and
@@ -59,9 +59,9 @@ CALM_S, BUSY_S = 2.0, 1.0
 
 
 class Watch(NamedTuple):
-    """What an attendant waits for.
+    """What the monitor waits for.
 
-    It holds all sockets: the garbage collector would close those of a dropped team before its attendant.
+    It holds all sockets: the garbage collector would close those of a dropped team before its monitor.
     """
 
     poll: select.poll
@@ -99,17 +99,17 @@ class Workers:
         self._memory_limit = memory_limit
         self._preload = preload
         self.roster = Roster()
-        self.members: dict[int, WorkerLink] = {}
+        self.links: dict[int, WorkerLink] = {}
         """By rank."""
         self._dying: dict[int, float] = {}
         """Ranks whose worker has ended, and until when its status is waited for."""
         self._launcher: Launcher | None = None
         self.slots: ClaimSlots | None = None
-        """There from before the first worker until all have gone home."""
+        """There from before the first worker until all workers have ended."""
         self._submit_pipe = (-1, -1)
         """On which workers say what came of submitted functions."""
-        self._attendant_pipe = (-1, -1)
-        """What wakes the attendant."""
+        self._monitor_pipe = (-1, -1)
+        """What wakes the monitor."""
         self._listener: Callable[[int], None] = lambda segment: None
         self._dropped: deque[int] = deque()
         self._user = (-1, -1)
@@ -138,7 +138,7 @@ class Workers:
             raise
         self.slots = slots
         self._submit_pipe = (pipes[0], pipes[1])
-        self._attendant_pipe = (pipes[2], pipes[3])
+        self._monitor_pipe = (pipes[2], pipes[3])
         self._user = os.geteuid(), os.getegid()
         self.listen()
 
@@ -160,7 +160,7 @@ class Workers:
                 self._spawn(rank)
         except BaseException:
             for rank in ranks:
-                if rank not in self.members:
+                if rank not in self.links:
                     self.roster.seats.pop(rank)
             raise
 
@@ -193,68 +193,68 @@ class Workers:
             slot[word] = 0
         # In the table before it is forked: the child closes what it finds there, or it would hold its own
         # lifeline.
-        member = self.members[rank] = WorkerLink(rank)
+        link = self.links[rank] = WorkerLink(rank)
         try:
-            self._start_member(member)
+            self._start_link(link)
         except BaseException:
-            del self.members[rank]
-            member.close()
+            del self.links[rank]
+            link.close()
             raise
         self.wake()
 
-    def _start_member(self, member: WorkerLink) -> None:
+    def _start_link(self, link: WorkerLink) -> None:
         assert self.slots is not None and self._launcher is not None
         initializer = self._initializer_payload
         if self._initializer is not None and initializer is not None:
-            member.attach(self._initializer.segments | initializer.segments())
-        surroundings = self._tell_surroundings(member, snapshot())
+            link.attach(self._initializer.segments | initializer.segments())
+        surroundings = self._tell_surroundings(link, snapshot())
         modules = None
         if self.start == "fork":
-            member.modules = look_again()  # it has the caller's modules as they are now
+            link.modules = look_again()  # it has the caller's modules as they are now
         else:
             if self._initializer is not None:
                 current_version(self._initializer.reaches)
             if latest():
-                modules = self._tell_modules(member)
+                modules = self._tell_modules(link)
         start = Start(
-            member.rank,
+            link.rank,
             initializer,
             self._blas_threads,
             self._memory_limit,
             surroundings,
-            member.token,
+            link.token,
             modules,
         )
-        member.post(dumps_message(start))
+        link.post(dumps_message(start))
         # Copies, none of them in the tables here: a forked child closes what is in those.
-        fds = member.hand_over(self.slots.fd, self._submit_pipe[1])
+        fds = link.hand_over(self.slots.fd, self._submit_pipe[1])
         try:
-            self._launcher.spawn(member.rank, fds)
+            self._launcher.spawn(link.rank, fds)
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _tell_surroundings(self, member: WorkerLink, now: Surroundings) -> Payload:
+    def _tell_surroundings(self, link: WorkerLink, now: Surroundings) -> Payload:
         """The caller's surroundings, for a message to a worker, which has what they need from now on."""
         if self._surroundings is None or self._surroundings[0] != now:
             self._surroundings = (now, *make_payload(pack(pack_surroundings(now)).data))
         _, payload, root = self._surroundings
-        member.attach(payload.segments())
-        member.surroundings = now
-        member.roots.append(root)
+        link.attach(payload.segments())
+        link.surroundings = now
+        link.roots.append(root)
         return payload
 
-    def _tell_modules(self, member: WorkerLink) -> Payload:
+    def _tell_modules(self, link: WorkerLink) -> Payload:
         """What has changed in the user's modules, for a message to a worker, which knows it from now on."""
         now = latest()
-        if self._modules is None or self._modules[:2] != (member.modules, now):
-            letter = news(member.modules)
+        if self._modules is None or self._modules[:2] != (link.modules, now):
+            letter = news(link.modules)
             payload, root = make_payload(letter.data)
-            self._modules = (member.modules, now, payload, letter.segments, (root, letter.keep))
+            self._modules = (link.modules, now, payload, letter.segments, (root, letter.keep))
         _, _, payload, segments, keep = self._modules
-        member.attach(payload.segments() | segments)
-        member.tell_modules(now)
-        member.roots.append(keep)
+        link.attach(payload.segments() | segments)
+        link.tell_modules(now)
+        link.roots.append(keep)
         return payload
 
     # ------------------------------------------------ calls
@@ -269,40 +269,40 @@ class Workers:
         record, key = b"", needs.key
         self.roster.assign_all(call.team, seq)
         for rank in range(call.team):
-            member = self.members.get(rank)
-            if member is None:
+            link = self.links.get(rank)
+            if link is None:
                 continue
             try:
-                if key is None or member.settled != key:
-                    self.send_call(member, seq, call, needs)
+                if key is None or link.last_full_call != key:
+                    self.send_call(link, seq, call, needs)
                     continue
                 record = record or call.wake_record(seq)
-                if not member.wake(record):
+                if not link.wake(record):
                     self.wake()
             except BaseException:  # a Ctrl-C, say: who knows what was sent
-                member.distrust()
+                link.distrust()
                 raise
 
     def send_call(
         self,
-        member: WorkerLink,
+        link: WorkerLink,
         seq: int,
         call: Call,
         needs: Needs,
         redo: Payload | None = None,
     ) -> None:
         """Send a worker a call, without what it has, and with what it lacks for it."""
-        member.attach(needs.segments if redo is None else needs.segments | redo.segments())
+        link.attach(needs.segments if redo is None else needs.segments | redo.segments())
         if needs.control is not None:
-            member.open(needs.control)
-        modules = self._tell_modules(member) if member.modules < needs.modules else None
+            link.open(needs.control)
+        modules = self._tell_modules(link) if link.modules < needs.modules else None
         func = call.func
-        if func is not None and member.remember(call.digest, call.by_value):
+        if func is not None and link.remember(call.digest, call.by_value):
             func = None
         surroundings = None
-        if member.surroundings != needs.surroundings:
-            surroundings = self._tell_surroundings(member, needs.surroundings)
-        knows_job, forget = member.remember_job(call.job_id)
+        if link.surroundings != needs.surroundings:
+            surroundings = self._tell_surroundings(link, needs.surroundings)
+        knows_job, forget = link.remember_job(call.job_id)
         its_call = call._replace(
             job=None if knows_job else call.job,
             func=func,
@@ -312,11 +312,11 @@ class Workers:
             forget=forget,
             modules=modules,
         )
-        member.post(dumps_message(its_call))
-        member.settled = needs.key
+        link.post(dumps_message(its_call))
+        link.last_full_call = needs.key
         if needs.writes_main:
-            member.last_function = b""
-        if member.clogged() >= 0:
+            link.last_function = b""
+        if link.clogged() >= 0:
             self.wake()
 
     def end_call(self, seq: int) -> None:
@@ -328,9 +328,9 @@ class Workers:
 
     def distrust(self, rank: int) -> None:
         """A worker could not load what it was sent: who knows what it has."""
-        member = self.members.get(rank)
-        if member is not None:
-            member.distrust()
+        link = self.links.get(rank)
+        if link is not None:
+            link.distrust()
 
     def has_left(self, rank: int, seq: int) -> bool:
         """Whether the worker on a rank has left call `seq`, by what its claim slot says."""
@@ -339,57 +339,57 @@ class Workers:
 
     def has_relayed(self, rank: int) -> bool:
         """Whether the worker on a rank has printed, logged or warned what was not taken from it yet."""
-        slots, member = self.slots, self.members.get(rank)
-        if slots is None or member is None:
+        slots, link = self.slots, self.links.get(rank)
+        if slots is None or link is None:
             return False
-        return member.relayed < slots.words[rank * SLOT_WORDS + RELAYED]
+        return link.relayed < slots.words[rank * SLOT_WORDS + RELAYED]
 
     def is_inside(self, rank: int, seq: int) -> bool:
         """Whether the worker on a rank is in call `seq`, by what its claim slot says."""
         slots = self.slots
         return slots is not None and slots.words[rank * SLOT_WORDS + RUNNING] == seq
 
-    def is_through(self, member: WorkerLink, seq: int) -> bool:
+    def is_through(self, link: WorkerLink, seq: int) -> bool:
         """Whether this very worker will not touch anything of call `seq` any more."""
-        if member.gone or self.members.get(member.rank) is not member:
+        if link.gone or self.links.get(link.rank) is not link:
             return True  # what the slot says is its successor's
-        return self.has_left(member.rank, seq)
+        return self.has_left(link.rank, seq)
 
     def kill(self, rank: int, seq: int, since: int | None = None) -> bool:
         """End the worker on a rank if it is still in call `seq`; whether it was.
 
         `since`: and only if it is still in that very call of the function.
         """
-        member = self.members.get(rank)
-        if self.slots is None or member is None or member.gone:
+        link = self.links.get(rank)
+        if self.slots is None or link is None or link.gone:
             return False  # what the slot says is a dead worker's
         slot = self.slots.slot(rank)
         if slot[RUNNING] != seq or (since is not None and slot[SINCE] != since):
             return False
         try:
-            if member.pidfd >= 0:
-                signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
-            elif member.pid:
-                os.kill(member.pid, signal.SIGKILL)
+            if link.pidfd >= 0:
+                signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
+            elif link.pid:
+                os.kill(link.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass  # it has just died, and its death is about to be noticed
         except PermissionError:  # this process has become another user; the kernel still may
-            member.cut_lifeline()
+            link.cut_lifeline()
         return True
 
-    # ------------------------------------------------ what the attendant hears
+    # ------------------------------------------------ what the monitor hears
 
     def wake(self) -> None:
-        """Have the attendant look at everything again."""
+        """Have the monitor look at everything again."""
         try:
-            os.write(self._attendant_pipe[1], b"w")
+            os.write(self._monitor_pipe[1], b"w")
         except BlockingIOError:
             pass  # it is awake
         except OSError:
-            pass  # the team is going home
+            pass  # the team is ending its workers
 
     def note_drop(self, segment: int) -> None:
-        """A segment is let go; the workers are told when the attendant comes to it."""
+        """A segment is let go; the workers are told when the monitor comes to it."""
         # May be called by the garbage collector at any moment: no lock here.
         self._dropped.append(segment)
         self.wake()
@@ -397,38 +397,38 @@ class Workers:
     def watch(self, timeout_ms: int | None) -> Watch:
         """All there is to wait for."""
         poll = select.poll()
-        poll.register(self._attendant_pipe[0], select.POLLIN)
+        poll.register(self._monitor_pipe[0], select.POLLIN)
         poll.register(self._submit_pipe[0], select.POLLIN)
         launcher = self._launcher
         if launcher is not None and launcher.fileno() >= 0:
             poll.register(launcher.fileno(), select.POLLIN)
         watched: dict[int, WorkerLink] = {}
-        for member in self.members.values():
-            if member.gone:
+        for link in self.links.values():
+            if link.gone:
                 continue
-            if member.pidfd >= 0:
-                watched[member.pidfd] = member
-                poll.register(member.pidfd, select.POLLIN)
-            clogged = member.clogged()
-            if member.line.fileno() >= 0:
-                watched[member.line.fileno()] = member
-                events = select.POLLOUT if clogged == member.line.fileno() else 0
-                poll.register(member.line.fileno(), select.POLLIN | events)
+            if link.pidfd >= 0:
+                watched[link.pidfd] = link
+                poll.register(link.pidfd, select.POLLIN)
+            clogged = link.clogged()
+            if link.line.fileno() >= 0:
+                watched[link.line.fileno()] = link
+                events = select.POLLOUT if clogged == link.line.fileno() else 0
+                poll.register(link.line.fileno(), select.POLLIN | events)
             if clogged >= 0 and clogged not in watched:
-                watched[clogged] = member
+                watched[clogged] = link
                 poll.register(clogged, select.POLLOUT)
-            watched[member.relay.fileno()] = member
-            poll.register(member.relay.fileno(), select.POLLIN)
+            watched[link.relay.fileno()] = link
+            poll.register(link.relay.fileno(), select.POLLIN)
         if launcher is not None and (deadline := launcher.deadline()) < math.inf:
             left_ms = max(0, int((deadline - time.monotonic()) * 1000) + 1)
             timeout_ms = left_ms if timeout_ms is None else min(timeout_ms, left_ms)
         return Watch(poll, watched, launcher, timeout_ms)
 
     def heed_wakes(self, fds: Collection[int]) -> None:
-        """Let the next `wake` wake the attendant again; `fds` are those that were found ready."""
-        if self._attendant_pipe[0] in fds:
+        """Let the next `wake` wake the monitor again; `fds` are those that were found ready."""
+        if self._monitor_pipe[0] in fds:
             try:
-                os.read(self._attendant_pipe[0], 4096)
+                os.read(self._monitor_pipe[0], 4096)
             except BlockingIOError:
                 pass
 
@@ -449,8 +449,8 @@ class Workers:
             dropped = []
             while self._dropped:
                 dropped.append(self._dropped.popleft())
-            for member in self.members.values():
-                member.drop(dropped)
+            for link in self.links.values():
+                link.drop(dropped)
 
     # ------------------------------------------------ ending
 
@@ -459,109 +459,109 @@ class Workers:
         if self._launcher is not None:
             for event in self._launcher.events():
                 yield from self._handle_launch(event)
-        for member in list(self.members.values()):
-            if not member.gone and member.pidfd >= 0 and member.pidfd in fds:
-                yield member
-            elif not member.gone and member.pidfd < 0 and member.pid and _has_hung_up(member):
-                yield member
+        for link in list(self.links.values()):
+            if not link.gone and link.pidfd >= 0 and link.pidfd in fds:
+                yield link
+            elif not link.gone and link.pidfd < 0 and link.pid and _has_hung_up(link):
+                yield link
 
     def _handle_launch(self, event: Forked | Reaped | Lost) -> Iterator[WorkerLink]:
         if isinstance(event, Forked):
-            member = self.members.get(event.rank)
-            if member is None or member.pid or member.gone:
+            link = self.links.get(event.rank)
+            if link is None or link.pid or link.gone:
                 if event.pidfd >= 0:
                     os.close(event.pidfd)
                 return
-            member.pid, member.pidfd = event.pid, event.pidfd
+            link.pid, link.pidfd = event.pid, event.pidfd
         elif isinstance(event, Reaped):
-            for member in list(self.members.values()):
-                if member.pid == event.pid:
-                    member.status = event.status
-                    if not member.gone:
-                        yield member
+            for link in list(self.links.values()):
+                if link.pid == event.pid:
+                    link.status = event.status
+                    if not link.gone:
+                        yield link
         else:
             self._launcher = None
-            for member in list(self.members.values()):
-                if not member.pid and not member.gone:
-                    member.status = event.status
-                    member.start_error = event.reason
-                    yield member
+            for link in list(self.links.values()):
+                if not link.pid and not link.gone:
+                    link.status = event.status
+                    link.start_error = event.reason
+                    yield link
             for rank in self._dying:
                 self._dying[rank] = 0.0  # no status will come
 
-    def note_end(self, member: WorkerLink) -> None:
+    def note_end(self, link: WorkerLink) -> None:
         """A worker has ended, and what it had said is taken: it is buried once its status is known."""
-        member.gone = True
-        self._dying[member.rank] = time.monotonic() + STATUS_S
+        link.gone = True
+        self._dying[link.rank] = time.monotonic() + STATUS_S
 
     @property
     def has_dying(self) -> bool:
         """Whether some worker's status is waited for."""
         return bool(self._dying)
 
-    def bury(self) -> Iterator[WorkerLink]:
+    def collect_dead(self) -> Iterator[WorkerLink]:
         """Those whose end is all known; they have given up what they held, and their seats are free."""
         for rank, deadline in list(self._dying.items()):
-            member = self.members[rank]
-            if member.status is None and time.monotonic() < deadline:
+            link = self.links[rank]
+            if link.status is None and time.monotonic() < deadline:
                 continue
             del self._dying[rank]
-            del self.members[rank]
-            member.close()  # first: whoever takes the seat may need the descriptors
-            yield member
+            del self.links[rank]
+            link.close()  # first: whoever takes the seat may need the descriptors
+            yield link
 
     def signal_all(self, number: signal.Signals, calls: Collection[int] | None = None) -> None:
         """Send workers a signal; by SIGKILL they end, whatever they do.
 
         `calls`: only those that are in one of these, or have yet to start. The others may end calmly.
         """
-        for member in self.members.values():
-            if calls is not None and not self._is_busy(member.rank, calls):
+        for link in self.links.values():
+            if calls is not None and not self._is_busy(link.rank, calls):
                 continue
             if number == signal.SIGKILL:
-                member.cut_lifeline()  # it may not be known yet which process it is
-            if member.pidfd >= 0 and not member.gone:
+                link.cut_lifeline()  # it may not be known yet which process it is
+            if link.pidfd >= 0 and not link.gone:
                 with suppress(ProcessLookupError, PermissionError):
-                    signal.pidfd_send_signal(member.pidfd, number)
+                    signal.pidfd_send_signal(link.pidfd, number)
 
     def dismiss(self) -> list[tuple[bytes, bytes, Any]]:
         """Let all workers end, and the launcher; others may be started again.
 
         What they print, log or warn at their end is returned, as `relay.emit` takes it.
         """
-        for member in self.members.values():
-            member.dismiss()
+        for link in self.links.values():
+            link.dismiss()
         began = time.monotonic()
         said: list[tuple[bytes, bytes, Any]] = []
-        present = [member for member in self.members.values() if member.pidfd >= 0]
-        while present := [member for member in present if not self._has_ended(member, said)]:
+        present = [link for link in self.links.values() if link.pidfd >= 0]
+        while present := [link for link in present if not self._has_ended(link, said)]:
             late = time.monotonic() - began
-            for member in present:
+            for link in present:
                 # Parked workers end by themselves, most of them at once.
-                if late >= (BUSY_S if self._is_busy(member.rank) else CALM_S):
-                    self._kill(member)
+                if late >= (BUSY_S if self._is_busy(link.rank) else CALM_S):
+                    self._kill(link)
             poll = select.poll()
-            for member in present:
-                for fd in (member.pidfd, member.line.fileno(), member.relay.fileno()):
+            for link in present:
+                for fd in (link.pidfd, link.line.fileno(), link.relay.fileno()):
                     poll.register(fd, select.POLLIN)
             poll.poll(20)
-        for member in self.members.values():
-            member.close()
+        for link in self.links.values():
+            link.close()
         if self._launcher is not None:
             self._launcher.close()
             self._launcher = None
-        self.members.clear()
+        self.links.clear()
         self._dying.clear()
         self.roster.vacate()
         return said
 
-    def _has_ended(self, member: WorkerLink, said: list[tuple[bytes, bytes, Any]]) -> bool:
+    def _has_ended(self, link: WorkerLink, said: list[tuple[bytes, bytes, Any]]) -> bool:
         """Whether a worker that was hung up on has ended; what it needs and says until then is dealt with."""
-        has_ended = member.gone or has_data(member.pidfd)
-        for message in member.receive():
+        has_ended = link.gone or has_data(link.pidfd)
+        for message in link.receive():
             if isinstance(message, Ask):
-                member.lend(*lend(message.what))
-        said += ((*parse(frame)[::2], member.decoders) for frame in member.receive_relay())
+                link.lend(*lend(message.what))
+        said += ((*parse(frame)[::2], link.decoders) for frame in link.receive_relay())
         return has_ended
 
     def _is_busy(self, rank: int, calls: Collection[int] | None = None) -> bool:
@@ -573,11 +573,11 @@ class Workers:
         return running != 0 and (calls is None or running in calls)
 
     @staticmethod
-    def _kill(member: WorkerLink) -> None:
-        member.cut_lifeline()
+    def _kill(link: WorkerLink) -> None:
+        link.cut_lifeline()
         # Which may not be enough: a child forked at the wrong moment holds it, too.
         with suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         """Give back what `open` acquired."""
@@ -585,8 +585,8 @@ class Workers:
             off_drop(self._listener)
             # Forgotten first, see `WorkerLink.hang_up`.
             slots, self.slots = self.slots, None
-            fds = (*self._submit_pipe, *self._attendant_pipe)
-            self._submit_pipe = self._attendant_pipe = (-1, -1)
+            fds = (*self._submit_pipe, *self._monitor_pipe)
+            self._submit_pipe = self._monitor_pipe = (-1, -1)
             slots.close()
             for fd in fds:
                 os.close(fd)
@@ -594,34 +594,34 @@ class Workers:
 
     def close_in_child(self) -> None:
         """In a forked child: let go of every descriptor, so that the parent's end is noticed."""
-        for member in self.members.values():
-            member.close()
+        for link in self.links.values():
+            link.close()
         if isinstance(self._launcher, (TemplateLauncher, ForkLauncher)):
             self._launcher.close_in_child()
-        for fd in (*self._submit_pipe, *self._attendant_pipe):
+        for fd in (*self._submit_pipe, *self._monitor_pipe):
             if fd >= 0:
                 os.close(fd)
-        self._submit_pipe = self._attendant_pipe = (-1, -1)
+        self._submit_pipe = self._monitor_pipe = (-1, -1)
         if self.slots is not None:
             os.close(self.slots.fd)
         self.slots = None
-        self.members.clear()
+        self.links.clear()
         self._launcher = None
 
 
-def _has_hung_up(member: WorkerLink) -> bool:
+def _has_hung_up(link: WorkerLink) -> bool:
     """Without pidfds: whether the other end of the relay socket has closed."""
     poll = select.poll()
-    poll.register(member.relay.fileno(), select.POLLHUP)
+    poll.register(link.relay.fileno(), select.POLLHUP)
     return bool(poll.poll(0))
 
 
 def _make_listener(ref: weakref.ref[Workers]) -> Callable[[int], None]:
-    """Tell a crew, if it is still there, of segments that are dropped."""
+    """Tell `Workers`, if it is still there, of segments that are dropped."""
 
     def note_drop(segment: int) -> None:
-        crew = ref()
-        if crew is not None:
-            crew.note_drop(segment)
+        workers = ref()
+        if workers is not None:
+            workers.note_drop(segment)
 
     return note_drop

@@ -120,10 +120,10 @@ class Team(WorkerTeam, Executor):
     @property
     def size(self) -> int:
         """Number of workers."""
-        return self.crew.size
+        return self.workers.size
 
     def __repr__(self) -> str:
-        state = "shut down" if self.is_closed else f"{len(self.crew.members)} running"
+        state = "shut down" if self.is_closed else f"{len(self.workers.links)} running"
         return f"<shmmap.Team of {self.size} workers, {state}>"
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

@@ -98,10 +98,10 @@ class Payload(NamedTuple):
 _WAKE = struct.Struct("<BBBB16s4q")
 _CALL_MARK = 0x41
 WAKE_NBYTES = _WAKE.size
-"""What wakes a worker are records of this size, written whole: a call, `SEE_LINE` or `GO_HOME`."""
+"""What wakes a worker are records of this size, written whole: a call, `SEE_LINE` or `END_WORKER`."""
 SEE_LINE = bytes(WAKE_NBYTES)
 """There is a message on the line."""
-GO_HOME = b"\x45" * WAKE_NBYTES
+END_WORKER = b"\x45" * WAKE_NBYTES
 """Nothing will come any more: the worker is to end. Without this, it is the caller that has ended."""
 
 DONE_WITH: Any = object()

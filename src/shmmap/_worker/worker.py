@@ -57,10 +57,10 @@ from .._wire import (
     CACHED_FUNCTIONS,
     CHUNK,
     DONE_WITH,
+    END_WORKER,
     EXIT_CHANGED,
     EXIT_DESCRIPTORS,
     FIRST,
-    GO_HOME,
     LAST,
     LEFT,
     LOST_WRITE,
@@ -220,7 +220,7 @@ class Worker:
     def receive_one(self) -> Any:
         """Wait for one message; DONE_WITH if it was about attaching, or the like."""
         record = os.read(self.wake, WAKE_NBYTES)
-        if record == GO_HOME:
+        if record == END_WORKER:
             self._is_dismissed = True
             return None
         if record != SEE_LINE:
