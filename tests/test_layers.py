@@ -64,7 +64,6 @@ CIRCLES = {
     ("_team.monitor", "_team.team"),
     ("_team.registry", "_team.team"),
     ("_memory.spares", "_memory.table"),
-    ("_worker.reporter", "_worker.worker"),
 }
 """Imports for types only that go against the order of their folder."""
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import shmmap
 from shmmap._memory import nameless, table
 from shmmap._memory.table import MAP_NBYTES
+from shmmap._worker.line import POUR_SEGMENT_NBYTES
 from shmmap._worker.reporter import POUR_TEAM
-from shmmap._worker.worker import POUR_SEGMENT_NBYTES
 from tests import functions
 from tests.helpers import assert_same
 

@@ -1,4 +1,8 @@
-"""A worker's pages: where it puts what is too large for a record. The counterpart of `_team.inbox`."""
+"""A worker's pages: the bulk of its records, which its caller takes from shared memory.
+
+A payload outlives the worker that put it, and no worker waits for its caller to read. The caller's side of
+the pages is `_team.inbox`; what both sides see of a page is `_wire.Page`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,12 @@ from collections.abc import Callable
 from .._memory import Segment, attach_segment, detach_segment, new_segment_id, open_scratch
 from .._wire import Page
 
-# No page is made larger than this for the sake of records to come.
+# No page is made larger than this to have room for payloads to come.
 PAGE_NBYTES_MAX = 1 << 24
 
 
 class Outbox:
-    """A worker's pages: payloads outlive the worker, and no worker waits for the caller to read.
+    """The pages of this worker.
 
     *Requires*: used by one thread. *Guarantees*: a payload stays in place until the caller took it.
     """
@@ -20,19 +24,6 @@ class Outbox:
     def __init__(self, announce: Callable[[Segment], None]) -> None:
         self._announce = announce
         self._pages: list[Page] = []
-
-    def trim(self, ids: tuple[int, ...], lost: bool) -> tuple[int, ...]:
-        """Let go of those of these pages that are free, or `lost` to the caller; their ids."""
-        gone = [p for p in self._pages if p.segment.id in ids and (lost or p.is_free())]
-        for page in gone:
-            self._pages.remove(page)
-            page.close()
-            detach_segment(page.segment.id)
-        return tuple(page.segment.id for page in gone)
-
-    def waiting_nbytes(self) -> int:
-        """Bytes in pages of which something has not been taken."""
-        return sum(page.filled for page in self._pages if not page.is_free())
 
     def put(self, payload: bytes) -> tuple[int, int, int]:
         """Put a payload in place: ``page id, offset, nbytes`` for its record."""
@@ -43,15 +34,33 @@ class Outbox:
             if page.filled + nbytes <= page.segment.nbytes:
                 break
         else:
-            least = 2 * self._pages[-1].segment.nbytes if self._pages else Page.LEAST_NBYTES
-            size = max(min(least, PAGE_NBYTES_MAX), nbytes + Page.HEADER)
-            fd = open_scratch(size)
-            segment = attach_segment(new_segment_id(), fd, size, keep_fd=True)
-            self._announce(segment)
-            page = Page(segment)
-            self._pages.append(page)
+            page = self._add_page(nbytes)
         offset = page.filled
         page.bytes[offset : offset + nbytes] = payload
         page.filled = -(-(offset + nbytes) // 8) * 8
         page.counts[0] += 1
         return page.segment.id, offset, nbytes
+
+    def _add_page(self, nbytes: int) -> Page:
+        """A page more, which has room for a payload of so many bytes."""
+        least = 2 * self._pages[-1].segment.nbytes if self._pages else Page.LEAST_NBYTES
+        size = max(min(least, PAGE_NBYTES_MAX), nbytes + Page.HEADER)
+        fd = open_scratch(size)
+        segment = attach_segment(new_segment_id(), fd, size, keep_fd=True)
+        self._announce(segment)
+        page = Page(segment)
+        self._pages.append(page)
+        return page
+
+    def waiting_nbytes(self) -> int:
+        """Bytes in pages of which something has not been taken."""
+        return sum(page.filled for page in self._pages if not page.is_free())
+
+    def release(self, ids: tuple[int, ...], lost: bool) -> tuple[int, ...]:
+        """Let go of those of these pages that are free, or `lost` to the caller; their ids."""
+        gone = [p for p in self._pages if p.segment.id in ids and (lost or p.is_free())]
+        for page in gone:
+            self._pages.remove(page)
+            page.close()
+            detach_segment(page.segment.id)
+        return tuple(page.segment.id for page in gone)

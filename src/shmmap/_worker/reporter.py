@@ -1,22 +1,23 @@
 """A worker's way to its caller, for the kernel it runs: marks, results, failures, and the output.
 
 Records go on the pipe of the call, which wakes the caller; what is larger lies in a page. Near the end of a
-call they are collected, to go out with the worker's leaving.
+call they are collected, and go out together with the record that the worker has left.
+
+What must hold: a chunk is marked as done, or as failed, only after all that is to be told of it has been
+told.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._chunks import Form, Mark, Piece
-from .._memory import PageWriter, make_way
+from .._memory import FileHandle, PageWriter, find_block, handle_of, make_way
 from .._wire import (
     ABANDONED,
-    DONE_WITH,
     KNOWN,
     OUTPUT_STATE,
     STOP_AT,
@@ -28,40 +29,48 @@ from .._wire import (
     Output,
     Record,
     RecordKind,
-    has_data,
     pack_result,
     read_payload,
     report_exception,
     unpack,
 )
+from .line import Line
 from .role import role
 
-if TYPE_CHECKING:
-    from .worker import Worker
-
-# How often a worker whose results the caller has yet to write looks whether it may go on.
-TAKEN_S = 1e-3
+# How often a worker that waits for its caller looks whether its map was stopped, by whomever: that is a
+# word in shared memory, which wakes nothing. More often: idle workers take time from others; less: a stop
+# takes longer.
+LOOK_S = 1e-2
 # Records collected for the last write of a call.
 TAIL_NBYTES = 2048
 # With more workers, writing through a descriptor is slower than storing: the file's lock lets in one.
 POUR_TEAM = 4
+# As plain numbers, which are quicker where there is one for each chunk.
+_DONE, _NOTHING = int(Mark.DONE), int(Mark.NOTHING)
 
 
 class Reporter:
-    """A kernel's way to the collector from within a worker process; see `_chunks.kernels.Reporter`."""
+    """What a kernel tells of its chunks by, within a worker process; see `_chunks.kernel.Reporter`.
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    Used by the worker's main thread. It serves one call after the other.
+    """
+
+    def __init__(self, line: Line, rank: int, restore_limits: Callable[[], bool]) -> None:
+        self._line = line
+        self._outbox = line.outbox
+        self._rank = rank
+        self._restore_limits = restore_limits
         self._seq = 0
+        self._team = 0
         self._control: ControlBlock | None = None
         self._pipe = -1
-        self.tail = b""
+        self._tail = b""
         """Records that go out last, so that the caller is not woken for each."""
         self._waiting: dict[int, int] = {}
         """Marks of chunks of which the tail tells: nothing is known of them before it is written."""
-        self._spec = b""
+        self._form = b""
         """Index 0's form, on its way: a map that is over at once has no need of it earlier."""
-        self._closing = False
+        self._is_closing = False
 
     def begin(self, call: Call, control: ControlBlock | None, pipe: int) -> None:
         """Serve a call from now on."""
@@ -69,9 +78,9 @@ class Reporter:
         self._team = call.team
         self._control = control
         self._pipe = pipe
-        self.tail = self._spec = b""
+        self._tail = self._form = b""
         self._waiting.clear()
-        self._closing = False
+        self._is_closing = False
         if control is not None:
             self._ledger = control.ledger
 
@@ -81,49 +90,84 @@ class Reporter:
             os._exit(0)
         if self._is_abandoned():
             return
-        where = self._worker.put(payload)
-        record = Record(self._seq, self._worker.rank, kind, first, stop, *where)
-        if self._closing and len(self.tail) < TAIL_NBYTES:
-            self.tail += record.pack()
+        where = self._put(payload)
+        record = Record(self._seq, self._rank, kind, first, stop, *where)
+        if self._is_closing and len(self._tail) < TAIL_NBYTES:
+            self._tail += record.pack()
         elif kind == RecordKind.FORM:
-            self._spec = record.pack()
+            self._form = record.pack()
         else:
-            self.write(self._spec + record.pack())
-            self._spec = b""
+            self._write(self._form + record.pack())
+            self._form = b""
+
+    def _put(self, payload: bytes) -> tuple[int, int, int]:
+        """Put a payload where the caller finds it, see `Outbox.put`."""
+        try:
+            return self._outbox.put(payload)
+        except (OSError, MemoryError):
+            if not self._restore_limits():  # a function may have lowered one
+                raise
+            return self._outbox.put(payload)
+
+    def share(self, a: Any) -> Any:
+        """Handle of a result that lies in shared memory; None if it has to be copied."""
+        handle = handle_of(a)
+        if handle is None or isinstance(handle, FileHandle):
+            return handle
+        block = find_block(a.__array_interface__["data"][0])
+        if block is None:
+            return handle  # the caller's own
+        if block.slab is not None:
+            return None  # part of it will be used for other arrays here
+        self._line.announce(block.segment, self._seq)
+        return handle
 
     def _is_abandoned(self) -> bool:
         """Whether nobody waits for the map any more: what came now would only take memory."""
         return self._control is not None and self._control.words[STOP_AT] == ABANDONED
 
-    def release_spec(self) -> None:
+    def send_form(self) -> None:
         """The map goes on: the caller needs to know the form of index 0's result now."""
-        if self._spec:
-            self.write(self._spec)
-            self._spec = b""
+        if self._form:
+            self._write(self._form)
+            self._form = b""
 
     def close(self) -> None:
         """What is sent from now on may wait for the worker's leaving."""
-        self._closing = True
-        self.tail, self._spec = self._spec, b""
+        self._is_closing = True
+        self._tail, self._form = self._form, b""
 
-    def write_tail(self) -> None:
-        """Send what has waited for the worker's leaving."""
-        if self.tail:
-            self.write(self.tail)
-            self.tail = b""
+    def has_tail(self) -> bool:
+        """Whether something still waits for the worker's leaving."""
+        return bool(self._tail)
+
+    def end(self, viewed: Iterable[int]) -> None:
+        """Send what has waited for the worker's leaving, and which segments the function kept views of."""
+        for id in viewed:
+            self._tail += Record(self._seq, self._rank, RecordKind.KEPT, id).pack()
+        self._write_tail()
+
+    def leave(self) -> None:
+        """Tell the caller that the last worker has left the call."""
+        self._write(Record(self._seq, self._rank, RecordKind.LEAVE).pack())
+
+    def _write_tail(self) -> None:
+        if self._tail:
+            self._write(self._tail)
+            self._tail = b""
         for k, mark in self._waiting.items():
             self._ledger[k] = mark
         self._waiting.clear()
 
     def _mark_told(self, chunks: Iterable[int], mark: int) -> None:
         """Enter chunks into the ledger of which has been told: not before, as we may die in between."""
-        if self.tail:
+        if self._tail:
             self._waiting.update(dict.fromkeys(chunks, mark))
             return
         for k in chunks:
             self._ledger[k] = mark
 
-    def write(self, records: bytes) -> None:
+    def _write(self, records: bytes) -> None:
         """Put records on the pipe of the call, each of them whole."""
         try:
             for at in range(0, len(records), WRITE_NBYTES):
@@ -134,12 +178,11 @@ class Reporter:
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
         if role.is_stray:
             os._exit(0)
+        mark = _NOTHING if nothing else _DONE
         if stop - first == 1:
-            self._ledger[first] = Mark.NOTHING if nothing else Mark.DONE
+            self._ledger[first] = mark
         else:
-            self._ledger[first:stop] = bytes([Mark.NOTHING if nothing else Mark.DONE]) * (
-                stop - first
-            )
+            self._ledger[first:stop] = bytes([mark]) * (stop - first)
 
     def results(self, pieces: list[Piece]) -> None:
         if role.is_stray:
@@ -147,7 +190,7 @@ class Reporter:
         if self._is_abandoned():
             return
         try:
-            payload = pack_result(pieces, self._worker.share)
+            payload = pack_result(pieces, self.share)
         except Exception as exc:
             raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
         self.send(RecordKind.RESULTS, pieces[0][0], pieces[-1][1], payload)
@@ -155,20 +198,20 @@ class Reporter:
         self._mark_told(handed, Mark.HANDED)
 
     def wait_taken(self, nbytes: int) -> None:
-        control, outbox = self._control, self._worker.outbox
-        assert control is not None
-        top = control.words[STOP_AT]  # below 0 if the map was stopped before this began
-        while outbox.waiting_nbytes() > nbytes and control.words[STOP_AT] == top >= 0:
-            time.sleep(TAKEN_S)
+        self._wait_while(lambda: self._outbox.waiting_nbytes() > nbytes)
 
     def make_room(self, nbytes: int) -> None:
-        control, worker = self._control, self._worker
-        assert control is not None
-        self.write_tail()  # or what is waited for might not have been told
-        top = control.words[STOP_AT]
-        while worker.outbox.waiting_nbytes() > nbytes and control.words[STOP_AT] == top >= 0:
-            if worker.pending or has_data(worker.wake, TAKEN_S):
-                return
+        self._write_tail()  # or what is waited for might not have been told
+        line, outbox = self._line, self._outbox
+        self._wait_while(lambda: not line.pending and outbox.waiting_nbytes() > nbytes)
+
+    def _wait_while(self, is_waiting: Callable[[], bool]) -> None:
+        """Wait for the caller to do its part, unless the map is stopped, or was stopped altogether before."""
+        assert self._control is not None
+        words = self._control.words
+        top = words[STOP_AT]
+        while is_waiting() and words[STOP_AT] >= top >= 0:
+            self._line.wait(LOOK_S)
 
     def propose(self, form: Form, at_once: bool) -> None:
         if form.kind is None and self._control is not None:
@@ -177,11 +220,11 @@ class Reporter:
             return
         self.send(RecordKind.FORM, 0, 0, pack_result(tuple(form)))
         if at_once:
-            self.release_spec()
+            self.send_form()
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report an exception; with index -1 the chunk as a whole has failed, and is marked so."""
-        report = report_exception(exc, index, start, stop, self._worker.rank, os.getpid())
+        report = report_exception(exc, index, start, stop, self._rank, os.getpid())
         self.send(RecordKind.ERROR, chunk, chunk + 1, pack_result(tuple(report)))
         if index < 0 <= chunk:
             self.mark_failed(chunk)
@@ -199,37 +242,22 @@ class Reporter:
         return self._receive_output()
 
     def wait_output(self) -> Any:
-        control = self._control
-        assert control is not None
-        self.write_tail()  # what tells the output's form may be among it: nobody would tell the output
-        self.release_spec()
-        top = max(0, control.words[STOP_AT])  # below 0 if the map was stopped before this began
-        while control.words[OUTPUT_STATE] == UNKNOWN:
-            if control.words[STOP_AT] < top:
-                return None
-            if has_data(self._worker.wake, 0.01):
-                # Taken, or the next wait would end at once: it may be about a later call.
-                message = self._worker.receive_one()
-                if message is None:
-                    os._exit(0)
-                if message is not DONE_WITH:
-                    self._worker.pending.append(message)
+        assert self._control is not None
+        words = self._control.words
+        self._write_tail()  # what tells the form may be among it: the caller would never tell the output
+        self.send_form()
+        self._wait_while(lambda: words[OUTPUT_STATE] == UNKNOWN)
         return self.poll_output()
 
     def _receive_output(self) -> Any:
-        pending = self._worker.pending
-        for i, message in enumerate(pending):
-            if isinstance(message, Output) and message.seq == self._seq:
-                del pending[i]
-                return self._make_output(message)
+        pending = self._line.pending
         while True:
-            message = self._worker.receive()
-            if message is None:
-                os._exit(0)
-            if isinstance(message, Output) and message.seq == self._seq:
-                return self._make_output(message)
-            # Another call, or where the results of one go that waits here: other workers are in it.
-            pending.append(message)
+            for i, message in enumerate(pending):
+                if isinstance(message, Output) and message.seq == self._seq:
+                    del pending[i]
+                    return self._make_output(message)
+            # Also another call, or where the results of one go that waits here: other workers are in it.
+            self._line.keep_next()
 
     def _make_output(self, message: Output) -> Any:
         kind, columns, fresh = unpack(read_payload(message.payload))

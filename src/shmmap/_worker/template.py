@@ -24,6 +24,10 @@ from .._system.blas import BLAS_VARIABLES
 from .._wire import BECOMES_TEMPLATE, FORKED, REAPED, REPLY, Descriptors
 from .worker import run_worker
 
+_REQUEST = struct.Struct("<q")
+# How often workers are looked after where the system has no pidfds.
+REAP_MS = 50
+
 
 def _close_others(keep: int) -> None:
     """Close what C libraries of the caller left open without close-on-exec."""
@@ -89,40 +93,63 @@ def main(
     _restore(environment, blas_threads)
     # The garbage collector writes to all objects it looks at, which copies the pages that workers share.
     gc.freeze()
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    has_pidfd = hasattr(os, "pidfd_open")
-    children: dict[int, int] = {}  # by pidfd, or by minus the pid where there are none
+    template = _Template(sock)
     while True:
-        ready = [event[0] for event in poll.poll(-1 if has_pidfd or not children else 50)]
-        for key in list(children) if not has_pidfd else [key for key in ready if key in children]:
-            pid = children[key]
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done == 0:
-                continue
-            del children[key]
-            if key >= 0:
-                poll.unregister(key)
-                os.close(key)
+        template.serve()
+
+
+class _Template:
+    """The workers of a template, and what it is asked for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._has_pidfd = hasattr(os, "pidfd_open")
+        self._children: dict[int, int] = {}
+        """Pids, by pidfd, or by minus the pid where there are no pidfds."""
+
+    def serve(self) -> None:
+        """Wait for what comes next, and deal with it."""
+        # Without pidfds, nothing wakes this process when a worker ends.
+        patience_ms = -1 if self._has_pidfd or not self._children else REAP_MS
+        ready = [event[0] for event in self._poll.poll(patience_ms)]
+        for key in list(self._children):
+            if not self._has_pidfd or key in ready:
+                self._reap(key)
+        if self._socket.fileno() in ready:
             try:
-                sock.send(REPLY.pack(REAPED, pid, status))
+                request, fds, _, _ = socket.recv_fds(self._socket, 64, 16)
             except OSError:
-                os._exit(0)
-        if fd not in ready:
-            continue
+                request = b""
+            if not request:
+                os._exit(0)  # the caller has gone; the workers' lifelines see to them
+            (rank,) = _REQUEST.unpack(request)
+            self._fork(rank, fds)
+
+    def _reap(self, key: int) -> None:
+        """Tell the caller how a worker has ended, if it has."""
+        pid = self._children[key]
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done == 0:
+            return
+        del self._children[key]
+        if key >= 0:
+            self._poll.unregister(key)
+            os.close(key)
         try:
-            request, fds, _, _ = socket.recv_fds(sock, 64, 16)
+            self._socket.send(REPLY.pack(REAPED, pid, status))
         except OSError:
-            request = b""
-        if not request:
             os._exit(0)
-        (rank,) = struct.unpack("<q", request)
-        # A Ctrl-C between the fork and the worker's own handler is nobody's.
+
+    def _fork(self, rank: int, fds: list[int]) -> None:
+        """Fork a worker, which gets these descriptors, and tell the caller its pid."""
+        # A Ctrl-C between the fork and the worker's own handler is meant for neither process.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         pid = os.fork()
         if pid == 0:
-            sock.close()
-            for key in children:
+            self._socket.close()
+            for key in self._children:
                 if key >= 0:
                     os.close(key)
             run_worker(Descriptors(*fds), clean=True)
@@ -131,13 +158,13 @@ def main(
             os.close(each)
         reply = REPLY.pack(FORKED, pid, rank)
         try:
-            if has_pidfd:
+            if self._has_pidfd:
                 pidfd = os.pidfd_open(pid)
-                children[pidfd] = pid
-                poll.register(pidfd, select.POLLIN)
-                socket.send_fds(sock, [reply], [pidfd])
+                self._children[pidfd] = pid
+                self._poll.register(pidfd, select.POLLIN)
+                socket.send_fds(self._socket, [reply], [pidfd])
             else:
-                children[-pid] = pid
-                sock.send(reply)
+                self._children[-pid] = pid
+                self._socket.send(reply)
         except OSError:
-            os._exit(0)  # the caller has gone; the workers' lifelines see to them
+            os._exit(0)

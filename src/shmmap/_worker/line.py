@@ -1,0 +1,199 @@
+"""What a worker is told by its caller, and what it tells it besides records.
+
+The *wake pipe* carries records of one size: a whole call, or that a message lies on the *line*, a socket
+for all that is longer or has descriptors with it. The *aside* socket is served by a thread of its own, also
+in the middle of a call: segments that the caller has dropped, and answers to what the worker has asked for.
+
+The worker's main thread reads the wake pipe and the line, and nothing else does. While it waits for one
+message, others stay in `Line.pending` in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .._memory import Segment, attach_segment
+from .._wire import (
+    DONE_WITH,
+    END_WORKER,
+    RECEIVE_NBYTES,
+    SEE_LINE,
+    WAKE_NBYTES,
+    Ask,
+    Attach,
+    Call,
+    Close,
+    ControlBlock,
+    Drop,
+    Lend,
+    Open,
+    ReleasePages,
+    Start,
+    dumps_message,
+    has_data,
+    unpack,
+)
+from .outbox import Outbox
+from .prepare import move_one_up
+from .role import role
+
+# Segments from here on keep their descriptor, so that results can be written through it.
+POUR_SEGMENT_NBYTES = 1 << 24
+# How long a worker waits for what it has asked of its caller: that may be in a long call of C code.
+ANSWER_S = 10.0
+
+
+class Line:
+    """The wake pipe and the line, from the worker's end.
+
+    ============ ============================ ============ ==========================================
+    field        written by                   read by      what must hold
+    ============ ============================ ============ ==========================================
+    pending      main thread                  main thread  in the order in which the messages came
+    controls     main thread                  main thread  as many as the caller has open
+    outbox       main thread                  main thread
+    is_dismissed main thread                  main thread  True only after the last message
+    token        main thread, before others   any thread   set once, by the first message
+    ============ ============================ ============ ==========================================
+    """
+
+    def __init__(self, wake: int, line: int) -> None:
+        self._wake = wake
+        self._socket = socket.socket(fileno=line)
+        # `recvmsg` would allocate it anew each time.
+        self._buffer = memoryview(bytearray(RECEIVE_NBYTES))
+        self._token = b""
+        self.pending: deque[Any] = deque()
+        """Messages received while another was waited for."""
+        self.controls: dict[int, ControlBlock] = {}
+        """The control blocks of maps that are open."""
+        self.outbox = Outbox(self.announce)
+        self.is_dismissed = False
+        """The caller needs this worker no more. Else it is the caller that has ended."""
+
+    def receive_start(self) -> Start:
+        """The first message."""
+        start: Start = self.receive()
+        self._token = start.token
+        return start
+
+    def next(self) -> Any:
+        """The next message that is not about attaching, of those that are pending first; None: the last."""
+        return self.pending.popleft() if self.pending else self.receive()
+
+    def receive(self) -> Any:
+        """The next message that is not about attaching; None if there will be none."""
+        while (message := self._receive_one()) is DONE_WITH:
+            pass
+        return message
+
+    def wait(self, patience_s: float) -> None:
+        """Wait until a message comes, and deal with it or keep it; no longer than so many seconds.
+
+        A message that was left in the pipe would end every later wait at once.
+        """
+        if has_data(self._wake, patience_s):
+            self.keep_next()
+
+    def keep_next(self) -> None:
+        """Wait for a message, and deal with it or keep it. Does not return if there will be none."""
+        message = self._receive_one()
+        if message is None:
+            os._exit(0)
+        if message is not DONE_WITH:
+            self.pending.append(message)
+
+    def _receive_one(self) -> Any:
+        """Wait for one message; DONE_WITH if it was about attaching, or the like."""
+        record = os.read(self._wake, WAKE_NBYTES)
+        if record == END_WORKER:
+            self.is_dismissed = True
+            return None
+        if record != SEE_LINE:
+            return Call.from_wake_record(record) if record else None
+        nbytes, ancillary, _, _ = self._socket.recvmsg_into([self._buffer], 4 * 256)
+        if not nbytes:
+            return None
+        message = pickle.loads(self._buffer[:nbytes])
+        if isinstance(message, Attach):
+            fds = _descriptors(ancillary)
+            for (id, nbytes), fd in zip(message.segments, fds, strict=True):
+                pour = nbytes >= POUR_SEGMENT_NBYTES
+                attach_segment(id, move_one_up(fd) if pour else fd, nbytes, pour=pour)
+        elif isinstance(message, Open):
+            fds = _descriptors(ancillary)
+            control = ControlBlock(message.control, message.capacity, tuple(map(move_one_up, fds)))
+            known = self.controls.get(message.control)
+            self.controls[message.control] = control
+            if known is not None:  # sent twice, as the caller was interrupted
+                known.close()
+        elif isinstance(message, Close):
+            self.controls.pop(message.control).close()
+        elif isinstance(message, ReleasePages):
+            self.tell(Drop(self.outbox.release(message.pages, message.lost)))
+        else:
+            return message
+        return DONE_WITH
+
+    def announce(self, segment: Segment, seq: int = 0) -> None:
+        """Hand the caller a segment that was made here, as part of the result of call `seq`."""
+        message = dumps_message(Attach(((segment.id, segment.nbytes),), seq))
+        socket.send_fds(self._socket, [self._token + message], [segment.fd])
+
+    def tell(self, message: tuple[Any, ...]) -> None:
+        """Send the caller a message, from any thread."""
+        self._socket.send(self._token + dumps_message(message))
+
+
+class Aside:
+    """The aside socket, and what the worker asks of its caller. `drop` is called in a thread of its own."""
+
+    def __init__(self, fd: int, line: Line, drop: Callable[[set[int]], None]) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._line = line
+        self._drop = drop
+        self._lent: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
+        """Answers of the caller."""
+
+    def start(self) -> None:
+        """Serve the socket from now on."""
+        threading.Thread(target=self._serve, name="shmmap-aside", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._socket, RECEIVE_NBYTES, 1)
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                os._exit(0)
+            message = unpack(data)
+            if isinstance(message, Lend):
+                self._lent.put((message.data, move_one_up(fds[0]) if fds else -1))
+            else:
+                self._drop(set(message.segments))
+
+    def ask(self, what: str) -> tuple[bytes, int] | None:
+        """Ask the caller for something, from any thread; None if it does not answer."""
+        if role.is_stray:
+            return None  # it is not this process that would be answered
+        try:
+            self._line.tell(Ask(what))
+            return self._lent.get(timeout=ANSWER_S)
+        except (OSError, queue.Empty):
+            return None
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds: list[int] = []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.extend(memoryview(data[: len(data) // 4 * 4]).cast("i"))
+    return fds
