@@ -107,7 +107,16 @@ class Desk:
         self.submissions.forget(rank)
         departure = self.workers.roster.died(rank)
         for seq in departure.lost:
-            death = Death(rank, 1, None, running, (0, 0), range(0), is_broken_start, False)
+            death = Death(
+                rank=rank,
+                pid=1,
+                status=None,
+                running=running,
+                tickets=range(0),
+                chunks=range(0),
+                is_broken_start=is_broken_start,
+                replaced=False,
+            )
             self.submissions.note_death(seq, death)
 
 

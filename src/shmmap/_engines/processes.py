@@ -22,17 +22,8 @@ from .._memory import fresh_from, mark_kept
 from .._system.interrupts import CleanUp, Uninterrupted
 from .._team import Death, Needs, Run, WorkerTeam, emit
 from .._wire import (
-    ABANDONED,
-    INDEX,
-    KNOWN,
     LOST_WRITE,
-    OUTPUT_STATE,
     READ_NBYTES,
-    RUNNING,
-    SINCE,
-    STOP_AT,
-    UNKNOWN,
-    UNTOLD,
     Call,
     Output,
     Payload,
@@ -157,13 +148,9 @@ class _ProcessWork(Run):
         assert control is not None
         self._todo = todo
         if todo is None:
-            control.reset(plan.chunks)
+            control.begin(plan.chunks)
         else:
-            control.words[STOP_AT] = plan.chunks
-            control.words[OUTPUT_STATE] = UNKNOWN if 0 in todo else UNTOLD
-            for chunk in todo:
-                control.ledger[chunk] = 0
-            control.rewind()
+            control.begin_again(todo)
         workers = self._workers if todo is None else min(self._workers, len(todo))
         chunks, root, segments = None, None, self._segments
         if todo is not None:
@@ -217,7 +204,7 @@ class _ProcessWork(Run):
         self.keep.append(root)
         message = dumps_message(Output(self.seq, payload))
         self._team.publish_output(self, ranks, message, packed.segments | payload.segments())
-        control.words[OUTPUT_STATE] = KNOWN
+        control.tell_output()
 
     # ------------------------------------------------ waiting
 
@@ -329,9 +316,9 @@ class _ProcessWork(Run):
 
     def _is_stopped(self) -> bool:
         """Whether no chunk is to be started any more, for a reason that is known here."""
-        control, task = self.control, self._task
+        control = self.control
         assert control is not None
-        return control.words[STOP_AT] < task.plan.chunks and task.outcome.is_doomed()
+        return control.stopped_at() is not None and self._task.outcome.is_doomed()
 
     def _take_records(self, data: bytes, remaining: set[int]) -> bool:
         """Take what was read from the pipe; whether it says that the last worker has left."""
@@ -369,7 +356,7 @@ class _ProcessWork(Run):
                 self._team.distrust(record.rank)
             if chunk < 0 or (counts and not self._task.job.keep_going):
                 # Its worker has done so; but see `note_death`, which may have taken that back meanwhile.
-                control.stop(self._task.plan.chunks, max(chunk, -1))
+                control.stop(max(chunk, -1))
         elif record.kind == RecordKind.KEPT:
             mark_kept(record.first)
 
@@ -383,7 +370,7 @@ class _ProcessWork(Run):
                 assert self.control is not None
                 limits = self._task.plan.limits(0)
                 self._task.outcome.note_exception(0, exc, 0, *limits, "the calling process")
-                self.control.stop(self._task.plan.chunks, -1)
+                self.control.stop(-1)
                 return
         waiting = [rank for rank in remaining if not team.workers.has_left(rank, self.seq)]
         if not collector.columns:
@@ -395,7 +382,7 @@ class _ProcessWork(Run):
         """Index 0 will not tell the output in this round: nobody is to wait for it."""
         control = self.control
         if control is not None and not self._task.collector.columns:
-            control.words[OUTPUT_STATE] = UNTOLD
+            control.give_up_output()
 
     def note_death(self, death: Death) -> dict[int, int]:
         """See `Run`: decide what becomes of what a dead worker held."""
@@ -411,8 +398,7 @@ class _ProcessWork(Run):
                 everything = ((0, task.plan.n),)
                 self._fatal = WorkerDied(f"{death.cause()}, while it started", everything)
             return {}
-        first, stop = death.claim
-        tickets = range(first, min(stop, task.plan.chunks))
+        tickets = death.tickets
         claim = list(tickets) if self._todo is None else [self._todo[t] for t in tickets]
         # What it had begun: up to the last chunk it was in. The rest of its claim is as good as not drawn.
         inside = death.chunks
@@ -420,21 +406,21 @@ class _ProcessWork(Run):
         held = claim
         if self._todo is None and task.plan.schedule == "static":
             held = begun  # its successor gets the same share, and does the rest
-            for k in begun:
-                if control.ledger[k] == Mark.PENDING:
-                    control.ledger[k] = Mark.LOST  # it is not to begin these once more
-        task.collector.note_nothing(bytes(control.ledger[: task.plan.chunks]))
+            # It is not to begin these once more.
+            control.mark((k for k in begun if control.ledger[k] == Mark.PENDING), Mark.LOST)
+        marks = control.marks()
+        task.collector.note_nothing(marks)
         left = self._redo.pop(death.rank, [])
         begun += [k for k in inside if k in left]
-        todo = [k for k in dict.fromkeys([*left, *held]) if is_left(control.ledger[k])]
-        lost = [k for k in begun if is_left(control.ledger[k])]
+        todo = [k for k in dict.fromkeys([*left, *held]) if is_left(marks[k])]
+        lost = [k for k in begun if is_left(marks[k])]
         # Whoever was to tell the form of index 0's result may have been the dead one: nobody is to wait for
         # it. If it is told all the same, so is the output.
         self._let_hand_over()
         left_to_successor = todo if death.replaced else []
         index = self._timed_out.pop(death.rank, -1)
         chunk = index // task.plan.chunksize
-        if index >= 0 and is_left(control.ledger[chunk]):  # else it ended just before it was killed
+        if index >= 0 and is_left(marks[chunk]):  # else it ended just before it was killed
             seconds = task.job.timeout
             error = TimeoutError(f"one call of {name_of(task.func)} took longer than {seconds} s")
             shown = index if task.job.verb == "items" else -1
@@ -449,15 +435,15 @@ class _ProcessWork(Run):
         if verdict.stop_at is not None:
             if verdict.stop_at < 0:
                 self._team.disown(self)
-            control.stop(task.plan.chunks, verdict.stop_at)
-        elif control.words[STOP_AT] in verdict.again and not task.outcome.is_doomed():
+            control.stop(verdict.stop_at)
+        elif (at := control.stopped_at()) in verdict.again and not task.outcome.is_doomed():
             # It had failed and stopped the map, and did not live to tell: its successor does that again.
-            stopped_at = control.words[STOP_AT]
-            control.words[STOP_AT] = task.plan.chunks
+            assert at is not None
+            control.resume()
             if (
                 task.outcome.is_doomed()
             ):  # the waiting thread has heard of another failure meanwhile
-                control.stop(task.plan.chunks, stopped_at)
+                control.stop(at)
         if verdict.again:
             self._redo[death.rank] = verdict.again
         return task.outcome.attempts(verdict.again)
@@ -473,10 +459,9 @@ class _ProcessWork(Run):
             return
         now = time.monotonic_ns()
         for rank in self._ranks:
-            slot = slots.slot(rank)
-            since, index = slot[SINCE], slot[INDEX]
+            since, index = slots.call_of_function(rank)
             late = since and now - since > task.job.timeout * 1e9
-            if late and slot[RUNNING] == self.seq and rank not in self._timed_out:
+            if late and slots.running(rank) == self.seq and rank not in self._timed_out:
                 self._timed_out[rank] = index  # before the kill: the monitor looks it up
                 if not self._team.kill(rank, self.seq, since):
                     self._timed_out.pop(rank, None)
@@ -487,13 +472,13 @@ class _ProcessWork(Run):
 
     def marks(self) -> bytes:
         """See `Work`."""
-        marks = self._team.marks_of(self, self._task.plan.chunks)
+        marks = self._team.marks_of(self)
         return self._marks_at_end if marks is None else marks
 
     def cancel(self) -> None:
         """See `Work`."""
         self._cancelled = True
-        self._team.stop_run(self, self._task.plan.chunks, -1)
+        self._team.stop_run(self)
 
     # ------------------------------------------------ the end
 
@@ -516,9 +501,7 @@ class _ProcessWork(Run):
         if control is None:
             self._close()
             return
-        self._team.stop_run(self, self._task.plan.chunks, ABANDONED)
-        if control.words[OUTPUT_STATE] == UNKNOWN:
-            control.words[OUTPUT_STATE] = UNTOLD
+        self._team.stop_run(self, abandons=True)
         if self.call is None:
             self._ranks = []  # it was not sent to anybody, so nobody is to leave it
         else:

@@ -21,13 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .._errors.exceptions import WorkerDied
 from .._system.guard import guarded
 from .._wire import (
-    CHUNK,
-    FIRST,
-    LAST,
-    LEFT,
     READ_NBYTES,
-    RUNNING,
-    STOP,
     Ask,
     Attach,
     Drop,
@@ -257,20 +251,18 @@ class Monitor:
         workers, submissions = self._workers, self._submissions
         assert workers.slots is not None
         rank = link.rank
-        slot = workers.slots.slot(rank)
+        claim = workers.slots.claim(rank)
         # Not of the seat, where calls that were left are forgotten.
         over = [
             run
             for seq, run in self._runs.items()
-            if run.call is not None and rank < run.call.team and seq <= slot[LEFT]
+            if run.call is not None and rank < run.call.team and seq <= claim.left
         ]
         for run in over:  # it had left, but may not have counted as one that has
             run.vacated.append(rank)
             run.deaths += 1
-        workers.roster.left(rank, slot[LEFT])
+        workers.roster.left(rank, claim.left)
         submissions.forget(rank)
-        running, claim = slot[RUNNING], (slot[FIRST], slot[STOP])
-        chunks = range(slot[CHUNK] - 1, max(slot[CHUNK], slot[LAST])) if slot[CHUNK] else range(0)
         self._inbox.has_orphans = True
         if link.failed is not None:  # for calls that it was given after it had said so
             self._note_failed_start(link, link.failed)
@@ -285,9 +277,9 @@ class Monitor:
                 rank,
                 link.pid,
                 link.status,
-                running,
-                claim if running == seq else (0, 0),
-                chunks if running == seq else range(0),
+                claim.running,
+                claim.tickets if claim.running == seq else range(0),
+                claim.chunks if claim.running == seq else range(0),
                 departure.is_broken_start,
                 seq in departure.again,
                 link.start_error,

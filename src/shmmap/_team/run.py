@@ -40,8 +40,8 @@ class Death(NamedTuple):
     status: int | None
     running: int
     """The call it was in, 0 if none."""
-    claim: tuple[int, int]
-    """Tickets it held."""
+    tickets: range
+    """Those it held."""
     chunks: range
     """The chunk it was in, or those it went through as one; empty if it was in none."""
     is_broken_start: bool

@@ -281,7 +281,7 @@ class WorkerTeam:
                 with self._lock:
                     self.monitor.take_relayed(rank)
 
-    def marks_of(self, run: Run, chunks: int) -> bytes | None:
+    def marks_of(self, run: Run) -> bytes | None:
         """The ledger of a run, from any thread; None before it is posted, and once it is over.
 
         Without the lock: it may be held while a user's callback runs, which may wait for who asks here.
@@ -290,17 +290,21 @@ class WorkerTeam:
         if control is None or run.call is None:
             return None
         try:
-            marks = bytes(control.ledger[:chunks])
+            marks = control.marks()
         except AttributeError:  # closed
             return None
         # A control block is taken from its run before anything else becomes of it.
         return marks if run.control is control else None
 
-    def stop_run(self, run: Run, chunks: int, at: int) -> None:
-        """Have no chunk above `at` started any more, and wake who waits; nothing if the run is over."""
+    def stop_run(self, run: Run, *, abandons: bool = False) -> None:
+        """Have no chunk started any more, and wake who waits; nothing if the run is over.
+
+        `abandons`: nor is anything to be handed over.
+        """
         with self._lock:
-            if run.control is not None:
-                run.control.stop(chunks, at)
+            control = run.control
+            if control is not None:
+                control.abandon() if abandons else control.stop(-1)
                 run.ring()
 
     def disown(self, run: Run) -> None:

@@ -25,11 +25,6 @@ from typing import Any, NamedTuple
 from .._code.reach import current_version, latest, look_again, news
 from .._memory import off_drop, on_drop
 from .._wire import (
-    LEFT,
-    RELAYED,
-    RUNNING,
-    SINCE,
-    SLOT_WORDS,
     Ask,
     Call,
     ClaimSlots,
@@ -188,9 +183,7 @@ class Workers:
                 if self.start == "fork"
                 else TemplateLauncher(self._blas_threads, self._preload)
             )
-        slot = self.slots.slot(rank)
-        for word in range(SLOT_WORDS):
-            slot[word] = 0
+        self.slots.clear(rank)
         # In the table before it is forked: the child closes what it finds there, or it would hold its own
         # lifeline.
         link = self.links[rank] = WorkerLink(rank)
@@ -324,7 +317,7 @@ class Workers:
         waiting, slots = self.roster.end(seq), self.slots
         if slots is not None:
             for rank in waiting:
-                self.roster.left(rank, slots.words[rank * SLOT_WORDS + LEFT])
+                self.roster.left(rank, slots.left(rank))
 
     def distrust(self, rank: int) -> None:
         """A worker could not load what it was sent: who knows what it has."""
@@ -335,19 +328,19 @@ class Workers:
     def has_left(self, rank: int, seq: int) -> bool:
         """Whether the worker on a rank has left call `seq`, by what its claim slot says."""
         slots = self.slots
-        return slots is None or slots.words[rank * SLOT_WORDS + LEFT] >= seq
+        return slots is None or slots.left(rank) >= seq
 
     def has_relayed(self, rank: int) -> bool:
         """Whether the worker on a rank has printed, logged or warned what was not taken from it yet."""
         slots, link = self.slots, self.links.get(rank)
         if slots is None or link is None:
             return False
-        return link.relayed < slots.words[rank * SLOT_WORDS + RELAYED]
+        return link.relayed < slots.relayed(rank)
 
     def is_inside(self, rank: int, seq: int) -> bool:
         """Whether the worker on a rank is in call `seq`, by what its claim slot says."""
         slots = self.slots
-        return slots is not None and slots.words[rank * SLOT_WORDS + RUNNING] == seq
+        return slots is not None and slots.running(rank) == seq
 
     def is_through(self, link: WorkerLink, seq: int) -> bool:
         """Whether this very worker will not touch anything of call `seq` any more."""
@@ -363,8 +356,8 @@ class Workers:
         link = self.links.get(rank)
         if self.slots is None or link is None or link.gone:
             return False  # what the slot says is a dead worker's
-        slot = self.slots.slot(rank)
-        if slot[RUNNING] != seq or (since is not None and slot[SINCE] != since):
+        slots = self.slots
+        if slots.running(rank) != seq or since not in (None, slots.call_of_function(rank)[0]):
             return False
         try:
             if link.pidfd >= 0:
@@ -569,7 +562,7 @@ class Workers:
         seat = self.roster.seats.get(rank)
         if seat is not None and seat.state != READY:
             return True
-        running = 0 if self.slots is None else self.slots.words[rank * SLOT_WORDS + RUNNING]
+        running = 0 if self.slots is None else self.slots.running(rank)
         return running != 0 and (calls is None or running in calls)
 
     @staticmethod

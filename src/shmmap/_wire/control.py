@@ -1,39 +1,41 @@
 """What caller and workers share besides arrays: claim slots and control blocks.
 
-Claim slots: one block per team, one slot of 16 words (int64) per rank.
+Claim slots: one block per team, one slot of 16 words (int64) per rank. The caller asks by the methods of
+`ClaimSlots`; a worker writes the words of its own slot.
 
-====== ========= ========== ==========================================================
-offset field     written by meaning
-====== ========= ========== ==========================================================
-0      RUNNING   worker     sequence number of the call it is in, 0 when parked
-8      LEFT      worker     sequence number of the last call it has left
-16     FIRST     worker     first ticket of its claim
-24     STOP      worker     end of its claim; equal to FIRST when it holds none
-32     INDEX     worker     index the function is called for (only with a timeout)
-40     SINCE     worker     monotonic ns at which that call began, 0 outside one (likewise)
-48     RELAYED   worker     number of messages it has put on its relay socket
-56     CHUNK     worker     1 + number of the chunk it is in, 0 between chunks
-64     LAST      worker     the same of the last one, where it goes through several as one; else 0
-====== ========= ========== ==========================================================
+====== ============ ========== =======================================================
+offset field        written by meaning
+====== ============ ========== =======================================================
+0      RUNNING      worker     sequence number of the call it is in, 0 when parked
+8      LEFT         worker     sequence number of the last call it has left
+16     CLAIM        worker     first ticket of its claim
+24     CLAIM_END    worker     end of its claim; equal to CLAIM when it holds none
+32     INDEX        worker     index the function is called for (only with a timeout)
+40     SINCE        worker     monotonic ns at which that call began, 0 outside one (likewise)
+48     RELAYED      worker     number of messages it has put on its relay socket
+56     CHUNK        worker     1 + number of the chunk it is in, 0 between chunks
+64     LAST_CHUNK   worker     the same of the last one, where it goes through several as one; else 0
+====== ============ ========== =======================================================
 
 Control block: one per open map, a nameless segment. Its *file offset* is the ticket counter: an lseek on
 the shared open file description is an atomic fetch-and-add done by the kernel. Tickets begin at an offset
 that no file of the user's is at: a descriptor that is not ours any more shows itself.
 
-====== ========= ============== ======================================================
-offset field     written by     meaning
-====== ========= ============== ======================================================
-0      STOP_AT   anyone, downwards  chunks above this number are not to be started; ABANDONED
-                                if the caller does not wait for the map any more either;
-                                upwards if who stopped the map died and told nobody why
-8      OUTPUT_STATE     caller, or the KNOWN once the message that tells the output is sent;
-                 worker with    UNTOLD if index 0 failed, was lost, or gave None
-                 index 0
-64     ledger    worker         a byte per chunk, see `_chunks.ledger`
-====== ========= ============== ======================================================
+====== ============ ============== ===================================================
+offset field        written by     meaning
+====== ============ ============== ===================================================
+0      limit        anyone         chunks above this number are not to be started. It only
+                                   becomes less; but for `ControlBlock.resume`, if the worker
+                                   that stopped the map died and told nobody why
+8      output state caller, or the TOLD once the message that tells the output is sent;
+                    worker with    NONE if index 0 failed, was lost, or gave None
+                    index 0
+16     chunks       caller         how many chunks the map has
+64     ledger       worker         a byte for each chunk, see `_chunks.ledger`
+====== ============ ============== ===================================================
 
-Leaving is counted in the same way, by the offset of a description of its own: whoever finds that it is
-the last one to leave writes LEAVE, so that the caller is woken once, not once per worker. A dead worker
+Leaving is counted in the same way, by the offset of a description of its own: the worker that finds that it
+is the last one to leave writes LEAVE, so that the caller is woken once, not once per worker. A dead worker
 may have counted or not, so after a death the caller looks at LEFT in the claim slots instead.
 
 *Requires*: a control block is used again only after the last worker has said so and nobody has died, so
@@ -49,26 +51,25 @@ import errno
 import mmap
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from .._memory import map_fd, open_scratch
 from .records import READ_NBYTES, RECORD_NBYTES, Record, unpack_records
 
-RUNNING, LEFT, FIRST, STOP, INDEX, SINCE, RELAYED, CHUNK, LAST = range(9)
-SLOT_WORDS = 16
+RUNNING, LEFT, CLAIM, CLAIM_END, INDEX, SINCE, RELAYED, CHUNK, LAST_CHUNK = range(9)
+_SLOT_WORDS = 16
 RANKS_MAX = 1024
 
-STOP_AT, OUTPUT_STATE = 0, 1
-# Values of OUTPUT_STATE.
-UNKNOWN, KNOWN, UNTOLD = 0, 1, 2
-# A value of STOP_AT, as it goes on from "start no chunk at all": nobody will look at what is handed over.
-ABANDONED = -2
+_LIMIT, _OUTPUT_STATE, _CHUNKS = range(3)
+# Values of the output state.
+_AWAITED, _TOLD, _NONE = range(3)
+# A limit, as it goes on from -1, by which no chunk is started: nobody will look at what is handed over.
+_ABANDONED = -2
 _LEDGER = 64
+_BLANK = memoryview(bytes(_SLOT_WORDS * 8)).cast("q")
 # Where tickets, and those who leave, are counted from.
 _ORIGIN = 1 << 40
-
-# Written at once: as many as a pipe takes with nothing of others in between.
-WRITE_NBYTES = select.PIPE_BUF // RECORD_NBYTES * RECORD_NBYTES
 
 
 def has_data(fd: int, patience_s: float = 0.0) -> bool:
@@ -78,26 +79,71 @@ def has_data(fd: int, patience_s: float = 0.0) -> bool:
     return bool(poll.poll(max(0.0, patience_s) * 1000))
 
 
+class Claim(NamedTuple):
+    """What a worker's claim slot says of where it is."""
+
+    running: int
+    """The call it is in, 0 if none."""
+    left: int
+    """The last call it has left."""
+    tickets: range
+    """Those it holds."""
+    chunks: range
+    """The chunk it is in, or those it goes through as one; empty if it is in none."""
+
+
 class ClaimSlots:
-    """The claim slots of a team; a view on `words` is what its users index."""
+    """The claim slots of a team."""
 
     def __init__(self, fd: int | None = None) -> None:
-        nbytes = RANKS_MAX * SLOT_WORDS * 8
+        nbytes = RANKS_MAX * _SLOT_WORDS * 8
         self.fd = open_scratch(nbytes) if fd is None else fd
         try:
             self._map = map_fd(self.fd, nbytes)
         except BaseException:
             os.close(self.fd)
             raise
-        self.words = memoryview(self._map).cast("q")
+        self._words = memoryview(self._map).cast("q")
 
     def slot(self, rank: int) -> memoryview:
-        """The words of one rank."""
-        return self.words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS]
+        """The words of one rank, for the worker that has it to write."""
+        return self._words[rank * _SLOT_WORDS : (rank + 1) * _SLOT_WORDS]
+
+    def clear(self, rank: int) -> None:
+        """Make a slot ready for another worker."""
+        self._words[rank * _SLOT_WORDS : (rank + 1) * _SLOT_WORDS] = _BLANK
+
+    def running(self, rank: int) -> int:
+        """The call that the worker on a rank is in, 0 if none."""
+        return self._words[rank * _SLOT_WORDS + RUNNING]
+
+    def left(self, rank: int) -> int:
+        """The last call that the worker on a rank has left."""
+        return self._words[rank * _SLOT_WORDS + LEFT]
+
+    def relayed(self, rank: int) -> int:
+        """How many messages the worker on a rank has put on its relay socket."""
+        return self._words[rank * _SLOT_WORDS + RELAYED]
+
+    def call_of_function(self, rank: int) -> tuple[int, int]:
+        """Since when the worker on a rank is in a call of the function (0: in none), and for which index."""
+        slot = self.slot(rank)
+        return slot[SINCE], slot[INDEX]
+
+    def claim(self, rank: int) -> Claim:
+        """Where the worker on a rank is."""
+        slot = self.slot(rank)
+        first, last = slot[CHUNK], max(slot[CHUNK], slot[LAST_CHUNK])
+        return Claim(
+            running=slot[RUNNING],
+            left=slot[LEFT],
+            tickets=range(slot[CLAIM], slot[CLAIM_END]),
+            chunks=range(first - 1, last) if first else range(0),
+        )
 
     def close(self) -> None:
         """Let go of memory and descriptor; a view somebody still has keeps the mapping until it goes."""
-        del self.words, self._map
+        del self._words, self._map
         os.close(self.fd)
 
 
@@ -124,8 +170,12 @@ class ControlBlock:
         except BaseException:
             self._close_fds()
             raise
-        self.words = memoryview(self._map)[:_LEDGER].cast("q")
+        self._words = memoryview(self._map)[:_LEDGER].cast("q")
+        self.limit = self._words[_LIMIT : _LIMIT + 1]
+        """The last chunk that may be started, as a view of one word: a worker's loop looks there at every
+        chunk. It is written here only."""
         self.ledger = memoryview(self._map)[_LEDGER:]
+        """The marks, for the worker that writes them at every chunk."""
         self._pipe_inode = os.fstat(self.pipe_write).st_ino
 
     def shared_fds(self) -> tuple[int, int, int]:
@@ -145,14 +195,25 @@ class ControlBlock:
         except OSError:
             return False
 
-    def reset(self, chunks: int) -> None:
-        """Make ready for a map of that many chunks. Nobody may be drawing from it."""
-        self.words[STOP_AT] = chunks
-        self.words[OUTPUT_STATE] = UNKNOWN
-        self.ledger[:chunks] = bytes(chunks)
-        self.rewind()
+    # ------------------------------------------------ rounds
 
-    def rewind(self) -> None:
+    def begin(self, chunks: int) -> None:
+        """Make ready for a map of that many chunks. Nobody may be drawing from it."""
+        words = self._words
+        words[_LIMIT] = words[_CHUNKS] = chunks
+        words[_OUTPUT_STATE] = _AWAITED
+        self.ledger[:chunks] = bytes(chunks)
+        self._rewind()
+
+    def begin_again(self, chunks: list[int]) -> None:
+        """Make ready for a further round of the same map, in which these chunks are done."""
+        words = self._words
+        words[_LIMIT] = words[_CHUNKS]
+        words[_OUTPUT_STATE] = _AWAITED if 0 in chunks else _NONE
+        self.mark(chunks, 0)
+        self._rewind()
+
+    def _rewind(self) -> None:
         """Start the tickets from 0 again; nobody has left."""
         os.lseek(self.fd, _ORIGIN, os.SEEK_SET)
         os.lseek(self.leavers, _ORIGIN, os.SEEK_SET)
@@ -177,13 +238,67 @@ class ControlBlock:
             raise _not_ours()
         return count
 
-    def stop(self, chunks: int, at: int) -> None:
+    # ------------------------------------------------ stopping
+
+    def stop(self, at: int) -> None:
         """Let nobody draw any more, nor start a chunk above `at` that is drawn already."""
-        if at < self.words[STOP_AT]:
-            self.words[STOP_AT] = at
+        words = self._words
+        if at < words[_LIMIT]:
+            words[_LIMIT] = at
         drawn = os.lseek(self.fd, 0, os.SEEK_CUR)
         if drawn >= _ORIGIN:  # else it is not ours any more
-            os.lseek(self.fd, max(_ORIGIN + chunks, drawn), os.SEEK_SET)
+            os.lseek(self.fd, max(_ORIGIN + words[_CHUNKS], drawn), os.SEEK_SET)
+
+    def abandon(self) -> None:
+        """The same; and nobody will look at what is handed over, nor tell the output."""
+        self.stop(_ABANDONED)
+        self.give_up_output()
+
+    def resume(self) -> None:
+        """Take back that the map was stopped. What was skipped meanwhile gets a round of its own."""
+        self._words[_LIMIT] = self._words[_CHUNKS]
+
+    def stopped_at(self) -> int | None:
+        """The last chunk that may be started, if the map was stopped."""
+        at = self._words[_LIMIT]
+        return at if at < self._words[_CHUNKS] else None
+
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for the map any more: what is handed over would only take memory."""
+        return self._words[_LIMIT] == _ABANDONED
+
+    # ------------------------------------------------ the output
+
+    def tell_output(self) -> None:
+        """The message that tells the output is sent."""
+        self._words[_OUTPUT_STATE] = _TOLD
+
+    def give_up_output(self) -> None:
+        """Unless it was told, the output will not be, in this round: nobody is to wait for it."""
+        if self._words[_OUTPUT_STATE] == _AWAITED:
+            self._words[_OUTPUT_STATE] = _NONE
+
+    def is_output_told(self) -> bool:
+        """Whether the message that tells the output is sent."""
+        return self._words[_OUTPUT_STATE] == _TOLD
+
+    def is_output_awaited(self) -> bool:
+        """Whether it is open if the output will be told."""
+        return self._words[_OUTPUT_STATE] == _AWAITED
+
+    # ------------------------------------------------ the ledger
+
+    def mark(self, chunks: Iterable[int], mark: int) -> None:
+        """Enter what has become of chunks."""
+        ledger = self.ledger
+        for chunk in chunks:
+            ledger[chunk] = mark
+
+    def marks(self) -> bytes:
+        """What has become of each chunk. Raises AttributeError once it is closed."""
+        return bytes(self.ledger[: self._words[_CHUNKS]])
+
+    # ------------------------------------------------ the pipe
 
     def drain(self, patience: float = 0.0) -> Iterator[Record]:
         """The records that wait in the pipe, or come within so many seconds of the one before.
@@ -203,7 +318,7 @@ class ControlBlock:
 
     def close(self) -> None:
         """Let go of memory and descriptors; see `ClaimSlots.close`."""
-        del self.words, self.ledger, self._map
+        del self._words, self.limit, self.ledger, self._map
         self._close_fds()
 
     def close_in_child(self) -> None:

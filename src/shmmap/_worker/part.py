@@ -10,7 +10,7 @@ import os
 import time
 
 from .._chunks import Kernel, Mark, share_of
-from .._wire import CHUNK, FIRST, LAST, STOP, STOP_AT, Call, ControlBlock
+from .._wire import CHUNK, CLAIM, CLAIM_END, LAST_CHUNK, Call, ControlBlock
 from .reporter import Reporter
 from .role import role
 
@@ -61,8 +61,8 @@ class Part:
             first, stop = self._draw(k)
             if first >= stop:
                 break
-            slot[FIRST] = first  # in this order: half a claim is an empty one
-            slot[STOP] = stop
+            slot[CLAIM] = first  # in this order: half a claim is an empty one
+            slot[CLAIM_END] = stop
             self._reporter.send_form()
             began = now()
             self._run_claim(first, stop)
@@ -70,7 +70,7 @@ class Part:
                 self._kernel.flush()
             except BaseException as exc:
                 self._note_failure(exc)
-            slot[CHUNK] = slot[LAST] = 0
+            slot[CHUNK] = slot[LAST_CHUNK] = 0
             self._speed = speed = (stop - first) / max(now() - began, 1e-9)
             # More tickets at once the cheaper they are, but never so many that the other workers could not
             # make up for it if those that come turn out to be dear.
@@ -83,7 +83,7 @@ class Part:
             first = self._control.draw(k)
             return first, min(first + k, self._tickets)
         first, end = self._share
-        if self._control.words[STOP_AT] < first:
+        if self._control.limit[0] < first:
             return end, end
         self._share = (min(first + k, end), end)
         return first, self._share[0]
@@ -91,12 +91,12 @@ class Part:
     def _run_claim(self, first: int, stop: int) -> None:
         """Run the chunks of the tickets that were just drawn."""
         chunks, is_shared_out = self._chunks, self._share is not None
-        words, ledger, slot = self._control.words, self._control.ledger, self._slot
+        limit, ledger, slot = self._control.limit, self._control.ledger, self._slot
         run = self._kernel.run
         step = max(1, int(self._speed * JOIN_S)) if self._joins else 1
         for ticket in range(first, stop, step):
             chunk = ticket if chunks is None else chunks[ticket]
-            if chunk > words[STOP_AT]:
+            if chunk > limit[0]:
                 break
             if is_shared_out and ledger[chunk] != Mark.PENDING:
                 continue  # a predecessor on this seat has done or begun it
@@ -105,7 +105,7 @@ class Part:
                 last  # first of the two: what is told in between is true of the first chunk
             )
             if step > 1:
-                last = slot[LAST] = min(chunk + step, stop)
+                last = slot[LAST_CHUNK] = min(chunk + step, stop)
             try:
                 run(chunk, last)
             except BaseException as exc:
@@ -118,7 +118,7 @@ class Part:
         kernel, slot = self._kernel, self._slot
         kernel.attempts |= chunks
         for chunk in chunks:
-            if chunk > self._control.words[STOP_AT]:
+            if chunk > self._control.limit[0]:
                 return
             slot[CHUNK] = chunk + 1
             try:
@@ -144,7 +144,7 @@ class Part:
         # Not the chunk just run, if a result that was kept has failed.
         chunk, index, start, stop = self._kernel.where_failed()
         if not self._kernel.job.keep_going:
-            self._control.stop(self._tickets, chunk)
+            self._control.stop(chunk)
         # Only now: the caller is woken by this, and sees then that the others have a second left.
         self._reporter.error(exc, chunk, index, start, stop)
         if index >= 0:  # else that has marked it

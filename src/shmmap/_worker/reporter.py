@@ -17,12 +17,6 @@ from typing import Any
 from .._chunks import Form, Mark, Piece
 from .._memory import FileHandle, PageWriter, find_block, handle_of, make_way
 from .._wire import (
-    ABANDONED,
-    KNOWN,
-    OUTPUT_STATE,
-    STOP_AT,
-    UNKNOWN,
-    UNTOLD,
     WRITE_NBYTES,
     Call,
     ControlBlock,
@@ -124,7 +118,7 @@ class Reporter:
 
     def _is_abandoned(self) -> bool:
         """Whether nobody waits for the map any more: what came now would only take memory."""
-        return self._control is not None and self._control.words[STOP_AT] == ABANDONED
+        return self._control is not None and self._control.is_abandoned()
 
     def send_form(self) -> None:
         """The map goes on: the caller needs to know the form of index 0's result now."""
@@ -208,15 +202,15 @@ class Reporter:
     def _wait_while(self, is_waiting: Callable[[], bool]) -> None:
         """Wait for the caller to do its part, unless the map is stopped, or was stopped altogether before."""
         assert self._control is not None
-        words = self._control.words
-        top = words[STOP_AT]
-        while is_waiting() and words[STOP_AT] >= top >= 0:
+        limit = self._control.limit
+        top = limit[0]
+        while is_waiting() and limit[0] >= top >= 0:
             self._line.wait(LOOK_S)
 
     def propose(self, form: Form, at_once: bool) -> None:
         if form.kind is None and self._control is not None:
             # Nothing is returned, so nothing is to be allocated: what the ledger shows is enough.
-            self._control.words[OUTPUT_STATE] = UNTOLD
+            self._control.give_up_output()
             return
         self.send(RecordKind.FORM, 0, 0, pack_result(tuple(form)))
         if at_once:
@@ -237,16 +231,15 @@ class Reporter:
         assert self._control is not None
         if role.is_stray:
             os._exit(0)  # or this child would take the worker's message
-        if self._control.words[OUTPUT_STATE] != KNOWN:
+        if not self._control.is_output_told():
             return None
         return self._receive_output()
 
     def wait_output(self) -> Any:
         assert self._control is not None
-        words = self._control.words
         self._write_tail()  # what tells the form may be among it: the caller would never tell the output
         self.send_form()
-        self._wait_while(lambda: words[OUTPUT_STATE] == UNKNOWN)
+        self._wait_while(self._control.is_output_awaited)
         return self.poll_output()
 
     def _receive_output(self) -> Any:

@@ -28,15 +28,15 @@ from .._memory import become_worker
 from .._system.blas import ThreadLimit
 from .._wire import (
     CHUNK,
+    CLAIM,
+    CLAIM_END,
     EXIT_CHANGED,
     EXIT_DESCRIPTORS,
-    FIRST,
-    LAST,
+    LAST_CHUNK,
     LEFT,
     LOST_WRITE,
     RUNNING,
     SINCE,
-    STOP,
     WARNING,
     Baseline,
     Call,
@@ -182,8 +182,8 @@ class Worker:
             os._exit(0)
         leave_map()
         forget_opened()
-        slot[STOP] = slot[FIRST] = 0
-        slot[CHUNK] = slot[LAST] = slot[SINCE] = 0
+        slot[CLAIM_END] = slot[CLAIM] = 0
+        slot[CHUNK] = slot[LAST_CHUNK] = slot[SINCE] = 0
         if control is not None and not control.is_intact():
             if not reporter.has_tail():
                 slot[LEFT] = call.seq  # all it did is in place
