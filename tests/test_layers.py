@@ -56,6 +56,7 @@ LAZY = {
     ("_verbs.options", "_errors.words"),
     ("_verbs.team", "_errors.words"),
     ("_verbs.verbs", "_errors.words"),
+    ("_wire.pickling", "_wire.by_value"),
     ("shmmap", "_errors.words"),
 }
 """Imports inside functions: what a first call, the clean process or an error message needs."""

@@ -1,11 +1,12 @@
 """What crosses the process border, and how.
 
 In reading order: `control` (claim slots and the control block, byte by byte), `records`, `messages`,
-`pickling` (arrays as handles, functions by value), `functions`, `reports` and `chains` (exceptions),
-`refusals` (what to say of what cannot be sent), `surroundings` and `inheritance` (what a worker is given of
-its caller), `relay` (what workers print).
+`unpickling`, `arrays`, `by_value`, `pickling` (what the caller sends), `functions`, `results`, `chains` and
+`reports` (results and exceptions), `refusals` (what to say of what cannot be sent), `surroundings` and
+`inheritance` (what a worker is given of its caller), `relay` (what workers print).
 """
 
+from .arrays import INLINE_NBYTES, Copies
 from .chains import describe_exception, note_inherited_exceptions, raise_as_is, stand_in
 from .control import (
     CHUNK,
@@ -57,21 +58,12 @@ from .messages import (
     make_payload,
     read_payload,
 )
-from .pickling import (
-    INLINE_NBYTES,
-    Copies,
-    Packed,
-    are_plain,
-    pack,
-    pack_by_value,
-    pack_plain,
-    pack_result,
-    unpack,
-)
+from .pickling import Packed, are_plain, load_picklers, pack, pack_by_value, pack_plain
 from .records import READ_NBYTES, WRITE_NBYTES, Page, Record, RecordKind, says_left, unpack_records
 from .refusals import cannot_send, is_inheritable, is_sendable, name_of, refuse_open_files
 from .relay import LOG, LOST_WRITE, STDERR, STDOUT, WARNING, Sender, parse
 from .reports import Report, advise, report_exception, restore_any, restore_exception
+from .results import pack_result
 from .surroundings import (
     Baseline,
     Surroundings,
@@ -82,3 +74,4 @@ from .surroundings import (
     snapshot,
     thread_settings,
 )
+from .unpickling import unpack

@@ -17,7 +17,7 @@ from typing import Any
 
 from .._system.forks import make_lock
 from .control import RELAYED, RUNNING
-from .pickling import pack_result
+from .results import pack_result
 
 STDOUT, STDERR, LOG, WARNING, LOST_WRITE = b"o", b"e", b"l", b"w", b"c"
 _HEADER = struct.Struct("<cq")

@@ -7,7 +7,7 @@ import traceback
 from typing import Any, NamedTuple, TypeVar
 
 from .chains import CHAIN_NBYTES, describe_exception, stand_in
-from .pickling import pack_chain, unpack_chain
+from .results import pack_chain, unpack_chain
 
 _E = TypeVar("_E", bound=BaseException)
 

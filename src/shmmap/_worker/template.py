@@ -21,7 +21,7 @@ from contextlib import suppress
 
 from .._code.recipient import note_imports
 from .._system.blas import BLAS_VARIABLES
-from .._wire import BECOMES_TEMPLATE, FORKED, REAPED, REPLY, Descriptors
+from .._wire import BECOMES_TEMPLATE, FORKED, REAPED, REPLY, Descriptors, load_picklers
 from .worker import run_worker
 
 _REQUEST = struct.Struct("<q")
@@ -85,8 +85,7 @@ def main(
     import locale  # noqa: F401
     import resource  # noqa: F401
 
-    import cloudpickle  # noqa: F401
-
+    load_picklers()
     sys.path[:] = path
     _import(preload)
     note_imports()

@@ -1,0 +1,74 @@
+"""Arrays in pickles for workers: a shared one as its handle, a private one through a shared copy.
+
+A private array is read-only on the other side, as a write to the copy would be lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .._memory import Handle, SegmentHandle, handle_of, packed_nbytes, place
+from .unpickling import frozen_array, open_array
+
+Array = NDArray[Any]
+Copies = dict[Any, tuple[Array, Array]]
+"""Private arrays that were placed for one call, and the shared copies, by address and layout."""
+
+# A private array smaller than this travels inside the pickle; larger ones through shared memory.
+INLINE_NBYTES = 1 << 14
+
+
+def reduce_handle(handle: Handle) -> tuple[object, ...]:
+    """What to pickle for an array that has a handle."""
+    return open_array, (tuple(handle),)
+
+
+class ArrayPacker:
+    """What becomes of the arrays of one pickle."""
+
+    def __init__(self, copies: Copies | None) -> None:
+        self._copies = copies
+        """None if no array is to go as a handle: who gets the pickle may have none of our memory."""
+        self.segments: set[int] = set()
+        """What must be attached where it is unpickled."""
+        self.keep: list[Array] = []
+        """What must stay alive until it was used."""
+        self.placed = 0
+        """Bytes that were copied into shared memory."""
+
+    def reduce(self, a: Array) -> tuple[object, ...]:
+        """What to pickle for an array."""
+        handle = self._handle_of(a)
+        if handle is not None:
+            return reduce_handle(handle)
+        order: Any = "F" if a.flags.fnc else "C"
+        return frozen_array, (a.tobytes(order), a.dtype, a.shape, order)
+
+    def pack_buffer(self, a: Array) -> bytes | tuple[object, ...]:
+        """What stands for a buffer that is pickled out of band."""
+        handle = self._handle_of(a)
+        return a.tobytes() if handle is None else tuple(handle)
+
+    def _handle_of(self, a: Array) -> Handle | None:
+        """The handle of an array, or of a shared copy of it; None if its bytes are to travel."""
+        if self._copies is None:
+            return None
+        handle = handle_of(a)
+        if handle is None:
+            if a.nbytes < INLINE_NBYTES:
+                return None
+            # By address: many views of one array, and one array in many pickles, are one copy.
+            key = (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype)
+            if key not in self._copies:
+                self._copies[key] = a, place(a)
+                self.placed += packed_nbytes(a)
+            a = self._copies[key][1]
+            handle = handle_of(a)
+            assert handle is not None
+        if isinstance(handle, SegmentHandle):
+            self.segments.add(handle.segment)
+            # Nobody else may hold it while a worker writes there.
+            self.keep.append(a)
+        return handle

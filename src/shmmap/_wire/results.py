@@ -1,0 +1,158 @@
+"""How a function's results and exceptions are pickled for the caller: plainly first, by value if need be.
+
+An exception goes with those it hangs together with (see `chains`): each is pickled by itself, with the others
+in it by their numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._code.classes import reduce_by_token
+from .._code.modules import MAINS
+from .._interop.buffers import keep_attributes, reduce_exception, reduce_view
+from .._memory import Handle
+from .arrays import Array, reduce_handle
+from .chains import CHAIN_NBYTES, ChainLink, has_chain, link_chain, unlink_chain
+from .pickling import load_picklers
+from .unpickling import Unpickler, unpack
+
+Share = Callable[[Array], Handle | None]
+"""The handle of an array that is to travel as one, having announced its segment; None for any other."""
+
+_SPECIAL = (type, BaseException, np.ndarray, memoryview)
+
+
+class _ByValue(Exception):
+    """Something in a result has to go by value."""
+
+
+class _Reducer:
+    """What becomes of the special things in a result, in both picklers of it."""
+
+    def __init__(self, share: Share | None, numbers: dict[int, int] | None) -> None:
+        self.share = share
+        self._numbers = numbers
+        """Of the exceptions that go by number, if a link of a chain is what is pickled."""
+        self._shared: dict[int, tuple[Array, Handle]] = {}
+        """By address, as a result that is pickled twice shares an array once; with the array, so that no
+        other has its address."""
+
+    def __call__(self, obj: Any) -> object:
+        """What to pickle for it; NotImplemented for what is nothing special."""
+        if type(obj) is np.ndarray and self.share is not None:
+            known = self._shared.get(id(obj))
+            handle = self.share(obj) if known is None else known[1]
+            if handle is not None:
+                self._shared[id(obj)] = obj, handle
+                return reduce_handle(handle)
+        elif isinstance(obj, np.ndarray):
+            return keep_attributes(obj)
+        elif type(obj) is memoryview:
+            return reduce_view(obj)
+        elif isinstance(obj, type):
+            return reduce_by_token(obj) or NotImplemented
+        elif isinstance(obj, BaseException):
+            if self._numbers is None:
+                if has_chain(obj):
+                    return unpack_chain, (pack_chain(obj),)
+            elif id(obj) in self._numbers:
+                return _linked, (self._numbers[id(obj)],)
+            return reduce_exception(obj)
+        return NotImplemented
+
+
+class _PlainPickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, reduce: _Reducer) -> None:
+        super().__init__(file, 5)
+        self._reduce = reduce
+        self._shares = reduce.share is not None
+
+    def reducer_override(self, obj: Any) -> Any:
+        # Called for everything in a result, so what is nothing special leaves as soon as possible.
+        if type(obj) is np.ndarray:
+            if not self._shares:
+                return NotImplemented
+        elif not isinstance(obj, _SPECIAL):
+            return NotImplemented
+        reduced = self._reduce(obj)
+        if reduced is NotImplemented and isinstance(obj, type) and obj.__module__ in MAINS:
+            raise _ByValue  # whatever else may bear that name in the caller
+        return reduced
+
+
+def pack_result(obj: object, share: Share | None = None) -> bytes:
+    """Pickle a function's result for the caller."""
+    return _pack(obj, _Reducer(share, None))
+
+
+def _pack(obj: object, reduce: _Reducer) -> bytes:
+    file = io.BytesIO()
+    try:
+        _PlainPickler(file, reduce).dump(obj)
+        return file.getvalue()
+    except Exception as exc:
+        file = io.BytesIO()
+        try:
+            load_picklers().ResultPickler(file, reduce).dump(obj)
+            return file.getvalue()
+        except Exception as by_value:
+            raise (by_value if isinstance(exc, _ByValue) else exc) from None
+
+
+# ---------------------------------------------------------------- exceptions
+
+
+def pack_chain(exc: BaseException) -> bytes:
+    """Pickle an exception with those it hangs together with, and see that it unpickles.
+
+    Raises
+    ------
+    Exception
+        If the exception itself does neither. Others that do not have stand-ins.
+    """
+    if not has_chain(exc) and not hasattr(exc, "__notes__"):  # most exceptions
+        data = _pack_link(exc, {})
+        if len(data) <= CHAIN_NBYTES and type(unpack(data)) is type(exc):
+            return data
+    links = link_chain(exc, _pack_link, _unpack_link)
+    if not links[0].data:
+        _pack_link(exc, {})  # raises the reason, if it is that
+        raise TypeError(f"an exception of type {type(exc).__qualname__} does not unpickle")
+    return pickle.dumps(tuple(map(tuple, links)), 5)
+
+
+def unpack_chain(data: bytes) -> BaseException:
+    """Undo `pack_chain`."""
+    unpacked = unpack(data)
+    if isinstance(unpacked, BaseException):
+        return unpacked
+    return unlink_chain(tuple(ChainLink(*link) for link in unpacked), _unpack_link)
+
+
+def _pack_link(exc: BaseException, numbers: dict[int, int]) -> bytes:
+    return _pack(exc, _Reducer(None, {k: v for k, v in numbers.items() if k != id(exc)}))
+
+
+def _linked(number: int) -> BaseException:
+    raise pickle.UnpicklingError("an exception is to be loaded with its chain")
+
+
+class _LinkUnpickler(Unpickler):
+    def __init__(self, file: io.BytesIO, get: Callable[[int], BaseException]) -> None:
+        super().__init__(file)
+        self._get = get
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == _linked.__name__ and module == __name__:
+            return self._get
+        return super().find_class(module, name)
+
+
+def _unpack_link(data: bytes, get: Callable[[int], BaseException]) -> object:
+    return _LinkUnpickler(io.BytesIO(data), get).load()
