@@ -64,7 +64,6 @@ LAZY = {
 CIRCLES = {
     ("_team.monitor", "_team.team"),
     ("_team.registry", "_team.team"),
-    ("_memory.spares", "_memory.table"),
 }
 """Imports for types only that go against the order of their folder."""
 

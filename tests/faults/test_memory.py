@@ -401,7 +401,7 @@ class Test24NoDescriptors:
         arrays = [shmmap.zeros((2 + k) << 20, np.uint8) for k in range(8)]
         del arrays
         gc.collect()
-        assert table._spares.nbytes
+        assert table.spares.nbytes
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         top = max(int(name) for name in os.listdir("/proc/self/fd"))
         fill = []

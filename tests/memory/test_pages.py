@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import shmmap
 from shmmap._memory import nameless, table
-from shmmap._memory.table import MAP_NBYTES
+from shmmap._memory.pages import MAP_NBYTES, map_pages
 from shmmap._worker.line import POUR_SEGMENT_NBYTES
 from shmmap._worker.reporter import POUR_TEAM
 from tests import functions
@@ -66,7 +66,7 @@ def test_what_was_asked_for_is_entered_and_nothing_else(
     try:
         expected = np.zeros(-(-NBYTES // MAP_NBYTES) * MAP_NBYTES, bool)
         for start, nbytes in asked:
-            table.map_pages(segment, start, nbytes)
+            map_pages(segment, start, nbytes)
             first, stop = start // MAP_NBYTES, -(-(start + nbytes) // MAP_NBYTES)
             expected[first * MAP_NBYTES : stop * MAP_NBYTES] = True
         pages = expected[: -(-NBYTES // mmap.PAGESIZE) * mmap.PAGESIZE : mmap.PAGESIZE]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap._memory import spares, table
+from shmmap._memory import blocks, spares, table
 from shmmap.testing import wait_until
 from tests import functions
 
@@ -110,24 +110,24 @@ def test_it_goes_after_two_seconds_and_the_team_with_it_at_once() -> None:
     a = shmmap.ones(NBYTES, np.uint8)
     id = segment_of(a)
     del a
-    assert table._spares.nbytes >= NBYTES
-    wait_until(lambda: table._spares.nbytes == 0, spares.SPARE_S + 5)
+    assert table.spares.nbytes >= NBYTES
+    wait_until(lambda: table.spares.nbytes == 0, spares.SPARE_S + 5)
     with pytest.raises(KeyError):
         table.get_segment(id)
     shmmap.shutdown()
     gc.collect()
     a = shmmap.ones(NBYTES, np.uint8)
     del a
-    assert table._spares.nbytes == 0, "nobody would end the two seconds"
+    assert table.spares.nbytes == 0, "nobody would end the two seconds"
 
 
 def test_no_more_is_kept_than_said() -> None:
     arrays = [shmmap.empty(100 << 20, np.uint8) for _ in range(4)]
     del arrays
-    assert 0 < table._spares.nbytes <= spares.SPARE_NBYTES
+    assert 0 < table.spares.nbytes <= spares.SPARE_NBYTES
     large = shmmap.ones(spares.SPARE_NBYTES + (64 << 20), np.uint8)
     del large
-    assert table._spares.nbytes <= spares.SPARE_NBYTES
+    assert table.spares.nbytes <= spares.SPARE_NBYTES
     again = shmmap.zeros(spares.SPARE_NBYTES + (64 << 20), np.uint8)
     assert not again.any(), "the head was used before, the rest is new"
 
@@ -140,26 +140,26 @@ def test_a_large_one_stays_whole_once_it_was_missed() -> None:
         large = shmmap.ones(nbytes, np.uint8)
         id = segment_of(large)
         del large
-        kept.append((table._spares.nbytes, id))
+        kept.append((table.spares.nbytes, id))
     assert [nbytes for nbytes, _ in kept] == [spares.SPARE_NBYTES, nbytes, nbytes, nbytes]
     assert len({id for _, id in kept}) == 1
     small = shmmap.ones(NBYTES, np.uint8)
     del small
-    assert table._spares.nbytes == nbytes + NBYTES, "a small one does not put it out"
-    wait_until(lambda: table._spares.nbytes == 0, spares.SPARE_S + 5)
+    assert table.spares.nbytes == nbytes + NBYTES, "a small one does not put it out"
+    wait_until(lambda: table.spares.nbytes == 0, spares.SPARE_S + 5)
     large = shmmap.ones(nbytes, np.uint8)
     del large
-    assert table._spares.nbytes == spares.SPARE_NBYTES, "the loop is over"
+    assert table.spares.nbytes == spares.SPARE_NBYTES, "the loop is over"
 
 
 @pytest.mark.parametrize("at", ["Segment", "root_array"])
 def test_ctrl_c_leaves_no_segment_with_nobody(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a new one, nor one that was kept for the next array and is being taken."""
-    original = getattr(table, at)
+    original = getattr(blocks, at)
 
-    def interrupted(*args: Any) -> Any:
+    def interrupted(*args: Any, **options: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
-        return original(*args)
+        return original(*args, **options)
 
     def descriptors() -> int:
         gc.collect()
@@ -172,7 +172,7 @@ def test_ctrl_c_leaves_no_segment_with_nobody(at: str, monkeypatch: pytest.Monke
             a = shmmap.ones(NBYTES, np.uint8)
             del a
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(table, at, interrupted)
+            patch.setattr(blocks, at, interrupted)
             shmmap.ones(NBYTES if at == "root_array" else 3 * NBYTES, np.uint8)
         # What is dropped while the monitor is at it is let go a moment later.
         wait_until(lambda: descriptors() == before)

@@ -1,9 +1,9 @@
 """Shared memory, and arrays in it.
 
-In reading order: `nameless` (where memory comes from), `table` (segments: made, attached, released),
-`spares`, `refcounts`, `arrays` (new ones), `sources` (`asshared`, `load`, `adopt`), `handles` (what crosses
-the process border instead of an array), `copies` and `pages` (bytes into new memory), `files` (memory-mapped
-outputs).
+In reading order: `nameless` (where memory comes from), `segments` (the data), `table` (what is mapped here),
+`slabs` and `spares` (what is kept for the next array), `blocks` (memory for a new array), `refcounts`,
+`arrays` (new ones), `pages` (bytes into new memory), `sources` (`asshared`, `load`, `adopt`), `handles`
+(what crosses the process border instead of an array), `files` (memory-mapped files).
 
 What must hold: memory has no name that outlives its process, and is released with its last view.
 """
@@ -19,17 +19,15 @@ from .arrays import (
     zeros,
     zeros_like,
 )
-from .copies import copy_into
-from .files import on_one_mapping, reserve_file
-from .handles import FileHandle, Handle, SegmentHandle, byte_bounds, from_handle, handle_of, touched
+from .blocks import ALIGN, allocate_bytes
+from .files import FileHandle, on_one_mapping, reserve_file
+from .handles import Handle, SegmentHandle, from_handle, handle_of, touched
 from .nameless import map_fd, open_scratch
-from .pages import POUR_NBYTES, PageWriter, fresh_from, make_way
+from .pages import POUR_NBYTES, PageWriter, copy_into, fresh_from, make_way
 from .refcounts import COUNTS, count_references, is_sole
+from .segments import Segment, byte_bounds
 from .sources import adopt, asshared, is_shared, load, pack_into, packed_nbytes, place, refuse_loss
 from .table import (
-    ALIGN,
-    Segment,
-    allocate_bytes,
     attach_segment,
     become_worker,
     detach_segment,

@@ -15,8 +15,8 @@ import numpy as np
 from .._errors.arguments import as_dtype, check_word, describe
 from .._interop.numpy_types import Array, any_numpy
 from .._interop.plain import read, what_is_lost
-from .copies import fill
-from .table import allocate_bytes, is_fresh
+from .blocks import allocate_bytes, is_fresh
+from .pages import fill
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike

@@ -1,8 +1,10 @@
-"""Memory-mapped files as outputs: what has to be known about them before anything is written.
+"""Memory-mapped files, as inputs and as outputs, and the header of ``.npy`` files.
 
-Two memory maps of one file overlap although their addresses do not. And a file that was made larger, but
-not written yet, has no space on the disk: whoever writes there through a mapping when the disk is full dies
-of SIGBUS. So overlap is looked for in one mapping of the file, and space is reserved up front.
+A mapping says nothing of what becomes of its file: it may be replaced, removed or cut short. Workers map the
+file themselves, so before anything runs it has to be the same one still, and long enough: to read beyond its
+end is a bus error. Two mappings of one file overlap although their addresses do not. And a file that was made
+larger, but not written yet, has no space on the disk: a process that writes there through a mapping when the
+disk is full dies of SIGBUS. So space is reserved up front.
 """
 
 from __future__ import annotations
@@ -10,11 +12,174 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import weakref
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._interop.numpy_types import Array
-from .handles import byte_bounds, find_memmap
+from .._interop.numpy_types import Array, Bytes
+from .._system.kernel_files import read_kernel_file
+from .segments import byte_bounds
+
+
+class FileHandle(NamedTuple):
+    """An array within a memory-mapped file; device and inode make sure it is still the same file."""
+
+    path: str
+    device: int
+    inode: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
+    writeable: bool
+
+
+def dtype_code(dtype: np.dtype[Any]) -> Any:
+    """What stands for a dtype in a handle: its string where that says all, for speed."""
+    return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
+
+
+def find_memmap(a: Array) -> np.memmap[Any, Any] | None:
+    """The memory-mapped array that owns the mapping `a` is a view of, if there is one."""
+    base: Any = a
+    while isinstance(base, np.ndarray):
+        owner: Any = base.base
+        if isinstance(base, np.memmap) and isinstance(owner, mmap.mmap):
+            return base
+        base = owner
+    return None
+
+
+def handle_in_file(a: Array) -> FileHandle | None:
+    """The handle of an array in a memory-mapped file; None if it is none, or can be had here only."""
+    root = find_memmap(a)
+    if root is None or root.filename is None:
+        return None
+    path = os.fspath(root.filename)
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None  # removed
+    if not _is_still_there(root, path, stat):
+        return None  # replaced, or removed and made anew
+    position = root.offset + _address(a) - _address(root)
+    _check_length(a, path, position, stat.st_size)
+    if root.mode == "c":
+        return None
+    return FileHandle(
+        path,
+        stat.st_dev,
+        stat.st_ino,
+        position,
+        a.shape,
+        a.strides,
+        dtype_code(a.dtype),
+        a.flags.writeable,
+    )
+
+
+def _address(a: Array) -> int:
+    address: int = a.__array_interface__["data"][0]
+    return address
+
+
+def _check_length(a: Array, path: str, position: int, size: int) -> None:
+    """Refuse an array that lies beyond the end of its file."""
+    stop = position + byte_bounds(a)[1] - _address(a)
+    if a.size == 0 or stop <= size:
+        return
+    gone = ""
+    if a.ndim and a.strides[0] > 0:
+        row = stop - position - (a.shape[0] - 1) * a.strides[0]
+        first = max(0, (size - position - row) // a.strides[0] + 1)
+        gone = f": of indices [0, {a.shape[0]}) along axis 0, [{first}, {a.shape[0]}) are gone"
+    raise ValueError(
+        f"the file {path!r} was cut short after it was mapped; it holds {size:,} bytes, and the array "
+        f"ends at byte {stop:,}{gone}"
+    )
+
+
+_there: dict[int, tuple[weakref.ref[Any], bool]] = {}
+
+
+def _is_still_there(root: np.memmap[Any, Any], path: str, stat: os.stat_result) -> bool:
+    """Whether the file a memory-mapped array maps is still the one its path names.
+
+    Asked of the kernel, whose list of mappings follows renamed and removed files. Once per mapping and
+    file: an answer stands as long as the file under that path stays the same.
+    """
+    key = hash((id(root), stat.st_dev, stat.st_ino))
+    known = _there.get(key)
+    if known is not None and known[0]() is root:
+        return known[1]
+    answer = True
+    try:
+        address = _address(root)
+        # Not `splitlines`: a path may hold what that takes for the end of a line.
+        for line in read_kernel_file("/proc/self/maps").split("\n"):
+            limits, _, _, _, inode, *name = line.split(maxsplit=5)
+            low, high = (int(limit, 16) for limit in limits.split("-"))
+            if low <= address < high:
+                mapped = name[0].replace("\\012", "\n") if name else ""
+                is_same = mapped == os.path.realpath(path)
+                is_linked = int(inode) == stat.st_ino and not mapped.endswith(" (deleted)")
+                answer = is_same or is_linked
+                break
+    except OSError:
+        pass  # no /proc: taken on trust
+    for old in [old for old, (ref, _) in _there.items() if ref() is None]:
+        del _there[old]
+    _there[key] = (weakref.ref(root), answer)
+    return answer
+
+
+_files: weakref.WeakValueDictionary[tuple[str, int, int, bool], Bytes] = (
+    weakref.WeakValueDictionary()
+)
+"""Files mapped here for handles, as long as there are arrays over them."""
+
+
+def array_in_file(handle: FileHandle) -> Array:
+    """The array a handle stands for, over a mapping of this process.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the handle does not fit what it names.
+    """
+    key = (handle.path, handle.device, handle.inode, handle.writeable)
+    known = _files.get(key)
+    if known is not None:
+        try:
+            return _over(known, handle)
+        except (ValueError, TypeError):
+            pass  # it has grown since
+    fd = os.open(handle.path, (os.O_RDWR if handle.writeable else os.O_RDONLY) | os.O_CLOEXEC)
+    try:
+        stat = os.fstat(fd)
+        if (stat.st_dev, stat.st_ino) != (handle.device, handle.inode):
+            raise ValueError(f"{handle.path} was replaced by another file during the map")
+        if stat.st_size == 0:
+            raise ValueError(f"the file {handle.path!r} was cut short after it was mapped")
+        access = mmap.ACCESS_WRITE if handle.writeable else mmap.ACCESS_READ
+        root = np.frombuffer(mmap.mmap(fd, stat.st_size, access=access), np.uint8)
+    finally:
+        os.close(fd)
+    _files[key] = root
+    try:
+        return _over(root, handle)
+    except (ValueError, TypeError) as exc:
+        raise ValueError(
+            f"the file {handle.path!r} was cut short after it was mapped; it holds {root.size:,} bytes"
+        ) from exc
+
+
+def _over(root: Bytes, handle: FileHandle) -> Array:
+    return np.ndarray(handle.shape, np.dtype(handle.dtype), root, handle.offset, handle.strides)
+
+
+# ---------------------------------------------------------------- outputs
 
 
 def _place(a: Array) -> tuple[str, int] | None:
@@ -22,8 +187,7 @@ def _place(a: Array) -> tuple[str, int] | None:
     root = find_memmap(a)
     if root is None or root.filename is None:
         return None
-    address = a.__array_interface__["data"][0]
-    return os.fspath(root.filename), root.offset + address - root.__array_interface__["data"][0]
+    return os.fspath(root.filename), root.offset + _address(a) - _address(root)
 
 
 def on_one_mapping(one: Array, other: Array) -> tuple[Array, Array]:
@@ -62,7 +226,7 @@ def reserve_file(out: Array) -> None:
         return
     path, position = place
     low, high = byte_bounds(out)
-    first = position + low - out.__array_interface__["data"][0]
+    first = position + low - _address(out)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -18,7 +18,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from .._interop.numpy_types import Array
-    from .table import Segment
+    from .segments import Segment
 
 
 class Counts(NamedTuple):

@@ -13,9 +13,11 @@ from .._interop.masked import mask_of
 from .._interop.numpy_types import Array, Bytes, any_numpy
 from .._interop.plain import is_open, read, what_is_lost
 from .arrays import allocate_like, check_dtype, empty, to_shape
-from .copies import copy_into, read_into, write_into
-from .handles import byte_bounds, handle_of
-from .table import adopt_memory, allocate_bytes
+from .blocks import allocate_bytes
+from .handles import handle_of
+from .pages import copy_into, read_into, write_into
+from .segments import byte_bounds
+from .table import adopt_memory
 
 if TYPE_CHECKING:
     from multiprocessing.shared_memory import SharedMemory

@@ -6,20 +6,17 @@ every time. So a little of what was released last stays for a moment: at most `S
 on, and until one is kept in vain, segments of that size stay whole, in all up to the `SPARE_SHARE`-th part of
 the memory that is free.
 
-Called by `_memory.table` alone, with its lock held. What must hold: a segment comes here only when nobody
-has a view of it, in any process.
+Called by `_memory.table` and `_memory.blocks`, with the lock of the table held. What must hold: a
+segment comes here only when no process has a view of it.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from .._system.limits import UNLIMITED
-
-if TYPE_CHECKING:
-    from .table import Segment
+from .segments import Segment
 
 SPARE_NBYTES = 1 << 28
 SPARE_SHARE = 8
@@ -37,7 +34,7 @@ class Spares:
         """Size of the segment of which but a head was found last, and bytes that such may take in all."""
 
     def put(self, segment: Segment) -> list[Segment]:
-        """Keep a segment, or its head; those that had to make room are returned."""
+        """Keep a segment, or its head; those that had to make room are returned, and are to be let go."""
         large = [each for _, each in self._kept if each.touched > SPARE_NBYTES]
         is_missed = _serves(segment, self._missed)
         if segment.nbytes <= SPARE_NBYTES or (
