@@ -61,12 +61,6 @@ LAZY = {
 }
 """Imports inside functions: what a first call, the clean process or an error message needs."""
 
-CIRCLES = {
-    ("_team.monitor", "_team.team"),
-    ("_team.registry", "_team.team"),
-}
-"""Imports for types only that go against the order of their folder."""
-
 SHIM = "_memory.nameless"
 """The one module where a private name of the standard library may stand, documented there."""
 
@@ -159,11 +153,7 @@ def test_through_doors_only(module: str) -> None:
 def test_no_circle_inside_a_folder(name: str) -> None:
     """Files of a folder have an order, imports for type checkers included; its door is above them."""
     graph = {
-        module: {
-            imported
-            for imported, _, _ in own_imports(module)
-            if folder(imported) == name and (module, imported) not in CIRCLES
-        }
+        module: {imported for imported, _, _ in own_imports(module) if folder(imported) == name}
         for module in MODULES
         if folder(module) == name
     }
@@ -178,11 +168,6 @@ def test_late_imports_are_listed() -> None:
         if is_late
     }
     assert late - {(module, there) for module, there in late if module == "_cli"} == LAZY
-
-
-def test_exceptions_are_needed() -> None:
-    for module, imported in CIRCLES:
-        assert imported in {name for name, _, _ in own_imports(module)}
 
 
 def loaded(program: str, *, folders: bool = True) -> set[str]:

@@ -213,9 +213,9 @@ class _ProcessWork(Run):
         task = self._task
         try:
             if self.admitted is not None:
-                while not self.admitted.wait(0.1):
-                    if self._cancelled:
-                        raise CancelledError
+                self.admitted.wait()
+                if self._cancelled:
+                    raise CancelledError
                 if self.refusal is not None:
                     raise self.refusal
                 self._post(None)

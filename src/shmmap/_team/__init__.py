@@ -1,15 +1,13 @@
 """The caller's side of worker processes.
 
-In reading order: `team` (runs of maps, life as a whole), `workers` (owns the processes), `link` (one worker
-as its caller sees it), `roster` (who is alive: a pure state machine), `launch` (starts workers), `monitor`
-(the thread that hears what workers say), `open_maps`, `inbox` (what workers made for results),
-`submissions`, `relay` (what workers print comes out), `run` (what a team and an open map know of each other),
-`registry` (all teams of the process).
+In reading order: `team` (what callers ask of it), `life` (when workers are started and ended), `workers`
+(owns the processes), `link` (one worker as its caller sees it), `roster` (who is alive: a pure state
+machine), `launch` (starts workers), `monitor` (the thread that hears what workers say), `open_maps`, `inbox`
+(what workers made for results), `submissions`, `relay` (what workers print comes out), `run` (what a team and
+an open map know of each other), `registry` (all teams of the process).
 """
 
 from .registry import (
-    entered,
-    entered_team,
     finish_before,
     is_ending,
     refuse_at_exit,
@@ -18,4 +16,4 @@ from .registry import (
 )
 from .relay import emit
 from .run import Death, Needs, Run
-from .team import WorkerTeam
+from .team import WorkerTeam, entered, entered_team

@@ -11,12 +11,12 @@ worker had said. The thread holds its team weakly while it waits, or no team cou
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import Any, Protocol
 
 from .._errors.exceptions import WorkerDied
 from .._system.guard import guarded
@@ -42,60 +42,9 @@ from .link import WorkerLink
 from .open_maps import OpenMaps
 from .relay import emit
 from .roster import Departure
-from .run import Death, Run
+from .run import Death
 from .submissions import Submissions
-from .workers import Workers
-
-if TYPE_CHECKING:
-    from .team import WorkerTeam
-
-
-class MonitorThread(threading.Thread):
-    """The monitor's thread, of a team that it holds weakly while it waits, or no team could be dropped."""
-
-    def __init__(self, team: WorkerTeam, orphaned: list[WorkerTeam]) -> None:
-        super().__init__(name="shmmap-monitor", daemon=True)
-        self._team = weakref.ref(team)
-        self._orphaned = orphaned
-        """Gets the team once nobody else has it."""
-        self._has_ended = threading.Event()
-
-    def run(self) -> None:
-        """Attend to the team until all workers have ended."""
-        try:
-            _keep_watch(self._team, self._orphaned)
-        finally:
-            self._has_ended.set()
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait for its end. Not by `join`: before Python 3.13, a Ctrl-C in that ends it in name only."""
-        self._has_ended.wait(timeout)
-
-
-def _keep_watch(ref: weakref.ref[WorkerTeam], orphaned: list[WorkerTeam]) -> None:
-    heir: WorkerTeam | None = None
-    while True:
-        if orphaned:
-            heir = orphaned.pop()
-            heir.end_when_idle()
-        team = heir or ref()
-        if team is None:
-            time.sleep(0.001)  # the garbage collector is about to hand it over
-            continue
-        try:
-            watch = team.watch()
-            if watch is None:
-                return
-            team = None
-            ready = watch.poll.poll(watch.timeout_ms)
-            team = heir or ref()
-            if team is not None:
-                team.monitor.handle(ready, watch.watched)
-        except BaseException:
-            if team is not None:
-                team.give_up()
-            raise
-        del team, watch
+from .workers import Watch, Workers
 
 
 class Monitor:
@@ -106,14 +55,12 @@ class Monitor:
         lock: Any,
         workers: Workers,
         inbox: Inbox,
-        runs: dict[int, Run],
         open_maps: OpenMaps,
         submissions: Submissions,
     ) -> None:
         self._lock = lock
         self._workers = workers
         self._inbox = inbox
-        self._runs = runs
         self._open_maps = open_maps
         self._submissions = submissions
         self._strays: deque[tuple[bytes, bytes, Any]] = deque()
@@ -179,7 +126,10 @@ class Monitor:
                 self._note_failed_start(link, link.failed)
             elif isinstance(message, Attach):  # `receive` has attached them
                 if message.seq:
-                    is_open = message.seq in self._runs or message.seq in self._submissions.running
+                    is_open = (
+                        message.seq in self._open_maps.runs
+                        or message.seq in self._submissions.running
+                    )
                     self._inbox.announce((id for id, _ in message.segments), message.seq, is_open)
                 else:
                     self._inbox.add(id for id, _ in message.segments)
@@ -197,8 +147,8 @@ class Monitor:
             restore_exception, report, "the initializer", "as a worker started"
         )
         for seq in list(self._workers.roster.seats[link.rank].calls):
-            if seq in self._runs:
-                self._runs[seq].failed_start = report
+            if seq in self._open_maps.runs:
+                self._open_maps.runs[seq].failed_start = report
             elif seq in self._submissions.running:
                 self._submissions.fail(seq, make_error())
         self._submissions.fail_waiting(make_error)
@@ -212,10 +162,9 @@ class Monitor:
         frames = link.receive_relay()
         for frame in frames:
             kind, seq, payload = parse(frame)
-            run = self._runs.get(seq)
+            run = self._open_maps.runs.get(seq)
             if run is not None:
-                run.relayed.append((kind, payload, link.decoders))
-                run.ring()
+                run.note_relayed((kind, payload, link.decoders))
             else:
                 self._strays.append((kind, payload, link.decoders))
                 self._workers.wake()  # this may be a thread that waits for a map
@@ -255,7 +204,7 @@ class Monitor:
         # Not of the seat, where calls that were left are forgotten.
         over = [
             run
-            for seq, run in self._runs.items()
+            for seq, run in self._open_maps.runs.items()
             if run.call is not None and rank < run.call.team and seq <= claim.left
         ]
         for run in over:  # it had left, but may not have counted as one that has
@@ -284,8 +233,8 @@ class Monitor:
                 seq in departure.again,
                 link.start_error,
             )
-            if seq in self._runs:
-                run = self._runs[seq]
+            if seq in self._open_maps.runs:
+                run = self._open_maps.runs[seq]
                 concerned.append(run)
                 again = run.note_death(death)
                 run.deaths += 1
@@ -299,7 +248,7 @@ class Monitor:
         if departure.replace:
             successor = workers.links[rank]
             for seq in departure.again:
-                its_run = self._runs.get(seq)
+                its_run = self._open_maps.runs.get(seq)
                 if its_run is None or its_run.call is None or its_run.needs is None:
                     continue
                 workers.send_call(successor, seq, its_run.call, its_run.needs, redo.get(seq))
@@ -314,3 +263,68 @@ class Monitor:
             )
         for run in concerned:
             run.ring()
+
+
+class Watched(Protocol):
+    """A team, as far as the thread of its monitor goes."""
+
+    @property
+    def monitor(self) -> Monitor:
+        """What is told of whatever the thread has waited for."""
+
+    def watch(self) -> Watch | None:
+        """What to wait for; None if all workers have ended."""
+
+    def end_when_idle(self) -> None:
+        """Nothing refers to it but the thread."""
+
+    def give_up(self) -> None:
+        """The thread ends by an exception."""
+
+
+class MonitorThread(threading.Thread):
+    """The thread of a team's monitor; it holds the team weakly while it waits."""
+
+    def __init__(self, team: Watched, handed_over: SimpleQueue[Watched]) -> None:
+        super().__init__(name="shmmap-monitor", daemon=True)
+        self._team = weakref.ref(team)
+        self._handed_over = handed_over
+        """Gets the team once nothing else refers to it."""
+        self._has_ended = threading.Event()
+
+    def run(self) -> None:
+        """Run the monitor until all workers have ended."""
+        try:
+            _keep_watch(self._team, self._handed_over)
+        finally:
+            self._has_ended.set()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for its end. Not by `join`: before Python 3.13, a Ctrl-C in that ends it in name only."""
+        self._has_ended.wait(timeout)
+
+
+def _keep_watch(ref: weakref.ref[Watched], handed_over: SimpleQueue[Watched]) -> None:
+    heir: Watched | None = None
+    while True:
+        team = heir or ref()
+        if heir is None and (team is None or not handed_over.empty()):
+            team = heir = (
+                handed_over.get()
+            )  # without a reference left, the team is just being handed over
+            heir.end_when_idle()
+        assert team is not None
+        try:
+            watch = team.watch()
+            if watch is None:
+                return
+            team = None
+            ready = watch.poll.poll(watch.timeout_ms)
+            team = heir or ref()
+            if team is not None:
+                team.monitor.handle(ready, watch.watched)
+        except BaseException:
+            if team is not None:
+                team.give_up()
+            raise
+        del team, watch

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._errors.exceptions import note_scarcity
@@ -36,6 +36,8 @@ class OpenMaps:
         self._lock = lock
         self._workers = workers
         self._inbox = inbox
+        self.runs: dict[int, Run] = {}
+        """By the number of the call: those that are told of deaths."""
         self._open: set[Run] = set()
         """Runs that have a control block, or are about to."""
         self.waiting: deque[tuple[Run, int]] = deque()
@@ -55,7 +57,7 @@ class OpenMaps:
         self._open.add(run)
         for control in self._free:
             if control.capacity >= chunks:
-                run.control = control
+                run.open_on(control)
                 self._free.remove(control)
                 break
         else:
@@ -63,32 +65,41 @@ class OpenMaps:
                 self._next_id += 1
                 capacity = 1 << max(12, (chunks - 1).bit_length())
                 try:
-                    run.control = ControlBlock(self._next_id, capacity)
+                    run.open_on(ControlBlock(self._next_id, capacity))
                 except OSError as exc:
                     note_scarcity(exc)
                     raise
-        run.doorbell = run.control.doorbell
-        if run.admitted is not None:
-            run.admitted.set()
         return True
+
+    def begin(self, run: Run, seq: int) -> None:
+        """A run's call, or that of its next round, gets this number; it is told of deaths from now on."""
+        if run.seq:  # a further round
+            self.runs.pop(run.seq, None)
+            self._inbox.purge(run.seq)
+        run.begin(seq)
+        self.runs[seq] = run
+
+    def open_calls(self) -> Iterator[int]:
+        """Numbers of the calls of which something may still be taken."""
+        yield from self.runs
+        yield from (run.seq for run, *_ in self.lingering)
 
     def close(self, run: Run, reusable: bool) -> None:
         """A run is over; its control block serves another if everybody has left.
 
         *Requires*: no Ctrl-C inside.
         """
+        self.runs.pop(run.seq, None)
+        self._inbox.purge(run.seq)
         self._open.discard(run)
-        run.doorbell = -1
-        control = run.control
+        control = run.give_up_control()
         if control is not None and not reusable:
             # Some worker may still come to it, or be in it: what it refers to has to stay.
             workers = self._workers
             inside = [m for m in workers.links.values() if not workers.is_through(m, run.seq)]
             self.lingering.append((run, control, inside))
             workers.wake()
-            run.control = None
         elif control is not None and control not in self._free:
-            run.control = None
             self._free.append(control)
             run.keep.clear()
         elif self.waiting:
@@ -97,27 +108,20 @@ class OpenMaps:
             self._admit(*self.waiting.popleft())
         if self.lingering:
             self.let_go()
-        while (
-            self._free and self._workers.slots is None
-        ):  # the team failed, and ended its workers before its maps
-            self._free.pop().close()
+        if self._workers.slots is None:  # the team failed, and ended its workers before its maps
+            self._close_free()
 
     def _admit(self, run: Run, chunks: int) -> None:
-        """Open a run that has waited; what that fails by is its own caller's to hear, not of who was here."""
+        """Open a run that has waited. If that fails, the error goes to its own caller, not to this thread."""
         try:
             self.open(run, chunks)
         except Exception as exc:
-            run.refusal = exc
-            if run.admitted is not None:
-                run.admitted.set()
+            run.refuse(exc)
 
     def refuse_waiting(self, make_error: Callable[[], Exception]) -> None:
         """Runs whose turn has not come are to fail."""
         while self.waiting:
-            run, _ = self.waiting.popleft()
-            run.refusal = make_error()
-            if run.admitted is not None:
-                run.admitted.set()
+            self.waiting.popleft()[0].refuse(make_error())
 
     def let_go(self) -> bool:
         """Release what abandoned maps refer to, once the last worker has left them; whether any was."""
@@ -162,13 +166,16 @@ class OpenMaps:
 
     def clear(self) -> None:
         """All workers have ended: nobody comes to what is free or lingers."""
-        # From the tables first: a child forked meanwhile closes what it finds there.
-        while self._free:
-            self._free.pop().close()
+        self._close_free()
         while self.lingering:
             run, control, _ = self.lingering.pop()
             run.keep.clear()
             control.close()
+
+    def _close_free(self) -> None:
+        # From the table first: a child forked meanwhile closes what it finds there.
+        while self._free:
+            self._free.pop().close()
 
     def close_in_child(self) -> None:
         """In a forked child: let go of all descriptors."""
@@ -177,3 +184,4 @@ class OpenMaps:
         for control in controls.union(self._free, (control for _, control, _ in self.lingering)):
             control.close_in_child()
         self._open, self._free, self.lingering = set(), [], []
+        self.runs.clear()

@@ -1,4 +1,4 @@
-"""The teams of this process: all there are, the one that a ``with`` block has entered, and how many workers.
+"""The teams of this process, what is finished before it ends, and how many workers an option means.
 
 What must always hold: what was submitted is finished before the interpreter ends, unless a Ctrl-C says
 otherwise; no team is still at work then, and none holds anything in a forked child.
@@ -14,8 +14,7 @@ import atexit
 import sys
 import threading
 import weakref
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .._errors.arguments import as_int
 from .._system.forks import at_fork
@@ -23,13 +22,21 @@ from .._system.interrupts import CleanUp
 from .._system.limits import usable_cores
 from .._wire import RANKS_MAX
 
-if TYPE_CHECKING:
-    from .team import WorkerTeam
 
-_teams: weakref.WeakSet[WorkerTeam] = weakref.WeakSet()
-entered: ContextVar[WorkerTeam | None] = ContextVar("shmmap-team", default=None)
-"""The team whose ``with`` block this is, which may have ended meanwhile."""
+class Endable(Protocol):
+    """A team, as far as the ends of the interpreter and of forks go."""
 
+    def finish(self) -> None:
+        """Wait until everything submitted is done."""
+
+    def end_now(self) -> None:
+        """End all workers, whatever they do."""
+
+    def close_in_child(self) -> None:
+        """Let go of every descriptor."""
+
+
+_teams: weakref.WeakSet[Endable] = weakref.WeakSet()
 
 unfinished: set[threading.Event] = set()
 """Of maps that nobody may be waiting for: each is set when its map is over, and taken out then."""
@@ -59,15 +66,9 @@ def refuse_at_exit() -> None:
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
 
-def register_team(team: WorkerTeam) -> None:
+def register_team(team: Endable) -> None:
     """Have a team ended at the interpreter's exit, and closed in forked children."""
     _teams.add(team)
-
-
-def entered_team() -> WorkerTeam | None:
-    """The team whose ``with`` block this is."""
-    team = entered.get()
-    return team if team is not None and team.is_usable() else None
 
 
 def resolve_workers(workers: int | None) -> int:

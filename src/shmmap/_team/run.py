@@ -114,12 +114,56 @@ class Run:
         self.refusal: Exception | None = None
         """Why it could not be opened when its turn had come."""
 
+    def open_on(self, control: ControlBlock) -> None:
+        """Its turn has come, and it has a control block."""
+        self.control = control
+        self.doorbell = control.doorbell
+        if self.admitted is not None:
+            self.admitted.set()
+
+    def refuse(self, error: Exception) -> None:
+        """Its turn will not come; its own caller raises the error."""
+        self.refusal = error
+        if self.admitted is not None:
+            self.admitted.set()
+
+    def begin(self, seq: int) -> None:
+        """A round begins, in which all workers may take part that had left the one before."""
+        self.vacated.clear()
+        self.seq = seq
+
+    def post(self, call: Call, needs: Needs) -> None:
+        """The call of this round is about to be sent."""
+        self.call, self.needs = call, needs
+
+    def note_output(self, message: bytes, segments: frozenset[int]) -> None:
+        """It is known where results go."""
+        self.output = message, segments
+
+    def give_up_control(self) -> ControlBlock | None:
+        """The control block, which is not its own any more."""
+        self.doorbell = -1
+        control, self.control = self.control, None
+        return control
+
+    def note_relayed(self, frame: tuple[bytes, bytes, Any]) -> None:
+        """A worker has printed, logged or warned something; the thread that waits for the run says it."""
+        self.relayed.append(frame)
+        self.ring()
+
+    def fail(self, make_error: Callable[[], BaseException]) -> None:
+        """It will be told of no death any more, and is to raise such an error."""
+        self.broken = make_error
+        self.ring()
+
     def note_death(self, death: Death) -> dict[int, int]:
         """Take note of a death, in the monitor's thread; chunks the successor is to do first."""
         raise NotImplementedError
 
     def ring(self) -> None:
-        """Wake the thread that waits for this run."""
+        """Wake the thread that waits for this run, or for its turn."""
+        if self.admitted is not None:
+            self.admitted.set()
         if self.doorbell >= 0:
             try:
                 os.write(self.doorbell, Record(0, 0, RecordKind.WAKE).pack())

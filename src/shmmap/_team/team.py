@@ -1,32 +1,23 @@
-"""The team below its public face: runs of maps, submitted functions, and the life of what is behind both.
+"""A team below its public face: what the threads of callers ask of it.
 
-Two kinds of thread meet here. A *caller's thread* opens a run, posts its call to the links and waits on
-the run's completion pipe, with nothing in between. The *monitor*, one daemon thread per team, waits for
-everything else: workers starting and dying, their output, segments they announce, drops, submitted
-functions. It wakes a waiting run by a record on that run's pipe, so every wait of a run is also a wait for
-every worker's death. All state is under one lock; nobody holds it while waiting. While it waits, the
-monitor holds its team weakly: a team that nobody else has is handed to it, and ended once it is idle.
+Two kinds of thread meet in a team. A *caller's thread* opens a run, posts its call to the workers and waits
+on the run's completion pipe, with nothing in between. The *monitor*, one daemon thread per team, waits for
+everything else: workers starting and dying, their output, segments they announce, drops, submitted functions.
+It wakes a waiting run by a record on that run's pipe, so every wait of a run is also a wait for every
+worker's death.
 
-Each part of that state has one owner: `_team.workers` the processes, `_team.open_maps` the control blocks,
-`_team.submissions` the submitted functions, `_team.inbox` what workers made for results. `_team.monitor`
-sees to all of them, and none of them knows the team.
+What is here takes the lock; `_team.life` has the rest. The public `Team` derives from it, in `_verbs.team`.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from contextvars import ContextVar
+from typing import Any
 
-from .._errors.exceptions import WorkerDied, note_scarcity
-from .._memory import expire_spare, refuse_reentry_here
-from .._system.forks import make_lock
-from .._system.interrupts import Uninterrupted, refuse_green_threads, refuse_reentry
+from .._system.interrupts import Uninterrupted
 from .._wire import (
     RANKS_MAX,
     Call,
@@ -37,15 +28,20 @@ from .._wire import (
     pack,
     snapshot,
 )
-from .inbox import Inbox
-from .monitor import Monitor, MonitorThread
-from .open_maps import OpenMaps
-from .registry import is_ending, refuse_at_exit, register_team, resolve_workers
+from .life import Life
+from .registry import resolve_workers
 from .run import Needs, Run
-from .submissions import Submissions, SubmittedFuture
-from .workers import Watch, Workers
+from .submissions import SubmittedFuture
+from .workers import Workers
 
-_AT_THE_END = "the interpreter is shutting down, and no workers can be started; use engine='serial'"
+entered: ContextVar[WorkerTeam | None] = ContextVar("shmmap-team", default=None)
+"""The team whose ``with`` block this is, which may have ended meanwhile."""
+
+
+def entered_team() -> WorkerTeam | None:
+    """The team whose ``with`` block this is."""
+    team = entered.get()
+    return team if team is not None and team.is_usable() else None
 
 
 def _pack_initializer(
@@ -63,7 +59,7 @@ def _pack_initializer(
         raise cannot_send(f"the initializer {name_of(initializer)}", bound, exc) from None
 
 
-class WorkerTeam:
+class WorkerTeam(Life):
     """A team of worker processes; its arguments are those of `shmmap.Team`, checked."""
 
     def __init__(
@@ -80,42 +76,11 @@ class WorkerTeam:
     ) -> None:
         self.refuse_platform(start)
         self.blas_threads = blas_threads
-        self._pid = os.getpid()
-        self._lock = make_lock()
-        self._runs: dict[int, Run] = {}
-        """By the number of the call: those that are told of deaths."""
-        self.workers = Workers(
-            resolve_workers(workers),
-            start,
-            *_pack_initializer(start, initializer, initargs),
-            blas_threads,
-            memory_limit,
-            preload,
+        packed, inherited = _pack_initializer(start, initializer, initargs)
+        processes = Workers(
+            resolve_workers(workers), start, packed, inherited, blas_threads, memory_limit, preload
         )
-        self.inbox = Inbox(self._lock, self.workers)
-        """Pages and segments that workers made for results."""
-        self.open_maps = OpenMaps(self._lock, self.workers, self.inbox)
-        self._submissions = Submissions(self.workers, self.inbox)
-        self.monitor = Monitor(
-            self._lock, self.workers, self.inbox, self._runs, self.open_maps, self._submissions
-        )
-        self._last_words: list[tuple[bytes, bytes, Any]] = []
-        """What workers have printed at their end."""
-        self._thread: MonitorThread | None = None
-        """The monitor's; there while any worker is."""
-        self._orphaned: list[WorkerTeam] = []
-        """The team itself, once nobody but its monitor has it."""
-        self._idle_timeout = idle_timeout
-        self._idle_since = time.monotonic()
-        """When the last run ended."""
-        self._closed = False
-        self._retires = False
-        """The workers end once they are idle; others may be started then."""
-        self._fate: _Fate | None = None
-        """Given, all workers are to be ended at once."""
-        self._finished: threading.Event | None = None
-        """Set once everything submitted is done, for who waits for that."""
-        register_team(self)
+        super().__init__(processes, idle_timeout)
 
     @property
     def size(self) -> int:
@@ -130,65 +95,10 @@ class WorkerTeam:
                 "this platform cannot start worker processes; use engine='serial' or engine='threads'"
             )
 
-    # ------------------------------------------------ starting
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether it belongs to this process, and not to one that this was forked from."""
-        return self._pid == os.getpid()
-
-    @property
-    def has_workers(self) -> bool:
-        """Whether workers have been started and have not been ended since."""
-        return self._thread is not None and self.is_usable()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it has been shut down."""
-        return self._closed
-
-    def is_usable(self) -> bool:
-        """Whether it takes work: it is this process's own, and not shut down."""
-        return not self._closed and self.is_ours
-
-    def check_open(self) -> None:
-        """Refuse to have anything submitted any more, in the words of `concurrent.futures`."""
-        with self._lock:
-            self._check_open()
-
-    def _check_open(self) -> None:
-        refuse_at_exit()
-        self._check_usable("cannot schedule new futures after shutdown")
-
-    def _check_usable(self, closed: str = "cannot use a Team after shutdown") -> None:
-        if not self.is_ours:
-            raise RuntimeError(
-                "this Team belongs to the process that made it; make a new one in the forked child"
-            )
-        if self._closed:
-            raise RuntimeError(_AT_THE_END if is_ending() else closed)
-
     def grow(self, size: int) -> None:
         """Have at least `size` seats (for the default team, which follows ``workers=``)."""
         with self._lock:
             self.workers.size = max(self.workers.size, min(size, RANKS_MAX))
-
-    def _follow_user(self) -> None:
-        """Let workers go that belong to another user than this process does by now: others are started."""
-        if self.workers.is_of_this_user() or not self.is_ours:
-            return
-        with self._lock:
-            thread = self._thread
-            if thread is None:
-                return
-            if not self._is_idle() or thread is threading.current_thread():
-                raise RuntimeError(
-                    "this process has become another user or group while its workers are at work as the "
-                    "former one; wait for what they do first"
-                )
-            self._retires = True
-            self.workers.wake()
-        thread.wait()
 
     def warm_up(self, size: int) -> None:
         """Begin to start what is missing of the first `size` workers, if it takes work at all."""
@@ -197,42 +107,7 @@ class WorkerTeam:
             if self.is_usable():
                 self._ensure(size)
 
-    def _ensure(self, size: int) -> None:
-        """Start what is missing of the first `size` workers. The lock is held."""
-        if self._thread is not None and self.workers.roster.is_filled(size):
-            return
-        if self._thread is None and is_ending():
-            raise RuntimeError(_AT_THE_END)
-        with Uninterrupted():
-            self._start_missing(size)
-
-    def _start_missing(self, size: int) -> None:
-        if self._thread is None:
-            refuse_green_threads()
-        try:
-            if self.workers.slots is None:
-                self.workers.open()
-            self.workers.fill(size)
-        except BaseException as exc:
-            note_scarcity(exc)
-            if not self.workers.links and self._thread is None:
-                self._stop_workers()
-            raise
-        if self._thread is None:
-            thread = MonitorThread(self, self._orphaned)
-            thread.start()
-            self._thread = thread
-
-    # ------------------------------------------------ runs (caller's threads)
-
-    def enter(self) -> None:
-        """Refuse who comes from within: see `refuse_reentry`.
-
-        Also from within `_memory.table`: who holds the team's lock may wait for that one, and never the
-        reverse.
-        """
-        refuse_reentry(self._lock)
-        refuse_reentry_here()
+    # ------------------------------------------------ runs
 
     def open_run(self, run: Run, chunks: int) -> bool:
         """Register a run; False if it has to wait for `run.admitted`, too many being open."""
@@ -246,26 +121,20 @@ class WorkerTeam:
 
         From then on the run is told of deaths.
         """
-        workers = self.workers
         with self._lock:
-            if run.seq:  # a further round
-                self._runs.pop(run.seq, None)
-                run.vacated.clear()  # who had left the round before takes part in this one
-                self.inbox.purge(run.seq)
-            run.seq = workers.next_seq()
-            self._runs[run.seq] = run
-            if self._closed and self._thread is None:
+            self.open_maps.begin(run, self.workers.next_seq())
+            if self._is_closed and self._thread is None:
                 self._check_usable()  # else it began before the end, which waits for it
             self._ensure(call.team)
-            run.call, run.needs = call, needs
-            workers.post_call(run.seq, call, needs)
+            run.post(call, needs)
+            self.workers.post_call(run.seq, call, needs)
 
     def publish_output(
         self, run: Run, ranks: Iterable[int], message: bytes, segments: frozenset[int]
     ) -> None:
         """Tell participants where results go."""
         with self._lock:
-            run.output = (message, segments)
+            run.note_output(message, segments)
             for rank in ranks:
                 link = self.workers.links.get(rank)
                 if link is not None:
@@ -305,15 +174,15 @@ class WorkerTeam:
             control = run.control
             if control is not None:
                 control.abandon() if abandons else control.stop(-1)
-                run.ring()
+            run.ring()
 
     def disown(self, run: Run) -> None:
-        """Nobody is to get a run's call again."""
+        """No worker is to get a run's call again."""
         with self._lock:
             self.workers.roster.end(run.seq)
 
     def distrust(self, rank: int) -> None:
-        """A worker could not load what it was sent: who knows what it has."""
+        """A worker could not load what it was sent: it is sent everything again."""
         with self._lock:
             self.workers.distrust(rank)
 
@@ -327,27 +196,12 @@ class WorkerTeam:
 
     def end_run(self, run: Run, reusable: bool) -> None:
         """Forget a run; its control block serves another if everybody has left."""
-        workers = self.workers
         with self._lock:
-            self._runs.pop(run.seq, None)
-            workers.end_call(run.seq)
+            self.workers.end_call(run.seq)
             self.open_maps.close(run, reusable)
-            self._idle_since = time.monotonic()
-            self.inbox.purge(run.seq)
-            if self.inbox.has_orphans:
-                self._purge_orphans()
-            if self._submissions.waiting:
-                self._submissions.dispatch(behind_maps=True)
-            if self._closed and self._is_idle():
-                workers.wake()
+            self._note_end_of_run()
 
-    def _purge_orphans(self) -> None:
-        lingering = (run.seq for run, *_ in self.open_maps.lingering)
-        calls = self._submissions.open_calls()
-        oldest = min((*self._runs, *calls, *lingering), default=math.inf)
-        self.inbox.purge_orphans(self.workers.last_seq, oldest)
-
-    # ------------------------------------------------ submitted functions, and the end
+    # ------------------------------------------------ submitted functions
 
     def submit_call(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -365,7 +219,7 @@ class WorkerTeam:
             return future
         name, surroundings = name_of(fn), snapshot()
         with Uninterrupted(), self._lock:
-            self._check_open()
+            self.check_open()
             try:
                 self._ensure(self.size)
             except (OSError, MemoryError):
@@ -374,206 +228,3 @@ class WorkerTeam:
                 # A worker has died, and there is nothing for another one: the others go on.
             self._submissions.put(future, packed, name, surroundings)
         return future
-
-    def end(self, wait: bool = True, cancel_waiting: bool = False) -> None:
-        """End the workers once all is done; `cancel_waiting`: what has not begun is not done any more."""
-        self.enter()
-        with self._lock:
-            was_closed, self._closed = self._closed, True
-            if not self.is_ours:
-                return
-            if cancel_waiting:
-                self._submissions.cancel_waiting()
-            thread = self._thread
-            if thread is None:
-                if not was_closed:
-                    with Uninterrupted():
-                        self._stop_workers()
-                return
-            self.workers.wake()
-        # Also the second time: a Ctrl-C may have ended the first wait.
-        if wait and thread is not threading.current_thread():
-            thread.wait()
-
-    def end_workers(self, number: signal.Signals, culprit: str) -> None:
-        """End all workers at once by a signal; what is under way fails, and names who has asked for it."""
-        self.enter()
-        with self._lock:
-            thread = self._thread
-            if thread is None or not self.is_ours:
-                return
-            self._fate = _Fate(number, culprit)
-            self.workers.wake()
-        if thread is not threading.current_thread():
-            thread.wait()
-
-    def __del__(self) -> None:
-        """Let the monitor end a team that nobody has any more; it is idle, or has tasks submitted."""
-        thread = getattr(self, "_thread", None)
-        if thread is not None and self.is_ours:
-            self._orphaned.append(self)
-            self.workers.wake()
-
-    # ------------------------------------------------ the monitor's round, and the end
-
-    def watch(self) -> Watch | None:
-        """What the monitor waits for; None if all workers have ended."""
-        with self._lock:
-            watch = self._watch()
-        self._submissions.resolve()
-        words, self._last_words = self._last_words, []
-        self.monitor.hear(words)
-        if self._finished is not None and self._submissions.is_idle():
-            self._finished.set()
-        return watch
-
-    def _watch(self) -> Watch | None:
-        if self._fate is not None:
-            self._break_off(self._fate)
-            self._fate = None
-            return None
-        if self._is_finished():
-            self._stop_workers()
-            return None
-        if self.open_maps.let_go() and self.inbox.has_orphans:
-            self._purge_orphans()
-        self.inbox.trim()
-        return self.workers.watch(self._timeout_ms())
-
-    def _timeout_ms(self) -> int | None:
-        expiry = expire_spare()
-        if self.workers.has_dying:
-            return 5
-        if self.open_maps.lingering:
-            return 20  # nobody tells when the last worker leaves a map that is over
-        at = min(self.inbox.next_trim(), math.inf if expiry is None else expiry)
-        if self._idle_timeout is not None:
-            # Nobody wakes the monitor at the end of a run, so it looks again after this long at most.
-            since = self._last_work() if self._is_idle() else time.monotonic()
-            at = min(at, since + self._idle_timeout)
-        if at == math.inf:
-            return None
-        return max(0, min(int((at - time.monotonic()) * 1000), 1 << 30)) + 1
-
-    def _is_idle(self) -> bool:
-        return not (self._runs or self.open_maps.waiting) and self._submissions.is_idle()
-
-    def _last_work(self) -> float:
-        return max(self._idle_since, self._submissions.left_at)
-
-    def _is_finished(self) -> bool:
-        if not self._is_idle():
-            return False
-        if self._closed or self._retires:
-            return True
-        return (
-            self._idle_timeout is not None
-            and time.monotonic() - self._last_work() >= self._idle_timeout
-        )
-
-    def end_when_idle(self) -> None:
-        """Nobody has it any more but its monitor, which is to finish what was submitted."""
-        # If it was in a cycle, the garbage collector has cleared all weak references into it.
-        register_team(self)
-        self.inbox.fetch_by(self.monitor.take_messages)
-        self.workers.listen()
-        self._closed = True
-
-    def give_up(self) -> None:
-        """The monitor has failed: nobody would tell of deaths any more, nor resolve a future."""
-        try:
-            with self._lock:
-                self._closed = True
-                for run in self._runs.values():
-                    run.broken = _team_failed
-                    run.ring()
-                self._submissions.fail_all(_team_failed)
-                self._thread = None
-                self._stop_workers()  # which may fail by what the monitor has failed by
-        finally:
-            self._submissions.resolve()
-            if self._finished is not None:
-                self._finished.set()
-
-    def _stop_workers(self) -> None:
-        """Let all workers end and give everything back. The lock is held; the team may wake again."""
-        self._last_words += self.workers.dismiss()
-        self._submissions.clear()
-        self.inbox.clear()
-        self.open_maps.clear()
-        self.workers.close()
-        self._retires = False
-        self._thread = None
-
-    def finish(self) -> None:
-        """At the interpreter's end: wait until everything submitted is done, and callbacks are called."""
-        if not self.is_ours:
-            return
-        with self._lock:
-            if self._thread is None:
-                return
-            self._finished = threading.Event()
-            self.workers.wake()
-        self._finished.wait()
-
-    def end_now(self) -> None:
-        """At the interpreter's exit: nobody waits for anything any more."""
-        if not self.is_ours:
-            return
-        with self._lock:
-            self._closed = True
-            thread = self._thread
-            if thread is None:
-                return
-            self._fate = _Fate(signal.SIGKILL, "")
-            self.workers.wake()
-        # It must not be caught by the interpreter's end in the middle of something.
-        thread.wait(timeout=5)
-
-    def _break_off(self, fate: _Fate) -> None:
-        """End all workers at once, whatever they do. The lock is held."""
-        submissions = self._submissions
-        if fate.is_last:
-            submissions.fail_waiting(lambda: WorkerDied("the interpreter is shutting down"))
-        else:
-            submissions.cancel_waiting()
-            submissions.fail_running(fate.make_error)
-            self.open_maps.refuse_waiting(fate.make_error)
-        for run in self._runs.values():
-            run.broken = fate.make_error
-            run.ring()
-        calls = {*self._runs, *submissions.running} if fate.is_last else None
-        self.workers.signal_all(fate.signal, calls)
-        self._stop_workers()
-
-    def close_in_child(self) -> None:
-        """In a forked child: let go of every descriptor, so that the parent's end is noticed."""
-        self._closed = True
-        self.workers.close_in_child()
-        self.open_maps.close_in_child()
-        self._runs.clear()
-
-
-class _Fate(NamedTuple):
-    """That all workers are to be ended, and how."""
-
-    signal: signal.Signals
-    culprit: str
-    """Who has asked for it; nobody if the interpreter ends."""
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the interpreter ends."""
-        return not self.culprit
-
-    def make_error(self) -> Exception:
-        """What becomes of maps and functions under way."""
-        if self.is_last:
-            # Who waits is a daemon thread, which ends with the interpreter. What it raised in the meantime
-            # would be printed.
-            threading.Event().wait()
-        return WorkerDied(f"the workers were ended by {self.culprit}")
-
-
-def _team_failed() -> Exception:
-    return RuntimeError("the team failed; see the traceback of its monitor thread")
