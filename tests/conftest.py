@@ -42,7 +42,6 @@ _token = pytest.StashKey[str]()
 def pytest_configure(config: pytest.Config) -> None:
     """Name the markers of this suite."""
     config.addinivalue_line("markers", "unguarded(reason): the leak guard would be in the way")
-    config.addinivalue_line("markers", "quick: one of the fault tests that every run has time for")
     config.addinivalue_line("markers", "warm: the default team is to be there before the test")
     if not hasattr(config, "workerinput"):
         config.stash[_token] = census.mark_children()

@@ -1,15 +1,9 @@
-"""Faults 18 to 25: memory and descriptors run out, and everything is given back."""
+"""Faults 3 and 18 to 23: memory runs out, or is used in odd ways."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import ast
 import functools
-import gc
-import os
-import resource
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +11,48 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import Team
-from shmmap._memory import table
-from shmmap._results.collect import Collector
-from shmmap._team.workers import Workers
-from shmmap.testing import KillSelf, wait_until
-from tests import functions
 from tests.helpers import (
     assert_next_map_works,
-    assert_same,
-    descriptor_count,
     in_time,
-    shared_memory_in_use,
 )
 
-from .common import IN_CGROUP, memory_cgroup, run_program, run_with_small_shm, times
+from .common import IN_CGROUP, memory_cgroup, run_program, run_with_small_shm
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("engine", ["processes", "fork"])
+def test_3_out_of_memory(tmp_path: Path, engine: str) -> None:
+    """The worker dies, not the caller; the message suggests memory, and names the range."""
+    with memory_cgroup(200 << 20) as group:
+        printed = run_program(
+            tmp_path,
+            IN_CGROUP
+            + """
+def hog(i):
+    if i == 5:
+        return int(np.ones(600 << 20, np.uint8).sum())
+    return i
+
+started = time.monotonic()
+try:
+    shmmap.pmap(hog, np.arange(10), chunksize=1, workers=2, engine=sys.argv[2])
+except shmmap.WorkerDied as error:
+    print(error, error.failed, time.monotonic() - started < 20, sep="\\n")
+works(engine=sys.argv[2])
+""",
+            group,
+            engine,
+        )
+    text, failed, soon = printed.splitlines()
+    assert "SIGKILL" in text and "memory" in text and "pid" in text
+    assert any(start <= 5 < stop for start, stop in ast.literal_eval(failed))
+    assert soon == "True"
 
 
 @pytest.mark.privileged
 class Test18And20SmallShm:
     """``/dev/shm`` is smaller than a segment, or filled by others in the middle of a map."""
 
-    @pytest.mark.quick
     def test_memfd_takes_over(self, tmp_path: Path) -> None:
         """64 MiB, as in a container: a larger array lies elsewhere, and works all the same."""
         printed = run_with_small_shm(
@@ -54,6 +68,7 @@ class Test18And20SmallShm:
         )
         assert printed == "64\n"
 
+    @pytest.mark.slow
     def test_filled_by_others_in_the_middle_of_a_map(self, tmp_path: Path) -> None:
         """What is reserved stays ours: no bus error, and the result is right."""
         printed = run_with_small_shm(
@@ -90,6 +105,7 @@ class Test18And20SmallShm:
         )
         assert printed == "right\n"
 
+    @pytest.mark.slow
     def test_results_that_do_not_fit_in_it(self, tmp_path: Path) -> None:
         """Large objects come back though the worker's pages find no room in ``/dev/shm``."""
         printed = run_with_small_shm(
@@ -113,7 +129,6 @@ class Test18And19Limited:
 
     LIMIT = 256 << 20
 
-    @pytest.mark.quick
     def test_refused(self, tmp_path: Path) -> None:
         with memory_cgroup(self.LIMIT) as group:
             printed = run_program(
@@ -139,6 +154,7 @@ assert (shmmap.full(64 << 20, 7, np.uint8) == 7).all()
             assert line.startswith("True True the memory cgroup")
             assert "wanted" in line and "available" in line
 
+    @pytest.mark.slow
     def test_nothing_is_kept_of_what_was_refused(self, tmp_path: Path) -> None:
         with memory_cgroup(self.LIMIT) as group:
             printed = run_program(
@@ -160,8 +176,7 @@ print(len(os.listdir("/proc/self/fd")) - before)
         assert printed == "0\n"
 
 
-@pytest.mark.quick
-def test_limited_address_space(tmp_path: Path) -> None:
+def test_19_limited_address_space(tmp_path: Path) -> None:
     """``ulimit -v``: refused like any other memory, and nothing is kept of it."""
     printed = run_program(
         tmp_path,
@@ -186,8 +201,7 @@ works()
         assert line.startswith("True True") and "address space" in line and "ulimit -v" in line
 
 
-@pytest.mark.quick
-def test_results_that_the_callers_address_space_has_no_room_for(tmp_path: Path) -> None:
+def test_19_results_that_the_callers_address_space_has_no_room_for(tmp_path: Path) -> None:
     """An error of that map, or that function, alone."""
     printed = run_program(
         tmp_path,
@@ -217,8 +231,7 @@ with shmmap.Team(workers=2) as team:
     assert printed == "True\nTrue\n"
 
 
-@pytest.mark.quick
-class TestMemoryLimit:
+class Test3MemoryLimit:
     """``memory_limit``: what a function takes beyond it is a clean MemoryError, with the index."""
 
     @pytest.mark.parametrize("start", ["clean", "fork"])
@@ -248,7 +261,55 @@ class TestMemoryLimit:
                 assert limited.submit(lambda: int(np.ones(150 << 20, np.uint8)[-1])).result() == 1
 
 
-@pytest.mark.quick
+@pytest.mark.slow
+class Test18FileSize:
+    """Not even a memfd may be that large; unprivileged, by a limit on the size of files."""
+
+    def test_error_names_the_bytes(self, tmp_path: Path) -> None:
+        printed = run_program(
+            tmp_path,
+            """
+            import resource
+            works()
+            shmmap.shutdown()
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 20,) * 2)
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(3):
+                try:
+                    shmmap.zeros(64 << 20, np.uint8)
+                except shmmap.SharedMemoryError as error:
+                    print(error.wanted)
+            assert len(os.listdir("/proc/self/fd")) == before
+            works()
+            """,
+        )
+        assert printed == f"{64 << 20}\n" * 3
+
+
+@pytest.mark.slow
+@pytest.mark.big
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["clean", "fork"])
+def test_21_more_than_2_to_the_31_bytes(start: str) -> None:
+    nbytes = (1 << 31) + 4097
+    if _free() < 3 * nbytes:
+        pytest.skip("needs 6 GiB of free memory")
+    a = shmmap.zeros(nbytes, np.uint8)
+    a[-1] = 5
+    with shmmap.Team(workers=2, start=start) as team:
+        shmmap.pmap_chunks(lambda c: c + 1, a, out=a, engine=team)
+        assert a[-1] == 6 and a[0] == 1 and a[1 << 31] == 1
+        assert (
+            shmmap.preduce(functools.partial(np.sum, dtype=np.int64), a, engine=team) == nbytes + 5
+        )
+
+
+def _free() -> int:
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) << 10
+
+
 class Test22ViewsOutlive:
     """A view outlives its array, the collector, its team and the program: no crash, and silence."""
 
@@ -276,380 +337,6 @@ class Test22ViewsOutlive:
         assert printed == "-2\n"
 
 
-class TestFileSize:
-    """18: not even a memfd may be that large; unprivileged, by a limit on the size of files."""
-
-    def test_error_names_the_bytes(self, tmp_path: Path) -> None:
-        printed = run_program(
-            tmp_path,
-            """
-            import resource
-            works()
-            shmmap.shutdown()
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 20,) * 2)
-            before = len(os.listdir("/proc/self/fd"))
-            for _ in range(3):
-                try:
-                    shmmap.zeros(64 << 20, np.uint8)
-                except shmmap.SharedMemoryError as error:
-                    print(error.wanted)
-            assert len(os.listdir("/proc/self/fd")) == before
-            works()
-            """,
-        )
-        assert printed == f"{64 << 20}\n" * 3
-
-
-class Test24NoDescriptors:
-    """EMFILE at each descriptor acquired: rolled back, and explained."""
-
-    @staticmethod
-    def climb(action: Any, most: int) -> list[BaseException]:
-        """Run an action with room for 0, 1, 2, ... further descriptors until it works."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        errors: list[BaseException] = []
-        gc.collect()
-        table.release_spare()
-        # Once: a map that is refused may take a control block with it, and the next makes one.
-        before = descriptor_count()
-        for extra in range(most):
-            gc.collect()
-            table.release_spare()
-            top = max(int(name) for name in os.listdir("/proc/self/fd"))
-            fill = []  # every number up to the highest in use, so that the limit counts exactly
-            while (fd := os.dup(0)) <= top:
-                fill.append(fd)
-            os.close(fd)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1 + extra, hard))
-            try:
-                action()
-                return errors
-            except Exception as error:
-                # A traceback, also that of the context, keeps frames and what they refer to.
-                error.__traceback__ = error.__context__ = error.__cause__ = None
-                errors.append(error)
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-                gc.collect()
-                table.release_spare()  # kept for two seconds, for the next array
-                for each in fill:
-                    os.close(each)
-                # A page larger than those that stay goes once nothing has come in it for two seconds.
-                with contextlib.suppress(TimeoutError):
-                    wait_until(lambda: descriptor_count() <= before)
-                lost = descriptor_count() - before
-                assert lost <= 0, f"{lost} descriptors lost with room for {extra}"
-        raise AssertionError(f"it did not work with room for {most} descriptors: {errors[-1]!r}")
-
-    @staticmethod
-    def check(errors: list[BaseException]) -> None:
-        """All of them must say that there were no descriptors."""
-        assert errors
-        for error in errors:
-            assert isinstance(error, OSError) and error.errno == errno.EMFILE, repr(error)
-            assert "descriptor" in str(error) or "files" in str(error)
-
-    @pytest.mark.quick
-    def test_array(self) -> None:
-        self.check(self.climb(lambda: shmmap.zeros(1 << 20), 30))
-
-    def test_many_small_arrays(self) -> None:
-        """They share segments, hence descriptors."""
-
-        def action() -> None:
-            held = [shmmap.zeros(100) for _ in range(2000)]
-            assert len(held) == 2000
-
-        self.climb(action, 30)
-
-    @pytest.mark.parametrize("start", ["clean", "fork"])
-    def test_team(self, start: str) -> None:
-        """A team that finds no descriptors while it starts goes, and takes everything with it."""
-
-        def action() -> None:
-            with shmmap.Team(workers=2, start=start) as team:
-                result = shmmap.pmap(functions.double, np.arange(10), engine=team, chunksize=1)
-                assert_same(result, np.arange(10) * 2)
-
-        shmmap.zeros(1)
-        self.check(self.climb(action, 100))
-
-    @pytest.mark.parametrize("start", ["clean", "fork"])
-    def test_map_on_a_running_team(self, start: str) -> None:
-        """The map is refused; the team and the next map are none the worse."""
-        with shmmap.Team(workers=2, start=start) as team:
-            make_pages(team, 900 << 10)
-            pids = sorted(process.pid for process in team_members(team))
-            x = np.arange(180_000, dtype="f4")
-
-            def action() -> None:
-                # All that a worker may hand over, for want of an output, is less than its page holds.
-                result = shmmap.pmap_chunks(functions.double, x, engine=team, dtype="f8")
-                assert result.nbytes > 1 << 20 and x.nbytes < 900 << 10
-                assert_same(result, (x * 2).astype("f8"))
-
-            self.check(self.climb(action, 60))
-            action()
-            assert sorted(process.pid for process in team_members(team)) == pids
-
-    @pytest.mark.quick
-    def test_what_is_kept_for_later_goes_first(self, team: Any) -> None:
-        """Segments kept for the next array hold descriptors: nothing is refused on their account."""
-        shmmap.pmap(functions.double, np.arange(10), engine=team, chunksize=1)
-        table.release_spare()
-        arrays = [shmmap.zeros((2 + k) << 20, np.uint8) for k in range(8)]
-        del arrays
-        gc.collect()
-        assert table.spares.nbytes
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        top = max(int(name) for name in os.listdir("/proc/self/fd"))
-        fill = []
-        while (fd := os.dup(0)) <= top:
-            fill.append(fd)
-        os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1, hard))
-        try:
-            assert not shmmap.zeros(32 << 20, np.uint8).any()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for fd in fill:
-                os.close(fd)
-
-
-class TestOutputRefused:
-    """24, 18: the output of a map that runs already cannot be had."""
-
-    @pytest.mark.quick
-    def test_workers_give_up_what_they_keep_for_it(
-        self, team: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """They neither wait for an output that nobody will make, nor make room for what nobody will take."""
-        make_pages(team, 1 << 16)
-        pids = sorted(process.pid for process in team_members(team))
-        refused = shmmap.zeros(1, bool)
-
-        def refuse(*args: Any) -> Any:
-            refused[0] = True
-            raise shmmap.SharedMemoryError(1 << 40, 0, "this test", "try again")
-
-        def func(chunk: Any) -> Any:
-            if chunk[0]:
-                wait_until(lambda: refused[0])
-                time.sleep(0.1)  # until the map is over for its caller
-            return np.repeat(chunk, 1 << 20)[None]
-
-        for _ in range(3):
-            refused[0] = False
-            before = descriptor_count(), shared_memory_in_use()
-            with monkeypatch.context() as patch, in_time(0.9), pytest.raises(MemoryError):
-                patch.setattr(Collector, "propose", refuse)
-                shmmap.pmap_chunks(func, np.arange(2), engine=team, chunksize=1)
-            assert descriptor_count() <= before[0]
-            assert shared_memory_in_use() <= before[1]
-            assert_next_map_works(team)
-        assert sorted(process.pid for process in team_members(team)) == pids
-
-    @pytest.mark.quick
-    def test_map_that_was_sent_to_nobody_keeps_nothing(
-        self, team: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A team that finds no descriptors for a missing worker lets go of what the map refers to."""
-        assert_next_map_works(team)
-
-        def refuse(*args: Any) -> None:
-            raise OSError(errno.EMFILE, "no file descriptor left")
-
-        table.release_spare()
-        before = descriptor_count(), shared_memory_in_use()
-        for _ in range(5):
-            with monkeypatch.context() as patch, in_time(0.9), pytest.raises(OSError, match="left"):
-                patch.setattr(Team, "_ensure", refuse)
-                shmmap.pmap_chunks(
-                    functions.double, np.arange(1 << 18), engine=team, chunksize=9999
-                )
-            gc.collect()
-            table.release_spare()
-            assert descriptor_count() <= before[0] and shared_memory_in_use() <= before[1]
-        assert_next_map_works(team)
-
-
-class TestReplacementRefused:
-    """24: a worker dies, and there are no descriptors left for another."""
-
-    @pytest.mark.quick
-    @pytest.mark.parametrize("workers", [1, 2])
-    @pytest.mark.parametrize("start", ["clean", "fork"])
-    def test_the_others_go_on(
-        self, start: str, workers: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        struck = shmmap.zeros(1, bool)
-        go = shmmap.ones(1, bool)
-
-        def func(i: Any) -> Any:
-            if i == 3 and not struck[0]:
-                struck[0] = True
-                wait_until(lambda: go[0])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return i * 2
-
-        def refuse(*args: Any) -> None:
-            raise OSError(errno.EMFILE, "no file descriptor left")
-
-        with shmmap.Team(workers, start=start) as team:
-            assert_next_map_works(team, workers)
-            for _ in range(2):
-                struck[0] = False
-                with monkeypatch.context() as patch, in_time():
-                    patch.setattr(Workers, "_spawn", refuse)
-                    # The first seat may be the empty one, and what was lost is run again from there on.
-                    try:
-                        result = shmmap.pmap(func, np.arange(10), engine=team, chunksize=1)
-                    except OSError as error:
-                        assert "descriptor" in str(error)
-                    else:
-                        assert workers == 2
-                        assert_same(result, np.arange(10) * 2)
-                assert_next_map_works(team, workers)
-            struck[0] = False
-            with monkeypatch.context() as patch, in_time():
-                patch.setattr(Workers, "_spawn", refuse)
-                go[0] = False
-                futures = [team.submit(func, i) for i in (3, 1, 2)]
-                go[0] = True
-                with pytest.raises(shmmap.WorkerDied):
-                    futures[0].result()
-                for i, future in enumerate(futures[1:], 1):
-                    if workers == 1:
-                        with pytest.raises(shmmap.WorkerDied):
-                            future.result()
-                    else:
-                        assert future.result() == 2 * i
-                if workers == 2:
-                    assert team.submit(func, 4).result() == 8
-            assert_next_map_works(team, workers)
-
-
-def team_members(team: Any) -> list[Any]:
-    """What a team knows of each of its workers."""
-    return list(team.workers.links.values())
-
-
-def make_pages(team: Any, nbytes: int) -> None:
-    """Have each of two workers make the page that results of up to so many bytes are handed over in."""
-    met = shmmap.zeros(2, bool)
-
-    def fill(i: Any) -> bytes:
-        met[i] = True
-        wait_until(met.all)
-        return bytes(nbytes)
-
-    shmmap.pmap(fill, range(2), engine=team, chunksize=1, out=list)
-
-
-@pytest.mark.timeout(1200)
-class Test25Flat:
-    """Many arrays and many maps: descriptors, shared memory and RSS stay where they were.
-
-    Scaled down unless ``SHMMAP_HEAVY`` is set; ``python -m tests.soak`` goes on for as long as it is asked
-    to.
-    """
-
-    @staticmethod
-    def usage() -> tuple[int, int, int]:
-        """Descriptors, shared memory, RSS."""
-        gc.collect()
-        table.release_spare()
-        text = Path("/proc/self/status").read_text()
-        rss = next(int(line.split()[1]) for line in text.splitlines() if "VmRSS" in line) << 10
-        return descriptor_count(), shared_memory_in_use(), rss
-
-    def check(self, cycle: Any, n: int, rss_slack: int = 8 << 20) -> None:
-        """Compare after some cycles with after `n` more."""
-        for _ in range(n // 4):
-            cycle()
-        before = self.usage()
-        for _ in range(n):
-            cycle()
-        after = self.usage()
-        # Slabs and pages come and go, a few of two descriptors each; a leak would be one per cycle.
-        assert after[0] <= before[0] + min(8, n // 3)
-        assert after[1] <= before[1] + (12 << 20)
-        assert after[2] <= before[2] + rss_slack
-
-    def test_arrays(self) -> None:
-        sizes = iter(range(10**9))
-
-        def cycle() -> None:
-            n = next(sizes)
-            a = shmmap.zeros(1 + n * 7919 % 400_000)
-            a[-1] = 1
-            b = a[::2]
-            del a
-            assert b.size
-
-        self.check(cycle, times(1000, 10_000))
-
-    def test_maps(self, team: Any) -> None:
-        x = shmmap.asshared(np.arange(1000))
-
-        def cycle() -> None:
-            result = shmmap.pmap_chunks(functions.double, x, engine=team, chunksize=300)
-            assert result[-1] == 1998
-            big = shmmap.pmap(functions.double, np.arange(200_000).reshape(10, -1), engine=team)
-            assert big[-1, -1] == 399_998
-            shmmap.pmap(lambda i: str(i), range(20), engine=team)
-
-        self.check(cycle, times(60, 3400))
-
-    def test_failures(self, team: Any) -> None:
-        def fail(i: Any) -> None:
-            raise ValueError("on purpose")
-
-        def cycle() -> None:
-            with pytest.raises(ValueError):
-                shmmap.pmap(fail, np.arange(50), engine=team, chunksize=1)
-
-        self.check(cycle, times(30, 1000))
-
-    def test_teams(self) -> None:
-        def cycle() -> None:
-            with shmmap.Team(workers=2) as team:
-                shmmap.pmap(functions.double, np.arange(10), engine=team)
-
-        self.check(cycle, times(8, 200))
-
-    def test_deaths(self, team: Any) -> None:
-        def cycle() -> None:
-            with pytest.raises(shmmap.WorkerDied):
-                shmmap.pmap(KillSelf(at=3), np.arange(10), engine=team, chunksize=1)
-
-        self.check(cycle, times(10, 200))
-
-
-@pytest.mark.big
-@pytest.mark.slow
-@pytest.mark.parametrize("start", ["clean", "fork"])
-def test_21_more_than_2_to_the_31_bytes(start: str) -> None:
-    nbytes = (1 << 31) + 4097
-    if _free() < 3 * nbytes:
-        pytest.skip("needs 6 GiB of free memory")
-    a = shmmap.zeros(nbytes, np.uint8)
-    a[-1] = 5
-    with shmmap.Team(workers=2, start=start) as team:
-        shmmap.pmap_chunks(lambda c: c + 1, a, out=a, engine=team)
-        assert a[-1] == 6 and a[0] == 1 and a[1 << 31] == 1
-        assert (
-            shmmap.preduce(functools.partial(np.sum, dtype=np.int64), a, engine=team) == nbytes + 5
-        )
-
-
-def _free() -> int:
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) << 10
-
-
-@pytest.mark.quick
 def test_23_write_to_a_read_only_input_is_reported(engine: Any) -> None:
     """`ValueError` where it was tried, and nothing is changed."""
     a = shmmap.asshared(np.arange(10.0))

@@ -31,6 +31,7 @@ class Test43NarrowThenWide:
         (b"x", b"xyz", b"xy"),
     )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("values", RESULTS, ids=str)
     def test_numbers_and_strings(self, team: Any, values: Any) -> None:
         """Every order of the values, and of the two workers that bring the first and the last."""
@@ -50,7 +51,6 @@ class Test43NarrowThenWide:
                 assert_same(np.array(result), expected)
 
     @pytest.mark.parametrize("first", [0, 1])
-    @pytest.mark.quick
     def test_whoever_is_first(self, team: Any, first: int) -> None:
         """Index 0, from which the output's form is taken, comes first or last."""
         done = shmmap.zeros(2, bool)
@@ -64,6 +64,7 @@ class Test43NarrowThenWide:
         result = shmmap.pmap(func, np.arange(2), engine=team, workers=2, chunksize=1)
         assert_same(np.array(result), np.array([[1.0] * 3, [1e300] * 3]))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("first", [0, 1])
     def test_nothing_then_an_array(self, team: Any, first: int) -> None:
         done = shmmap.zeros(2, bool)
@@ -82,6 +83,7 @@ class Test43NarrowThenWide:
 class Test45And42Deaths:
     """Results beside deaths: equal to those without, however often a chunk was begun."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("workers", [1, 2, 3, 4])
     @pytest.mark.parametrize("schedule", ["dynamic", "static"])
     def test_equal_bytes_after_a_death(self, workers: int, schedule: str) -> None:
@@ -111,7 +113,6 @@ class Test45And42Deaths:
             died[0] = False
             assert_same(shmmap.preduce(fold, x, combine=np.add, **options), total)
 
-    @pytest.mark.quick
     def test_random_streams_after_a_death(self, team: Any) -> None:
         """``rng=``: a chunk that is run again draws the same numbers."""
         died = shmmap.zeros(1, bool)
@@ -132,6 +133,7 @@ class Test45And42Deaths:
 class Test41AfterADeath:
     """The replacement of a dead worker knows what its predecessor knew, and nothing older."""
 
+    @pytest.mark.slow
     def test_functions_and_surroundings(self, tmp_path: Path) -> None:
         printed = run_program(
             tmp_path,
@@ -157,7 +159,6 @@ class Test41AfterADeath:
         )
         assert printed == "fresh\n"
 
-    @pytest.mark.quick
     def test_arrays_made_since(self, team: Any) -> None:
         """Arrays that its predecessor had attached, and those it never saw."""
         old = shmmap.asshared(np.arange(1000))
@@ -171,7 +172,6 @@ class Test41AfterADeath:
             ]
 
 
-@pytest.mark.quick
 class Test46Recycling:
     """Memory a worker may still be writing is never another array's."""
 
@@ -197,7 +197,6 @@ class Test46Recycling:
         assert not any(a.any() for a in fresh)
 
 
-@pytest.mark.quick
 def test_47_private_array_is_read_only_after_a_death(team: Any) -> None:
     private = np.zeros(10)
 
@@ -212,7 +211,6 @@ def test_47_private_array_is_read_only_after_a_death(team: Any) -> None:
     assert not private.any() and private.flags.writeable
 
 
-@pytest.mark.quick
 def test_44_replacements_draw_other_random_numbers(team: Any) -> None:
     """Each worker forked from the template is seeded afresh, replacements included."""
     seen: list[float] = []
@@ -234,7 +232,6 @@ def _die(start: int, stop: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.quick
 def test_40_class_of_main_after_a_death(tmp_path: Path) -> None:
     printed = run_program(
         tmp_path,
@@ -258,14 +255,16 @@ def test_40_class_of_main_after_a_death(tmp_path: Path) -> None:
     assert printed == "own\n"
 
 
-def test_results_of_functions_by_name(team: Any) -> None:
-    """41: the same function, again and again, on changing arrays."""
+@pytest.mark.slow
+def test_41_results_of_functions_by_name(team: Any) -> None:
+    """The same function, again and again, on changing arrays."""
     a = shmmap.zeros(100)
     for i in range(20):
         a[:] = i
         assert_same(np.array(shmmap.pmap(functions.double, a, engine=team)), np.full(100, 2.0 * i))
 
 
+@pytest.mark.slow
 def test_41_globals_that_items_brought_along(team: Any, tmp_path: Path) -> None:
     """What the pickle of an item writes into ``__main__`` there is not what a kept function reads."""
     printed = run_program(
@@ -290,6 +289,7 @@ def test_41_globals_that_items_brought_along(team: Any, tmp_path: Path) -> None:
     assert printed == "[1, 1, 2, 2, 1, 1]\n"
 
 
+@pytest.mark.slow
 def test_41_a_helper_that_is_a_default(tmp_path: Path) -> None:
     """And one in a tuple, and in a partial: what they read is seen to change, too."""
     printed = run_program(
@@ -314,7 +314,8 @@ def test_41_a_helper_that_is_a_default(tmp_path: Path) -> None:
     assert printed.split() == [str(x * G) for G in (1, 2, 3) for _ in range(3) for x in (1, 10)]
 
 
-def test_a_function_that_does_not_load_poisons_nothing(team: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_41_a_function_that_does_not_load_poisons_nothing(team: Any, tmp_path: Path) -> None:
     """The same call fails in the same way again, and others over the same arrays work."""
     (tmp_path / "gone.py").write_text("def f(x):\n    return x\n")
     x = shmmap.asshared(np.arange(4.0))
@@ -341,7 +342,8 @@ def test_a_function_that_does_not_load_poisons_nothing(team: Any, tmp_path: Path
     assert_next_map_works(team)
 
 
-def test_surroundings_of_any_size(team: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_41_surroundings_of_any_size(team: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment larger than what a socket takes at once, from the start and later."""
 
     def lengths(i: int) -> list[int]:
@@ -358,7 +360,8 @@ def test_surroundings_of_any_size(team: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert shmmap.pmap(lengths, [0, 1], engine=team) == [[0, 110_000]] * 2
 
 
-def test_a_level_that_is_reset(team: Any) -> None:
+@pytest.mark.slow
+def test_41_a_level_that_is_reset(team: Any) -> None:
     """A logger's level is the caller's, also when that has none of its own any more."""
     import logging
 

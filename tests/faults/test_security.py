@@ -31,7 +31,6 @@ def shared_descriptors(pid: int) -> list[str]:
     return found
 
 
-@pytest.mark.quick
 class Test35OtherUsers:
     """Another uid can open nothing: not by name, not through ``/proc``."""
 
@@ -110,7 +109,6 @@ for size in (100, 1 << 21):
             assert len(name.split("-")[3]) >= 16
 
 
-@pytest.mark.quick
 class Test36Squatters:
     """A name or link created beforehand by somebody else is never adopted."""
 
@@ -158,7 +156,6 @@ class Test36Squatters:
             name.unlink(missing_ok=True)
 
 
-@pytest.mark.quick
 class Test37Channels:
     """No listening socket; what comes over the inherited sockets is all that is unpickled."""
 
@@ -242,7 +239,6 @@ class Test37Channels:
         assert printed.splitlines() == ["True", "False"]
 
 
-@pytest.mark.quick
 class Test38Handles:
     """A handle with a wrong size, offset or dtype, or of another array: refused, never mapped."""
 
