@@ -58,16 +58,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
                     os.kill(pid, signal.SIGKILL)
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """How many processes run the tests: none but this one where some tests are asked for by name.
-
-    One more than there are cores, as most tests wait most of the time; but the limits of time that
-    the tests set must hold, and some of them take a gigabyte.
-    """
-    given = config.invocation_params.args
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in several processes, where pytest-xdist is there and ``-n`` says nothing."""
     named = config.args_source is pytest.Config.ArgsSource.ARGS
-    if named and not any(arg.startswith(("-n", "--numprocesses")) for arg in given):
-        return 0
+    if not named and not hasattr(config, "workerinput"):
+        if getattr(config.option, "numprocesses", 0) is None:
+            config.option.numprocesses = "auto"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more process than there are cores, as most tests wait most of the time.
+
+    But the limits of time that the tests set must hold, and some of them take a gigabyte.
+    """
     return min(len(os.sched_getaffinity(0)) + 1, 8)
 
 

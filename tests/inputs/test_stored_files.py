@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap._chunks.kernels import _store
+from shmmap._chunks import store
 from shmmap._interop import stored
 from tests import functions
 from tests.helpers import assert_same, shared_memory_in_use
@@ -269,7 +269,7 @@ def test_a_death_costs_nothing_that_is_written(tmp_path: Path, team: Any, kind: 
 
 def test_what_is_handed_over_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a slow writer, workers wait instead of piling results up."""
-    monkeypatch.setattr(_store, "HAND_NBYTES", 1 << 20)
+    monkeypatch.setattr(store, "HAND_NBYTES", 1 << 20)
     write, peak = stored.Target.__setitem__, 0
 
     def write_slowly(self: Any, rows: slice, value: Any) -> None:
