@@ -5,21 +5,27 @@ where its chunks are run, whole or in parts; there a kernel (`_chunks.kernels`) 
 Results come back in place or as a `Piece`, and from the `Form` of the first one the collector makes the
 output.
 
-Nothing here changes once it is made.
+Nothing here changes once it is made, but for what an engine keeps in a `Memo`.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .._interop.numpy_types import Array
+from .plan import Plan
 from .stencil import Stencil, Trim
+
+Verb = Literal["items", "chunks", "ranges"]
+"""What the function is called with: an item of each input, a chunk of each, or the limits of a range."""
+InputKind = Literal["array", "stored", "whole", "items", "sequence", "rows"]
+Store = Literal["", "write", "hand"]
 
 
 class Input(NamedTuple):
     """One input of a map."""
 
-    kind: str
+    kind: InputKind
     """``"array"``: sliced along `axis`; ``"stored"``: the same, read at every slice; ``"whole"``: passed
     whole; ``"items"``: a pickled sequence; ``"sequence"``: a sequence that is sliced as it is (range, or any
     in the caller's process); ``"rows"``: a frame or sparse matrix, see `_interop.rows`."""
@@ -39,51 +45,75 @@ class Input(NamedTuple):
     """Items only: version of the user\'s modules that they need, see `_code.reach`."""
 
 
-class Job(NamedTuple):
-    """A map as every engine gets it: bound, planned, checked."""
+class Memo:
+    """What an engine has prepared for a map that may come again; see `shmmap._verbs.memo`."""
 
-    verb: str
-    """``"items"``, ``"chunks"`` or ``"ranges"``."""
-    gather: bool
-    """Results are gathered as objects; else they fill arrays."""
-    n: int
-    chunksize: int
+    __slots__ = ("job_id", "packed")
+
+    def __init__(self, job_id: int) -> None:
+        self.job_id = job_id
+        self.packed: Any = None
+
+
+class Job(NamedTuple):
+    """A map, checked and planned.
+
+    The verbs bind it with inputs and outputs as the caller has them, and hand it over with both in the form
+    in which the engine's workers get them.
+    """
+
+    # ---- arguments: of this very map
     inputs: tuple[Input, ...]
-    axis: int
-    """Along which blocks of results are put together (`chunks` only)."""
-    out: tuple[Array, ...] | None
-    """Where results go, axis first, if known in advance."""
-    dtypes: tuple[Any, ...] | None
-    """Declared dtypes, one per output, or a single one for all."""
+    out: tuple[Any, ...] | None
+    """Where results go, if known in advance: handed over, axis first."""
     seed: tuple[int, int] | None
     """Key of the Philox streams for ``rng=``."""
+    first: int
+    """Index of item 0 in the map that the user knows, where this is a part of one over an iterator."""
+    # ---- template: the same for all maps that are alike in verb, options, and layout of what comes and goes
+    verb: Verb
+    gather: bool
+    """Results are gathered as objects; else they fill arrays."""
+    plan: Plan
+    axis: int
+    """Along which blocks of results are put together; 0 but for ``"chunks"``."""
+    dtypes: tuple[Any, ...] | None
+    """Declared dtypes, one per output, or a single one for all."""
     timeout: float | None
     keep_going: bool
     """A failed item or chunk is reported, and does not stop the others."""
     retries: int
     """How often a failed call of the function is tried again, at once and in place."""
+    may_join: bool
+    """Chunks are of nobody's choosing: neighbours may be gone through as one, see `Kernel.joins`."""
+    in_place: bool = False
+    """An output is an input."""
     trim: Trim | None = None
     """Takes the neighbours off the results again."""
-    store: str = ""
+    store: Store = ""
     """``"write"``: outputs are stored arrays, written by whoever runs the chunk; ``"hand"``: by the caller,
     to whom every chunk's results are handed over; empty: outputs are in memory."""
-    first: int = 0
-    """Index of item 0 in the map that the user knows, where this is a part of one over an iterator."""
-    may_join: bool = False
-    """Chunks are of nobody's choosing: neighbours may be gone through as one, see `Kernel.joins`."""
     ndims: tuple[int, ...] = ()
     """Dimensions of the inputs that are cut (`chunks` only): a result of as many has the axis of the chunks
     where they have it. Empty where nothing can be wrong, or the length of another chunk tells."""
+    memo: Memo | None = None
+    """Only if everything it refers to lies in shared memory, so that it may come again."""
 
     def to_plain(self) -> tuple[Any, ...]:
         """The same as plain tuples: pickling them takes two thirds of the time."""
-        return tuple(self._replace(inputs=tuple(map(tuple, self.inputs))))  # type: ignore[arg-type]
+        inputs, plan = tuple(map(tuple, self.inputs)), self.plan
+        return tuple(
+            self._replace(  # type: ignore[arg-type]
+                inputs=inputs, plan=(plan.n, plan.chunksize, plan.schedule), memo=None
+            )
+        )
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> Job:
         """Undo `to_plain`."""
         job = cls(*plain)
-        return job._replace(inputs=tuple([Input(*entry) for entry in job.inputs]))
+        inputs = tuple([Input(*entry) for entry in job.inputs])
+        return job._replace(inputs=inputs, plan=Plan(*job.plan))  # type: ignore[misc]
 
 
 class Form(NamedTuple):

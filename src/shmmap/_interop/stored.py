@@ -305,37 +305,3 @@ def _find_hdf5(dataset: Any) -> Stored:
             "was opened read-only" if file.mode == "r" else "",
         ),
     )
-
-
-# ---------------------------------------------------------------- checks before anything runs
-
-
-def storage_lengths(
-    bound: Sequence[Any], outs: Sequence[Any], axis: int
-) -> tuple[list[int], list[int]]:
-    """Lengths, along the axis of the chunks, in which inputs are read and outputs are written as one."""
-    inputs = [(entry.data, entry.axis) for entry in bound if isinstance(entry.data, Stored)]
-    reads = [data.units[0][its_axis] for data, its_axis in inputs if data.units[0]]
-    writes = [out.units[1][axis] for out in outs if isinstance(out, Stored) and out.units[1]]
-    return reads, writes
-
-
-def check_overlap(outs: Sequence[Any], axis: int, bound: Sequence[Any]) -> bool:
-    """Whether a stored output is an input, at the same indices; anything else is refused."""
-    in_place = False
-    for j, out in enumerate(outs):
-        if not isinstance(out, Stored):
-            continue
-        if any(isinstance(other, Stored) and other.key == out.key for other in outs[:j]):
-            raise ValueError("two outputs are the same array")
-        for position, entry in enumerate(bound):
-            if not isinstance(entry.data, Stored) or entry.data.key != out.key:
-                continue
-            reaches = entry.stencil is not None and entry.stencil.reaches_others
-            if entry.axis != axis % out.ndim or reaches:
-                raise ValueError(
-                    f"out is input {position} at other indices: a result would be overwritten input that "
-                    "another call still reads; write into a different array"
-                )
-            in_place = True
-    return in_place

@@ -1,4 +1,4 @@
-"""Calls seen before: what was checked, planned and packed for them is used again.
+"""Calls seen before: the template of their job, and what an engine has packed of it, are used again.
 
 A loop that maps over the same shared arrays pays for that once. What must hold: nothing here keeps an array
 alive, and a call is recalled only for the very same arrays, unchanged in shape, strides, dtype and
@@ -15,15 +15,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._chunks import Input, Stencil
-from .._engines import Memo
+from .._chunks import Input, InputKind, Job, Memo, Stencil
 from .._memory import SegmentHandle, handle_of
 from .._system.forks import make_lock
-from .bind import Bound, Request
+from .hand_over import axis_first
 from .options import Options
+from .request import Request
 
 # Calls remembered: those of an inner loop, and of the loop around it.
 _MOST = 32
+# Where a job's template begins among its fields, and where its axis is in that.
+_TEMPLATE = Job._fields.index("verb")
+_AXIS = Job._fields.index("axis") - _TEMPLATE
 
 
 class _Seen(NamedTuple):
@@ -37,9 +40,9 @@ class _Seen(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    bound: Bound
-    """Without its arrays."""
-    kinds: tuple[tuple[str, int, Stencil | None], ...]
+    template: tuple[Any, ...]
+    """A job without its arguments, see `Job`."""
+    kinds: tuple[tuple[InputKind, int, Stencil | None], ...]
     """Kind and axis of each input, and the neighbours its chunks get."""
     seen: tuple[_Seen, ...]
 
@@ -48,13 +51,6 @@ _entries: dict[Any, _Entry] = {}
 _lock = make_lock()
 """Held to add to them; looking one up takes none."""
 _job_ids = itertools.count(1)
-
-
-def _arrays(request: Request) -> tuple[Any, ...]:
-    out = request.out
-    if out is None or out is list or out is np.ndarray:
-        return request.inputs
-    return request.inputs + (out if type(out) is tuple else (out,))
 
 
 def _exact(value: Any) -> Any:
@@ -84,12 +80,12 @@ def _exact(value: Any) -> Any:
 
 def _key(request: Request, options: Options, arrays: tuple[Any, ...]) -> Any:
     """What two calls alike have in common; 1 and True are not alike."""
-    verb, _, inputs, n, axis, out, dtype, gather, _, _, depth, boundary, _ = request
+    verb, _, inputs, n, axis, out, dtype, depth, boundary, fold = request
     return (
         verb,
         n,
         axis if type(axis) is int else _exact(axis),
-        gather,
+        fold is None,
         out is list,
         out is np.ndarray,
         dtype,
@@ -100,11 +96,11 @@ def _key(request: Request, options: Options, arrays: tuple[Any, ...]) -> Any:
     )
 
 
-def recall(request: Request, options: Options) -> Bound | None:
-    """What `bind` gave for the same call before; None if it has to be done."""
+def recall(request: Request, options: Options) -> Job | None:
+    """The job of the same call before, handed over; None if there was none."""
     if options.rng is not None:
         return None  # its streams are part of the job, and drawn anew for every call
-    arrays = _arrays(request)
+    arrays = request.inputs + request.outs()
     try:
         entry = _entries.get(_key(request, options, arrays))
     except TypeError:  # an argument that is no key
@@ -121,35 +117,38 @@ def recall(request: Request, options: Options) -> Bound | None:
             or a.flags.writeable is not writeable
         ):
             return None
-    bound, kinds = entry.bound, entry.kinds
+    template, kinds = entry.template, entry.kinds
     inputs = tuple(
         [
             Input(kind, a, axis, stencil=stencil)
             for (kind, axis, stencil), a in zip(kinds, arrays, strict=False)
         ]
     )
-    n, axis, gather, _, _, dtypes, plan, in_place, memo, trim, ndims = bound
-    outs = arrays[len(kinds) :]
-    return Bound(n, axis, gather, inputs, outs, dtypes, plan, in_place, memo, trim, ndims)
+    return Job(inputs, _targets(arrays[len(kinds) :], template[_AXIS]), None, 0, *template)
 
 
-def remember(request: Request, options: Options, bound: Bound) -> Bound:
-    """Take note of a call, if everything it refers to lies in shared memory."""
-    arrays = _arrays(request)
+def _targets(outs: tuple[Any, ...], axis: int) -> tuple[Any, ...] | None:
+    return (axis_first(outs, axis) if axis else outs) or None
+
+
+def remember(request: Request, options: Options, job: Job) -> Job:
+    """Take note of a call, if everything it refers to lies in shared memory; it is handed over then."""
+    arrays = request.inputs + request.outs()
     if options.rng is not None or not all(type(a) is np.ndarray for a in arrays):
-        return bound
+        return job
     if not all(isinstance(handle_of(a), SegmentHandle) for a in arrays):
-        return bound
+        return job
     try:
         key = _key(request, options, arrays)
         hash(key)
     except TypeError:
-        return bound
-    bound = bound._replace(memo=Memo(next(_job_ids)))
+        return job
+    outs = arrays[len(job.inputs) :]
+    job = job._replace(out=_targets(outs, job.axis), memo=Memo(next(_job_ids)))
     seen = [_Seen(weakref.ref(a), a.shape, a.strides, a.dtype, a.flags.writeable) for a in arrays]
-    kinds = tuple((entry.kind, entry.axis, entry.stencil) for entry in bound.inputs)
+    kinds = tuple((entry.kind, entry.axis, entry.stencil) for entry in job.inputs)
     with _lock:
         while len(_entries) >= _MOST:
             _entries.pop(next(iter(_entries)), None)  # a signal handler may have done so
-        _entries[key] = _Entry(bound._replace(inputs=(), outs=()), kinds, tuple(seen))
-    return bound
+        _entries[key] = _Entry(job[_TEMPLATE:], kinds, tuple(seen))
+    return job

@@ -1,22 +1,23 @@
-"""READ FIRST. The four verbs: bind, plan, allocate, run, report.
+"""READ FIRST. The four verbs, which say what is wanted; `run` does it: bind, plan, allocate, run, report.
 
 A call of ``pmap(func, x)`` on a team, in six hops::
 
     caller                                        | each worker
     ----------------------------------------------+-------------------------------------------------
     1 verb: check options, bind arguments (bind)  |
-    2 Plan: chunk limits, frozen (_plan)          |
-    3 engine: open a control block, post the call |   parked in a read of its wake pipe (_worker)
-      to the workers (_engines, _team)            |
+    2 Plan: chunk limits, frozen (_chunks.plan)   |
+    3 engine: open a control block, post the call |   parked in a read of its wake pipe
+      to the workers (_engines, _team)            |   (_worker)
                                                   | 4 draw a ticket: lseek on a shared description
-                                                  | 5 the function gets views (kernel); its result
-      first result tells shape and dtype:         |   goes into the output, or into a page
-      allocate the output, tell all (_collect)    |
+                                                  | 5 the function gets views (_chunks.kernels); its
+      first result tells shape and dtype:         |   result goes into the output, or into a page
+      allocate the output, tell all               |
+      (_results.collect)                          |
       ... blocked in one read of a pipe ...       | 6 mark the ledger; the last to leave says so
       all have left: does the ledger cover the    |
-      extent exactly? (_outcome) -> result        |
+      extent exactly? (_results.outcome) -> result|
 
-Nothing but handles and 56-byte records crosses the border; arrays and results stay where they are.
+Nothing but handles and small records crosses the border; arrays and results stay where they are.
 `_worker.worker` is the right column; `_wire.control` lays out what both sides see; `_results.outcome`
 decides about failures; `_team.workers` owns the processes.
 """
@@ -25,280 +26,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import replace
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .._chunks import Job
-from .._engines import Route, Task, Work, resolve_engine
-from .._interop.stored import Stored, Target
-from .._memory import copy_into, empty
-from .._results import MISSING, Collector, Fold, Folding, Outcome, choose_combine
+from .._results import MISSING, Fold, choose_combine
 from .._system.imports import late_import
-from .._team import refuse_at_exit
-from .bind import Bound, Request, bind, hand_over, hand_over_outputs
-from .future import MapFuture, StreamFuture
-from .memo import recall, remember
-from .options import (
-    Keywords,
-    Options,
-    make_key,
-    make_options,
-)
-from .progress import Progress
-from .windows import Stream, check_ends, is_stream
+from .options import Keywords, make_options
+from .request import Request
+from .run import run
 
-T = TypeVar("T")
 Depth = int | tuple[Any, ...] | dict[int, Any]
-
-
-# ---------------------------------------------------------------- the run
-
-
-def _run(request: Request, options: Options) -> Any:
-    """Everything below the verbs: plan, allocate, hand to the engine, wait."""
-    if not callable(request.func):
-        with late_import:
-            from .._errors.words import explain_no_function
-
-        verb = {"items": "pmap", "ranges": "pmap_ranges"}.get(
-            request.verb, "preduce" if request.gather else "pmap_chunks"
-        )
-        raise TypeError(explain_no_function(request.func, request.inputs, verb))
-    if options.buffersize is not None and request.verb != "items":
-        raise ValueError(
-            "buffersize= bounds how far pmap reads an iterator ahead; use it with pmap"
-        )
-    if not options.wait:
-        refuse_at_exit()
-    bound = recall(request, options)
-    if bound is None:
-        if is_stream(request):
-            return _run_stream(request, options)
-        bound = remember(request, options, bind(request, options))
-    if bound.n == 0:
-        return _finish_empty(request, bound, options)
-    route = resolve_engine(options.engine, options.workers)
-    if options.wait and options.progress is False and options.rng is None:
-        # Most calls: nothing is to be undone afterwards.
-        return _start(request, bound, options, route, None, None, 0)[0].wait()
-    with ExitStack() as stack:
-        tick = None
-        if options.progress is not False:
-            tick = Progress(options.progress, bound.n)
-            stack.callback(tick.close)
-        key = None if options.rng is None else make_key(options.rng, request.func)
-        work, collector = _start(request, bound, options, route, tick, key, 0)
-        if options.wait:
-            return work.wait()
-        ending = stack.pop_all()
-
-    def wait() -> Any:
-        with ending:
-            return work.wait()
-
-    return MapFuture(work, wait, collector, bound.gather and request.fold is None)
-
-
-def _run_stream(request: Request, options: Options) -> Any:
-    """A map over an iterator: windows of its items, each a map of its own."""
-    if options.wait:
-        check_ends(request)
-    key = make_key(options.rng, request.func)
-    route = resolve_engine(options.engine, options.workers)
-    ending = ExitStack()
-    progress: Progress | None = None
-
-    def begin(window: Request, first: int, chunksize: Any) -> Work:
-        def show(count: Callable[[], int]) -> None:
-            assert progress is not None
-            progress(lambda: first + count())
-
-        tick = None if progress is None else show
-        chosen = replace(options, chunksize=chunksize)
-        bound = bind(window, chosen)
-        work, _ = _start(
-            window,
-            bound,
-            options,
-            resolve_engine(options.engine, options.workers),
-            tick,
-            key,
-            first,
-        )
-        return work
-
-    stream = Stream(request, begin, options.buffersize, options.chunksize)
-    # Now: when the first window is read, the interpreter may be about to end, and start nothing any more.
-    route[0].warm_up(route[1])
-    if options.progress is not False:
-        progress = Progress(options.progress, None)
-        ending.callback(progress.close)
-
-    def wait() -> list[Any]:
-        with ending:
-            return stream.wait()
-
-    return wait() if options.wait else StreamFuture(stream, wait)
-
-
-def _start(
-    request: Request,
-    bound: Bound,
-    options: Options,
-    route: Route,
-    tick: Callable[[Callable[[], int]], None] | None,
-    key: tuple[int, int] | None,
-    first: int,
-) -> tuple[Work, Collector]:
-    """Allocate, and hand to the engine."""
-    func = request.func
-    engine, workers, blas_threads = route
-    if options.timeout is not None and not engine.can_replace_workers:
-        raise ValueError("timeout= needs workers that can be ended: use an engine with processes")
-    if not engine.shares_memory and (request.verb == "ranges" or bound.in_place):
-        what = "pmap_ranges" if request.verb == "ranges" else "an out that is an input"
-        raise ValueError(f"{what} needs shared memory, which an Executor's workers do not have")
-    inputs, targets, keep, store = bound.inputs, bound.outs, (), ""
-    if bound.memo is None:
-        engine.warm_up(min(workers, bound.plan.chunks))
-        inputs, keep = hand_over(inputs, bound.plan, engine)
-        targets, store = hand_over_outputs(targets, engine)
-        if options.on_error != "raise":
-            _keep_what_was_there(bound.outs, targets)
-    job = Job(
-        request.verb,
-        bound.gather,
-        bound.n,
-        bound.plan.chunksize,
-        inputs,
-        bound.axis,
-        _axis_first(targets, bound.axis) if targets else None,
-        bound.dtypes,
-        key,
-        options.timeout,
-        options.on_error != "raise",
-        options.retries,
-        bound.trim,
-        store,
-        first,
-        options.chunksize == "auto",
-        bound.ndims,
-    )
-
-    def finish(result: Any) -> Any:
-        for out, target in zip(bound.outs, targets, strict=True):
-            if target is not out and type(out) is not Stored:
-                copy_into(out, target)  # private: the workers have filled a shared one
-        return request.finish(request.out)
-
-    shape = finish if targets else request.finish
-    if request.fold is None:
-        collector = Collector(job, bound.plan, shape=shape, none_as_list=request.none_as_list)
-    else:
-        request.fold.are_new = engine.shares_memory and not engine.in_process
-        collector = Folding(job, bound.plan, shape=shape, none_as_list=True, fold=request.fold)
-    if store:
-        ours = [
-            out if type(out) is Stored else target
-            for out, target in zip(bound.outs, targets, strict=True)
-        ]
-        collector.columns = _axis_first(tuple(ours), bound.axis)
-    outcome = Outcome(
-        job,
-        bound.plan,
-        collector,
-        func,
-        in_place=bound.in_place,
-        on_error=options.on_error,
-        axis=request.axis,
-        first=first,
-    )
-    given: tuple[Any, ...] = ()
-    if engine.sees_caller:
-        given = tuple(
-            [entry.data for entry in bound.inputs if entry.kind in ("sequence", "whole", "rows")]
-        )
-    task = Task(
-        job,
-        func,
-        bound.plan,
-        workers,
-        collector,
-        outcome,
-        tick,
-        blas_threads,
-        keep,
-        bound.memo,
-        given,
-    )
-    return engine.start(task), collector
-
-
-def _keep_what_was_there(outs: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
-    """Where a map goes on after failures, an output keeps what it has for them, also a private one."""
-    for out, target in zip(outs, targets, strict=True):
-        if target is not out and type(out) is not Stored:
-            copy_into(target, out)
-
-
-def _axis_first(arrays: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
-    return tuple(
-        [
-            Target(a, axis) if type(a) is Stored else np.moveaxis(a, axis, 0) if axis else a
-            for a in arrays
-        ]
-    )
-
-
-def _finish_empty(request: Request, bound: Bound, options: Options) -> Any:
-    """A map over nothing: the function is not called."""
-    result: Any
-    dtypes = bound.dtypes
-    if bound.outs:
-        result = request.out
-    elif request.fold is not None:
-        result = request.fold.initial
-        if result is MISSING:
-            raise ValueError("an empty input has no reduction; give initial=")
-    elif bound.gather:
-        result = [] if request.none_as_list or request.verb != "ranges" else None
-    elif dtypes is not None and len(dtypes) > 1:
-        result = tuple(empty(0, dtype) for dtype in dtypes)
-    else:
-        result = empty(0, dtypes[0] if dtypes else np.float64)
-    result = request.finish(result)
-    if options.wait:
-        return result
-    job = Job(request.verb, bound.gather, 0, 1, (), 0, None, None, None, None, False, 0)
-    collector = Collector(job, bound.plan, shape=lambda r: r, none_as_list=True)
-    return MapFuture(_NoWork(), lambda: result, collector)
-
-
-class _NoWork:
-    """A map over nothing."""
-
-    def wait(self) -> Any:
-        return None
-
-    def done(self) -> int:
-        return 0
-
-    def marks(self) -> bytes:
-        return b""
-
-    def cancel(self) -> None:
-        pass
-
-
-def _identity(result: T) -> T:
-    return result
-
-
-# ---------------------------------------------------------------- the verbs
 
 
 def pmap(
@@ -362,8 +101,8 @@ def pmap(
     >>> shmmap.pmap(str.upper, ["a", "b"])
     ['A', 'B']
     """
-    request = Request("items", func, inputs, 0, axis, out, dtype, None, True, _identity)
-    return _run(request, make_options(options))
+    request = Request("items", func, inputs, axis=axis, out=out, dtype=dtype)
+    return run(request, make_options(options))
 
 
 def pmap_chunks(
@@ -420,9 +159,16 @@ def pmap_chunks(
     array([1.25, 2.  , 2.75])
     """
     request = Request(
-        "chunks", func, inputs, 0, axis, out, dtype, None, True, _identity, depth, boundary
+        "chunks",
+        func,
+        inputs,
+        axis=axis,
+        out=out,
+        dtype=dtype,
+        depth=depth,
+        boundary=boundary,
     )
-    return _run(request, make_options(options))
+    return run(request, make_options(options))
 
 
 def pmap_ranges(func: Callable[[int, int], Any], n: int, **options: Unpack[Keywords]) -> Any:
@@ -460,8 +206,7 @@ def pmap_ranges(func: Callable[[int, int], Any], n: int, **options: Unpack[Keywo
     n = _to_count(n, func)
     if n < 0:
         raise ValueError(f"n={n}: a number of indices is not negative")
-    request = Request("ranges", func, (), n, None, None, None, True, False, _identity)
-    return _run(request, make_options(options))
+    return run(Request("ranges", func, n=n), make_options(options))
 
 
 def _to_count(n: Any, func: Any) -> int:
@@ -530,11 +275,10 @@ def preduce(
     >>> shmmap.preduce(lambda chunk: (chunk.sum(), len(chunk)), x, combine=np.add)
     (np.int64(499500), np.int64(1000))
     """
-    is_chosen = combine is None
     if combine is None:
-        combine = choose_combine(func, inputs, axis)
-    elif not callable(combine):
+        fold = Fold(choose_combine(func, inputs, axis), initial, is_chosen=True)
+    elif callable(combine):
+        fold = Fold(combine, initial)
+    else:
         raise TypeError(f"combine must be a function of two partials, not {combine!r}")
-    fold = Fold(combine, initial, is_chosen=is_chosen)
-    request = Request("chunks", func, inputs, 0, axis, None, None, True, True, _identity, fold=fold)
-    return _run(request, make_options(options))
+    return run(Request("chunks", func, inputs, axis=axis, fold=fold), make_options(options))

@@ -1,0 +1,172 @@
+"""The way of a call below the verbs: recalled or bound, handed over, given to an engine, waited for.
+
+Called by the verbs alone. A call seen before (`memo`) goes the shortest way: its job is made of the template
+that was kept, and nothing is checked or handed over again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .._chunks import Job
+from .._engines import Route, Task, Tick, Work, resolve_engine
+from .._memory import copy_into, empty
+from .._results import MISSING, Collector, Folding, Outcome
+from .._system.imports import late_import
+from .._team import refuse_at_exit
+from .bind import bind
+from .future import MapFuture, Over, StreamFuture
+from .hand_over import hand_over_inputs, hand_over_outputs
+from .memo import recall, remember
+from .options import Options, make_key
+from .progress import Progress
+from .request import Request
+from .windows import Stream, check_ends, is_stream
+
+
+def run(request: Request, options: Options) -> Any:
+    """Do what was asked for: the result, or a future of it."""
+    if not callable(request.func):
+        with late_import:
+            from .._errors.words import explain_no_function
+
+        raise TypeError(explain_no_function(request.func, request.inputs, request.name))
+    if options.buffersize is not None and request.verb != "items":
+        raise ValueError(
+            "buffersize= bounds how far pmap reads an iterator ahead; use it with pmap"
+        )
+    if not options.wait:
+        refuse_at_exit()
+    job = recall(request, options)
+    if job is None:
+        if is_stream(request):
+            return _run_stream(request, options)
+        job = remember(request, options, bind(request, options))
+    if job.plan.n == 0:
+        return _finish_empty(request, job, options)
+    route = resolve_engine(options.engine, options.workers)
+    if options.wait and options.progress is False and options.rng is None:
+        # Most calls: nothing is to be undone afterwards.
+        return _start(request, job, options, route, None)[0].wait()
+    with ExitStack() as stack:
+        tick = None
+        if options.progress is not False:
+            tick = Progress(options.progress, job.plan.n)
+            stack.callback(tick.close)
+        if options.rng is not None:
+            job = job._replace(seed=make_key(options.rng, request.func))
+        work, collector = _start(request, job, options, route, tick)
+        if options.wait:
+            return work.wait()
+        ending = stack.pop_all()
+
+    def wait() -> Any:
+        with ending:
+            return work.wait()
+
+    return MapFuture(work, wait, collector, job.gather and request.fold is None)
+
+
+def _run_stream(request: Request, options: Options) -> Any:
+    """A map over an iterator: windows of its items, each a map of its own."""
+    if options.wait:
+        check_ends(request)
+    seed = make_key(options.rng, request.func)
+    route = resolve_engine(options.engine, options.workers)
+    ending = ExitStack()
+    progress: Progress | None = None
+
+    def begin(window: Request, first: int, chunksize: Any) -> Work:
+        def show(count: Callable[[], int]) -> None:
+            assert progress is not None
+            progress(lambda: first + count())
+
+        job = bind(window, replace(options, chunksize=chunksize))
+        may_join = options.chunksize == "auto"
+        job = job._replace(seed=seed, first=first, may_join=may_join)
+        route = resolve_engine(options.engine, options.workers)
+        return _start(window, job, options, route, None if progress is None else show)[0]
+
+    stream = Stream(request, begin, options.buffersize, options.chunksize)
+    # Now: when the first window is read, the interpreter may be about to end, and start nothing any more.
+    route[0].warm_up(route[1])
+    if options.progress is not False:
+        progress = Progress(options.progress, None)
+        ending.callback(progress.close)
+
+    def wait() -> list[Any]:
+        with ending:
+            return stream.wait()
+
+    return wait() if options.wait else StreamFuture(stream, wait)
+
+
+def _start(
+    request: Request, job: Job, options: Options, route: Route, tick: Tick | None
+) -> tuple[Work, Collector]:
+    """Hand over, and give to the engine."""
+    engine, workers, blas_threads = route
+    if options.timeout is not None and not engine.can_replace_workers:
+        raise ValueError("timeout= needs workers that can be ended: use an engine with processes")
+    if not engine.shares_memory and (job.verb == "ranges" or job.in_place):
+        what = "pmap_ranges" if job.verb == "ranges" else "an out that is an input"
+        raise ValueError(f"{what} needs shared memory, which an Executor's workers do not have")
+    given: tuple[Any, ...] = ()
+    if engine.sees_caller:
+        given = tuple([e.data for e in job.inputs if e.kind in ("sequence", "whole", "rows")])
+    columns, keep = job.out, ()
+    private: list[tuple[Any, Any]] = []
+    if job.memo is None:
+        engine.warm_up(min(workers, job.plan.chunks))
+        inputs, keep = hand_over_inputs(job, engine)
+        job, columns, private = hand_over_outputs(job._replace(inputs=inputs), engine)
+
+    def give_out() -> Any:
+        for out, target in private:
+            copy_into(out, target)  # the workers have filled a shared one
+        return request.out
+
+    if request.fold is None:
+        collector = Collector(job, columns, give_out)
+    else:
+        request.fold.are_new = engine.shares_memory and not engine.in_process
+        collector = Folding(job, request.fold)
+    outcome = Outcome(job, collector, request.func, on_error=options.on_error, axis=request.axis)
+    task = Task(
+        job=job,
+        func=request.func,
+        workers=workers,
+        blas_threads=blas_threads,
+        collector=collector,
+        outcome=outcome,
+        tick=tick,
+        keep=keep,
+        given=given,
+    )
+    return engine.start(task), collector
+
+
+def _finish_empty(request: Request, job: Job, options: Options) -> Any:
+    """A map over nothing: the function is not called."""
+    result: Any
+    dtypes = job.dtypes
+    if job.out is not None:
+        result = request.out
+    elif request.fold is not None:
+        result = request.fold.initial
+        if result is MISSING:
+            raise ValueError("an empty input has no reduction; give initial=")
+    elif job.gather:
+        result = None if job.verb == "ranges" else []
+    elif dtypes is not None and len(dtypes) > 1:
+        result = tuple(empty(0, dtype) for dtype in dtypes)
+    else:
+        result = empty(0, dtypes[0] if dtypes else np.float64)
+    if options.wait:
+        return result
+    return MapFuture(Over(b"", 0), lambda: result, Collector(job))
