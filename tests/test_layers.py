@@ -54,6 +54,7 @@ LAZY = {
     ("_engines.resolve", "_engines.local"),
     ("_engines.resolve", "_engines.processes"),
     ("_verbs.options", "_errors.words"),
+    ("_verbs.run", "_errors.words"),
     ("_verbs.team", "_errors.words"),
     ("_verbs.verbs", "_errors.words"),
     ("_wire.pickling", "_wire.by_value"),

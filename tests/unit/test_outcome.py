@@ -13,11 +13,23 @@ from shmmap._wire.reports import Report, report_exception
 
 
 def make_outcome(keep_going: bool, chunksize: int = 1) -> Outcome:
-    job = Job("items", False, 8, chunksize, (), 0, None, None, None, None, keep_going, 0)
-    plan = Plan(8, chunksize)
-    collector = Collector(job, plan, shape=lambda result: result, none_as_list=True)
+    job = Job(
+        inputs=(),
+        out=None,
+        seed=None,
+        first=0,
+        verb="items",
+        gather=False,
+        plan=Plan(8, chunksize),
+        axis=0,
+        dtypes=None,
+        timeout=None,
+        keep_going=keep_going,
+        retries=0,
+        may_join=False,
+    )
     on_error = "continue" if keep_going else "raise"
-    return Outcome(job, plan, collector, abs, in_place=False, on_error=on_error, axis=0, first=0)
+    return Outcome(job, Collector(job), abs, on_error=on_error, axis=0)
 
 
 def test_a_failure_beside_what_is_undone_ends_the_map() -> None:

@@ -23,7 +23,7 @@ from .columns import (
 )
 from .current import Context, current, enter_map, leave_map, running
 from .freeze import freeze_for_good, frozen, private_arrays
-from .job import Form, Input, Job, Piece
+from .job import Form, Input, InputKind, Job, Memo, Piece, Store, Verb
 from .kernel import Kernel, Reporter
 from .kernels import make_kernel
 from .ledger import Mark, count_done, is_done, is_left, items_done, undone

@@ -101,12 +101,13 @@ class Job(NamedTuple):
 
     def to_plain(self) -> tuple[Any, ...]:
         """The same as plain tuples: pickling them takes two thirds of the time."""
-        inputs, plan = tuple(map(tuple, self.inputs)), self.plan
-        return tuple(
-            self._replace(  # type: ignore[arg-type]
-                inputs=inputs, plan=(plan.n, plan.chunksize, plan.schedule), memo=None
-            )
-        )
+        plan = self.plan
+        plain: dict[str, Any] = {
+            "inputs": tuple(map(tuple, self.inputs)),
+            "plan": (plan.n, plan.chunksize, plan.schedule),
+            "memo": None,
+        }
+        return tuple(self._replace(**plain))
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> Job:

@@ -131,8 +131,8 @@ class Kernel(ABC):
         a third of what a call through `map` does. What is written in C gains nothing."""
         self._slicers = [make_slicer(entry, job.verb) for entry in job.inputs]
         self._mapped = next((j for j, e in enumerate(job.inputs) if e.kind != "whole"), 0)
-        self._n = job.n
-        self._size = job.chunksize
+        self._n = job.plan.n
+        self._size = job.plan.chunksize
         self.joins = (
             job.may_join
             and job.verb == "items"

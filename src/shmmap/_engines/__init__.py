@@ -5,5 +5,5 @@
 These three are imported when they are first used.
 """
 
-from .base import Engine, Memo, Task, Work
+from .base import Engine, Task, Tick, Work
 from .resolve import ENGINES, Route, resolve_engine, shutdown

@@ -11,33 +11,24 @@ from typing import Any, NamedTuple, Protocol
 from .._chunks import Job, Plan
 from .._results import Collector, Outcome
 
-
-class Memo:
-    """What an engine remembers of a map that may come again; see `shmmap._verbs.memo`."""
-
-    __slots__ = ("job_id", "packed")
-
-    def __init__(self, job_id: int) -> None:
-        self.job_id = job_id
-        self.packed: Any = None
+Tick = Callable[[Callable[[], int]], None]
+"""Progress: called now and then with a function that counts the items done."""
 
 
 class Task(NamedTuple):
-    """A map, bound and planned, as an engine gets it."""
+    """A map as an engine gets it: a job handed over, the function, and what takes the results."""
 
     job: Job
-    func: Callable[..., Any]
     plan: Plan
+    """The job's."""
+    func: Callable[..., Any]
     workers: int
+    blas_threads: int
     collector: Collector
     outcome: Outcome
-    tick: Callable[[Callable[[], int]], None] | None
-    """Progress: called now and then with a function that counts the items done."""
-    blas_threads: int
+    tick: Tick | None
     keep: tuple[Any, ...]
     """What must live as long as the map runs."""
-    memo: Memo | None
-    """Where an engine may keep what it prepared for the next map alike."""
     given: tuple[Any, ...]
     """Objects of the caller's among the inputs, in which private arrays may lie; see `_chunks.freeze`."""
 

@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Any, NamedTuple
 
-from .._chunks import Form, Input, Job, Mark, Piece, Watch, frozen, make_kernel, running
+from .._chunks import Form, Input, Job, Mark, Piece, Plan, Watch, frozen, make_kernel, running
 from .._interop.rows import take_rows
 from .._system.blas import limited, limited_here
 from .._system.interrupts import Door
@@ -298,12 +298,12 @@ class _ExecutorWork:
             inputs.append(entry._replace(data=data))
         trim = None if job.trim is None else job.trim._replace(offset=start)
         part = job._replace(
-            n=stop - start,
-            chunksize=stop - start,
             inputs=tuple(inputs),
             out=None,
+            plan=Plan(stop - start, stop - start),
             trim=trim,
             store="",
+            memo=None,
         )
         parcel = self._home.parcels[k] = _Parcel(self._home, k, part, start)
         return self._executor.submit(run_chunk, parcel)

@@ -116,7 +116,7 @@ class _ProcessWork(Run):
 
         As they were, if it has come before.
         """
-        memo = task.memo
+        memo = task.job.memo
         if memo is not None and memo.packed is not None:
             return memo.job_id, *memo.packed, None
         inputs = task.job.inputs

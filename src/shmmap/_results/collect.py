@@ -18,7 +18,6 @@ from .._chunks import (
     Job,
     Mark,
     Piece,
-    Plan,
     as_array,
     check_declared,
     check_kind,
@@ -42,24 +41,21 @@ class Collector:
     def __init__(
         self,
         job: Job,
-        plan: Plan,
-        *,
-        shape: Callable[[Any], Any],
-        none_as_list: bool,
+        columns: tuple[Any, ...] | None = None,
+        give_out: Callable[[], Any] | None = None,
     ) -> None:
         self.job = job
-        self.plan = plan
-        self._shape_result = shape
-        """From what was collected to what the verb returns."""
-        self._none_as_list = none_as_list
+        self.plan = job.plan
+        self._give_out = give_out
+        """What the verb returns of an output that was given."""
         self.pieces: dict[int, Any] = {}
         self._nothing: list[int] = []
         """Chunks for which None was returned, while no output was known."""
         self.kind: Any = "unknown"
-        self.columns: tuple[Any, ...] | None = job.out
+        self.columns = columns
         """Outputs, axis first; as the kernels know them, but stored ones as the caller has them."""
-        if job.out is not None:
-            self.kind = "array" if len(job.out) == 1 else tuple
+        if columns is not None:
+            self.kind = "array" if len(columns) == 1 else tuple
         self.given: set[int] = set()
         """Chunks of a list that somebody has got by iterating over a future."""
         self.taken: set[int] = set()
@@ -102,7 +98,7 @@ class Collector:
 
     def allocate(self, item_shape: tuple[int, ...], dtype: Any) -> Array:
         """A fresh column: shared memory, axis first."""
-        n, axis = self.job.n, self.job.axis
+        n, axis = self.plan.n, self.job.axis
         if self.job.verb == "items" or axis == 0:
             shape: tuple[int, ...] = (n, *item_shape)
         else:
@@ -237,7 +233,7 @@ class Collector:
     def release(self) -> None:
         """The map is over: what it read is no business of its results."""
         self.job = self.job._replace(inputs=())
-        self._shape_result = lambda result: result
+        self._give_out = None
 
     # ------------------------------------------------ at the end
 
@@ -250,20 +246,20 @@ class Collector:
             If results do not fit together, with a note that names the index.
         """
         if self.job.gather:
-            return self._shape_result(self._gathered())
+            return self._gathered()
         self.settle()
         if failed and self.columns is not None and (self.job.out is None or self.job.store):
             self.blank(failed)
-        if self.job.out is not None:
-            return self._shape_result(None)  # which is `out` itself
-        return self._shape_result(self._assemble(self.kind, self.columns or ()))
+        if self._give_out is not None and self.job.out is not None:
+            return self._give_out()
+        return self._assemble(self.kind, self.columns or ())
 
     def _gathered(self) -> Any:
         plan, pieces = (
             self.plan,
             dict(self.pieces),
         )  # a copy: another thread may be giving them away
-        if not pieces and not self._none_as_list:
+        if not pieces and self.job.verb == "ranges":
             return None
         if self.job.verb == "items":
             if len(pieces) == plan.chunks:

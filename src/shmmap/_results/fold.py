@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .._chunks import NUMBERS, Job, Piece, Plan, make_tuple, parts_of
+from .._chunks import NUMBERS, Job, Piece, make_tuple, parts_of
 from .._interop.masked import is_masked
 from .._memory import handle_of
 from .collect import Collector
@@ -207,13 +207,11 @@ def _join_masked(combine: Callable[[Any, Any], Any], left: Any, right: Any) -> A
 class Folding(Collector):
     """Gathers partials, and puts them together as they come."""
 
-    def __init__(
-        self, job: Job, plan: Plan, *, shape: Callable[[Any], Any], none_as_list: bool, fold: Fold
-    ) -> None:
-        super().__init__(job, plan, shape=shape, none_as_list=none_as_list)
+    def __init__(self, job: Job, fold: Fold) -> None:
+        super().__init__(job)
         self._fold = fold
-        self._tree = Tree(plan.chunks, fold.join, self._note)
-        self._came = bytearray(plan.chunks)
+        self._tree = Tree(self.plan.chunks, fold.join, self._note)
+        self._came = bytearray(self.plan.chunks)
         """Which chunks' partials were put; one may come twice, if its worker died over telling so."""
 
     def _note(self, exc: Exception, lefts: range, rights: range) -> None:
@@ -258,7 +256,7 @@ class Folding(Collector):
             self.add([(k, k + 1, MISSING if k in missing else None)])
         if self.failure is not None:
             raise self.failure
-        return self._shape_result(self._fold.finish(self._tree.root))
+        return self._fold.finish(self._tree.root)
 
     def release(self) -> None:
         """See `Collector`."""

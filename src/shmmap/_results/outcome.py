@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .._chunks import Job, Plan, merge_ranges, warn_of
+from .._chunks import Job, merge_ranges, warn_of
 from .._errors.exceptions import MapError, WorkerDied, describe_ranges
 from .._wire import (
     Report,
@@ -67,24 +67,19 @@ class Outcome:
     def __init__(
         self,
         job: Job,
-        plan: Plan,
         collector: Collector,
         func: Callable[..., Any],
         *,
-        in_place: bool,
         on_error: str | Callable[[Exception, int, int], Any],
         axis: Any,
-        first: int,
     ) -> None:
         self._job = job
-        self._plan = plan
+        self._plan = job.plan
         self._collector = collector
         self._func = func
-        self._in_place = in_place
         self._on_error = on_error
         self._axis = axis
-        self._first = first
-        """The user's index of item 0: more than 0 where this map is a part of one over an iterator."""
+        self._first = job.first
         self._door = threading.RLock()
         self._failures: dict[int, Failure] = {}
         """By first index; one per range."""
@@ -237,7 +232,7 @@ class Outcome:
     def is_safe(self) -> bool:
         """Whether a chunk that may have been begun can be run again without being asked to."""
         return (
-            not self._in_place
+            not self._job.in_place
             and self._job.verb != "ranges"
             and (self._job.gather or not self._collector.returns_nothing)
         )
@@ -391,7 +386,7 @@ class Outcome:
         cause = "; ".join(dict.fromkeys(self._causes)) or "workers ended without a word"
         partly = (
             ". A range lost in place may be partly written"
-            if self._in_place or self._job.out is not None
+            if self._job.in_place or self._job.out is not None
             else ""
         )
         return WorkerDied(

@@ -1,7 +1,8 @@
 """What a user calls. Read `verbs` first.
 
-`verbs` (pmap, pmap_chunks, pmap_ranges, preduce), `bind` (what a verb was given, checked), `options`,
-`memo` (calls seen before), `sequences` and `windows` (inputs that are iterated over), `future`, `progress`,
+`verbs` (pmap, pmap_chunks, pmap_ranges, preduce) make a `request`, and `run` does it: by `memo` (calls seen
+before), or by `bind` and `outputs` (what was given, checked and planned) and `hand_over` (in the form for
+workers). Then `options`, `sequences` and `windows` (inputs that are iterated over), `future`, `progress`,
 `share`, `team` (the public `Team`).
 """
 

@@ -1,4 +1,4 @@
-"""What a verb was given: inputs checked, outputs checked (`outputs`), and the map planned, before anything runs.
+"""What a verb was given, before anything runs: inputs and outputs are checked, and the map is planned.
 
 Called by `_verbs.run` alone. What no engine could do is refused here, with an error that names the argument;
 what only some cannot do is refused there, once the engine is known.

@@ -24,21 +24,26 @@ def _limit(timeout: float | None) -> float | None:
     return None if timeout is None else as_seconds(timeout, "timeout", is_limit=False)
 
 
-class _Over:
+class Over:
     """What is left of a map's work when it is over: its inputs, function and messages are let go."""
 
-    def __init__(self, work: Work) -> None:
-        self._marks = work.marks()
-        self._done = work.done()
+    def __init__(self, marks: bytes, done: int) -> None:
+        self._marks = marks
+        self._done = done
+
+    def wait(self) -> Any:
+        """See `Work`; the result is where it was returned."""
 
     def marks(self) -> bytes:
+        """See `Work`."""
         return self._marks
 
     def done(self) -> int:
+        """See `Work`."""
         return self._done
 
     def cancel(self) -> None:
-        pass
+        """See `Work`."""
 
 
 # How often an iterator over completed chunks looks at the ledger; later: it lags, sooner: it costs.
@@ -72,7 +77,7 @@ class MapFuture(Future[Any]):
         gives_away: bool = False,
     ) -> None:
         super().__init__()
-        self._work: Work | _Over = work
+        self._work = work
         self._collector = collector
         self._gives_away = gives_away
         """Whether the result is a list, of which the parts are given away."""
@@ -97,7 +102,7 @@ class MapFuture(Future[Any]):
             try:
                 result = wait()
             finally:
-                self._work = _Over(work)
+                self._work = Over(work.marks(), work.done())
                 self._has_ended.set()
                 if self._collector is not None:
                     self._collector.release()

@@ -2,7 +2,7 @@
 
 The length of an iterator is known at its end, and its items may not fit into memory together. So they are
 taken in windows; each is a map of its own, told at which index it begins, and maps of one team follow each
-other without a gap. Items taken and not done are never more than ``buffersize``. `_verbs.verbs` starts the
+other without a gap. Items taken and not done are never more than ``buffersize``. `_verbs.run` starts the
 windows.
 """
 
@@ -23,7 +23,7 @@ from .._engines import Work
 from .._errors.exceptions import MapError, WorkerDied, describe_ranges
 from .._system.interrupts import CleanUp
 from .._wire import name_of
-from .bind import Request
+from .request import Request
 from .sequences import is_endless, iterate
 
 # Items read ahead of the one that is waited for, by default: enough for many workers and short functions,

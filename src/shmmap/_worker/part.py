@@ -45,7 +45,7 @@ class Part:
         self._reporter = reporter
         self._chunks = chunks
         """Chunk of each ticket; None: tickets are chunk numbers."""
-        self._tickets = -(-job.n // job.chunksize) if chunks is None else len(chunks)
+        self._tickets = job.plan.chunks if chunks is None else len(chunks)
         self._share = share_of(self._tickets, rank, call.team) if call.is_static else None
         """Static schedule: what is left of the tickets of this worker."""
         self._joins = kernel.joins and chunks is None and self._share is None
