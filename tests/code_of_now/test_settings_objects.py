@@ -79,6 +79,11 @@ CASES: dict[str, tuple[str, list[Change]]] = {
         "class S:\n    __slots__ = ('k',)\ns = S()\ns.k = [2]\ndef f(v): return v * s.k[0]",
         [lambda m: setattr(m.s, "k", [10]), lambda m: m.s.k.__setitem__(0, 3)],
     ),
+    "elements that move": (
+        "class S:\n    __slots__ = ('a', 'b', 'c')\ns = S()\ns.a, s.b, s.c = [1], [2, 3], []\n"
+        "def f(v): return v * len(s.a) + len(s.c)",
+        [lambda m: m.s.a.insert(0, m.s.b.pop()), lambda m: m.s.c.append(4)],
+    ),
     "frozen dataclass": (
         "import dataclasses\n@dataclasses.dataclass(frozen=True, slots=True)\nclass S:\n    k: int = 2\n"
         "s = S()\ndef f(v): return v * s.k",

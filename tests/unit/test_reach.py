@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shmmap
-from shmmap._code import large, modules, reach, recipient, state
+from shmmap._code import carried, importing, large, modules, values, versions
 from shmmap._code.modules import can_be_imported, is_users
-from shmmap._code.reach import current_version, look_again, reaches_of
+from shmmap._code.versions import look_again
+from shmmap._code.watch import current_version, reaches_of
 from shmmap._wire import functions as packed
 from tests import functions
 
@@ -146,10 +147,10 @@ def test_a_name_that_another_reach_was_told_of_is_told_again(module: Any) -> Non
 
 def test_what_is_told_of_a_function_makes_the_same_function(module: Any) -> None:
     for func in (module.helper, module.f, module.closure, module.make):
-        made = state.unpack_value(state.pack_value(func, func).data)
+        made = values.unpack_value(values.pack_value(func, func).data)
         assert made is not func
         assert made.__globals__ is vars(module)
-        assert state.is_same(made, func)
+        assert carried.is_same(made, func)
 
 
 plain = st.recursive(
@@ -164,22 +165,22 @@ plain = st.recursive(
 
 @given(plain)
 def test_plain_values_arrive_as_they_are(value: Any) -> None:
-    assert state.is_carried(value)
-    made = state.unpack_value(state.pack_value(value).data)
-    assert state.is_same(value, made)
+    assert carried.is_carried(value)
+    made = values.unpack_value(values.pack_value(value).data)
+    assert carried.is_same(value, made)
 
 
 @given(plain, plain)
 def test_values_that_are_the_same_have_equal_texts(one: Any, other: Any) -> None:
-    assert state.is_same(one, other) == (repr(one) == repr(other))
+    assert carried.is_same(one, other) == (repr(one) == repr(other))
 
 
 def test_types_are_compared() -> None:
     for one, other in [(1, True), (1, 1.0), (0.0, -0.0), ([1], (1,)), ("a", b"a"), ({1}, [1])]:
-        assert not state.is_same(one, other)
-        assert not state.is_same([one], [other])
-    assert state.is_same(float("nan"), float("nan"))
-    assert not state.is_same(np.zeros(2), np.zeros(2, "f4"))
+        assert not carried.is_same(one, other)
+        assert not carried.is_same([one], [other])
+    assert carried.is_same(float("nan"), float("nan"))
+    assert not carried.is_same(np.zeros(2), np.zeros(2, "f4"))
 
 
 def test_large_arrays_are_held_weakly(module: Any) -> None:
@@ -227,7 +228,7 @@ def test_the_memory_of_a_module_goes_with_it(is_replaced: bool) -> None:
         del sys.modules[name]
     gc.collect()
     assert [ref() for ref in gone] == [None] * len(gone)
-    assert not any(key[0] == name for key in reach._entries)
+    assert not any(key[0] == name for key in versions._entries)
 
 
 def test_importable_functions_of_packages_reach_nothing() -> None:
@@ -236,13 +237,13 @@ def test_importable_functions_of_packages_reach_nothing() -> None:
 
 
 def test_what_is_refused_says_so_whatever_is_done() -> None:
-    refused: Any = state.Refused("because")
+    refused: Any = values.Refused("because")
     for use in (refused, bool, len, iter, str, lambda r: r + 1, lambda r: 1 + r, lambda r: r.x):
         with pytest.raises(TypeError, match="because"):
             use(refused) if use is not refused else refused()
 
 
 def test_a_finder_of_its_own_is_in_workers_only() -> None:
-    assert not [each for each in sys.meta_path if type(each).__module__ == recipient.__name__]
+    assert not [each for each in sys.meta_path if type(each).__module__ == importing.__name__]
     assert modules.is_users_name("no module of that name") is False
-    assert reach.latest() >= 0
+    assert versions.latest() >= 0

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._code.captured import BUFFERS, CONTAINERS, FILES, attributes_of, is_iterator, is_random, walk
+from .._code.captured import BUFFERS, CONTAINERS, FILES, is_iterator, is_random, walk
 from .._code.classes import times_set
+from .._code.namespaces import attributes_of, cells_of, globals_of
 from .._errors.hints import depth_of_user
 from .._interop.captured_stores import is_store
 from .._wire import name_of
@@ -127,7 +128,10 @@ def _of_container(kind: Any, obj: Any, room: int) -> Any:
 
 def _of_function(func: Any, room: int) -> Any:
     own = {f"{func.__name__}.{label}": value for label, value in vars(func).items()}
-    return own | dict(_variables(func)) if _sets_variables(func.__code__) else own
+    if _sets_variables(func.__code__):
+        own.update(cells_of(func))
+        own.update(globals_of(func, nested=False))
+    return own
 
 
 def _of_class(cls: Any, room: int) -> Any:
@@ -166,19 +170,6 @@ def _positions_in(parts: tuple[Any, ...]) -> list[Any]:
         else None
         for part in parts
     ]
-
-
-def _variables(func: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """Those that a function can set beyond itself."""
-    code = func.__code__
-    for name, cell in zip(code.co_freevars, func.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:
-            pass  # not filled yet
-    for name in code.co_names:
-        if name in func.__globals__:
-            yield name, func.__globals__[name]
 
 
 def _sets_variables(code: types.CodeType) -> bool:

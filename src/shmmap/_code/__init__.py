@@ -1,7 +1,7 @@
 """The user's code and settings, as they are now: looked at in the caller, put in force in workers.
 
-Each file is a door of its own. In the caller `reach` finds what a function refers to in the user's
-`modules`, by way of `interior` and `state`, and gives each change a version; in a worker `recipient`
-applies what is newer. `classes` tells which class is which, `captured` which arrays and containers a
-function refers to.
+Each file is a door of its own. In the caller `watch` looks at each call whether what a function reaches in
+the user's `modules` is as it was; if not, `reach` goes through it, `versions` gives a change a version, and
+`letters` tells a worker what is newer than what it knows. There `recipient` puts it in force. `classes` tells
+which class is which, `captured` which arrays and containers a function refers to.
 """

@@ -14,7 +14,7 @@ import sys
 import types
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import EnumType
 from itertools import chain
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from .._interop.buffers import base_of
 from .._interop.captured_stores import is_store
 from .._interop.masked import is_masked, mask_of
 from .modules import MAINS, is_importable, is_users_name
+from .namespaces import Variable, attributes_of, cells_of, defaults_of, globals_of
 
 BUFFERS = (bytearray, array)
 CONTAINERS = (list, dict, set, deque, *BUFFERS)
@@ -37,7 +38,11 @@ _CLOSED = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, np.ufunc
 _TRANSPARENT = frozenset(("collections", "types", "argparse", "queue"))
 FILES = (io.StringIO, io.BytesIO)
 _LOCAL = "<locals>"
-_WRAPPED = (classmethod, staticmethod, property)
+_SEQUENCES = (list, tuple, set, frozenset, deque)
+_WRAPPERS = (
+    *(types.MethodType, functools.partial, memoryview),
+    *(classmethod, staticmethod, property),
+)
 # What a class defines if it says itself how it is pickled.
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__")
 
@@ -57,90 +62,117 @@ class Found(NamedTuple):
 
 def walk(name: str, *roots: Any, most: int) -> Iterator[Found]:
     """What objects refer to, each once; `most` are looked at."""
-    stack: list[tuple[Any, str, bool]] = [(root, name, False) for root in roots]
-    seen: set[int] = set()
-    plain_kinds: set[int] = set()
-    """Classes of the user's, by address, of whose objects nothing but the attributes is to be looked at."""
-    made: list[Any] = []
-    """What is referred to by nobody else: it stays, or another object would get its address."""
-    while stack and len(seen) < most:
-        obj, name, inner = stack.pop()
-        kind = type(obj)
-        if kind in _ATOMS or id(obj) in seen:
-            continue
-        seen.add(id(obj))
-        if id(kind) in plain_kinds:
-            name = name or "self"
-            yield Found(obj, name, False)
-            for label, value in [*obj.__dict__.items()]:
-                if type(value) not in _ATOMS:
-                    stack.append((value, f"{name}.{label}", False))
-        elif isinstance(obj, np.ndarray):
-            yield Found(obj, name, inner)
-            if is_masked(obj):
-                stack.append((mask_of(obj), name, inner))
-            elif kind is not np.ndarray and kind is not np.memmap:
-                _add(stack, getattr(obj, "__dict__", {}).values(), name, True)
-            if obj.dtype.hasobject:
-                values = np.asarray(obj).ravel().tolist()
-                made.append(values)
-                _add(stack, values, name, inner)
-        elif kind is list or kind is tuple or isinstance(obj, (list, tuple, set, frozenset, deque)):
-            if kind is not tuple and isinstance(obj, CONTAINERS):
+    return _Walk(name, roots).found(most)
+
+
+class _Walk:
+    """Goes through objects, the one that was met last first."""
+
+    def __init__(self, name: str, roots: tuple[Any, ...]) -> None:
+        self._stack: list[tuple[Any, str, bool]] = [(root, name, False) for root in roots]
+        self._seen: set[int] = set()
+        self._plain_kinds: set[int] = set()
+        """Classes of the user's, by address, of whose objects only the attributes are to be looked at."""
+        self._made: list[Any] = []
+        """Objects that nothing else refers to: they stay, or others would get their addresses."""
+
+    def found(self, most: int) -> Iterator[Found]:
+        stack, seen, plain_kinds = self._stack, self._seen, self._plain_kinds
+        while stack and len(seen) < most:
+            obj, name, inner = stack.pop()
+            kind = type(obj)
+            if kind in _ATOMS or id(obj) in seen:
+                continue
+            seen.add(id(obj))
+            if id(kind) in plain_kinds:
+                yield Found(obj, name or "self", False)
+                self._add_named(obj.__dict__.items(), name or "self", False)
+            elif isinstance(obj, np.ndarray):
                 yield Found(obj, name, inner)
-            _add(stack, obj, name, inner)
-        elif isinstance(obj, dict):
-            yield Found(obj, name, inner)
-            _add(stack, dict.values(obj), name, inner)
-        elif isinstance(obj, types.FunctionType):
-            is_imported = is_importable(obj)
-            if not is_imported:
+                self._add_array(obj, name, inner)
+            elif kind is list or kind is tuple or isinstance(obj, _SEQUENCES):
+                if kind is not tuple and isinstance(obj, CONTAINERS):
+                    yield Found(obj, name, inner)
+                self._add(obj, name, inner)
+            elif isinstance(obj, dict):
                 yield Found(obj, name, inner)
-            stack += [(part, label, inner) for label, part in _parts_of(obj, is_imported)]
-        elif isinstance(obj, types.MethodType):
-            stack += [(obj.__func__, name, inner), (obj.__self__, "self", inner)]
-        elif isinstance(obj, functools.partial):
-            stack += [(obj.func, name, inner), *((arg, "partial", inner) for arg in obj.args)]
-            stack += [(value, label, inner) for label, value in obj.keywords.items()]
-        elif isinstance(obj, BUFFERS):
-            yield Found(obj, name, inner)
-        elif isinstance(obj, memoryview):
-            stack.append((obj.obj, name, inner))
-        elif isinstance(obj, type):
-            if _is_by_value(obj):
-                yield Found(obj, obj.__name__, inner)
-                _add(stack, obj.__bases__, name, inner)
-                stack += [
-                    (value, f"{obj.__name__}.{at}", inner)
-                    for at, value in [*vars(obj).items()]
-                    if type(value) not in _ATOMS
-                ]
-        elif isinstance(obj, _WRAPPED):
-            _add(stack, gc.get_referents(obj), name, inner)
-        elif _has_state(obj, kind):
-            yield Found(obj, name, inner)
-        elif not isinstance(obj, _CLOSED):
-            attributes = getattr(obj, "__dict__", None)
-            if inner or not (_is_users(kind) or kind.__module__ in _TRANSPARENT):
+                self._add(dict.values(obj), name, inner)
+            elif isinstance(obj, types.FunctionType):
+                is_imported = is_importable(obj)
+                if not is_imported:
+                    yield Found(obj, name, inner)
+                stack += [(part, at, inner) for at, part in _variables_of(obj, is_imported)]
+            elif isinstance(obj, BUFFERS):
+                yield Found(obj, name, inner)
+            elif isinstance(obj, _WRAPPERS):
+                self._add_wrapped(obj, name, inner)
+            elif isinstance(obj, type):
+                if _is_by_value(obj):
+                    yield Found(obj, obj.__name__, inner)
+                    self._add(obj.__bases__, name, inner)
+                    self._add_named(vars(obj).items(), obj.__name__, inner)
+            elif _has_state(obj, kind):
+                yield Found(obj, name, inner)
+            elif isinstance(obj, _CLOSED):
+                continue
+            elif not inner and (_is_users(kind) or kind.__module__ in _TRANSPARENT):
+                yield Found(obj, name or "self", False)
+                self._add_object(obj, kind, name or "self")
+            else:
                 if _is_of_pandas(kind):
                     yield Found(obj, name, inner)
-                values = _held_by_library(obj, kind, attributes)
-                made.append(values)
-                _add(stack, values, name, True)
-                continue
-            name = name or "self"
-            yield Found(obj, name, False)
-            if type(attributes) is dict and _is_plain_kind(kind):
-                plain_kinds.add(id(kind))
-            else:
-                seen.add(id(attributes))  # what is in it follows by name
-                _add(stack, gc.get_referents(obj), name, False)
-            stack.append((kind, name, False))
-            stack += [
-                (value, f"{name}.{label}", False)
-                for label, value in attributes_of(obj)
-                if type(value) not in _ATOMS
-            ]
+                self._add_made(_held_by_library(obj, kind), name, True)
+
+    def _add(self, values: Iterable[Any], name: str, inner: bool) -> None:
+        values = list(values)
+        kinds = set(map(type, values)) - _ATOMS
+        if kinds == {tuple}:
+            # A table of records, which may be long: in one go.
+            records = chain.from_iterable(each for each in values if type(each) is tuple)
+            kinds = set(map(type, records)) - _ATOMS
+        if kinds:
+            self._stack += [(value, name, inner) for value in values if type(value) not in _ATOMS]
+
+    def _add_made(self, values: Any, name: str, inner: bool) -> None:
+        self._made.append(values)
+        self._add(values, name, inner)
+
+    def _add_named(self, items: Iterable[tuple[str, Any]], name: str, inner: bool) -> None:
+        self._stack += [
+            (value, f"{name}.{at}", inner) for at, value in [*items] if type(value) not in _ATOMS
+        ]
+
+    def _add_array(self, a: Any, name: str, inner: bool) -> None:
+        if is_masked(a):
+            self._stack.append((mask_of(a), name, inner))
+        elif type(a) is not np.ndarray and type(a) is not np.memmap:
+            self._add(getattr(a, "__dict__", {}).values(), name, True)
+        if a.dtype.hasobject:
+            self._add_made(np.asarray(a).ravel().tolist(), name, inner)
+
+    def _add_wrapped(self, obj: Any, name: str, inner: bool) -> None:
+        """What a bound method, a partial, a view of memory, or what stands for a method is made of."""
+        parts: list[tuple[str, Any]]
+        if isinstance(obj, types.MethodType):
+            parts = [(name, obj.__func__), ("self", obj.__self__)]
+        elif isinstance(obj, functools.partial):
+            arguments = [("partial", arg) for arg in obj.args]
+            parts = [(name, obj.func), *arguments, *obj.keywords.items()]
+        else:
+            wrapped = [obj.obj] if isinstance(obj, memoryview) else gc.get_referents(obj)
+            parts = [(name, each) for each in wrapped]
+        self._stack += [(part, at, inner) for at, part in parts]
+
+    def _add_object(self, obj: Any, kind: type, name: str) -> None:
+        """What an object of a class of the user's refers to."""
+        attributes = getattr(obj, "__dict__", None)
+        if type(attributes) is dict and _is_plain_kind(kind):
+            self._plain_kinds.add(id(kind))
+        else:
+            self._seen.add(id(attributes))  # what is in it follows by name
+            self._add(gc.get_referents(obj), name, False)
+        self._stack.append((kind, name, False))
+        self._add_named(attributes_of(obj), name, False)
 
 
 def _is_plain_kind(kind: type) -> bool:
@@ -154,28 +186,6 @@ def _is_plain_kind(kind: type) -> bool:
 
 class _Plain:
     """An object with a dictionary, and nothing else."""
-
-
-def attributes_of(obj: Any) -> list[tuple[str, Any]]:
-    """Names and values of an object's attributes, those in slots included."""
-    found = [*getattr(obj, "__dict__", {}).items()]  # at once: another thread may add to them
-    for kind in type(obj).__mro__:
-        if kind.__dict__.get("__slots__"):
-            for name, at in vars(kind).items():
-                if isinstance(at, types.MemberDescriptorType) and hasattr(obj, name):
-                    found.append((name, at.__get__(obj)))
-    return found
-
-
-def _add(stack: list[tuple[Any, str, bool]], values: Any, name: str, inner: bool) -> None:
-    values = list(values)
-    kinds = set(map(type, values)) - _ATOMS
-    if kinds == {tuple}:
-        # A table of records, which may be long: in one go.
-        records = chain.from_iterable(each for each in values if type(each) is tuple)
-        kinds = set(map(type, records)) - _ATOMS
-    if kinds:
-        stack += [(value, name, inner) for value in values if type(value) not in _ATOMS]
 
 
 def _is_users(kind: type) -> bool:
@@ -215,7 +225,7 @@ def _is_of_pandas(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == "pandas"
 
 
-def _held_by_library(obj: Any, kind: type, attributes: Any) -> Any:
+def _held_by_library(obj: Any, kind: type) -> Any:
     """What pickling would send of an object of a library's class, where that can be had at no cost.
 
     Its other arrays are its own affair: bookkeeping, which it expects to be writeable.
@@ -228,31 +238,16 @@ def _held_by_library(obj: Any, kind: type, attributes: Any) -> Any:
         return () if isinstance(reduced, str) else reduced[1:3]
     if all(getattr(kind, each) is getattr(object, each) for each in _PICKLING):
         return gc.get_referents(obj)  # attributes and slots
+    attributes = getattr(obj, "__dict__", None)
     return () if attributes is None else (attributes,)
 
 
-def _parts_of(func: types.FunctionType, is_imported: bool) -> Iterator[tuple[str, Any]]:
+def _variables_of(func: types.FunctionType, is_imported: bool) -> Iterator[Variable]:
     """The variables that a function brings along, and what is in them."""
-    code = func.__code__
-    defaults = func.__defaults__ or ()
-    yield from zip(code.co_varnames[: code.co_argcount][::-1], defaults[::-1], strict=False)
-    yield from (func.__kwdefaults__ or {}).items()
-    for name, cell in zip(code.co_freevars, func.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:
-            pass  # not filled yet
+    yield from defaults_of(func)
+    yield from cells_of(func)
     for name, value in [*vars(func).items()]:
         yield f"{func.__name__}.{name}", value
     # A function that a worker imports has the globals of the worker's own module there.
     if not is_imported:
-        for name in _names_in(code):
-            if name in func.__globals__:
-                yield name, func.__globals__[name]
-
-
-def _names_in(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield from _names_in(const)
+        yield from globals_of(func)

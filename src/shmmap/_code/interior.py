@@ -1,8 +1,8 @@
 """What is inside a value of any kind, and whether it is still the same.
 
-Numbers, lists and instances of plain classes are looked at by `_code.reach` itself. This is for all others:
-settings objects with slots, subclasses of containers, frames, objects of any library. What an object refers
-to is what the garbage collector knows of it, and what is no object is compared by its bytes.
+Values that are carried (see `carried`) are looked at by `reach` itself. This is for all others: settings
+objects with slots, subclasses of containers, frames, objects of any library. What an object refers to is what
+the garbage collector knows of it, and what is no object is compared by its bytes.
 
 What must hold: no code of the user's runs. What may be large is not kept alive.
 """
@@ -14,13 +14,17 @@ import gc
 import logging
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from .carried import ELEMENTS_MAX, SMALL_NBYTES
 from .large import LargeArray, can_change
-from .state import ELEMENTS_MAX, SMALL_NBYTES
+
+FENCE = (object(),)
+"""Comes after each object of which `referents` are asked: else an element that goes from the end of one list
+to the beginning of the next would not be seen."""
 
 # What is looked at elsewhere, or leads to everything.
 _ENDS = (
@@ -29,7 +33,119 @@ _ENDS = (
     *(weakref.ref, logging.Logger, logging.Handler, np.dtype, np.ufunc),
 )
 _ATOMS = frozenset((int, float, complex, str, bytes, bool, type(None)))
-_CONTAINERS: tuple[Any, ...] = (list, tuple, dict, set, frozenset, collections.deque)
+_CONTAINERS = (list, tuple, dict, set, frozenset, collections.deque)
+
+
+def referents(objects: Iterable[Any], dicts: Iterable[dict[Any, Any]]) -> list[Any]:
+    """What some objects refer to, a `FENCE` after each, and the keys of dictionaries among them."""
+    found = gc.get_referents(*objects)
+    for each in dicts:  # the collector leaves out keys that are strings
+        found += dict.keys(each)
+    return found
+
+
+def is_large(value: object) -> bool:
+    """Whether a value is an array that is not to be kept alive."""
+    kind = type(value)
+    return issubclass(kind, np.ndarray) and value.nbytes >= SMALL_NBYTES  # type: ignore[attr-defined]
+
+
+class Interior:
+    """What is in a value, and in that, as far as `most` objects; with 0, only that it is the same object."""
+
+    __slots__ = ("_alive", "_held", "_ids", "_large", "_left", "met", "root", "size")
+
+    root: Callable[[], Any]
+    """Gives the value, or None once it has gone."""
+
+    def __init__(self, value: object, most: int = ELEMENTS_MAX) -> None:
+        self.met: list[Any] = [type(value)]
+        """Functions and classes, for the walk to follow."""
+        self._large: list[LargeArray] = []
+        self._left = most
+        # The value itself is not kept alive: None stands for it among what is held.
+        self._held: list[list[Any]] = [[], [], [], []]
+        parts = self._go_through(value)
+        self.size = len(parts)
+        """Objects looked at."""
+        self._held[3] += [each for each in parts if each is not value and not is_large(each)]
+        self._alive = [weakref.ref(each) for each in parts if each is not value and is_large(each)]
+        self._ids = self._ids_of(value)
+        held = self._held
+        try:
+            self.root = weakref.ref(value, lambda ref: held.clear())
+        except TypeError:
+            self.root = lambda: value
+
+    def _go_through(self, value: object) -> list[Any]:
+        """Take note of what is in the value; all objects that were met."""
+        objects, dicts, _, _ = self._held
+        parts: list[Any] = []
+        seen = {id(value)}
+        queue = [value]
+        for each in queue:
+            own = None if each is value else each
+            inner = self._look_into(each, own)
+            if self._left < 0:
+                break
+            if inner is not None and type(each) not in _ATOMS:
+                objects += own, FENCE  # also what is empty: it may be filled
+            if inner is not None and issubclass(type(each), dict):
+                dicts.append(own)
+                inner += dict.keys(each)  # type: ignore[arg-type]
+            for part in inner or ():
+                parts.append(part)
+                if id(part) in seen:
+                    continue
+                seen.add(id(part))
+                kind = type(part)
+                if isinstance(kind, type) and issubclass(kind, _ENDS):
+                    if issubclass(kind, (type, types.FunctionType)):
+                        self.met.append(part)
+                    continue
+                queue.append(part)
+                if kind not in _ATOMS:
+                    self.met.append(kind)
+        return parts
+
+    def _look_into(self, each: Any, own: object) -> list[Any] | None:
+        """Take note of what is no object, and of arrays; what it refers to, None if that is too much."""
+        contents = self._held[2]
+        if not is_large(each):
+            content = _bytes_of(each)
+            if content is not None:
+                contents.append((own, content))
+        elif can_change(each):
+            self._large.append(LargeArray(each))
+        length = _length(each)
+        if length is not None and length > self._left:
+            contents.append((own, length))
+            return None
+        inner = gc.get_referents(each)
+        self._left -= len(inner)
+        return inner
+
+    def _ids_of(self, value: Any) -> list[int]:
+        objects, dicts = ([value if each is None else each for each in at] for at in self._held[:2])
+        return [*map(id, referents(objects, dicts))]
+
+    def has_changed(self) -> bool:
+        """Whether anything in the value is not as it was."""
+        value = self.root()
+        if value is None or not self._held:
+            return True
+        return (
+            self._ids_of(value) != self._ids
+            or any([ref() is None for ref in self._alive])
+            or any([_differs(value if a is None else a, before) for a, before in self._held[2]])
+            or any([each.has_changed() for each in self._large])
+        )
+
+
+def _length(value: Any) -> int | None:
+    """Of a container, whatever its class says; None for all else."""
+    base: Any = next((base for base in _CONTAINERS if issubclass(type(value), base)), None)
+    return None if base is None else int(base.__len__(value))
 
 
 def _bytes_of(value: Any) -> Any:
@@ -47,100 +163,7 @@ def _bytes_of(value: Any) -> Any:
     return None
 
 
-class Interior:
-    """What is in a value, and in that, as far as `most` objects; with 0, only that it is the same object."""
-
-    __slots__ = ("_alive", "_arrays", "_held", "_ids", "met", "root", "size")
-
-    def __init__(self, value: Any, most: int = ELEMENTS_MAX) -> None:
-        objects: list[Any] = []
-        keys: list[Any] = []
-        data: list[tuple[Any, Any]] = []
-        parts: list[Any] = []
-        self._arrays: list[LargeArray] = []
-        self.met: list[Any] = [type(value)]
-        """Functions and classes, for the walk to follow."""
-        seen = {id(value)}
-        queue, left = [value], most
-        for each in queue:
-            # The value itself is not kept alive: it is not among what is held.
-            own = None if each is value else each
-            kind = type(each)
-            if issubclass(kind, np.ndarray) and each.nbytes >= SMALL_NBYTES:
-                if can_change(each):
-                    self._arrays.append(LargeArray(each))
-            else:
-                content = _bytes_of(each)
-                if content is not None:
-                    data.append((own, content))
-            base = next((base for base in _CONTAINERS if issubclass(kind, base)), None)
-            if base is not None and base.__len__(each) > left:
-                data.append((own, base.__len__(each)))
-                continue
-            inner = gc.get_referents(each)
-            left -= len(inner)
-            if left < 0:
-                break
-            if base is dict:
-                keys.append(own)
-                inner += dict.keys(each)
-            if inner:
-                objects.append(own)
-            for part in inner:
-                parts.append(part)
-                if id(part) in seen:
-                    continue
-                seen.add(id(part))
-                if isinstance(type(part), type) and issubclass(type(part), _ENDS):
-                    if issubclass(type(part), (type, types.FunctionType)):
-                        self.met.append(part)
-                    continue
-                queue.append(part)
-                if type(part) not in _ATOMS:
-                    self.met.append(type(part))
-        self.size = len(parts)
-        """Objects looked at."""
-        kept = [each for each in parts if each is not value and not _is_large(each)]
-        self._alive = [weakref.ref(each) for each in parts if _is_large(each) and each is not value]
-        self._held: list[Any] = [objects, keys, data, kept]
-        held = self._held
-        self.root: Callable[[], Any]
-        """Gives the value, or None once it has gone."""
-        try:
-            self.root = weakref.ref(value, lambda ref: held.clear())
-        except TypeError:
-            held.append(value)
-            self.root = lambda: held[-1]
-        self._ids = _ids_of(value, objects, keys)
-
-    def has_changed(self) -> bool:
-        """Whether anything in the value is not as it was."""
-        value, held = self.root(), self._held
-        if value is None or not held:
-            return True
-        objects, keys, data = held[:3]
-        return (
-            _ids_of(value, objects, keys) != self._ids
-            or any([ref() is None for ref in self._alive])
-            or any([_now(value if each is None else each, content) for each, content in data])
-            or any([each.has_changed() for each in self._arrays])
-        )
-
-
-def _ids_of(value: Any, objects: list[Any], keys: list[Any]) -> list[int]:
-    found = gc.get_referents(*[value if each is None else each for each in objects])
-    for each in keys:
-        found += dict.keys(value if each is None else each)
-    return [*map(id, found)]
-
-
-def _now(value: Any, before: Any) -> bool:
+def _differs(value: object, before: object) -> bool:
     """Whether the bytes of an object, or its length, are other ones."""
-    if type(before) is int:
-        base = next(base for base in _CONTAINERS if issubclass(type(value), base))
-        return bool(base.__len__(value) != before)
-    return bool(_bytes_of(value) != before)
-
-
-def _is_large(value: Any) -> bool:
-    return issubclass(type(value), np.ndarray) and value.nbytes >= SMALL_NBYTES
+    now = _length(value) if type(before) is int else _bytes_of(value)
+    return bool(now != before)

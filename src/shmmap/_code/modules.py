@@ -24,6 +24,7 @@ functions have a namespace of their own there, of which the module has a copy.""
 
 _FOLDERS_OF_PACKAGES = ("site-packages", "dist-packages")
 _NO_FILE = ("built-in", "frozen")
+_IS_IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 
 _Ref = weakref.ref[types.ModuleType]
 _known: dict[str, tuple[_Ref, bool]] = {}
@@ -123,8 +124,8 @@ def _find_out(name: Any, module: types.ModuleType) -> bool:
     if not isinstance(name, str) or name in MAINS:
         return False
     top = name.partition(".")[0]
-    if top == __name__.partition(".")[0] or top.startswith("_cython_"):
-        return False  # the latter holds what the extension modules of Cython share
+    if top == __name__.partition(".")[0]:
+        return False
     file = _file_of(module)
     if file in _NO_FILE:
         return False
@@ -133,20 +134,36 @@ def _find_out(name: Any, module: types.ModuleType) -> bool:
     folders = list(getattr(module, "__path__", None) or ())
     if folders:  # a namespace package
         return not all(_is_installed_file(os.path.join(each, "")) for each in folders)
-    # Made by code: it belongs to the package under whose name it stands.
+    # Made by code. What has nothing but types of C is shared by extension modules, as by those of Cython.
+    own = [value for name, value in list(vars(module).items()) if not name.startswith("__")]
+    if own and all(map(is_immutable_type, own)):
+        return False
+    # Any other belongs to the package under whose name it stands.
     parent = sys.modules.get(top)
     return top not in sys.stdlib_module_names and (
         parent is None or parent is module or is_users(parent)
     )
 
 
-def is_users_name(name: Any) -> bool:
+def is_immutable_type(value: object) -> bool:
+    """Whether a value is a type of which no attribute can be set, as most that are written in C."""
+    return isinstance(value, type) and bool(value.__flags__ & _IS_IMMUTABLE)
+
+
+def is_users_name(name: object) -> bool:
     """The same for the module of that name, if there is one."""
+    if not isinstance(name, str):
+        return False
     known = _known.get(name)
     module = sys.modules.get(name)
     if known is not None and module is not None and known[0]() is module:
         return known[1]
     return isinstance(module, types.ModuleType) and is_users(module)
+
+
+def is_users_or_main(name: object) -> bool:
+    """Whether a module of that name is the user's own, ``__main__`` included."""
+    return isinstance(name, str) and (name in MAINS or is_users_name(name))
 
 
 def can_be_imported(module: types.ModuleType) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .._chunks import Form, Mark, count_done, is_left, items_done, private_arrays, told_kind, undone
-from .._code.reach import current_version
+from .._code.watch import current_version
 from .._errors.exceptions import WorkerDied
 from .._memory import fresh_from, mark_kept
 from .._system.interrupts import CleanUp, Uninterrupted

@@ -79,7 +79,7 @@ class Needs(NamedTuple):
     """Segments that job, function and list of chunks need, those of their payloads included."""
     surroundings: Surroundings
     modules: int
-    """Version of the user's modules that a worker must have been told, see `_code.reach`."""
+    """Version of the user's modules that a worker must have been told, see `_code.watch`."""
     writes_main: bool
     """Unpickling it writes into ``__main__`` there, so that a function kept from before may be outdated."""
     key: tuple[Any, ...] | None = None

@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from functools import partial
 from typing import Any, NamedTuple
 
-from .._code.reach import current_version
+from .._code.watch import current_version
 from .._errors.exceptions import WorkerDied
 from .._memory import mark_kept
 from .._system.guard import call_back, guarded

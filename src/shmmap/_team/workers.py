@@ -22,7 +22,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from .._code.reach import current_version, latest, look_again, news
+from .._code.letters import news
+from .._code.versions import latest, look_again
+from .._code.watch import current_version
 from .._memory import off_drop, on_drop
 from .._wire import (
     Ask,

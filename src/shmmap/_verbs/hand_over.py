@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .._chunks import Input, Job, Plan, Store
-from .._code.reach import current_version
+from .._code.watch import current_version
 from .._engines import Engine
 from .._interop.buffers import is_plain, read_only
 from .._interop.stored import Stored, Target

@@ -26,7 +26,7 @@ import numpy as np
 
 from .._code.classes import reduce_by_value
 from .._code.modules import MAIN, MAINS, is_users
-from .._code.reach import is_root
+from .._code.watch import is_root
 from .._interop.buffers import is_plain, reduce_kin
 from .._interop.captured_stores import reduce_store
 from .._system.imports import late_import

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._code.modules import MAINS, is_importable, name_in_module, travels_by_value, when_gone
-from .._code.reach import together
+from .._code.watch import together
 from .._errors.hints import hint_at_copies
 from .._system.forks import make_lock
 from .pickling import Packed, pack

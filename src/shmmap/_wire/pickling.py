@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .._code.reach import Reach, news_for_all, reaches_of
+from .._code.letters import news_for_all
+from .._code.watch import Reach, reaches_of
 from .._interop.buffers import reduce_kin
 from .._memory import SegmentHandle, handle_of
 from .._system.imports import late_import

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .._code.modules import MAINS
+from .._code.namespaces import attributes_of, cells_of, defaults_of, globals_of
 from .pickling import are_plain, find_unpicklable
 
 # Objects that are gone through to find a part.
@@ -199,8 +200,9 @@ def _parts(path: str, obj: Any) -> Iterator[tuple[str, Any]]:
         yield path, obj.__func__
     elif isinstance(obj, types.FunctionType):
         where = f" in {obj.__name__}" if path else ""
-        for name, value in _variables(obj):
-            yield f"{name}{where}", value
+        for variables in (cells_of(obj), defaults_of(obj), globals_of(obj), [*vars(obj).items()]):
+            for name, value in variables:
+                yield f"{name}{where}", value
         if hasattr(obj, "__wrapped__"):
             yield path, obj.__wrapped__
     elif isinstance(obj, type):
@@ -223,37 +225,6 @@ def _parts(path: str, obj: Any) -> Iterator[tuple[str, Any]]:
         for value in obj:
             yield f"an element of {path}", value
     elif not isinstance(obj, (types.ModuleType, str, bytes, int, float)):
-        for name in _attributes(obj):
-            yield f"{path or 'self'}.{name}", getattr(obj, name)
+        for name, value in attributes_of(obj):
+            yield f"{path or 'self'}.{name}", value
         yield path, type(obj)
-
-
-def _variables(func: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:
-            pass  # not filled yet
-    code = func.__code__
-    defaults = func.__defaults__ or ()
-    first = code.co_argcount - len(defaults)
-    yield from zip(code.co_varnames[first : code.co_argcount], defaults, strict=True)
-    yield from (func.__kwdefaults__ or {}).items()
-    codes = [code]
-    while codes:
-        each = codes.pop()
-        codes += [const for const in each.co_consts if isinstance(const, types.CodeType)]
-        for name in each.co_names:
-            if name in func.__globals__:
-                yield name, func.__globals__[name]
-    yield from vars(func).items()
-
-
-def _attributes(obj: Any) -> list[str]:
-    names = list(getattr(obj, "__dict__", ()))
-    for kind in type(obj).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        names += [slots] if isinstance(slots, str) else list(slots)
-    return [
-        name for name in names if name not in ("__dict__", "__weakref__") and hasattr(obj, name)
-    ]

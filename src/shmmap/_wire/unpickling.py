@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._code.letters import sender
 from .._code.modules import MAIN
-from .._code.reach import sender
 from .._code.recipient import receive_changes
 from .._memory import FileHandle, SegmentHandle, from_handle
 

@@ -1,0 +1,91 @@
+"""What another process has to be told of the user's modules, in one pickle.
+
+`news` is for a worker, of which is known what it was told last; `news_for_all` goes with a function to a
+process of which nothing is known. `recipient` reads both.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from .._memory import SegmentHandle, handle_of
+from .modules import MAINS, can_be_imported
+from .told import Home, Told
+from .versions import entries_since, entry_of, lock, pack_told, value_of
+from .watch import Reach, current_version
+
+
+class Letter(NamedTuple):
+    """News, pickled, and what must stay alive until they are read."""
+
+    data: bytes
+    segments: frozenset[int]
+    keep: tuple[Any, ...]
+
+
+def news(since: int) -> Letter:
+    """All that was changed after some version."""
+    told: list[Told] = []
+    arrays: list[Any] = []
+    with lock:
+        for entry in entries_since(since):
+            those = [ref() for ref in entry.arrays]
+            if not any([each is None for each in those]):
+                arrays += those
+                told.append(entry.told)
+        data = _pack_news(told)
+    return Letter(data, frozenset(map(_segment_of, arrays)), tuple(arrays))
+
+
+def news_for_all(reaches: Iterable[Reach]) -> bytes:
+    """All that some functions reach, for a process of which nothing is known; empty if that is nothing."""
+    reaches = tuple(reaches)
+    current_version(reaches)
+    told = []
+    with lock:
+        for key in dict.fromkeys(key for reach in reaches for key in reach.keys):
+            entry = entry_of(key)
+            if entry is None:
+                continue
+            each = entry.told
+            if entry.arrays:
+                kind, packed = pack_told(key, value_of(key), may_share=False)
+                each = each._replace(kind=kind, data=packed.data)
+            told.append(each)
+        return _pack_news(told) if told else b""
+
+
+def _pack_news(told: list[Told]) -> bytes:
+    homes = {}
+    names = {each.module for each in told}.difference(MAINS)
+    while names:
+        name = names.pop()
+        module = sys.modules.get(name)
+        if name and module is not None and name not in homes and not can_be_imported(module):
+            file = getattr(module, "__file__", None)
+            homes[name] = Home(module.__package__, file, hasattr(module, "__path__"))
+            names.add(name.rpartition(".")[0])
+    # As plain tuples: the names of the classes would be told with each.
+    return pickle.dumps((tuple(map(tuple, told)), {k: tuple(v) for k, v in homes.items()}), 5)
+
+
+def _segment_of(a: Any) -> int:
+    handle = handle_of(a)
+    assert isinstance(handle, SegmentHandle)
+    return handle.segment
+
+
+_own: tuple[int, bytes] = (0, b"")
+"""This process, and what tells it from others; written by any thread that asks first."""
+
+
+def sender() -> tuple[int, bytes]:
+    """What tells this process from any other."""
+    global _own
+    if _own[0] != os.getpid():
+        _own = os.getpid(), os.urandom(8)
+    return _own
