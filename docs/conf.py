@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).with_name("_extensions")))
 
 _about = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 
@@ -12,7 +15,7 @@ author = "the shmmap developers"
 copyright = f"2026, {author}"
 version = release = _about["version"]
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc", "myst_parser"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc", "myst_parser", "folders"]
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
