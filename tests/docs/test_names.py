@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 TICKED = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)(?:\(\))?`(?!`)")
 
 # Names of other libraries and of the system that the source speaks of and does not use.
-ELSEWHERE: set[str] = set()
+ELSEWHERE = {"Hashable", "recarray", "recvmsg", "structseq"}
 
 
 @functools.cache

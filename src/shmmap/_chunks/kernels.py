@@ -2,9 +2,9 @@
 
 The same code runs in worker processes, in threads and serially; a `Reporter` is what differs: how results,
 the output's shape and the output itself travel between a worker and the collector. `make_kernel` chooses:
-results that are objects (lists, partials) are handed over, by `_gather`; results that are rows or blocks of
-arrays are written in place, by `_fill`, or into arrays that are not in memory, by `_store`. What they share
-is in `_base`, the calls of the function, and in `_inputs`, what it is called with.
+results that are objects (lists, partials) are handed over, by `gather`; results that are rows or blocks of
+arrays are written in place, by `fill`, or into arrays that are not in memory, by `store`. What they share
+is in `kernel`, the calls of the function, and in `inputs`, what it is called with.
 
 Inner loops inline ``Plan.limits``; per item there is nothing but the function and one store.
 """

@@ -1,6 +1,6 @@
 """Engines: how chunks reach whoever runs them. Nothing else: planning, collection and errors are above.
 
-`_local` runs in this process (serial, threads), `_processes` on a team, `_executor` on any Executor.
+`local` runs in this process (serial, threads), `processes` on a team, `executor` on any Executor.
 """
 
 from __future__ import annotations
