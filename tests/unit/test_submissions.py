@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import shmmap
+from shmmap._team.known import Known
 from shmmap._team.roster import Roster
 from shmmap._team.run import Death
 from shmmap._team.submissions import Submissions, SubmittedFuture
@@ -25,12 +26,10 @@ class Worker:
     """A link, as far as submitted functions go."""
 
     gone = False
-    submitted = 0
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-
-    def distrust(self) -> None: ...
+        self.known = Known()
 
 
 class Workers:
@@ -69,7 +68,7 @@ class Inbox:
     def skip(self, record: Record) -> None:
         self.payloads.pop(record.page)
 
-    def purge(self, seq: int) -> None: ...
+    def begin_call(self, seq: int) -> None: ...
 
     def end_call(self, seq: int) -> None: ...
 

@@ -250,7 +250,7 @@ class _ProcessWork(Run):
 
         False if it was broken off: it had been stopped, and somebody is still inside.
         """
-        control, task, workers = self.control, self._task, self._team.workers
+        control, task, channels = self.control, self._task, self._team.workers.channels
         assert control is not None
         pipe = control.pipe_read
         remaining = set(self._ranks)
@@ -272,7 +272,7 @@ class _ProcessWork(Run):
             if is_over and not self.deaths:
                 remaining.clear()
             elif self.deaths:
-                remaining -= {rank for rank in remaining if workers.has_left(rank, self.seq)}
+                remaining -= {rank for rank in remaining if channels.has_left(rank, self.seq)}
             while self.vacated:
                 remaining.discard(self.vacated.popleft())
             if self._fatal is not None:
@@ -372,7 +372,7 @@ class _ProcessWork(Run):
                 self._task.outcome.note_exception(0, exc, 0, *limits, "the calling process")
                 self.control.stop(-1)
                 return
-        waiting = [rank for rank in remaining if not team.workers.has_left(rank, self.seq)]
+        waiting = [rank for rank in remaining if not team.workers.channels.has_left(rank, self.seq)]
         if not collector.columns:
             self._let_hand_over()  # nothing is returned, so far as index 0 can tell
         elif waiting:
@@ -454,7 +454,7 @@ class _ProcessWork(Run):
             task.tick(self.done)
         if task.job.timeout is None:
             return
-        slots = self._team.workers.slots
+        slots = self._team.workers.channels.slots
         if slots is None:
             return
         now = time.monotonic_ns()
@@ -485,12 +485,12 @@ class _ProcessWork(Run):
     def _end_round(self) -> None:
         """End workers that are still inside this map."""
         team = self._team
-        late = [rank for rank in self._ranks if not team.workers.has_left(rank, self.seq)]
+        late = [rank for rank in self._ranks if not team.workers.channels.has_left(rank, self.seq)]
         if not late:
             return
         team.disown(self)
         for rank in late:
-            if team.workers.is_inside(rank, self.seq):
+            if team.workers.channels.is_inside(rank, self.seq):
                 team.kill(rank, self.seq)
 
     def _abandon(self, clean_up: CleanUp) -> None:
@@ -517,8 +517,8 @@ class _ProcessWork(Run):
             self._close()
 
     def _has_any_inside(self) -> bool:
-        workers = self._team.workers
-        return any(workers.is_inside(rank, self.seq) for rank in self._ranks)
+        channels = self._team.workers.channels
+        return any(channels.is_inside(rank, self.seq) for rank in self._ranks)
 
     def _drain(self, patience: float) -> None:
         """Let go of what came and nobody will look at."""

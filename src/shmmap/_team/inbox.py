@@ -10,12 +10,23 @@ from __future__ import annotations
 import errno
 import math
 import time
-import weakref
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from .._memory import discard_segment, get_segment
-from .._wire import Page, Record, ReleasePages, dumps_message, unpack
+from .._wire import (
+    Ask,
+    Attach,
+    Drop,
+    Failed,
+    Page,
+    Ready,
+    Record,
+    ReleasePages,
+    dumps_message,
+    unpack,
+)
 from .link import WorkerLink
 from .workers import Workers
 
@@ -26,7 +37,10 @@ class Inbox:
     def __init__(self, lock: Any, workers: Workers) -> None:
         self._lock = lock
         self._workers = workers
-        self._fetch: Callable[[], Callable[[WorkerLink], None] | None] = lambda: None
+        self.messages: deque[tuple[WorkerLink, Ready | Failed | Ask]] = deque()
+        """What workers have said that concerns others; the monitor takes it."""
+        self._open: set[int] = set()
+        """Calls whose results are still taken."""
         self._pages: dict[int, Page] = {}
         self._announced: dict[int, int] = {}
         """Segments that workers made for large results, and the calls that these belong to."""
@@ -35,10 +49,23 @@ class Inbox:
         self._orphans: dict[int, int] = {}
         """Such pages, and the last call there was when they were first seen to be."""
 
-    def fetch_by(self, fetch: Callable[[WorkerLink], None]) -> None:
-        """The method that takes what a worker has said on its line, announcements of segments among it."""
-        # Weakly: a team that nobody has any more is to go at once, not with the garbage collector.
-        self._fetch = weakref.WeakMethod(fetch)
+    # ------------------------------------------------ what workers say
+
+    def read_line(self, link: WorkerLink) -> None:
+        """Take what a worker has said on its line. What is not about segments waits here for the monitor."""
+        for message in link.receive():  # by which announced segments are attached
+            if isinstance(message, Attach):
+                if message.seq:
+                    self._announce((id for id, _ in message.segments), message.seq)
+                else:
+                    self._add(id for id, _ in message.segments)
+            elif isinstance(message, Drop):
+                for id in message.segments:
+                    self.forget(id)
+                link.known.loses(message.segments)
+            else:
+                self.messages.append((link, message))
+                self._workers.wake()
 
     # ------------------------------------------------ payloads
 
@@ -50,10 +77,10 @@ class Inbox:
             try:
                 return unpack(data)
             except KeyError:
-                # It refers to a segment that was announced before, on the line, which is read by the
-                # monitor: that may not have come to it yet.
+                # It refers to a segment that was announced before, on the line, which the monitor may not
+                # have read yet.
                 with self._lock:
-                    self._fetch_from(record.rank)
+                    self._read_line_of(record.rank)
                 return unpack(data)
         finally:
             del data
@@ -76,7 +103,7 @@ class Inbox:
             page = self._pages.get(record.page)
             if page is None:
                 # Announced on the line before the record was written, so it has arrived.
-                self._fetch_from(record.rank)
+                self._read_line_of(record.rank)
                 page = self._pages.get(record.page)
                 if page is None:
                     raise OSError(
@@ -86,40 +113,43 @@ class Inbox:
                     )
             return page
 
-    def add(self, ids: Iterable[int]) -> None:
+    def _add(self, ids: Iterable[int]) -> None:
         """Workers announced these pages."""
         for id in ids:
             page = self._pages[id] = Page(get_segment(id))
             if page.segment.nbytes > Page.KEPT_NBYTES:
                 self._workers.wake()  # the monitor sees to it that it does not stay
 
-    def _fetch_from(self, rank: int) -> None:
-        link, fetch = self._workers.links.get(rank), self._fetch()
-        if link is not None and fetch is not None:
-            fetch(link)
+    def _read_line_of(self, rank: int) -> None:
+        link = self._workers.links.get(rank)
+        if link is not None:
+            self.read_line(link)
 
     # ------------------------------------------------ segments of results
 
-    def announce(self, ids: Iterable[int], seq: int, is_open: bool) -> None:
-        """Workers made these for results of a call."""
-        self._announced.update((id, seq) for id in ids)
-        if not is_open:
-            self.purge(seq)
+    def begin_call(self, seq: int) -> None:
+        """Results of a call may come from now on."""
+        self._open.add(seq)
 
-    def purge(self, seq: int) -> None:
-        """A call is over: what its workers made for results that nobody took goes."""
-        if not self._announced:  # most calls
-            return
+    def _announce(self, ids: Iterable[int], seq: int) -> None:
+        """A worker made these segments for results of a call."""
+        self._announced.update((id, seq) for id in ids)
+        if seq not in self._open:
+            self._discard_announced(seq)
+
+    def end_call(self, seq: int) -> None:
+        """A call is over: what its workers made for results that were not taken goes."""
+        self._open.discard(seq)
+        if self._announced:  # not so for most calls
+            with self._lock:
+                self._discard_announced(seq)
+
+    def _discard_announced(self, seq: int) -> None:
         for id in [id for id, its_seq in self._announced.items() if its_seq == seq]:
             del self._announced[id]
             if discard_segment(id):
                 for link in self._workers.links.values():
-                    link.attached.discard(id)
-
-    def end_call(self, seq: int) -> None:
-        """The same, of a call whose result has just been taken; the lock is not held."""
-        with self._lock:
-            self.purge(seq)
+                    link.known.loses((id,))
 
     # ------------------------------------------------ letting pages go
 
@@ -135,9 +165,13 @@ class Inbox:
         for id, page in self._pages.items():
             if page.is_to_go() and page.is_idle(now):
                 for link in self._workers.links.values():
-                    if id in link.attached:
+                    if id in link.known.segments:
                         page.is_asked_for = True
                         link.post(dumps_message(ReleasePages((id,))))
+
+    def note_orphans(self) -> None:
+        """A worker has died."""
+        self.has_orphans = True
 
     def purge_orphans(self, last_seq: int, oldest_open: float) -> None:
         """Let go of the pages of workers that are gone, once nobody will take anything from them.
@@ -145,7 +179,7 @@ class Inbox:
         A worker that was killed may have put something in its page that it never told anybody of. So a page
         goes at the latest when all calls are over that were open when it was first seen here.
         """
-        alive = {id for link in self._workers.links.values() for id in link.attached}
+        alive = {id for link in self._workers.links.values() for id in link.known.segments}
         self.has_orphans = False
         for id, page in list(self._pages.items()):
             if id in alive:
@@ -171,3 +205,5 @@ class Inbox:
         for id in self._announced:
             discard_segment(id)
         self._announced.clear()
+        self._open.clear()
+        self.messages.clear()

@@ -138,7 +138,7 @@ class Life:
 
     def _follow_user(self) -> None:
         """Let workers go that belong to another user than this process does by now: others are started."""
-        if self.workers.is_of_this_user() or not self.is_ours:
+        if self.workers.channels.is_of_this_user() or not self.is_ours:
             return
         with self._lock:
             thread = self._thread
@@ -166,8 +166,8 @@ class Life:
         if self._thread is None:
             refuse_green_threads()
         try:
-            if self.workers.slots is None:
-                self.workers.open()
+            if self.workers.channels.slots is None:
+                self.workers.channels.open()
             self.workers.fill(size)
         except BaseException as exc:
             note_scarcity(exc)
@@ -221,8 +221,6 @@ class Life:
 
     def _timeout_ms(self) -> int | None:
         expiry = expire_spare()
-        if self.workers.has_dying:
-            return 5
         if self.open_maps.lingering:
             return LINGER_MS
         at = min(self.inbox.next_trim(), math.inf if expiry is None else expiry)
@@ -263,8 +261,6 @@ class Life:
         """Nobody has it any more but its monitor, which is to finish what was submitted."""
         # If it was in a cycle, the garbage collector has cleared all weak references into it.
         register_team(self)
-        self.inbox.fetch_by(self.monitor.take_messages)
-        self.workers.listen()
         self._is_closed = True
 
     def give_up(self) -> None:
@@ -329,11 +325,11 @@ class Life:
 
     def _stop_workers(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""
-        self._last_words += self.workers.dismiss()
+        self._last_words += self.workers.end_all()
         self._submissions.clear()
         self.inbox.clear()
         self.open_maps.clear()
-        self.workers.close()
+        self.workers.channels.close()
         self._retires = False
         self._thread = None
 

@@ -1,4 +1,4 @@
-"""One worker as its caller sees it: sockets, what it has attached, what was sent and what came back.
+"""One worker as its caller sees it: its process, and the sockets and pipes that lead to it.
 
 Owned by `Workers`; every method is called with the team's lock held. The worker is parked in a read of its
 *wake pipe*: waking through a pipe takes half as long as through a socket. Messages, some of which carry
@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 from collections import deque
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from .._memory import attach_segment, get_segment
 from .._system.interrupts import Uninterrupted
 from .._wire import (
-    CACHED_FUNCTIONS,
     END_WORKER,
     RECEIVE_NBYTES,
     SEE_LINE,
@@ -31,10 +32,10 @@ from .._wire import (
     Open,
     ReleasePages,
     Report,
-    Surroundings,
     dumps_message,
     unpack,
 )
+from .known import Known
 from .relay import Decoders
 
 # The kernel takes at most 253 descriptors with one message.
@@ -43,12 +44,18 @@ _FDS_MAX = 200
 _ROOTS_MAX = 32
 # How sending fails where the worker has died, of which the monitor hears by other ways; or was hung up on.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EBADF)
-# Jobs a worker keeps for calls to come: those of an inner loop, and of the loop around it.
-_JOBS_MAX = 16
 
 
 class WorkerLink:
-    """A worker process and the caller's ends of what connects it."""
+    """A worker process and the caller's ends of what connects it.
+
+    Everything is read and written under the team's lock, by callers' threads and by the monitor, with these
+    exceptions: `relayed` is read without it, by a thread that waits for a map; `close` and what it calls run
+    in a forked child as well, where there is one thread.
+
+    What must hold: descriptors are noted here before a child can be forked that would have to close them, and
+    forgotten before they are closed.
+    """
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
@@ -62,26 +69,12 @@ class WorkerLink:
         """Why no worker can be started at all; empty if another may be tried."""
         self.gone = False
         """Its process has ended."""
-        self.attached: set[int] = set()
-        self.opened: set[int] = set()
-        self.functions: dict[bytes, None] = {}
-        """Digests of functions pickled by reference that it keeps, oldest first."""
-        self.last_function = b""
-        """Digest of the function pickled by value that it loaded last."""
-        self._jobs: dict[int, None] = {}
-        """Jobs it keeps, oldest first."""
-        self.surroundings: Surroundings | None = None
-        self.modules = 0
-        """Version of the user's modules that it was told last."""
-        self.roots: deque[Any] = deque(maxlen=_ROOTS_MAX)
+        self.known = Known()
+        self._roots: deque[Any] = deque(maxlen=_ROOTS_MAX)
         """Memory that messages lie in which it may not have read yet."""
-        self.last_full_call: tuple[Any, ...] | None = None
-        """If the next call needs exactly this, one wake record is enough."""
         self.relayed = 0
         """Messages taken from its relay socket."""
         self.decoders = Decoders()
-        self.submitted = 0
-        """Number of the call of the submitted function that it has; 0 if it has none."""
         self.token = os.urandom(TOKEN_NBYTES)
         """What its messages begin with; see `_wire.messages`."""
         self._backlog: deque[tuple[bytes, list[int] | None]] = deque()
@@ -170,81 +163,76 @@ class WorkerLink:
 
     def attach(self, segments: frozenset[int]) -> None:
         """Make sure it has these segments."""
-        new = [id for id in segments if id not in self.attached]
+        new = self.known.lacks(segments)
         for at in range(0, len(new), _FDS_MAX):
             part = [get_segment(id) for id in new[at : at + _FDS_MAX]]
             message = Attach(tuple((segment.id, segment.nbytes) for segment in part))
             self.post(dumps_message(message), [segment.fd for segment in part])
-        self.attached.update(new)
+        self.known.has_segments(new)
 
     def open(self, control: ControlBlock) -> None:
         """Make sure it has this control block."""
-        if control.id not in self.opened:
+        if control.id not in self.known.controls:
             message = dumps_message(Open(control.id, control.capacity))
             self.post(message, list(control.shared_fds()))
-            self.opened.add(control.id)
+            self.known.has_control(control.id)
+
+    def keep(self, root: Any) -> None:
+        """Keep the memory that a message lies in until it has surely been read."""
+        self._roots.append(root)
 
     def drop(self, segments: list[int]) -> None:
         """Have it unmap segments the caller has let go."""
-        mine = [id for id in segments if id in self.attached]
-        if not mine:
-            return
-        self.attached.difference_update(mine)
-        self.last_full_call = None
-        try:
-            self.aside.send(dumps_message(Drop(tuple(mine))))
-        except OSError:
-            pass  # dead; or, a thousand drops behind, it is told with the next ones no more
+        had = self.known.loses(segments)
+        if had:
+            self._send_aside(Drop(had))
 
     def lend(self, data: bytes, fd: int) -> None:
         """Answer what it has asked."""
+        self._send_aside(Lend(data), [fd] if fd >= 0 else [])
+
+    def _send_aside(self, message: Drop | Lend, fds: Sequence[int] = ()) -> None:
         try:
-            socket.send_fds(self.aside, [dumps_message(Lend(data))], [fd] if fd >= 0 else [])
+            socket.send_fds(self.aside, [dumps_message(message)], fds)
         except OSError:
-            pass  # dead; or, a thousand drops behind, it does without
+            pass  # it is dead; or a thousand messages behind, and does without
 
-    def remember(self, digest: bytes, by_value: bool) -> bool:
-        """Whether it has this function; from now on it does."""
-        if not digest:
-            self.last_function = b"" if by_value else self.last_function
-            return False
-        if by_value:
-            known = self.last_function == digest
-            self.last_function = digest
-            return known
-        if digest in self.functions:
-            return True
-        self.functions[digest] = None
-        while len(self.functions) > CACHED_FUNCTIONS:
-            del self.functions[next(iter(self.functions))]
-        return False
+    # ------------------------------------------------ what becomes of its process
 
-    def remember_job(self, job_id: int) -> tuple[bool, tuple[int, ...]]:
-        """Whether it has this job, which it has from now on; and which ones it is to forget."""
-        if not job_id:
-            return False, ()
-        if job_id in self._jobs:
-            return True, ()
-        forget = tuple(self._jobs)[: max(0, len(self._jobs) + 1 - _JOBS_MAX)]
-        for each in forget:
-            del self._jobs[each]
-        self._jobs[job_id] = None
-        return False, forget
+    def note_process(self, pid: int, pidfd: int) -> None:
+        """It is there."""
+        self.pid, self.pidfd = pid, pidfd
 
-    def distrust(self) -> None:
-        """Forget what it is known to have: it is sent everything anew."""
-        self.functions.clear()
-        self.last_function = b""
-        self._jobs.clear()
-        self.surroundings = self.last_full_call = None
-        self.modules = 0
+    def note_failed(self, why: Report) -> None:
+        """It says that it cannot start."""
+        self.failed = why
 
-    def tell_modules(self, version: int) -> None:
-        """It is told of the user's modules up to some version: what it has loaded may refer to older ones."""
-        self.modules = version
-        self.functions.clear()
-        self.last_function = b""
-        self._jobs.clear()
+    def note_status(self, status: int | None, start_error: str = "") -> None:
+        """How its process has ended, or why it was not started."""
+        self.status, self.start_error = status, start_error
+
+    def note_end(self) -> None:
+        """Its process has ended, and what it had said is taken."""
+        self.gone = True
+
+    def count_relayed(self, frames: int) -> None:
+        """So many more frames of its relay socket are where they belong."""
+        self.relayed += frames
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send its process a signal, if that is still there."""
+        with suppress(ProcessLookupError):  # it has just died, and its death is about to be noticed
+            if self.pidfd >= 0:
+                signal.pidfd_send_signal(self.pidfd, number)
+            elif self.pid and not self.gone:
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End its process, whatever it does, also before it is known which process it is."""
+        self.cut_lifeline()
+        # Which may not be enough: a child forked at the wrong moment holds it, too.
+        with suppress(PermissionError):  # this process has become another user
+            self.signal(signal.SIGKILL)
 
     # ------------------------------------------------ receiving
 
@@ -276,12 +264,12 @@ class WorkerLink:
             # The kernel drops those there is no room for, and they do not come again.
             for id, nbytes in message.segments if len(fds) == len(message.segments) else ():
                 attach_segment(id, left.pop(0), nbytes, keep_fd=True)
-                self.attached.add(id)
+                self.known.has_segments([id])
         except (OSError, MemoryError):
             pass
         for fd in left:
             os.close(fd)
-        if all(id in self.attached for id, _ in message.segments):
+        if not self.known.lacks(id for id, _ in message.segments):
             return True
         if not message.seq:
             self.post(
@@ -305,7 +293,7 @@ class WorkerLink:
                 continue
             frames.append(frame[TOKEN_NBYTES:])
 
-    def dismiss(self) -> None:
+    def tell_to_end(self) -> None:
         """Have it end calmly once it is parked: what functions have registered for its end is done."""
         self.wake(END_WORKER)
         self.hang_up()

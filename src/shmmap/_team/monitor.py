@@ -22,9 +22,6 @@ from .._errors.exceptions import WorkerDied
 from .._system.guard import guarded
 from .._wire import (
     READ_NBYTES,
-    Ask,
-    Attach,
-    Drop,
     Failed,
     Payload,
     Ready,
@@ -67,7 +64,6 @@ class Monitor:
         """What workers said in no map that is open."""
         self._asked: deque[tuple[WorkerLink, str]] = deque()
         """What workers need of this process, see `_wire.inheritance`."""
-        inbox.fetch_by(self.take_messages)
 
     def handle(self, ready: list[tuple[int, int]], watched: dict[int, WorkerLink]) -> None:
         """Deal with what the monitor has waited for."""
@@ -97,17 +93,18 @@ class Monitor:
     def _handle(self, ready: list[tuple[int, int]], watched: dict[int, WorkerLink]) -> None:
         workers = self._workers
         fds = {fd for fd, _ in ready}
-        workers.heed_wakes(fds)
+        workers.channels.heed_wakes(fds)
         touched = {id(watched[fd]): watched[fd] for fd in fds if fd in watched}
         for link in touched.values():
             if link.gone or workers.links.get(link.rank) is not link:
                 continue
             link.flush()
-            self.take_messages(link)
+            self._inbox.read_line(link)
             self.take_relayed(link.rank)
+        self._dispatch()
         for link in workers.ended(fds):
             self._note_end(link)
-        if workers.has_submitted(fds):
+        if workers.channels.has_submitted(fds):
             self._take_submitted()
         workers.pass_on_drops()
         for link in workers.collect_dead():
@@ -116,30 +113,19 @@ class Monitor:
 
     # ------------------------------------------------ what workers say
 
-    def take_messages(self, link: WorkerLink) -> None:
-        """Take what a worker has said on its line."""
-        for message in link.receive():
+    def _dispatch(self) -> None:
+        """Pass on what workers have said on their lines, no matter which thread has read it."""
+        messages = self._inbox.messages
+        while messages:
+            link, message = messages.popleft()
             if isinstance(message, Ready):
                 self._workers.roster.ready(link.rank)
             elif isinstance(message, Failed):
-                link.failed = Report(*unpack(message.error))
-                self._note_failed_start(link, link.failed)
-            elif isinstance(message, Attach):  # `receive` has attached them
-                if message.seq:
-                    is_open = (
-                        message.seq in self._open_maps.runs
-                        or message.seq in self._submissions.running
-                    )
-                    self._inbox.announce((id for id, _ in message.segments), message.seq, is_open)
-                else:
-                    self._inbox.add(id for id, _ in message.segments)
-            elif isinstance(message, Ask):
+                report = Report(*unpack(message.error))
+                link.note_failed(report)
+                self._note_failed_start(link, report)
+            else:
                 self._asked.append((link, message.what))
-                self._workers.wake()  # this may be a thread that waits for a map
-            elif isinstance(message, Drop):
-                for id in message.segments:
-                    self._inbox.forget(id)
-                    link.attached.discard(id)
 
     def _note_failed_start(self, link: WorkerLink, report: Report) -> None:
         # Made anew for each function it concerns.
@@ -169,10 +155,10 @@ class Monitor:
                 self._strays.append((kind, payload, link.decoders))
                 self._workers.wake()  # this may be a thread that waits for a map
         # Only now: `Team.take_relayed` looks at the count without the lock, and goes by it.
-        link.relayed += len(frames)
+        link.count_relayed(len(frames))
 
     def _take_submitted(self) -> None:
-        while data := self._workers.read_submitted(READ_NBYTES):
+        while data := self._workers.channels.read_submitted(READ_NBYTES):
             try:
                 records = list(unpack_records(data))
             except RuntimeError as exc:
@@ -190,7 +176,8 @@ class Monitor:
 
     def _note_end(self, link: WorkerLink) -> None:
         """A worker's process has ended; what it was doing is dealt with once its status is known."""
-        self.take_messages(link)
+        self._inbox.read_line(link)
+        self._dispatch()
         self.take_relayed(link.rank)
         self._take_submitted()
         self._workers.note_end(link)
@@ -198,9 +185,9 @@ class Monitor:
     def _replace(self, link: WorkerLink) -> None:
         """Do what the roster decides about a dead worker's seat."""
         workers, submissions = self._workers, self._submissions
-        assert workers.slots is not None
+        assert workers.channels.slots is not None
         rank = link.rank
-        claim = workers.slots.claim(rank)
+        claim = workers.channels.slots.claim(rank)
         # Not of the seat, where calls that were left are forgotten.
         over = [
             run
@@ -212,7 +199,7 @@ class Monitor:
             run.deaths += 1
         workers.roster.left(rank, claim.left)
         submissions.forget(rank)
-        self._inbox.has_orphans = True
+        self._inbox.note_orphans()
         if link.failed is not None:  # for calls that it was given after it had said so
             self._note_failed_start(link, link.failed)
         cannot_start = link.failed is not None or link.start_error != ""

@@ -75,7 +75,8 @@ class OpenMaps:
         """A run's call, or that of its next round, gets this number; it is told of deaths from now on."""
         if run.seq:  # a further round
             self.runs.pop(run.seq, None)
-            self._inbox.purge(run.seq)
+            self._inbox.end_call(run.seq)
+        self._inbox.begin_call(seq)
         run.begin(seq)
         self.runs[seq] = run
 
@@ -90,7 +91,7 @@ class OpenMaps:
         *Requires*: no Ctrl-C inside.
         """
         self.runs.pop(run.seq, None)
-        self._inbox.purge(run.seq)
+        self._inbox.end_call(run.seq)
         self._open.discard(run)
         control = run.give_up_control()
         if control is not None and not reusable:
@@ -108,7 +109,9 @@ class OpenMaps:
             self._admit(*self.waiting.popleft())
         if self.lingering:
             self.let_go()
-        if self._workers.slots is None:  # the team failed, and ended its workers before its maps
+        if (
+            self._workers.channels.slots is None
+        ):  # the team failed, and ended its workers before its maps
             self._close_free()
 
     def _admit(self, run: Run, chunks: int) -> None:
@@ -158,9 +161,7 @@ class OpenMaps:
     def _discard(self, control: ControlBlock) -> None:
         message = dumps_message(Close(control.id))
         for link in self._workers.links.values():
-            if control.id in link.opened:
-                link.opened.discard(control.id)
-                link.last_full_call = None
+            if link.known.loses_control(control.id):
                 link.post(message)
         control.close()
 

@@ -77,6 +77,8 @@ class Submissions:
         """Those that no worker has."""
         self.running: dict[int, tuple[_Submission, int, tuple[Any, ...]]] = {}
         """By the number of the call: those that a worker has, its rank, and what the message lies in."""
+        self._held: dict[int, int] = {}
+        """By rank: the call of the function that its worker has been sent and has not left."""
         self._untaken: set[int] = set()
         """Calls that are over and whose results nobody has unpickled yet."""
         self._leaving: dict[int, tuple[int, Packed, tuple[Any, ...]]] = {}
@@ -143,7 +145,7 @@ class Submissions:
     def _find_free(self, behind_maps: bool) -> WorkerLink | None:
         workers = self._workers
         links = [link for link in workers.links.values() if not link.gone]
-        free = [link for link in links if not link.submitted]
+        free = [link for link in links if link.rank not in self._held]
         if not free:
             return None
         best = min(free, key=lambda link: workers.roster.busy(link.rank))
@@ -173,15 +175,17 @@ class Submissions:
             writes_main=True,
         )
         self.running[seq] = (submission, link.rank, (root,))
-        link.submitted = seq
+        self._held[link.rank] = seq
+        self._inbox.begin_call(seq)
         workers.roster.assign(link.rank, seq, again=False)
         try:
             workers.send_call(link, seq, call, needs)
         except BaseException:
-            link.distrust()
-            link.submitted = 0
+            link.known.is_unsure()
+            del self._held[link.rank]
             workers.roster.end(seq)
             del self.running[seq]
+            self._inbox.end_call(seq)
             raise
 
     # ------------------------------------------------ what comes of them
@@ -199,8 +203,8 @@ class Submissions:
         elif record.kind == RecordKind.KEPT:
             mark_kept(record.first)
         elif record.kind == RecordKind.LEAVE and link is not None and record.seq:
-            if link.submitted == record.seq:
-                link.submitted = 0
+            if self._held.get(record.rank) == record.seq:
+                del self._held[record.rank]
             self._leaving.pop(record.seq, None)
             self._workers.roster.left(record.rank, record.seq)
             self.left_at = time.monotonic()
@@ -235,24 +239,25 @@ class Submissions:
             self.fail(seq, WorkerDied(f"{death.cause()}, running {submission.name}"))
         else:  # it never began: somebody else takes it
             del self.running[seq]
+            self._inbox.end_call(seq)
             self.waiting.appendleft(submission._replace(is_again=True))
 
     def forget(self, rank: int) -> None:
         """The worker on a rank is gone: it touches nothing any more of what it was given."""
+        self._held.pop(rank, None)
         for seq in [seq for seq, (its, *_) in self._leaving.items() if its == rank]:
             del self._leaving[seq]
 
     def fail(self, seq: int, error: BaseException) -> None:
         """A function that a worker has fails."""
         self._outcomes.append(partial(_settle, self._end(seq).future, error=error))
-        self._inbox.purge(seq)
+        self._inbox.end_call(seq)
 
     def fail_running(self, make_error: Callable[[], BaseException]) -> None:
         """The functions that workers have fail, each with an exception of its own."""
         for seq in list(self.running):
             self.fail(seq, make_error())
-        for link in self._workers.links.values():
-            link.submitted = 0  # who has left may be among what was lost
+        self._held.clear()  # that some have left may be among what was lost
 
     def fail_waiting(self, make_error: Callable[[], BaseException]) -> None:
         """No worker will take those that wait: they fail, each with an exception of its own."""
@@ -300,6 +305,7 @@ class Submissions:
     def clear(self) -> None:
         """All workers have ended."""
         self._leaving.clear()
+        self._held.clear()
 
 
 def _settle(future: SubmittedFuture, value: Any = None, error: BaseException | None = None) -> None:

@@ -19,11 +19,8 @@ from typing import Any
 
 from .._system.interrupts import Uninterrupted
 from .._wire import (
-    RANKS_MAX,
     Call,
-    Packed,
     cannot_send,
-    is_inheritable,
     name_of,
     pack,
     snapshot,
@@ -31,6 +28,7 @@ from .._wire import (
 from .life import Life
 from .registry import resolve_workers
 from .run import Needs, Run
+from .sending import Initializer
 from .submissions import SubmittedFuture
 from .workers import Workers
 
@@ -42,21 +40,6 @@ def entered_team() -> WorkerTeam | None:
     """The team whose ``with`` block this is."""
     team = entered.get()
     return team if team is not None and team.is_usable() else None
-
-
-def _pack_initializer(
-    start: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
-) -> tuple[Packed | None, Callable[[], object] | None]:
-    """An initializer as workers get it: pickled; or as it is, where only forked workers can have it."""
-    if initializer is None:
-        return None, None
-    try:
-        return pack((initializer, initargs)), None
-    except Exception as exc:
-        bound = functools.partial(initializer, *initargs)
-        if start == "fork" and is_inheritable(bound):
-            return None, bound
-        raise cannot_send(f"the initializer {name_of(initializer)}", bound, exc) from None
 
 
 class WorkerTeam(Life):
@@ -76,9 +59,13 @@ class WorkerTeam(Life):
     ) -> None:
         self.refuse_platform(start)
         self.blas_threads = blas_threads
-        packed, inherited = _pack_initializer(start, initializer, initargs)
         processes = Workers(
-            resolve_workers(workers), start, packed, inherited, blas_threads, memory_limit, preload
+            size=resolve_workers(workers),
+            start=start,
+            initializer=Initializer(start, initializer, initargs),
+            blas_threads=blas_threads,
+            memory_limit=memory_limit,
+            preload=preload,
         )
         super().__init__(processes, idle_timeout)
 
@@ -98,7 +85,7 @@ class WorkerTeam(Life):
     def grow(self, size: int) -> None:
         """Have at least `size` seats (for the default team, which follows ``workers=``)."""
         with self._lock:
-            self.workers.size = max(self.workers.size, min(size, RANKS_MAX))
+            self.workers.grow(size)
 
     def warm_up(self, size: int) -> None:
         """Begin to start what is missing of the first `size` workers, if it takes work at all."""

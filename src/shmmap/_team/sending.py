@@ -1,0 +1,150 @@
+"""What workers are sent: their start, and calls, with what each of them lacks for it and without what it has.
+
+Owned by `Workers`; everything here is done with the team's lock held. What a worker has is in its link's
+`known`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from .._code.letters import news
+from .._code.versions import latest, look_again
+from .._code.watch import current_version
+from .._wire import (
+    Call,
+    Payload,
+    Start,
+    Surroundings,
+    cannot_send,
+    dumps_message,
+    is_inheritable,
+    make_payload,
+    name_of,
+    pack,
+    pack_surroundings,
+    snapshot,
+)
+from .link import WorkerLink
+from .run import Needs
+
+
+class Initializer:
+    """What workers call as they start: pickled, or as it is where only forked workers can have it."""
+
+    def __init__(
+        self, start: str, func: Callable[..., object] | None, args: tuple[Any, ...]
+    ) -> None:
+        self.inherited: Callable[[], object] | None = None
+        """What forked workers have without anything being sent."""
+        self.payload: Payload | None = None
+        self.segments: frozenset[int] = frozenset()
+        self._packed = None
+        if func is None:
+            return
+        try:
+            self._packed = pack((func, args))
+        except Exception as exc:
+            bound = functools.partial(func, *args)
+            if start != "fork" or not is_inheritable(bound):
+                raise cannot_send(f"the initializer {name_of(func)}", bound, exc) from None
+            self.inherited = bound
+            return
+        self.payload, self._root = make_payload(self._packed.data)
+        self.segments = self._packed.segments | self.payload.segments()
+
+    def look_at_modules(self) -> None:
+        """Look at what it reaches in the user's modules, so that workers are told of what has changed."""
+        if self._packed is not None:
+            current_version(self._packed.reaches)
+
+
+class Sender:
+    """Makes messages of what is the same for all workers of a team, and sends each what it lacks."""
+
+    def __init__(
+        self, is_forked: bool, initializer: Initializer, blas_threads: int, memory_limit: int | None
+    ) -> None:
+        self._is_forked = is_forked
+        self._initializer = initializer
+        self._blas_threads = blas_threads
+        self._memory_limit = memory_limit
+        self._surroundings: tuple[Surroundings, Payload, Any] | None = None
+        """What was told last, and what it lies in."""
+        self._modules: tuple[int, int, Payload, frozenset[int], Any] | None = None
+        """What was told last of the user's modules: from and up to which version, and how."""
+
+    def send_start(self, link: WorkerLink) -> None:
+        """Send a worker that is about to be started its first message."""
+        initializer, modules = self._initializer, None
+        link.attach(initializer.segments)
+        surroundings = self._tell_surroundings(link, snapshot())
+        if self._is_forked:
+            link.known.gets_modules(look_again())  # it has the caller's modules as they are now
+        else:
+            initializer.look_at_modules()
+            if latest():
+                modules = self._tell_modules(link)
+        start = Start(
+            rank=link.rank,
+            initializer=initializer.payload,
+            blas_threads=self._blas_threads,
+            memory_limit=self._memory_limit,
+            surroundings=surroundings,
+            token=link.token,
+            modules=modules,
+        )
+        link.post(dumps_message(start))
+
+    def send_call(
+        self, link: WorkerLink, seq: int, call: Call, needs: Needs, redo: Payload | None
+    ) -> None:
+        """Send a worker a call; `redo`: the chunks that it is to do first, of the worker it replaces."""
+        known = link.known
+        link.attach(needs.segments if redo is None else needs.segments | redo.segments())
+        if needs.control is not None:
+            link.open(needs.control)
+        modules = self._tell_modules(link) if known.modules < needs.modules else None
+        func = call.func
+        if func is not None and known.gets_function(call.digest, call.by_value):
+            func = None
+        surroundings = None
+        if known.surroundings != needs.surroundings:
+            surroundings = self._tell_surroundings(link, needs.surroundings)
+        knows_job, forget = known.gets_job(call.job_id)
+        its_call = call._replace(
+            job=None if knows_job else call.job,
+            func=func,
+            seq=seq,
+            redo=redo,
+            surroundings=surroundings,
+            forget=forget,
+            modules=modules,
+        )
+        link.post(dumps_message(its_call))
+        known.gets_call(needs.key, needs.writes_main)
+
+    def _tell_surroundings(self, link: WorkerLink, now: Surroundings) -> Payload:
+        """The caller's surroundings, for a message to a worker, which has what they need from now on."""
+        if self._surroundings is None or self._surroundings[0] != now:
+            self._surroundings = (now, *make_payload(pack(pack_surroundings(now)).data))
+        _, payload, root = self._surroundings
+        link.attach(payload.segments())
+        link.known.gets_surroundings(now)
+        link.keep(root)
+        return payload
+
+    def _tell_modules(self, link: WorkerLink) -> Payload:
+        """What has changed in the user's modules, for a message to a worker, which knows it from now on."""
+        now, before = latest(), link.known.modules
+        if self._modules is None or self._modules[:2] != (before, now):
+            letter = news(before)
+            payload, root = make_payload(letter.data)
+            self._modules = (before, now, payload, letter.segments, (root, letter.keep))
+        _, _, payload, segments, keep = self._modules
+        link.attach(payload.segments() | segments)
+        link.known.gets_modules(now)
+        link.keep(keep)
+        return payload
