@@ -250,6 +250,7 @@ def test_no_private_names_of_other_libraries(module: str) -> None:
         "_chunks.columns",
         "_team.roster",
         "_results.combine",
+        "_results.recovery",
     ],
 )
 def test_pure_modules_know_no_process(module: str) -> None:

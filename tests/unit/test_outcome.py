@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from shmmap import MapError
@@ -9,10 +11,11 @@ from shmmap._chunks.job import Job
 from shmmap._chunks.plan import Plan
 from shmmap._results.collect import Collector
 from shmmap._results.outcome import Outcome
+from shmmap._results.recovery import DeadWorker, Instructions
 from shmmap._wire.reports import Report, report_exception
 
 
-def make_outcome(keep_going: bool, chunksize: int = 1) -> Outcome:
+def make_outcome(keep_going: bool, chunksize: int = 1, retries: int = 0) -> Outcome:
     job = Job(
         inputs=(),
         out=None,
@@ -25,7 +28,7 @@ def make_outcome(keep_going: bool, chunksize: int = 1) -> Outcome:
         dtypes=None,
         timeout=None,
         keep_going=keep_going,
-        retries=0,
+        retries=retries,
         may_join=False,
     )
     on_error = "continue" if keep_going else "raise"
@@ -36,17 +39,17 @@ def test_a_failure_beside_what_is_undone_ends_the_map() -> None:
     """As where index 0's result does not fit ``dtype=``, and was handed over all the same."""
     outcome = make_outcome(keep_going=False)
     outcome.note_exception(0, TypeError("does not fit"), 0, 0, 1, "the calling process")
-    assert outcome.todo([5, 6]) == []
+    assert outcome.next_round([5, 6]) == []
 
 
 def test_what_was_drawn_and_not_begun_is_run_again() -> None:
-    assert make_outcome(keep_going=False).todo([5, 6]) == [5, 6]
+    assert make_outcome(keep_going=False).next_round([5, 6]) == [5, 6]
 
 
 def test_a_failure_that_is_to_be_reported_does_not_keep_others_from_being_run() -> None:
     outcome = make_outcome(keep_going=True)
     outcome.note_exception(0, TypeError("failed"), 0, 0, 1, "worker 0")
-    assert outcome.todo([5, 6]) == [5, 6]
+    assert outcome.next_round([5, 6]) == [5, 6]
 
 
 def report(pid: int, index: int) -> Report:
@@ -54,13 +57,19 @@ def report(pid: int, index: int) -> Report:
     return report_exception(KeyError("a"), index, index, index + 1, 0, pid)
 
 
+def die(outcome: Outcome, pid: int, tickets: range, inside: range, **known: Any) -> Instructions:
+    """A worker on rank 0 dies, and another one takes its place; nothing is done."""
+    dead = DeadWorker(rank=0, pid=pid, tickets=tickets, inside=inside, has_successor=True)
+    known = {"stopped_at": None, "overdue": None} | known
+    return outcome.note_death(dead, "worker 0 died", f"worker 0 (pid {pid})", bytes(8), **known)
+
+
 @pytest.mark.parametrize("is_read_late", [False, True])
 def test_what_a_dead_worker_said_of_a_chunk_that_is_done_again_is_void(is_read_late: bool) -> None:
     outcome = make_outcome(keep_going=True, chunksize=2)
     if not is_read_late:
         outcome.note_report(2, report(pid=7, index=4))
-    verdict = outcome.note_death("worker 0 died", range(2, 3), [2], 7, [2, 3])
-    assert verdict.again == [2, 3]
+    assert list(die(outcome, 7, range(2, 4), range(2, 3)).again) == [2, 3]
     if is_read_late:
         outcome.note_report(2, report(pid=7, index=4))
     outcome.note_report(2, report(pid=8, index=5))  # by its successor
@@ -72,16 +81,19 @@ def test_what_a_dead_worker_said_of_a_chunk_that_is_done_again_is_void(is_read_l
 def test_what_a_dead_worker_said_of_a_chunk_that_has_failed_stands() -> None:
     """Its successor is not to do it again, so it is not among what the worker leaves."""
     outcome = make_outcome(keep_going=True)
-    assert outcome.note_death("worker 0 died", range(0), [], 7, [3]).again == [3]
+    assert list(die(outcome, 7, range(3, 4), range(0)).again) == [3]
     outcome.note_report(2, report(pid=7, index=2))
-    assert outcome.todo([2]) == []
+    assert outcome.next_round([2]) == []
 
 
-def test_deaths_after_chunks_that_failed_are_no_early_ones() -> None:
-    """The map goes on; it is given up where workers die before they have begun anything."""
-    outcome = make_outcome(keep_going=True)
-    for chunk in range(8):
-        verdict = outcome.note_death("died", range(chunk, chunk + 1), [], 10 + chunk, [])
-        assert verdict.stop_at is None
-    verdicts = [outcome.note_death("died", range(0), [], 20 + k, []) for k in range(9)]
-    assert [verdict.stop_at for verdict in verdicts][-1] == -1
+def test_a_call_that_took_too_long_has_failed_until_its_chunk_is_run_again() -> None:
+    outcome = make_outcome(keep_going=True, chunksize=2, retries=1)
+    told = die(outcome, 7, range(2, 3), range(2, 3), overdue=5)
+    assert told.is_overdue and told.again == {2: 1} and not outcome.is_doomed()
+    told = die(outcome, 8, range(0), range(2, 3), overdue=5)
+    assert told.is_overdue and not told.again
+    with pytest.raises(MapError) as caught:
+        outcome.finish([2], bytes([1, 1, 0, 1]))
+    assert caught.value.failed == ((4, 6),)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, TimeoutError) and "index 5" in error.__notes__[0]

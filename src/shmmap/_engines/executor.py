@@ -319,7 +319,7 @@ class _ExecutorWork:
                 if self._cancelled:
                     raise CancelledError
                 undone = [k for k in range(task.plan.chunks) if k not in self._done]
-                todo = task.outcome.todo(undone) if undone else []
+                todo = task.outcome.next_round(undone) if undone else []
         finally:
             self._home.close()
         if task.tick is not None:

@@ -115,7 +115,7 @@ class _LocalWork:
                 if task.collector.failure is not None:
                     raise task.collector.failure
                 left = undone(self.ledger)
-                todo = task.outcome.todo(left) if left else []
+                todo = task.outcome.next_round(left) if left else []
                 if not todo:
                     break
                 self.stop_at = task.plan.chunks

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from .._chunks import Form, Mark, count_done, is_left, items_done, private_arrays, told_kind, undone
+from .._chunks import Form, Mark, count_done, items_done, private_arrays, told_kind, undone
 from .._code.watch import current_version
 from .._errors.exceptions import WorkerDied
 from .._memory import fresh_from, mark_kept
+from .._results import DeadWorker
 from .._system.interrupts import CleanUp, Uninterrupted
 from .._team import Death, Needs, Run, WorkerTeam, emit
 from .._wire import (
@@ -35,7 +36,6 @@ from .._wire import (
     has_data,
     is_sendable,
     make_payload,
-    name_of,
     pack,
     pack_function,
     pack_plain,
@@ -69,16 +69,12 @@ class _ProcessWork(Run):
         self._task = task
         self._own_team = own_team
         self._workers = max(1, min(task.workers, task.plan.chunks))
-        self._todo: list[int] | None = None
-        """Chunks of this round; None: all."""
         self._cancelled = False
         self._is_reusable = True
         """Whether the control block may serve another map: no worker can still come to it."""
         self._untaken: list[Record] = []
         """Records that were read and not looked at yet, latest first."""
         self._timed_out: dict[int, int] = {}
-        self._redo: dict[int, list[int]] = {}
-        """What the worker on a rank was given of its predecessor's."""
         self._fatal: Exception | None = None
         self._ranks: list[int] = []
         self._ended = False
@@ -146,7 +142,6 @@ class _ProcessWork(Run):
         """Begin a round: all chunks, or those that are to be run again."""
         plan, control = self._task.plan, self.control
         assert control is not None
-        self._todo = todo
         if todo is None:
             control.begin(plan.chunks)
         else:
@@ -188,7 +183,6 @@ class _ProcessWork(Run):
         )
         self.keep.append(root)
         self._timed_out.clear()
-        self._redo.clear()
         # First: whatever becomes of sending it, these may have got it.
         self._ranks = list(range(workers))
         self._team.post_run(self, call, needs)
@@ -228,7 +222,7 @@ class _ProcessWork(Run):
                 if count_done(marks) < task.plan.chunks:
                     left = undone(marks)
                 # Never another round while somebody may still draw in this one.
-                todo = task.outcome.todo(left) if left and is_whole else []
+                todo = task.outcome.next_round(left) if left and is_whole else []
                 if not todo:
                     break
                 self._post(todo)
@@ -398,55 +392,31 @@ class _ProcessWork(Run):
                 everything = ((0, task.plan.n),)
                 self._fatal = WorkerDied(f"{death.cause()}, while it started", everything)
             return {}
-        tickets = death.tickets
-        claim = list(tickets) if self._todo is None else [self._todo[t] for t in tickets]
-        # What it had begun: up to the last chunk it was in. The rest of its claim is as good as not drawn.
-        inside = death.chunks
-        begun = claim[: claim.index(inside[-1]) + 1] if inside and inside[-1] in claim else []
-        held = claim
-        if self._todo is None and task.plan.schedule == "static":
-            held = begun  # its successor gets the same share, and does the rest
-            # It is not to begin these once more.
-            control.mark((k for k in begun if control.ledger[k] == Mark.PENDING), Mark.LOST)
-        marks = control.marks()
-        task.collector.note_nothing(marks)
-        left = self._redo.pop(death.rank, [])
-        begun += [k for k in inside if k in left]
-        todo = [k for k in dict.fromkeys([*left, *held]) if is_left(marks[k])]
-        lost = [k for k in begun if is_left(marks[k])]
         # Whoever was to tell the form of index 0's result may have been the dead one: nobody is to wait for
         # it. If it is told all the same, so is the output.
         self._let_hand_over()
-        left_to_successor = todo if death.replaced else []
-        index = self._timed_out.pop(death.rank, -1)
-        chunk = index // task.plan.chunksize
-        if index >= 0 and is_left(marks[chunk]):  # else it ended just before it was killed
-            seconds = task.job.timeout
-            error = TimeoutError(f"one call of {name_of(task.func)} took longer than {seconds} s")
-            shown = index if task.job.verb == "items" else -1
-            who = f"worker {death.rank} (pid {death.pid})"
-            verdict = task.outcome.note_stuck(
-                chunk, shown, error, who, lost, death.pid, left_to_successor
-            )
-        else:
-            verdict = task.outcome.note_death(
-                death.cause(), inside, lost, death.pid, left_to_successor
-            )
-        if verdict.stop_at is not None:
-            if verdict.stop_at < 0:
-                self._team.disown(self)
-            control.stop(verdict.stop_at)
-        elif (at := control.stopped_at()) in verdict.again and not task.outcome.is_doomed():
-            # It had failed and stopped the map, and did not live to tell: its successor does that again.
+        told = task.outcome.note_death(
+            DeadWorker(death.rank, death.pid, death.tickets, death.chunks, death.replaced),
+            death.cause(),
+            f"worker {death.rank} (pid {death.pid})",
+            control.marks(),
+            stopped_at=control.stopped_at(),
+            overdue=self._timed_out.pop(death.rank, None),
+        )
+        control.mark(told.not_to_begin, Mark.LOST)
+        if told.is_given_up:
+            self._team.disown(self)
+        if told.stop_at is not None:
+            control.stop(told.stop_at)
+        elif told.resumes and (at := control.stopped_at()) in told.again:
+            # Its worker has stopped the map and did not live to tell why.
             assert at is not None
             control.resume()
             if (
                 task.outcome.is_doomed()
             ):  # the waiting thread has heard of another failure meanwhile
                 control.stop(at)
-        if verdict.again:
-            self._redo[death.rank] = verdict.again
-        return task.outcome.attempts(verdict.again)
+        return told.again
 
     def _tick(self) -> None:
         task = self._task

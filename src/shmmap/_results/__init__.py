@@ -1,11 +1,12 @@
 """What becomes of a map's chunks in the caller.
 
 `collect` allocates the output and puts the pieces together, `fold` and `combine` put partials of `preduce`
-together, `outcome` judges failures and losses, `stand_ins` takes what `on_error` returned in the place of
-what failed.
+together, `outcome` keeps failures and losses, `recovery` decides what follows from them, `stand_ins` puts
+what `on_error` returned in the place of what failed.
 """
 
 from .collect import Collector
 from .combine import choose_combine
 from .fold import MISSING, Fold, Folding
 from .outcome import Outcome
+from .recovery import DeadWorker, pass_on

@@ -1,13 +1,13 @@
-"""What became of a map's chunks: failures, losses, what is run again, and what the caller gets in the end.
+"""What became of a map's chunks: failures and losses, and what the caller gets in the end.
 
-The same for every engine. An engine reports failures and deaths, and the chunks the ledger shows as not
-done; here it is decided which of those are run again, and whether the map returns or raises.
+The same for every engine. An engine reports failures, deaths, and the chunks the ledger shows as not done.
+`recovery` decides which of those are run again; here lie the exceptions, and it is decided whether the map
+returns or raises, and what.
 
 A chunk that was lost with its worker is run again by itself where that is *safe*: the map writes no output
 that is one of its inputs, and its function returns something, which is taken to mean that it does not work
-by writing into shared arrays (`Outcome.is_safe`, the one place that decides it). At most `LOST_MAX` times:
-a chunk that kills every worker it meets must not kill them all. Chunks that were drawn and not begun are
-run again in any case.
+by writing into shared arrays (`Outcome.is_safe`, the one place that decides it). Chunks that were drawn and
+not begun are run again in any case.
 
 Two threads come here: the one that waits for the map, and the monitor, which hears of deaths. All state is
 behind one door, a lock that each public method takes.
@@ -16,7 +16,7 @@ behind one door, a lock that each public method takes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from .._chunks import Job, merge_ranges, warn_of
@@ -31,17 +31,8 @@ from .._wire import (
     stand_in,
 )
 from .collect import Collector
+from .recovery import DeadWorker, Instructions, Recovery
 from .stand_ins import StandIn, substitute
-
-LOST_MAX = 1
-"""How often a chunk is run again after it was lost with its worker, without being asked to."""
-
-
-DEATHS_MAX = 64
-"""Deaths in one map after which it is given up, whatever the workers were at."""
-
-EARLY_DEATHS_MAX = 3
-"""The same for deaths in a row before any chunk was begun."""
 
 
 class Failure(NamedTuple):
@@ -50,15 +41,6 @@ class Failure(NamedTuple):
     start: int
     stop: int
     exception: Exception
-
-
-class Verdict(NamedTuple):
-    """What follows from a worker's end."""
-
-    stop_at: int | None
-    """No chunk above this one is to be started any more; -1: the map is given up. None: it goes on."""
-    again: list[int]
-    """Chunks that the successor is to do first."""
 
 
 class Outcome:
@@ -85,23 +67,13 @@ class Outcome:
         """By first index; one per range."""
         self._fatal: Exception | None = None
         """Raised before any chunk: the function did not unpickle, say."""
-        self._losses: dict[int, int] = {}
-        """How often a chunk was lost, or stuck."""
-        self._begun: dict[int, int] = {}
-        """How often a chunk was begun by a worker that did not live to hand it over."""
-        self._stuck: set[int] = set()
-        """Chunks whose last failure is that a call in them took too long."""
-        self._is_cut_short = False
-        """Something was lost for good, so that the map is to end."""
-        self._early_deaths = 0
-        """Deaths in a row in no chunk: loading the function may be what kills."""
+        self._recovery = Recovery(
+            job.retries, keep_going=job.keep_going, is_static=job.plan.schedule == "static"
+        )
         self._causes: list[str] = []
         """One per death."""
         self._lost_writes: dict[str, None] = {}
         """Captured variables that the function has changed where they are copies."""
-        self._void: set[tuple[int, int]] = set()
-        """Dead workers' pids and the chunks that others do again: what those still say of them is out of
-        date, however late it is read."""
 
     # ------------------------------------------------ reports
 
@@ -126,11 +98,12 @@ class Outcome:
         if chunk < 0:
             with self._door:
                 self._fatal = restore_exception(report, self._name, "before its first chunk")
+                self._recovery.broken()
             return True
         where = self.describe(report.position, report.start, report.stop)
         exc = restore_exception(report, self._name, where)
         with self._door:
-            if (report.pid, chunk) in self._void:
+            if self._recovery.is_superseded(report.pid, chunk):
                 return False
             self._note(chunk, report.start, report.stop, exc)
             return True
@@ -156,7 +129,7 @@ class Outcome:
         with self._door:
             self._forgive(start, stop)
             self._failures[start] = Failure(start, stop, exc)
-            self._stuck.discard(chunk)
+            self._recovery.failed(chunk, is_whole=(start, stop) == self._plan.limits(chunk))
 
     def _forgive(self, start: int, stop: int) -> None:
         """Forget the failures in a range."""
@@ -168,55 +141,40 @@ class Outcome:
         for index in found:
             del failures[index]
 
-    def _has_failed(self, chunk: int) -> bool:
-        """Whether a chunk has failed as a whole, so that nothing else is to be told of it."""
-        start, stop = self._plan.limits(chunk)
-        failure = self._failures.get(start)
-        return failure is not None and failure.stop == stop
-
-    def note_stuck(
-        self,
-        chunk: int,
-        index: int,
-        exc: Exception,
-        who: str,
-        lost: Sequence[int],
-        pid: int,
-        undone: list[int],
-    ) -> Verdict:
-        """A call took too long, and its worker was ended; `lost` and `undone` as for `note_death`."""
-        start, stop = self._plan.limits(chunk)
-        exc.add_note(f"raised by {self._name} {self.describe(index, start, stop)}, in {who}")
-        with self._door:
-            lost = sorted({chunk, *lost})
-            self._count(lost, range(chunk, chunk + 1))
-            self._forgive(start, stop)
-            self._failures[start] = Failure(start, stop, exc)
-            self._stuck.add(chunk)
-            return self._judge(lost, pid, undone)
-
     def note_death(
-        self, cause: str, current: range, lost: Sequence[int], pid: int, undone: list[int]
-    ) -> Verdict:
-        """A worker died in one of the chunks `current`; of those it had begun, `lost` are not done.
-
-        `undone`: what it leaves in all.
-        """
-        ranges = self._shown(self._plan.ranges(current))
+        self,
+        dead: DeadWorker,
+        cause: str,
+        who: str,
+        marks: bytes,
+        *,
+        stopped_at: int | None,
+        overdue: int | None,
+    ) -> Instructions:
+        """A worker process died; see `Recovery.died`. `overdue`: index of the call that took too long."""
+        chunk = None if overdue is None else overdue // self._plan.chunksize
+        ranges = self._shown(self._plan.ranges(dead.inside))
         where = f" in indices {describe_ranges(ranges)}" if ranges else ""
         with self._door:
-            self._early_deaths = 0 if current else self._early_deaths + 1
-            self._causes.append(cause + where)
-            self._count(lost, current)
-            return self._judge(lost, pid, undone)
+            self._collector.note_nothing(marks)
+            told = self._recovery.died(
+                dead._replace(overdue=chunk), marks, stopped_at, is_safe=self.is_safe()
+            )
+            if overdue is not None and told.is_overdue:
+                self._note_overdue(overdue, who)
+            else:
+                self._causes.append(cause + where)
+            self._forgive_chunks(told.again)
+        return told
 
-    def _count(self, lost: Sequence[int], current: range) -> None:
-        """Count what was begun and lost by a worker that was in one of the chunks `current`."""
-        for chunk in lost:
-            self._begun[chunk] = self._begun.get(chunk, 0) + 1
-            # The others had run well, and only their results are gone: no fault of theirs.
-            if chunk in current or not self.is_safe():
-                self._losses[chunk] = self._losses.get(chunk, 0) + 1
+    def _note_overdue(self, index: int, who: str) -> None:
+        """A call of the function took too long, for which its worker was ended."""
+        start, stop = self._plan.limits(index // self._plan.chunksize)
+        exc = TimeoutError(f"one call of {self._name} took longer than {self._job.timeout} s")
+        shown = index if self._job.verb == "items" else -1
+        exc.add_note(f"raised by {self._name} {self.describe(shown, start, stop)}, in {who}")
+        self._forgive(start, stop)
+        self._failures[start] = Failure(start, stop, exc)
 
     def note_lost_writes(self, names: Iterable[str]) -> None:
         """A worker has found captured variables changed that are copies there."""
@@ -227,7 +185,7 @@ class Outcome:
     def is_doomed(self) -> bool:
         """Whether it is known by now why the map is to end, where it does not go on in any case."""
         with self._door:
-            return self._is_cut_short or bool(self._failures) or self._fatal is not None
+            return self._recovery.is_doomed()
 
     def is_safe(self) -> bool:
         """Whether a chunk that may have been begun can be run again without being asked to."""
@@ -237,51 +195,21 @@ class Outcome:
             and (self._job.gather or not self._collector.returns_nothing)
         )
 
-    def _judge(self, lost: Sequence[int], pid: int, undone: list[int]) -> Verdict:
-        if self._is_given_up():
-            self._is_cut_short = True
-            return Verdict(-1, [])
-        if not self._job.keep_going and any(not self._again(chunk) for chunk in lost):
-            self._is_cut_short = True
-            return Verdict(min(lost), [])
-        again = self._select(undone)
-        self._void.update((pid, chunk) for chunk in again)
-        return Verdict(None, again)
-
-    def _is_given_up(self) -> bool:
-        """Whether too many workers have died to go on."""
-        return self._early_deaths > EARLY_DEATHS_MAX or len(self._causes) > DEATHS_MAX
-
-    def _again(self, chunk: int) -> bool:
-        allowed = self._job.retries
-        if self._has_failed(chunk):
-            if chunk not in self._stuck:
-                return False  # it was tried as often as `retries` says, before that was told
-        elif self.is_safe():
-            allowed = max(allowed, LOST_MAX)
-        return self._losses.get(chunk, 0) <= allowed
-
-    def todo(self, undone: list[int]) -> list[int]:
-        """Which chunks are to be run (again) in another round."""
+    def next_round(self, undone: list[int]) -> list[int]:
+        """Which of the chunks that are not done are run in another round, which begins; see `Recovery`."""
         with self._door:
-            if self._fatal is not None or self._is_given_up():
-                return []
-            if not self._job.keep_going:
-                failed = {start // self._plan.chunksize for start in self._failures}
-                if not failed.issubset(undone) or not all(map(self._again, undone)):
-                    return []  # something has failed or is lost for good: no use in going on
-            return self._select(undone)
-
-    def _select(self, undone: list[int]) -> list[int]:
-        """Those of the chunks that are to be run (again), whose failures are forgiven."""
-        again = [chunk for chunk in undone if self._again(chunk)]
-        for chunk in again if self._failures else ():
-            self._forgive(*self._plan.limits(chunk))
+            again = self._recovery.next_round(undone, is_safe=self.is_safe())
+            self._forgive_chunks(again)
         return again
+
+    def _forgive_chunks(self, chunks: Iterable[int]) -> None:
+        """Forget the failures of chunks that are run again."""
+        for chunk in chunks if self._failures else ():
+            self._forgive(*self._plan.limits(chunk))
 
     def attempts(self, chunks: Iterable[int]) -> dict[int, int]:
         """How often each of these chunks was begun before."""
-        return {chunk: self._begun.get(chunk, 0) for chunk in chunks}
+        return self._recovery.attempts(chunks)
 
     # ------------------------------------------------ the end
 
@@ -365,7 +293,7 @@ class Outcome:
 
     def _lost(self, undone: list[int]) -> list[int]:
         """Chunks that nobody has said to have failed."""
-        return [chunk for chunk in undone if not self._has_failed(chunk)]
+        return [chunk for chunk in undone if not self._recovery.has_failed(chunk)]
 
     def _add_losses(self, lost: list[int], failures: list[Failure]) -> None:
         """Add the losses to the failures, in the place of those of single items there."""

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from .._results import pass_on
+
 # A worker may be killed from outside while it starts; one that dies twice cannot start at all.
 FALSE_STARTS_MAX = 1
 
@@ -110,13 +112,10 @@ class Roster:
         if seat.state != READY:
             seat.false_starts += 1
         broken = failed or seat.false_starts > FALSE_STARTS_MAX
-        again: list[int] = []
-        if not broken:
-            for seq, wanted in seat.calls.items():
-                replaced = self._replaced.get(seq, 0)
-                if wanted and replaced < self._limit * len(self.seats):
-                    self._replaced[seq] = replaced + 1
-                    again.append(seq)
+        most = self._limit * len(self.seats)
+        again = [] if broken else pass_on(seat.calls, self._replaced, most)
+        for seq in again:
+            self._replaced[seq] = self._replaced.get(seq, 0) + 1
         lost = tuple(seq for seq in seat.calls if seq not in again)
         seat.calls = dict.fromkeys(again, True)
         seat.state = STARTING if again else EMPTY
