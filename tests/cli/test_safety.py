@@ -55,6 +55,21 @@ def late(row):
 """
 
 
+LOCKED = """
+import threading
+
+class Adder:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def add(self, row):
+        with self.lock:
+            return row.sum()
+
+adder = Adder()
+"""
+
+
 SCRIPT = """
 import os, sys
 if not sys.flags.safe_path:
@@ -320,3 +335,34 @@ def test_modes(folder: Folder, umask: int, was: int | None) -> None:
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert stat.S_IMODE(out.stat().st_mode) == (0o666 & ~umask if was is None else was)
+
+
+@pytest.mark.parametrize("engine", ["processes", "fork", "threads", "serial"])
+@pytest.mark.parametrize("by", ["item", "chunk"])
+def test_function_that_ends_its_process_at_once(folder: Folder, engine: str, by: str) -> None:
+    """The trial on the first item is in a worker wherever the map runs: an error, and nothing is left."""
+    (folder.path / "work.py").write_text(f"{WORK}\ndef dies_at_once(x):\n    os._exit(3)\n")
+    code, line = folder.refuse(
+        "work:dies_at_once", "in.npy", "out.npy", "--engine", engine, "--by", by
+    )
+    assert code == 1
+    assert "WorkerDied" in line and "exited with status 3" in line
+
+
+@pytest.mark.parametrize("engine", ["threads", "serial"])
+def test_function_that_cannot_be_sent_to_workers(folder: Folder, engine: str) -> None:
+    """One that takes the caller's own process, as it holds a lock, is tried there."""
+    (folder.path / "locked.py").write_text(LOCKED)
+    out = folder.map("locked:adder.add", "in.npy", "out.npy", "--engine", engine)
+    np.testing.assert_array_equal(out, folder.rows.sum(1))
+
+
+def test_summary_does_not_read_what_is_larger_than_memory(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shmmap._cli.map import summarize
+
+    a = np.arange(8.0)
+    assert summarize(a, {"engine": "serial"}) == "shape (8,), float64, min 0, mean 3.5, max 7"
+    monkeypatch.setattr("shmmap._system.limits.available", lambda: (63, "physical memory"))
+    assert summarize(a, {"engine": "serial"}) == "shape (8,), float64"

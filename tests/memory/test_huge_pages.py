@@ -53,10 +53,10 @@ def _memory_is_in_pieces() -> bool:
 def test_advice_is_needed_only_where_the_mount_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     fd = nameless.open_nameless(1 << 12)
     try:
-        for options, wanted in ((["advise"], True), (["within_size"], False), ([], False)):
+        for setting, wanted in (("advise", True), ("within_size", False), ("never", False)):
             monkeypatch.setattr(nameless, "_advice", {})
-            monkeypatch.setattr(nameless, "_mount_options", lambda options=options: options)
-            monkeypatch.setattr(nameless, "_bracketed", lambda path, options=options: options)
+            monkeypatch.setattr(nameless, "mount_setting", lambda setting=setting: setting)
+            monkeypatch.setattr(nameless, "kernel_setting", lambda setting=setting: setting)
             assert nameless.wants_advice(fd) is wanted
     finally:
         os.close(fd)

@@ -20,9 +20,17 @@ from .arrays import (
     zeros_like,
 )
 from .blocks import ALIGN, allocate_bytes
-from .files import FileHandle, on_one_mapping, reserve_file
+from .files import FileHandle, create_npy, on_one_mapping, reserve_file
 from .handles import Handle, SegmentHandle, from_handle, handle_of, touched
-from .nameless import map_fd, open_scratch
+from .nameless import (
+    SHM_FOLDER,
+    SHMEM_ENABLED,
+    kernel_setting,
+    map_fd,
+    mount_setting,
+    open_scratch,
+    shm_room,
+)
 from .pages import POUR_NBYTES, PageWriter, copy_into, fresh_from, make_way
 from .refcounts import COUNTS, count_references, is_sole
 from .segments import Segment, byte_bounds

@@ -13,13 +13,15 @@ import errno
 import mmap
 import os
 import weakref
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from .._interop.numpy_types import Array, Bytes
 from .._system.kernel_files import read_kernel_file
+from .nameless import reserve
 from .segments import byte_bounds
+from .table import adopt_memory
 
 
 class FileHandle(NamedTuple):
@@ -255,3 +257,50 @@ def reserve_file(out: Array) -> None:
         ) from None
     finally:
         os.close(fd)
+
+
+# ---------------------------------------------------------------- .npy files
+
+
+def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]] | None:
+    """Shape, whether in Fortran's order, and dtype of a ``.npy`` file, which is read up to its data.
+
+    None for version 3.0 of the format, with names of fields in utf-8: it has no public header reader.
+
+    Raises
+    ------
+    ValueError
+        If it is no ``.npy`` file.
+    """
+    if file.read(6) != np.lib.format.MAGIC_PREFIX:
+        raise ValueError(f"{os.fspath(file.name)!r} is not a .npy file")
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    return None
+
+
+def create_npy(fd: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Make a new file a ``.npy`` file of zeros, all of its space reserved; its array is writable.
+
+    Workers get the array by the descriptor: nothing looks the file up by its name.
+
+    Raises
+    ------
+    OSError
+        If the disk is too full.
+    """
+    nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
+    if nbytes == 0:  # nothing to map
+        out: Array = np.empty(shape, dtype)
+        with open(os.dup(fd), "wb") as file:
+            np.lib.format.write_array(file, out)
+        return out
+    path = f"/dev/fd/{fd}"  # the very same file, whatever has become of its name
+    offset = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).offset
+    reserve(fd, offset, nbytes)
+    root = adopt_memory(os.dup(fd), offset + nbytes)
+    return root[offset:].view(dtype).reshape(shape)

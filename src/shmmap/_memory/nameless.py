@@ -3,7 +3,7 @@
 What must always hold:
 
 - No memory has a name once it holds anything: create, open, unlink, and only then reserve. SIGKILL of
-  everybody therefore leaks nothing. A name that a kill left in between is empty, and is swept.
+  all processes therefore leaks nothing. A name that a kill left in between is empty, and is swept.
 - Reserved before use (``posix_fallocate``), so that writing can never die of SIGBUS.
 - A descriptor comes from ``open()``: only then is its offset atomic, see `_wire.control`.
 """
@@ -29,10 +29,13 @@ CHECK_NBYTES = 1 << 24
 # Smaller than this, memory has no huge page.
 HUGE_NBYTES = 1 << 21
 
-_SHM_FOLDER = "/dev/shm"
-_SHMEM_ENABLED = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+SHM_FOLDER = "/dev/shm"
+SHMEM_ENABLED = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 _MADV_POPULATE_WRITE = 23
 _PREFIX = "shmmap-"
+
+# What tells that one opener's memory is full, or may not be so large: the next one is tried.
+_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT)
 
 _swept = False
 
@@ -42,7 +45,7 @@ class _Untracked:
 
     The one documented shim of the library. There, ``SharedMemory`` has no ``track=False`` and starts
     the resource tracker, a process, for a name that is gone again some microseconds later. Only
-    registrations of our own names are dropped; everybody else's pass.
+    registrations of our own names are dropped; all others pass.
     """
 
     def __init__(self, tracker: Any) -> None:
@@ -68,10 +71,10 @@ def _start_time(pid: int) -> str:
 
 def _sweep() -> None:
     """Remove names of ours whose owner died between creating and unlinking; such are empty."""
-    for name in os.listdir(_SHM_FOLDER):
+    for name in os.listdir(SHM_FOLDER):
         if not name.startswith(_PREFIX):
             continue
-        path = os.path.join(_SHM_FOLDER, name)
+        path = os.path.join(SHM_FOLDER, name)
         try:
             pid, start = name[len(_PREFIX) :].split("-")[:2]
             if os.stat(path).st_uid != os.geteuid():
@@ -105,7 +108,7 @@ def _open_posix(nbytes: int) -> int:
     name = f"{_PREFIX}{pid}-{_start_time(pid)}-{os.urandom(8).hex()}{tag()}"
     with Uninterrupted():  # or a Ctrl-C would leave the name
         shm = shared_memory.SharedMemory(name, create=True, size=nbytes, **options)
-        path = os.path.join(_SHM_FOLDER, name)
+        path = os.path.join(SHM_FOLDER, name)
         try:
             # The umask may have taken bits that its owner needs to open it; it can only take.
             os.chmod(path, 0o600)
@@ -161,28 +164,7 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
     OSError
         If there are no descriptors left.
     """
-    if nbytes >= CHECK_NBYTES:
-        free, where = available()
-        if nbytes > free:
-            raise SharedMemoryError(
-                nbytes,
-                free,
-                where,
-                "work on a memory-mapped file (shmmap.load(path, mmap_mode='r')) or in parts, or "
-                "raise that limit",
-            )
-        left = address_space()
-        if left is not None and nbytes > left:
-            raise _cannot_map(nbytes, left)
-    most = file_size_limit()
-    if most is not None and nbytes > most:
-        # Asked first: whoever goes beyond is sent SIGXFSZ, of which a process dies unless it is ignored.
-        raise SharedMemoryError(
-            nbytes,
-            most,
-            "this process's limit on the size of a file, which counts for shared memory too",
-            "raise it (ulimit -f)",
-        )
+    _check_limits(nbytes)
     failure: Exception | None = None
     for opener in openers:
         try:
@@ -201,79 +183,112 @@ def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> in
         try:
             if nbytes >= HUGE_NBYTES and wants_advice(fd):
                 populate(map_fd(fd, nbytes), 0, nbytes)
-            _reserve(fd, nbytes)
+            if hasattr(os, "posix_fallocate"):
+                reserve(fd, 0, nbytes)
             return fd
         except (OSError, SharedMemoryError) as exc:
             os.close(fd)
-            is_full = isinstance(exc, OSError) and exc.errno in (
-                errno.ENOSPC,
-                errno.ENOMEM,
-                errno.EFBIG,
-                errno.EDQUOT,
-            )
-            if not is_full:
+            if not isinstance(exc, OSError) or exc.errno not in _FULL:
                 raise
             failure = exc.with_traceback(None)
     free, where = available()
-    try:
-        stat = os.statvfs(_SHM_FOLDER)
-        free, where = min((free, where), (stat.f_bavail * stat.f_frsize, _SHM_FOLDER))
-    except (AttributeError, OSError):
-        pass
+    if room := shm_room():
+        free, where = min((free, where), (room[0], SHM_FOLDER))
     raise SharedMemoryError(
         nbytes, free, where, "free some of it, or work on a memory-mapped file"
     ) from failure
 
 
-def _reserve(fd: int, nbytes: int) -> None:
-    """Have the system keep the pages of a new file for it."""
-    if not hasattr(os, "posix_fallocate"):
-        return
+def _check_limits(nbytes: int) -> None:
+    """Refuse what a limit of this process, a memory cgroup or the machine does not allow."""
+    if nbytes >= CHECK_NBYTES:
+        free, where = available()
+        if nbytes > free:
+            raise SharedMemoryError(
+                nbytes,
+                free,
+                where,
+                "work on a memory-mapped file (shmmap.load(path, mmap_mode='r')) or in parts, or "
+                "raise that limit",
+            )
+        left = address_space()
+        if left is not None and nbytes > left:
+            raise _cannot_map(nbytes, left)
+    most = file_size_limit()
+    if most is not None and nbytes > most:
+        # Asked first: a process that goes beyond it is sent SIGXFSZ, and dies unless it ignores that.
+        raise SharedMemoryError(
+            nbytes,
+            most,
+            "this process's limit on the size of a file, which counts for shared memory too",
+            "raise it (ulimit -f)",
+        )
+
+
+def shm_room() -> tuple[int, int] | None:
+    """Bytes free in `SHM_FOLDER`, and those it has in all; None if there is no such folder."""
     try:
-        os.posix_fallocate(fd, 0, nbytes)
-    except OSError as exc:
-        if exc.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        # A sandbox forbids it. Pages that have been written are there as well; it takes longer.
-        zeros = bytes(min(nbytes, 1 << 20))
-        for start in range(0, nbytes, len(zeros)):
-            os.pwrite(fd, zeros[: nbytes - start], start)
+        stat = os.statvfs(SHM_FOLDER)
+    except (AttributeError, OSError):
+        return None
+    return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
+
+
+def reserve(fd: int, start: int, nbytes: int) -> None:
+    """Have the system keep space for a part of a new file, so that no write to a mapping of it can fail.
+
+    Raises
+    ------
+    OSError
+        If there is not enough.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, start, nbytes)
+            return
+        except OSError as exc:
+            if exc.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+    # A sandbox forbids it. Pages that have been written are there as well; it takes longer.
+    zeros = bytes(min(nbytes, 1 << 20))
+    for done in range(0, nbytes, len(zeros)):
+        os.pwrite(fd, zeros[: nbytes - done], start + done)
 
 
 def wants_advice(fd: int) -> bool:
     """Whether the system gives huge pages to this segment, but only where they are advised."""
     try:
-        in_folder = os.fstat(fd).st_dev == os.stat(_SHM_FOLDER).st_dev
+        in_folder = os.fstat(fd).st_dev == os.stat(SHM_FOLDER).st_dev
     except OSError:
         in_folder = False
     known = _advice.get(in_folder)
     if known is None:
-        known = _advice[in_folder] = "advise" in (
-            _mount_options() if in_folder else _bracketed(_SHMEM_ENABLED)
-        )
+        setting = mount_setting() if in_folder else kernel_setting()
+        known = _advice[in_folder] = setting == "advise"
     return known
 
 
 _advice: dict[bool, bool] = {}
-"""What `wants_advice` has found out, for segments in `_SHM_FOLDER` and for others."""
+"""What `wants_advice` has found out, for segments in `SHM_FOLDER` and for others."""
 
 
-def _mount_options() -> list[str]:
-    """What the mount of `_SHM_FOLDER` says of huge pages."""
+def mount_setting() -> str:
+    """What the mount of `SHM_FOLDER` says of huge pages; "never", its default, if it says nothing."""
     try:
         lines = read_kernel_file("/proc/self/mounts").splitlines()
-        options = [line.split()[3] for line in lines if line.split()[1] == _SHM_FOLDER]
+        options = [line.split()[3] for line in lines if line.split()[1] == SHM_FOLDER]
     except (OSError, IndexError):
-        return []
-    return [o[5:] for o in ",".join(options[-1:]).split(",") if o.startswith("huge=")]
+        return "never"
+    found = [each for each in ",".join(options[-1:]).split(",") if each.startswith("huge=")]
+    return found[-1].removeprefix("huge=") if found else "never"
 
 
-def _bracketed(path: str) -> list[str]:
-    """The value of a setting of the kernel that lists all values, with the one in force in brackets."""
-    try:
-        return [read_kernel_file(path).partition("[")[2].partition("]")[0]]
+def kernel_setting() -> str:
+    """What the kernel says of huge pages for shared memory elsewhere; empty if it says nothing."""
+    try:  # all values are listed, with the one in force in brackets
+        return read_kernel_file(SHMEM_ENABLED).partition("[")[2].partition("]")[0]
     except OSError:
-        return []
+        return ""
 
 
 def populate(mapping: mmap.mmap, start: int, nbytes: int) -> None:

@@ -14,6 +14,7 @@ from .._interop.numpy_types import Array, Bytes, any_numpy
 from .._interop.plain import is_open, read, what_is_lost
 from .arrays import allocate_like, check_dtype, empty, to_shape
 from .blocks import allocate_bytes
+from .files import read_npy_header
 from .handles import handle_of
 from .pages import copy_into, read_into, write_into
 from .segments import byte_bounds
@@ -209,17 +210,11 @@ def load(path: StrPath, mmap_mode: str | None = None) -> Array:
     if b"\0" in os.fsencode(path):
         raise ValueError(f"path {path!r} has a NUL character")
     with open(path, "rb") as file:
-        if file.read(6) != np.lib.format.MAGIC_PREFIX:
-            raise ValueError(f"{os.fspath(path)!r} is not a .npy file")
-        file.seek(0)
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-        else:  # 3.0, field names in utf-8; it has no public header reader
+        header = read_npy_header(file)
+        if header is None:
             mapped: Array = any_numpy.load(path, mmap_mode=mmap_mode or "r")
             return mapped if mmap_mode else asshared(mapped)
+        shape, fortran, dtype = header
         check_dtype(dtype, os.fspath(path))
         offset = file.tell()
         nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
