@@ -8,6 +8,8 @@ import faulthandler
 import gc
 import os
 import signal
+import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +18,9 @@ import pytest
 
 import shmmap
 from shmmap.testing import census, leak_guard, wait_until
+
+PLACES = ("engine", "process_engine", "team", "start")
+"""Parameters that say where a test runs."""
 
 ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")
 """Where a map may run; the last two are a `Team` and a `ThreadPoolExecutor` of the test's own."""
@@ -76,12 +81,50 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
-def pytest_collection_finish() -> None:
-    """Look for cycles among what tests make only, not in all that was imported and collected.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as slow what is one of many like it, unless single tests are asked for.
 
-    The guard looks after each test; with all those objects in the way that takes a quarter of a
-    second, and was half of the time of the whole suite.
+    Of the cases of a test, those that are left have each value of each parameter once; and where the test
+    runs (engine, team, start) is one of the places that it has, another for each test. The suites of
+    ``tests/engines`` have no such parameter: they run on every engine.
     """
+    if any("::" in arg for arg in config.args):
+        return
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for name, cases in tests.items():
+        for case in set(cases).difference(sample(name, cases)):
+            case.add_marker(pytest.mark.slow)
+
+
+def sample(name: str, cases: list[Any]) -> list[Any]:
+    """Cases of a test among which each value of each parameter is found, and one place."""
+    values = {  # by identity: arrays have no equality, and each value is one object in all cases
+        case: {(key, id(value)) for key, value in case.callspec.params.items()}
+        for case in cases
+        if hasattr(case, "callspec") and not case.get_closest_marker("slow")
+    }
+    if not values:
+        return cases
+    wanted = dict.fromkeys(pair for pairs in values.values() for pair in sorted(pairs))
+    for place in PLACES:
+        if where := [pair for pair in wanted if pair[0] == place]:
+            where.pop(zlib.crc32(name.encode()) % len(where))
+            for pair in where:
+                del wanted[pair]
+    chosen = []
+    while wanted:
+        best = max(values, key=lambda case: len(values[case] & wanted.keys()))
+        chosen.append(best)
+        for pair in values.pop(best):
+            wanted.pop(pair, None)
+    return chosen
+
+
+def pytest_collection_finish() -> None:
+    """Look for cycles among what tests make only, not in all that was imported and collected."""
     gc.collect()
     gc.freeze()
 
@@ -120,6 +163,10 @@ def _guard(request: pytest.FixtureRequest) -> Iterator[None]:
     guard = contextlib.ExitStack()
     guard.enter_context(leak_guard())
     yield
+    began = time.perf_counter()
+    gc.collect()
+    if time.perf_counter() - began > 0.02:
+        gc.freeze()  # a large library was imported, and the guard is to look through it no more
     if request.node.stash.get(_failed, False):
         guard.pop_all()
         shmmap.shutdown()
