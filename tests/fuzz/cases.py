@@ -404,7 +404,7 @@ def draw_mixed(draw: Draw) -> Case:
     numbers = [1, -1, 2**40, 2**62, 2**63, 0.5, 1j, True, np.int8(-3), np.uint8(200)]
     numbers += [np.uint64(2**63), np.float32(0.1), np.float16(2), np.bool_(False), np.longdouble(1)]
     texts = ["a", "bcd", "", np.str_("xy")]
-    times = [np.timedelta64(1, "s"), np.timedelta64(2, "ms"), np.timedelta64("NaT")]
+    times = [np.timedelta64(1, "s"), np.timedelta64(2, "ms"), np.timedelta64("NaT", "s")]
     chosen = draw.of(numbers, numbers, texts, times, [np.zeros(2, "i2"), np.ones(2), [1, 2]])
     chosen = [draw.of(*chosen) for _ in range(draw.of(1, 2, 3))]
     values: list[Any] = [draw.of(*chosen) for _ in range(n)]

@@ -96,6 +96,7 @@ class TestNormalEnd:
                 yield from range(5)
             ending = threading.Event()
             pool = concurrent.futures.ThreadPoolExecutor(1)
+            pool.submit(int).result()  # so that it has its thread: Python starts none any more by then
             shmmap.pmap(letter, begin(), engine=pool, wait=False)
             threading._register_atexit(ending.set)
             """

@@ -150,6 +150,7 @@ def lock_inherited_stores() -> None:
             each = waiting.pop()
             kinds.add(each)
             waiting += set(type.__subclasses__(each)) - kinds
+        gc.unfreeze()  # the caller may have frozen its objects before it forked: they would not be found
         for obj in gc.get_referrers(*kinds):
             if type(obj) in kinds:
                 _lock(obj)

@@ -252,13 +252,13 @@ class Worker:
 
 def _note_inherited() -> None:
     """In a worker that was forked from the caller: what it has of the caller's is noted, and left alone."""
+    lock_inherited_stores()
     # Objects of the caller's are not this process's to collect, and a collection that looks at them would
-    # give each worker a copy of all their pages.
+    # give each worker a copy of all their pages. Only now: what is frozen is not found any more.
     gc.freeze()
     note_inherited_classes()
     note_inherited_exceptions()
     tell_forked()
-    lock_inherited_stores()
     if not role.inherited:  # and not for one map only
         note_inherited_stores()
         note_imports()
