@@ -174,7 +174,7 @@ class Test18And24OutputRefused:
             refused[0] = False
             before = descriptor_count(), shared_memory_in_use()
             with monkeypatch.context() as patch, in_time(0.9), pytest.raises(MemoryError):
-                patch.setattr(Collector, "propose", refuse)
+                patch.setattr(Collector, "allocate_output", refuse)
                 shmmap.pmap_chunks(func, np.arange(2), engine=team, chunksize=1)
             assert descriptor_count() <= before[0]
             assert shared_memory_in_use() <= before[1]

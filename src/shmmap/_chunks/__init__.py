@@ -9,6 +9,8 @@ change).
 
 from .columns import (
     NUMBERS,
+    Column,
+    Kind,
     as_array,
     as_column,
     check_cast,

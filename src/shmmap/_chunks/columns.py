@@ -24,6 +24,9 @@ _NUMPY_TYPES = cast("set[type]", set(np.sctypeDict.values()))
 _DTYPES: dict[type, np.dtype[Any]] = {kind: np.dtype(kind) for kind in (bool, float, complex)} | {
     kind: np.dtype(kind) for kind in _NUMPY_TYPES if issubclass(kind, (np.number, np.bool_))
 }
+Kind = str | type[Any] | None
+"""What kind of thing a function returned: nothing, ``"array"``, or a tuple, by its class or, in a worker, the
+name of that, see `told_kind`; ``"unknown"`` before that is known."""
 NUMBERS = frozenset((int, *_DTYPES))
 """Types of numbers, told without a look at the value."""
 

@@ -42,7 +42,7 @@ from .job import Form, Job, Piece, form_of
 from .kernel import FAILED_ITEM, Kernel, Reporter, stop_iteration
 
 # A chunk 0 that is going to take longer tells the form of its first result before the others are there.
-PROPOSE_S = 2e-4
+FORM_S = 2e-4
 # Results a worker may keep while the output is not known yet, before it waits for it.
 HELD_NBYTES = 1 << 26
 # Up to this much is handed over as it is when there are no more tickets, rather than wait for the output.
@@ -149,7 +149,7 @@ class FillKernel(Kernel):
             first = func(next(items))
             is_number = type(first) in NUMBERS
             if start == 0 and self._kind == "unknown" and (first is None or is_number):
-                self._propose(*split_result(first), began, stop)
+                self._tell_form(*split_result(first), began, stop)
             if first is None:
                 for item in items:
                     result = func(item)
@@ -165,12 +165,12 @@ class FillKernel(Kernel):
             return self._column(values, start)
         return self._items(start, stop, chain((first,), map(func, items)), began)
 
-    def _propose(self, kind: Any, cells: tuple[Any, ...], began: float, count: int) -> None:
+    def _tell_form(self, kind: Any, cells: tuple[Any, ...], began: float, count: int) -> None:
         """Tell the form of index 0's result, the first of so many."""
         columns = [as_column(cell) for cell in cells]
         left = (time.perf_counter() - began) * count
         form = Form(kind, tuple((c.shape, c.dtype) for c in columns))
-        self.port.propose(form, left > PROPOSE_S)
+        self.port.tell_form(form, left > FORM_S)
 
     def _items(
         self, start: int, stop: int, results: Iterator[Any], began: float
@@ -191,7 +191,7 @@ class FillKernel(Kernel):
                 raise stop_iteration()
             kind, cells = split_result(first)
             if start == 0 and self._kind == "unknown":
-                self._propose(kind, cells, began, stop)
+                self._tell_form(kind, cells, began, stop)
             if kind is None:
                 values += [None] * (i + 1 - start)
                 values.extend(results)
@@ -349,7 +349,7 @@ class FillKernel(Kernel):
             check_axis(a.shape, axis, length, self.job.ndims)
             columns.append(a if axis == 0 else np.moveaxis(a, axis, 0))
         if start == 0 and self._kind == "unknown":
-            self.port.propose(form_of(kind, tuple(columns)), False)
+            self.port.tell_form(form_of(kind, tuple(columns)), False)
         return kind, tuple(columns)
 
     # ------------------------------------------------ placing

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from .._interop.numpy_types import Array
+from .columns import Kind
 from .plan import Plan
 from .stencil import Stencil, Trim
 
@@ -120,8 +121,7 @@ class Job(NamedTuple):
 class Form(NamedTuple):
     """What kind of thing a function returned: nothing, one array, or a tuple of arrays."""
 
-    kind: Any
-    """``None``, ``"array"``, or the tuple's class."""
+    kind: Kind
     columns: tuple[tuple[tuple[int, ...], Any], ...]
     """Item shape and dtype of each array."""
 
@@ -131,6 +131,6 @@ Piece = tuple[int, int, Any]
 gathered, a list with one entry per item if the chunks are several."""
 
 
-def form_of(kind: Any, columns: tuple[Array, ...]) -> Form:
+def form_of(kind: Kind, columns: tuple[Array, ...]) -> Form:
     """The form of results that are columns already."""
     return Form(kind, tuple([(column.shape[1:], column.dtype) for column in columns]))

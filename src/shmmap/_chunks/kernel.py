@@ -43,7 +43,7 @@ class Reporter(Protocol):
     def results(self, pieces: list[Piece]) -> None:
         """Hand over results of chunks, and mark each of them done."""
 
-    def propose(self, form: Form, at_once: bool) -> None:
+    def tell_form(self, form: Form, at_once: bool) -> None:
         """Tell the form of index 0's result, from which the output is allocated.
 
         `at_once`: the chunk takes long enough that others should not wait for its end.

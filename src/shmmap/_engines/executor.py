@@ -96,7 +96,7 @@ class _ValuePort:
     def results(self, pieces: list[Piece]) -> None:
         self.pieces.extend(pieces)
 
-    def propose(self, form: Form, at_once: bool) -> None:
+    def tell_form(self, form: Form, at_once: bool) -> None:
         pass
 
     def wait_taken(self, nbytes: int) -> None:

@@ -42,10 +42,10 @@ class _Port:
         for first, stop, _ in pieces:
             self._work.ledger[first:stop] = bytes([Mark.HANDED]) * (stop - first)
 
-    def propose(self, form: Form, at_once: bool) -> None:
+    def tell_form(self, form: Form, at_once: bool) -> None:
         work = self._work
         with work.lock:
-            work.output = (*work.task.collector.propose(form), ())
+            work.output = (*work.task.collector.allocate_output(form), ())
         work.output_known.set()
 
     def wait_taken(self, nbytes: int) -> None:

@@ -339,7 +339,7 @@ class _ProcessWork(Run):
             if collector.failure is not None:
                 raise collector.failure
         elif record.kind == RecordKind.FORM:
-            self._settle_output(Form(*team.inbox.take(record)), remaining)
+            self._take_form(Form(*team.inbox.take(record)), remaining)
         elif record.kind == RecordKind.ERROR:
             control, chunk = self.control, record.first
             assert control is not None
@@ -354,12 +354,12 @@ class _ProcessWork(Run):
         elif record.kind == RecordKind.KEPT:
             mark_kept(record.first)
 
-    def _settle_output(self, form: Form, remaining: set[int]) -> None:
+    def _take_form(self, form: Form, remaining: set[int]) -> None:
         """Allocate the output by the form of index 0's result, and tell those who are at work."""
         team, collector = self._team, self._task.collector
         if collector.columns is None:
             try:
-                collector.propose(form)
+                collector.allocate_output(form)
             except (TypeError, ValueError) as exc:
                 assert self.control is not None
                 limits = self._task.plan.limits(0)

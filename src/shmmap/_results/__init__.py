@@ -5,7 +5,7 @@ together, `outcome` keeps failures and losses, `recovery` decides what follows f
 what `on_error` returned in the place of what failed.
 """
 
-from .collect import Collector
+from .collect import ABSENT, Collector
 from .combine import choose_combine
 from .fold import MISSING, Fold, Folding
 from .outcome import Outcome

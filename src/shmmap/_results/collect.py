@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from .._chunks import (
+    Column,
     Form,
     Job,
+    Kind,
     Mark,
     Piece,
     as_array,
@@ -32,11 +34,28 @@ from .._interop.numpy_types import Array
 from .._interop.plain import is_open
 from .._memory import copy_into, empty
 
-_MISSING = object()
+ABSENT: Any = object()
+"""In the place of a part of the result that is not there yet."""
+
+Part = tuple[int, int, tuple[Column, ...]]
+"""``start, stop, columns``: results for an index range. No columns: it is to be blank."""
 
 
+# One thread at a time adds, as the engine sees to, and one finishes in the end: both are "the map" below.
+# Meanwhile other threads may iterate over the future, and the team's monitor asks for `returns_nothing`.
+#
+# | field          | written by       | read by  | what must hold
+# | job, _give_out | the map, at last | all      | only what iterating threads do not ask for changes
+# | kind, columns  | the map          | all      | `kind` is set first; a wider output has what is in place
+# |                |                  |          | before it is put in the place of the other
+# | pieces         | the map, `give`  | all      | one of an array goes after it is in place, one of a list
+# |                |                  |          | after `taken` has it: what was handed over never looks lost
+# | given, taken   | iterating ones   | all      | who is the first to enter itself in `given` has the chunk
+# | _placed        | the map          | all      | entered after the results are in place
+# | _nothing       | the map, monitor | the same | replaced as a whole, by what the ledger says at that time
+# | failure        | the map          | the map  | set once
 class Collector:
-    """Gathers one map's results. Used by one thread at a time."""
+    """Gathers one map's results."""
 
     def __init__(
         self,
@@ -51,13 +70,13 @@ class Collector:
         self.pieces: dict[int, Any] = {}
         self._nothing: list[int] = []
         """Chunks for which None was returned, while no output was known."""
-        self.kind: Any = "unknown"
-        self.columns = columns
-        """Outputs, axis first; as the kernels know them, but stored ones as the caller has them."""
+        self.kind: Kind = "unknown"
         if columns is not None:
             self.kind = "array" if len(columns) == 1 else tuple
-        self.given: set[int] = set()
-        """Chunks of a list that somebody has got by iterating over a future."""
+        self.columns = columns
+        """Outputs, axis first; as the kernels know them, but stored ones as the caller has them."""
+        self.given: dict[int, object] = {}
+        """Chunks of a list that somebody has got by iterating over a future, and a mark of who has."""
         self.taken: set[int] = set()
         """Those of them that were results handed over, and are not kept here any more."""
         self._placed: set[int] = set()
@@ -67,13 +86,18 @@ class Collector:
 
     # ------------------------------------------------ while the map runs
 
-    def propose(self, form: Form) -> tuple[Any, tuple[Array, ...]]:
-        """Allocate the output from the form of index 0's result.
+    def allocate_output(self, form: Form) -> tuple[Kind, tuple[Any, ...]]:
+        """Allocate the output, unless it is known, from the form of index 0's result.
 
         Returns
         -------
         kind, columns
-            What the kernels need to know. Raises if the declared dtype does not take the result.
+            What the kernels need to know.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the declared dtype does not take the result.
         """
         if self.kind == "unknown":
             kind, columns = form
@@ -88,49 +112,53 @@ class Collector:
                         f"{len(columns)} arrays"
                     )
                 dtypes = list(map(declared_dtype, dtypes, declared))
-            self.columns = tuple(
-                self.allocate(item_shape, dtype)
+            made = [
+                self._new_column(item_shape, dtype)
                 for (item_shape, _), dtype in zip(columns, dtypes, strict=True)
-            )
-            self.kind = kind
+            ]
+            self.kind, self.columns = kind, tuple(made)
         assert self.columns is not None
         return self.kind, self.columns
 
-    def allocate(self, item_shape: tuple[int, ...], dtype: Any) -> Array:
+    def _new_column(self, item_shape: tuple[int, ...], dtype: Any) -> Array:
         """A fresh column: shared memory, axis first."""
         n, axis = self.plan.n, self.job.axis
-        if self.job.verb == "items" or axis == 0:
-            shape: tuple[int, ...] = (n, *item_shape)
-        else:
-            axis %= len(item_shape) + 1
-            shape = (*item_shape[:axis], n, *item_shape[axis:])
-        new = empty(shape, dtype)
-        return new if self.job.verb == "items" or axis == 0 else np.moveaxis(new, axis, 0)
+        if axis == 0:
+            return empty((n, *item_shape), dtype)
+        axis %= len(item_shape) + 1
+        return np.moveaxis(empty((*item_shape[:axis], n, *item_shape[axis:]), dtype), axis, 0)
 
     def add(self, pieces: list[Piece]) -> None:
         """Take results that were handed over rather than written in place."""
+        size = self.plan.chunksize
         for k, last, piece in pieces:
-            base = k * self.plan.chunksize
-            if not self.job.gather and self._fits(*piece):
-                for column, target in zip(piece[1], self.columns or (), strict=True):
-                    target[base : base + len(column)] = column
-                self._placed.update(range(k, last))
-                continue
-            if last == k + 1:
-                self._add(k, piece)
-                continue
-            size = self.plan.chunksize
-            starts = range(0, min(last * size, self.plan.n) - base, size)
+            chunks, start = range(k, last), k * size
+            stop = min(last * size, self.plan.n)
             if self.job.gather:
-                self.pieces.update(
-                    zip(range(k, last), [piece[at : at + size] for at in starts], strict=True)
-                )
+                if len(chunks) == 1:
+                    self.pieces[k] = piece
+                else:
+                    parts = [piece[at : at + size] for at in range(0, stop - start, size)]
+                    self.pieces.update(zip(chunks, parts, strict=True))
                 continue
             kind, columns = piece
-            for each, at in zip(range(k, last), starts, strict=True):
-                self._add(each, (kind, tuple([column[at : at + size] for column in columns])))
+            if self._fits(kind, columns):
+                self._store(start, stop, columns)
+                self._placed.update(chunks)
+                continue
+            for each in chunks:
+                its_start, its_stop = self.plan.limits(each)
+                part = columns
+                if len(chunks) > 1:
+                    part = tuple([c[its_start - start : its_stop - start] for c in columns])
+                if self.job.out is None:
+                    self.pieces[each] = kind, part
+                    continue
+                self._check_declared(kind, part)
+                self._store(its_start, its_stop, part)  # so that it need not be kept
+                self._placed.add(each)
 
-    def _fits(self, kind: Any, columns: tuple[Array, ...]) -> bool:
+    def _fits(self, kind: Kind, columns: tuple[Column, ...]) -> bool:
         """Whether columns can be put where they belong at once, with nothing to check or to widen."""
         return (
             kind == self.kind
@@ -144,25 +172,19 @@ class Collector:
             )
         )
 
-    def _add(self, k: int, piece: Any) -> None:
-        if self.job.out is not None and not self.job.gather:
-            self._put(k, *piece)  # so that it need not be kept
-        else:
-            self.pieces[k] = piece
-
-    def _put(self, k: int, kind: Any, columns: tuple[Array, ...]) -> None:
-        """Put a chunk's columns into an output that was known from the start."""
-        start, stop = self.plan.limits(k)
-        assert self.columns is not None
-        check_kind(kind, len(columns), self.kind, len(self.columns), declared=True)
-        for column, target in zip(columns, self.columns, strict=True):
+    def _check_declared(self, kind: Kind, columns: tuple[Column, ...]) -> None:
+        """Refuse what does not fit into an output that was known from the start."""
+        targets = self.columns or ()
+        check_kind(kind, len(columns), self.kind, len(targets), declared=True)
+        for column, target in zip(columns, targets, strict=True):
             check_declared(column, target)
-        for column, target in zip(columns, self.columns, strict=True):
+
+    def _store(self, start: int, stop: int, columns: tuple[Column, ...]) -> None:
+        for column, target in zip(columns, self.columns or (), strict=True):
             if type(target) is np.ndarray:
                 put_column(target[start:stop], column)
-            else:  # it is not in memory
+            else:  # it may not be in memory
                 target[start:stop] = as_array(column)
-        self._placed.add(k)
 
     @property
     def returns_nothing(self) -> bool:
@@ -191,40 +213,41 @@ class Collector:
         """How many chunks' results were handed over."""
         return len(self.pieces) + len(self._placed) + len(self.taken)
 
-    def give(self, k: int) -> None:
-        """Chunk `k` of a list is its receiver's from now on. In any thread, while another one adds."""
-        self.given.add(k)
+    # ------------------------------------------------ for threads that iterate over a future
+
+    def give(self, k: int) -> bool:
+        """Chunk `k` of a list is its receiver's from now on; False if another one has it."""
+        mark = object()
+        if self.given.setdefault(k, mark) is not mark:
+            return False
         if k in self.pieces:
             self.taken.add(k)  # first: what was handed over is never to look lost
             del self.pieces[k]
+        return True
 
-    def value_of(self, k: int, mark: int, over: bool) -> tuple[Any] | None:
-        """The part of the result that chunk `k` is, in a tuple of one; None if it is not here yet."""
+    def value_of(self, k: int, mark: int, over: bool) -> Any:
+        """The part of the result that chunk `k` is, or ABSENT."""
         start, stop = self.plan.limits(k)
-        piece = self.pieces.get(k, _MISSING)
+        piece = self.pieces.get(k, ABSENT)
+        is_in_place = mark == Mark.DONE or (over and is_done(mark))
         if self.job.gather:
-            if piece is not _MISSING:
-                return (piece,)
-            nothing = [None] * (stop - start) if self.job.verb == "items" else None
-            return (nothing,) if mark == Mark.DONE or (over and is_done(mark)) else None
+            if piece is not ABSENT or not is_in_place:
+                return piece
+            return [None] * (stop - start) if self.job.verb == "items" else None
         if mark == Mark.NOTHING:
-            return (None,)
-        if piece is not _MISSING:
-            kind, parts = piece[0], tuple(map(as_array, piece[1]))
-        elif self.columns is not None and (
-            mark == Mark.DONE or (over and is_done(mark)) or k in self._placed
-        ):
-            kind, parts = self.kind, tuple(column[start:stop] for column in self.columns)
-        else:
             return None
-        return (self._assemble(kind, parts),)
+        if piece is not ABSENT:
+            return self._assemble(piece[0], tuple(map(as_array, piece[1])))
+        if self.columns is None or not (is_in_place or k in self._placed):
+            return ABSENT
+        return self._assemble(self.kind, tuple(column[start:stop] for column in self.columns))
 
-    def _assemble(self, kind: Any, columns: tuple[Array, ...]) -> Any:
+    def _assemble(self, kind: Kind, columns: tuple[Array, ...]) -> Any:
         """What the user sees of columns: axes in their places, one array or a tuple of its class."""
         if kind is None or kind == "unknown":
             return None
-        if self.job.verb != "items" and self.job.axis != 0:
-            axis = self.job.axis
+        axis = self.job.axis
+        if axis != 0:
             columns = tuple(np.moveaxis(column, 0, axis % column.ndim) for column in columns)
         if kind == "array":
             return columns[0]
@@ -250,7 +273,7 @@ class Collector:
         self.settle()
         if failed and self.columns is not None and (self.job.out is None or self.job.store):
             self.blank(failed)
-        if self._give_out is not None and self.job.out is not None:
+        if self._give_out is not None:
             return self._give_out()
         return self._assemble(self.kind, self.columns or ())
 
@@ -261,18 +284,15 @@ class Collector:
         )  # a copy: another thread may be giving them away
         if not pieces and self.job.verb == "ranges":
             return None
-        if self.job.verb == "items":
-            if len(pieces) == plan.chunks:
-                return list(chain.from_iterable(map(pieces.__getitem__, range(plan.chunks))))
-            items: list[Any] = []
-            for k in range(plan.chunks):
-                if k in pieces:
-                    items.extend(pieces[k])
-                else:
-                    start, stop = plan.limits(k)
-                    items.extend([None] * (stop - start))
-            return items
-        return [pieces.get(k) for k in range(plan.chunks)]
+        if self.job.verb != "items":
+            return [pieces.get(k) for k in range(plan.chunks)]
+        if len(pieces) == plan.chunks:
+            return list(chain.from_iterable(map(pieces.__getitem__, range(plan.chunks))))
+        items: list[Any] = []
+        for k in range(plan.chunks):
+            start, stop = plan.limits(k)
+            items.extend(pieces[k] if k in pieces else [None] * (stop - start))
+        return items
 
     def settle(self) -> None:
         """Put what was handed over into the output, widening it first where that is needed."""
@@ -284,70 +304,73 @@ class Collector:
         if self.columns is None or self.kind == "unknown":
             kind, columns = self.pieces[min(self.pieces)]
             firsts = [(column.shape[1:], dtypes_of(column)[0]) for column in columns]
-            self.propose(Form(kind, tuple(firsts)))
-        assert self.columns is not None
+            self.allocate_output(Form(kind, tuple(firsts)))
+        parts: list[Part] = []
         for k in sorted(self.pieces):
             kind, columns = self.pieces[k]
             start, stop = self.plan.limits(k)
             try:
-                check_kind(kind, len(columns), self.kind, len(self.columns))
-                for j, (column, target) in enumerate(zip(columns, self.columns, strict=True)):
-                    if column.shape[1:] != target.shape[1:]:
-                        raise ValueError(
-                            f"results of shape {column.shape[1:]} and {target.shape[1:]} do not "
-                            "stack; pass out=list"
-                        )
-                    wanted = self._wanted(j)
-                    dtypes = dtypes_of(column)
-                    if wanted is not None:
-                        dtypes = [declared_dtype(dtype, wanted) for dtype in dtypes]
-                    if self.may_widen(j):
-                        promote(target.dtype, *dtypes)
+                self._check(kind, columns)
             except (TypeError, ValueError) as exc:
                 exc.add_note(f"for indices [{start}, {stop})")
                 raise
-        placed = self.plan.ranges(k for k in range(self.plan.chunks) if k not in self.pieces)
-        self.columns = tuple(
-            [self._widened(j, target, placed) for j, target in enumerate(self.columns)]
-        )
-        for k, (_, columns) in self.pieces.items():
-            start, stop = self.plan.limits(k)
-            for column, target in zip(columns, self.columns, strict=True):
-                put_column(target[start:stop], column)
+            parts.append((start, stop, columns))
+        self.put(parts)
         self.pieces.clear()
 
-    def _widened(self, j: int, target: Any, placed: Iterable[tuple[int, int]]) -> Any:
-        """Column `j`, or one of the dtype that all its results need, with what is in place already."""
-        if not self.may_widen(j):
-            return target
-        dtypes = {dtype for _, columns in self.pieces.values() for dtype in dtypes_of(columns[j])}
-        wanted = self._wanted(j)
-        if wanted is not None:
-            dtypes = {declared_dtype(dtype, wanted) for dtype in dtypes}
-        dtype = promote(target.dtype, *dtypes)
-        if dtype == target.dtype:
-            return target
-        new = self.allocate(target.shape[1:], dtype)
-        for start, stop in placed:  # elsewhere there is nothing that could be cast
-            copy_into(new[start:stop], target[start:stop])
-        return new
+    def _check(self, kind: Kind, columns: tuple[Column, ...]) -> None:
+        """Refuse results that do not fit to those in place, however wide the output is made."""
+        targets = self.columns or ()
+        check_kind(kind, len(columns), self.kind, len(targets))
+        for j, (column, target) in enumerate(zip(columns, targets, strict=True)):
+            if column.shape[1:] != target.shape[1:]:
+                raise ValueError(
+                    f"results of shape {column.shape[1:]} and {target.shape[1:]} do not "
+                    "stack; pass out=list"
+                )
+            self._promoted(j, target, dtypes_of(column))
 
-    def _wanted(self, j: int) -> Any:
-        """The dtype declared for column `j`, if any."""
-        dtypes = self.job.dtypes
-        return None if dtypes is None else dtypes[j if len(dtypes) > 1 else 0]
+    def put(self, parts: Sequence[Part]) -> None:
+        """Put results for index ranges, in order, where they belong, widening the output first."""
+        if self.columns is None:
+            return
+        borders = [0, *chain.from_iterable((start, stop) for start, stop, _ in parts), self.plan.n]
+        others = list(zip(borders[::2], borders[1::2], strict=True))
+        wide = []
+        for j, target in enumerate(self.columns):
+            dtypes = {
+                dtype for _, _, columns in parts if columns for dtype in dtypes_of(columns[j])
+            }
+            dtype = self._promoted(j, target, dtypes)
+            if dtype != target.dtype:
+                narrow, target = target, self._new_column(target.shape[1:], dtype)
+                for start, stop in others:  # elsewhere there is nothing that could be cast
+                    if start < stop:
+                        copy_into(target[start:stop], narrow[start:stop])
+            wide.append(target)
+        self.columns = tuple(wide)
+        for start, stop, columns in parts:
+            if columns:
+                self._store(start, stop, columns)
+            elif self.columns:
+                self.blank([(start, stop)])
 
-    def may_widen(self, j: int) -> bool:
-        """Whether column `j` takes the dtype that its results need: none was given, or one left open."""
-        wanted = self._wanted(j)
-        return self.job.out is None and (wanted is None or is_open(wanted))
+    def _promoted(self, j: int, target: Any, dtypes: Iterable[Any]) -> Any:
+        """The dtype that column `j` takes by results of these; its own, if that was given."""
+        wanted = None
+        if self.job.dtypes is not None:
+            wanted = self.job.dtypes[j if len(self.job.dtypes) > 1 else 0]
+            dtypes = [declared_dtype(dtype, wanted) for dtype in dtypes]
+        if self.job.out is not None or (wanted is not None and not is_open(wanted)):
+            return target.dtype
+        return promote(target.dtype, *dtypes)
 
-    def blank(self, failed: Sequence[tuple[int, int]]) -> None:
+    def blank(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Make entries of index ranges NaN, NaT or 0."""
         assert self.columns is not None
         for column in self.columns:
             blank: Any = np.nan if column.dtype.kind in "fc" else np.zeros((), column.dtype)
             if column.dtype.kind in "mM":
                 blank = np.array("NaT", column.dtype)
-            for start, stop in failed:
+            for start, stop in ranges:
                 column[start:stop] = blank

@@ -240,7 +240,7 @@ class Folding(Collector):
         """See `Collector`."""
         return self._came.count(1)
 
-    def value_of(self, k: int, mark: int, over: bool) -> tuple[Any] | None:
+    def value_of(self, k: int, mark: int, over: bool) -> Any:
         """See `Collector`; there is no part of the result that a chunk is."""
         raise TypeError(
             "preduce has one result, and its partials are put together as they come; to iterate over them "

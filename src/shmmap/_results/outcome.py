@@ -286,8 +286,6 @@ class Outcome:
             StandIn(start, stop, on_error(exc, first + start, first + stop))
             for start, stop, exc in failures
         ]
-        if not self._job.gather:
-            self._collector.settle()
         substitute(self._collector, stand_ins)
         return self._collector.finish()
 

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._chunks import Form, as_column, check_cast, check_kind, promote, split_result
+from .._chunks import Form, as_column, check_cast, check_kind, split_result
 from .._interop.numpy_types import Array
-from .._memory import copy_into
 from .collect import Collector
 
 
@@ -26,16 +25,8 @@ class StandIn(NamedTuple):
     value: Any
 
 
-class _Part(NamedTuple):
-    """A stand-in as arrays, one for each column; none for a blank."""
-
-    start: int
-    stop: int
-    arrays: list[Array]
-
-
 def substitute(collector: Collector, stand_ins: list[StandIn]) -> None:
-    """Put stand-ins among what was collected, before that is finished.
+    """Put stand-ins, in order of their indices, among what was collected, before that is finished.
 
     Raises
     ------
@@ -46,21 +37,12 @@ def substitute(collector: Collector, stand_ins: list[StandIn]) -> None:
         for each in stand_ins:
             _put_object(collector, *each)
         return
+    collector.settle()
     parts = []
     for start, stop, value in stand_ins:
         with _noted(start, stop):
-            parts.append(_Part(start, stop, _columns_of(collector, value)))
-    columns = tuple(
-        _widened(collector, column, j, parts) for j, column in enumerate(collector.columns or ())
-    )
-    if columns:
-        collector.columns = columns
-    for start, stop, arrays in parts:
-        if not arrays and columns:
-            collector.blank([(start, stop)])
-        for a, column in zip(arrays, columns, strict=bool(arrays)):
-            with _noted(start, stop):
-                column[start:stop] = _spread(collector, a, (stop - start, *column.shape[1:]))
+            parts.append((start, stop, _columns_of(collector, value, stop - start)))
+    collector.put(parts)
 
 
 @contextmanager
@@ -85,16 +67,17 @@ def _put_object(collector: Collector, start: int, stop: int, value: Any) -> None
             items[i - first] = value
 
 
-def _columns_of(collector: Collector, value: Any) -> list[Array]:
+def _columns_of(collector: Collector, value: Any, length: int) -> tuple[Array, ...]:
+    """A stand-in as columns of so many indices, one for each of the results; none for a blank."""
     job = collector.job
     kind, cells = split_result(value)
     if kind is None:
-        return []
+        return ()
     if collector.returns_nothing:
         check_kind(kind, len(cells), None, 0)
     arrays = [as_column(cell) for cell in cells]
     if collector.columns is None:  # nothing but stand-ins so far: they tell the form
-        collector.propose(Form(kind, tuple((a.shape, a.dtype) for a in arrays)))
+        collector.allocate_output(Form(kind, tuple((a.shape, a.dtype) for a in arrays)))
     columns = collector.columns or ()
     if kind == "array" and len(columns) > 1:
         cells, arrays = cells * len(columns), arrays * len(columns)  # one for all
@@ -107,7 +90,12 @@ def _columns_of(collector: Collector, value: Any) -> list[Array]:
     if job.dtypes is not None or job.out is not None:
         for a, column in zip(weak, columns, strict=True):
             check_cast(a.dtype, column.dtype, "the declared")
-    return weak
+    return tuple(
+        [
+            _spread(collector, a, (length, *column.shape[1:]))
+            for a, column in zip(weak, columns, strict=True)
+        ]
+    )
 
 
 def _as_weak(a: Array, value: Any, column: Array) -> Array:
@@ -120,28 +108,9 @@ def _as_weak(a: Array, value: Any, column: Array) -> Array:
         return a
 
 
-def _widened(collector: Collector, column: Array, j: int, parts: list[_Part]) -> Array:
-    """Column `j`, or a wider one that holds the stand-ins as well; their parts are going to be filled."""
-    if not collector.may_widen(j):
-        return column
-    dtype = column.dtype
-    for part in parts:
-        if part.arrays:
-            dtype = promote(part.arrays[j].dtype, dtype)
-    if dtype == column.dtype:
-        return column
-    wider = collector.allocate(column.shape[1:], dtype)
-    at = 0  # elsewhere there is nothing that could be cast
-    for start, stop in (*((part.start, part.stop) for part in parts), (len(column), 0)):
-        if at < start:
-            copy_into(wider[at:start], column[at:start])
-        at = stop
-    return wider
-
-
 def _spread(collector: Collector, a: Array, shape: tuple[int, ...]) -> Array:
     """A stand-in for each of the indices it stands for; `shape` is that of their part of a column."""
-    axis = (collector.job.axis if collector.job.verb != "items" else 0) % len(shape)
+    axis = collector.job.axis % len(shape)
     length, *others = shape
     others.insert(axis, length)
     try:

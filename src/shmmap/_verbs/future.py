@@ -13,7 +13,7 @@ from typing import Any
 
 from .._engines import Work
 from .._errors.arguments import as_seconds
-from .._results import Collector
+from .._results import ABSENT, Collector
 from .._system.guard import call_back
 from .._team import unfinished
 from .windows import Stream
@@ -241,15 +241,16 @@ class MapFuture(Future[Any]):
                     left.popleft()
                     continue
                 value = collector.value_of(k, marks[k], over)
-                if value is not None:
+                if value is not ABSENT:
                     found = True
                     left.popleft()
-                    part.append((*plan.limits(k), value[0]))
+                    part.append((*plan.limits(k), value))
                     del value
-                    if self._gives_away:
-                        collector.give(k)
-                        if self._is_broken_up():
-                            self._whole = None
+                    if self._gives_away and not collector.give(k):
+                        part.clear()  # another iterator was quicker
+                        continue
+                    if self._is_broken_up():
+                        self._whole = None
                     yield part.pop()
                 elif in_order:
                     break

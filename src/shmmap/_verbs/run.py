@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,12 +127,8 @@ def _start(
         inputs, keep = hand_over_inputs(job, engine)
         job, columns, private = hand_over_outputs(job._replace(inputs=inputs), engine)
 
-    def give_out() -> Any:
-        for out, target in private:
-            copy_into(out, target)  # the workers have filled a shared one
-        return request.out
-
     if request.fold is None:
+        give_out = None if columns is None else partial(_give_out, request.out, private)
         collector = Collector(job, columns, give_out)
     else:
         request.fold.are_new = engine.shares_memory and not engine.in_process
@@ -150,6 +147,13 @@ def _start(
         given=given,
     )
     return engine.start(task), collector
+
+
+def _give_out(out: Any, private: list[tuple[Any, Any]]) -> Any:
+    """What ``out=`` named, once workers have filled shared arrays in the place of private ones."""
+    for theirs, filled in private:
+        copy_into(theirs, filled)
+    return out
 
 
 def _finish_empty(request: Request, job: Job, options: Options) -> Any:

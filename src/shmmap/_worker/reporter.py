@@ -207,7 +207,7 @@ class Reporter:
         while is_waiting() and limit[0] >= top >= 0:
             self._line.wait(LOOK_S)
 
-    def propose(self, form: Form, at_once: bool) -> None:
+    def tell_form(self, form: Form, at_once: bool) -> None:
         if form.kind is None and self._control is not None:
             # Nothing is returned, so nothing is to be allocated: what the ledger shows is enough.
             self._control.give_up_output()
