@@ -73,6 +73,8 @@ def assert_next_map_works(engine: Any, workers: int | None = 2) -> None:
             functions.double, np.arange(100), engine=engine, workers=workers, chunksize=1
         )
         assert_same(result, np.arange(100) * 2)
+    if isinstance(engine, shmmap.Team):
+        engine.validate()
 
 
 # --- programs -----------------------------------------------------------------------------------

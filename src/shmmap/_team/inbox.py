@@ -159,14 +159,13 @@ class Inbox:
             return time.monotonic() + Page.KEPT_S / 2
         return math.inf
 
-    def trim(self) -> None:
+    def trim(self, now: float) -> None:
         """Ask for large pages that have not been used for a while."""
-        now = time.monotonic()
         for id, page in self._pages.items():
             if page.is_to_go() and page.is_idle(now):
                 for link in self._workers.links.values():
                     if id in link.known.segments:
-                        page.is_asked_for = True
+                        page.ask_for()
                         link.post(dumps_message(ReleasePages((id,))))
 
     def note_orphans(self) -> None:

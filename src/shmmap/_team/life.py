@@ -208,7 +208,7 @@ class Life:
             return None
         if self.open_maps.let_go():
             self._purge_orphans()
-        self.inbox.trim()
+        self.inbox.trim(time.monotonic())
         return self.workers.watch(self._timeout_ms())
 
     def _purge_orphans(self) -> None:

@@ -134,11 +134,10 @@ class Monitor:
         )
         for seq in list(self._workers.roster.seats[link.rank].calls):
             if seq in self._open_maps.runs:
-                self._open_maps.runs[seq].failed_start = report
+                self._open_maps.runs[seq].note_failed_start(report)
             elif seq in self._submissions.running:
                 self._submissions.fail(seq, make_error())
         self._submissions.fail_waiting(make_error)
-        self._workers.wake()  # this may be a thread that waits for a map; futures are the monitor's
 
     def take_relayed(self, rank: int) -> None:
         """Take what a worker has printed, logged or warned: all that it has counted is in its socket."""

@@ -178,6 +178,13 @@ class OpenMaps:
         while self._free:
             self._free.pop().close()
 
+    def validate(self) -> None:
+        """Check, for tests, that each control block is in one place."""
+        controls = [*self._free, *(control for _, control, _ in self.lingering)]
+        controls += [run.control for run in self._open if run.control is not None]
+        assert len(set(map(id, controls))) == len(controls)
+        assert {*self.runs.values()} <= self._open
+
     def close_in_child(self) -> None:
         """In a forked child: let go of all descriptors."""
         # Once each: another thread may have been about to move one.

@@ -146,6 +146,10 @@ class Run:
         control, self.control = self.control, None
         return control
 
+    def note_failed_start(self, why: Report) -> None:
+        """A worker says that it cannot start; the run hears so of its death, too."""
+        self.failed_start = why
+
     def note_relayed(self, frame: tuple[bytes, bytes, Any]) -> None:
         """A worker has printed, logged or warned something; the thread that waits for the run says it."""
         self.relayed.append(frame)

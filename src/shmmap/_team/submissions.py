@@ -302,6 +302,11 @@ class Submissions:
             finally:
                 self._resolving.pop()
 
+    def validate(self) -> None:
+        """Check, for tests, that a worker has one function at most, and that it is known which."""
+        having = {rank: seq for seq, (_, rank, _) in self.running.items()}
+        assert len(having) == len(self.running) and having.items() <= self._held.items()
+
     def clear(self) -> None:
         """All workers have ended."""
         self._leaving.clear()

@@ -27,6 +27,7 @@ from .._wire import (
 )
 from .life import Life
 from .registry import resolve_workers
+from .roster import EMPTY
 from .run import Needs, Run
 from .sending import Initializer
 from .submissions import SubmittedFuture
@@ -215,3 +216,19 @@ class WorkerTeam(Life):
                 # A worker has died, and there is nothing for another one: the others go on.
             self._submissions.put(future, packed, name, surroundings)
         return future
+
+    def validate(self) -> None:
+        """Check, for tests, what must hold between the parts whenever the lock is free."""
+        with self._lock:
+            workers, maps = self.workers, self.open_maps
+            taken = {rank for rank, seat in workers.roster.seats.items() if seat.state != EMPTY}
+            assert taken == workers.links.keys(), "a rank has a link exactly if its seat is taken"
+            assert self._thread is not None or not taken, "workers run without a monitor"
+            assert bool(taken) <= (workers.channels.slots is not None), (
+                "workers without claim slots"
+            )
+            for seq, run in maps.runs.items():
+                assert seq == run.seq <= workers.last_seq, "a run goes by the number of its call"
+                assert run.control is not None, "a run that is told of deaths has a control block"
+            maps.validate()
+            self._submissions.validate()

@@ -116,6 +116,10 @@ class Page:
         """Whether everything put was taken."""
         return self.counts[0] == self.counts[1]
 
+    def ask_for(self) -> None:
+        """Its worker is being told to let go of it."""
+        self.is_asked_for = True
+
     def close(self) -> None:
         """Let go of the memory; see `_wire.control.ClaimSlots.close`."""
         del self.counts, self.bytes
