@@ -2,9 +2,8 @@
 
 In reading order: `plan` (which index ranges), `ledger` (what has become of each), `stencil` (their
 neighbours), `job` (a map as kernels get it), `kernel` and `inputs` (calls of the function), `gather`,
-`fill` and `store` (where results go), `kernels` (the choice among them), `columns` and `tuples` (what a
-function returned), `current` (where a function is), `freeze` and `lost_writes` (what a function must not
-change).
+`held`, `fill` and `store` (where results go), `columns` and `tuples` (what a function returned), `current`
+(where a function is), `freeze` and `lost_writes` (what a function must not change).
 """
 
 from .columns import (
@@ -24,12 +23,23 @@ from .columns import (
     told_kind,
 )
 from .current import Context, current, enter_map, leave_map, running
+from .fill import FillKernel
 from .freeze import freeze_for_good, frozen, private_arrays
+from .gather import GatherKernel
 from .job import Form, Input, InputKind, Job, Memo, Piece, Store, Verb
-from .kernel import Kernel, Reporter
-from .kernels import make_kernel
+from .kernel import Destination, Function, Kernel, Reporter
 from .ledger import Mark, count_done, is_done, is_left, items_done, undone
 from .lost_writes import Watch, describe, warn_of
 from .plan import Plan, align_chunksize, merge_ranges, parse_chunksize, share_of
 from .stencil import Stencil, Trim, choose_trim, make_stencils
+from .store import StoreKernel
 from .tuples import make_tuple, parts_of
+
+
+def make_kernel(
+    job: Job, func: Function, reporter: Reporter, clock: memoryview | None = None
+) -> Kernel:
+    """The kernel for a job: results are handed over, written in place, or stored elsewhere."""
+    if job.gather:
+        return GatherKernel(job, func, reporter, clock)
+    return (StoreKernel if job.store else FillKernel)(job, func, reporter, clock)

@@ -31,7 +31,7 @@ NUMBERS = frozenset((int, *_DTYPES))
 """Types of numbers, told without a look at the value."""
 
 
-def split_result(result: Any) -> tuple[Any, tuple[Any, ...]]:
+def split_result(result: Any) -> tuple[Kind, tuple[Any, ...]]:
     """Kind and columns of what a function returned, see `_chunks.job.Form`."""
     if result is None:
         return None, ()
@@ -185,19 +185,24 @@ def holds(target: Any, column: Column) -> bool:
     return True
 
 
-def told_kind(kind: Any) -> Any:
+def told_kind(kind: Kind) -> Kind:
     """A kind as workers are told it: of a class of tuples, which may be local to a function, the name."""
-    is_class = isinstance(kind, type) and kind is not tuple
-    return f"{kind.__module__}.{kind.__qualname__}" if is_class else kind
+    if isinstance(kind, type) and kind is not tuple:
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return kind
 
 
-def _describe(kind: Any) -> str:
-    name = kind.__name__ if isinstance(kind, type) else str(kind).rpartition(".")[2]
-    return {None: "None", "array": "an array or number"}.get(kind) or f"a {name}"
+def _describe(kind: Kind) -> str:
+    if kind is None:
+        return "None"
+    if kind == "array":
+        return "an array or number"
+    name = kind.__name__ if isinstance(kind, type) else kind.rpartition(".")[2]
+    return f"a {name}"
 
 
 def check_kind(
-    kind: Any, width: int, expected: Any, expected_width: int, declared: bool = False
+    kind: Kind, width: int, expected: Kind, expected_width: int, declared: bool = False
 ) -> None:
     """Refuse results of different kinds within one map, or, if it is `declared`, than the output takes."""
     text = "the function returned {}, but out takes {}"

@@ -1,19 +1,19 @@
 """Results that are rows or blocks of arrays, written into the output.
 
-The output is declared, or made from the form of index 0's result. Until it is known, results of other chunks
-are kept; then all are written straight to where they belong, and their chunks marked as done after that. What
-the output is too narrow for goes to the collector as a piece, in a wider dtype.
+The output is declared, or made from the form of index 0's result. Until it is known, results of other
+chunks are kept (`held`); then all are written straight to where they belong, and their chunks marked as
+done after that. What the output is too narrow for goes to the collector as a piece, in a wider dtype.
 
 Results depend on the plan alone: neither on who ran which chunk, nor on how many were gone through as one.
-And should one of them not fit, `position` tells which index or chunk it came from.
+What several chunks have as one is placed as one if it fits as it is; else each chunk is dealt with by
+itself. And should a result not fit, `position` tells which index or chunk it came from.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice, repeat
-from operator import is_not
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,13 @@ from .._memory import POUR_NBYTES, PageWriter
 from .columns import (
     NUMBERS,
     Column,
+    Kind,
     Mixed,
     as_column,
     check_axis,
     check_declared,
     check_kind,
     check_shape,
-    copied,
     dtypes_of,
     holds,
     promote,
@@ -38,214 +38,132 @@ from .columns import (
     stack_items,
     uniform_column,
 )
-from .job import Form, Job, Piece, form_of
-from .kernel import FAILED_ITEM, Kernel, Reporter, stop_iteration
+from .held import Held
+from .job import Form, Job, form_of
+from .kernel import (
+    AS_A_WHOLE,
+    FAILED_ITEM,
+    MISSING,
+    TAKEN_LAST,
+    Destination,
+    Function,
+    Kernel,
+    Reporter,
+    stop_iteration,
+)
 
 # A chunk 0 that is going to take longer tells the form of its first result before the others are there.
 FORM_S = 2e-4
-# Results a worker may keep while the output is not known yet, before it waits for it.
-HELD_NBYTES = 1 << 26
-# Up to this much is handed over as it is when there are no more tickets, rather than wait for the output.
-SHIP_NBYTES = 1 << 18
-# Kept results are handed over after this long all the same, so that a death cannot take them along.
-HELD_S = 0.05
-
-_NO_RESULT: Any = object()
-
-
-def _merged(pieces: list[Piece]) -> list[Piece]:
-    """Pieces of neighbouring chunks as one, where their columns are alike.
-
-    A small piece by itself takes 4 us to pickle here and 4 to take in the caller; merging it with others, 1.
-    """
-    merged: list[Piece] = []
-    alike = pieces[:1]
-    for piece in pieces[1:]:
-        if not _follows(alike[-1], piece):
-            merged.append(_merge(alike))
-            alike = []
-        alike.append(piece)
-    return [*merged, _merge(alike)]
-
-
-def _follows(one: Piece, other: Piece) -> bool:
-    """Whether a piece is the neighbour of another, and its columns are alike."""
-    (_, stop, (kind, columns)), (first, _, (its_kind, its_columns)) = one, other
-    if stop != first or kind is not its_kind or len(columns) != len(its_columns):
-        return False
-    for column, its_column in zip(columns, its_columns, strict=True):
-        if isinstance(column, Mixed) or isinstance(its_column, Mixed):
-            return False
-        if column.dtype != its_column.dtype or column.shape[1:] != its_column.shape[1:]:
-            return False
-    return True
-
-
-def _merge(alike: list[Piece]) -> Piece:
-    (first, last, (kind, columns)), *others = alike
-    if others:
-        last = others[-1][1]
-        columns = tuple(map(np.concatenate, zip(*[piece[2][1] for piece in alike], strict=True)))
-    return first, last, (kind, columns)
 
 
 class FillKernel(Kernel):
     """Results are rows or blocks, written into the output; kept until it is known."""
 
     def __init__(
-        self, job: Job, func: Callable[..., Any], port: Reporter, clock: Any = None
+        self, job: Job, func: Function, reporter: Reporter, clock: memoryview | None = None
     ) -> None:
-        super().__init__(job, func, port, clock)
+        super().__init__(job, func, reporter, clock)
         self._declared = job.out is not None
-        self._kind: Any = "unknown"
+        self._kind: Kind = "unknown"
         self._out: tuple[Array, ...] | None = None
-        self._ways: tuple[PageWriter | None, ...] = ()
-        """Ways into the outputs, one for each; empty if none of them is large."""
+        self._writers: tuple[PageWriter | None, ...] = ()
+        """Page writers of the outputs, one for each; empty if none of them is large."""
         if job.out is not None:
             self._kind = "array" if len(job.out) == 1 else tuple
             self._out = job.out
             if not job.store:  # else they are not in memory
-                self._ways = port.ways(job.out)
-        self._in_place: Any = None
-        """The part of the output that `_interop.rows` has just filled."""
-        self._held: list[Piece] = []
-        self._held_nbytes = 0
-        self._held_since = 0.0
-
-    # ------------------------------------------------ one chunk
+                self._writers = reporter.page_writers(job.out)
+        self._in_place: Array | None = None
+        """The part of the output that `_rows` has just filled."""
+        self._held = Held()
 
     def run(self, k: int, last: int) -> None:
         """Do chunk `k`, or ``[k, last)`` if this kernel `joins` them."""
         start = k * self._size
         stop = min(last * self._size, self._n)
         position = self.position
-        position.start, position.stop, position.index = start, stop, -1
-        made: tuple[Any, tuple[Column, ...]] | None
-        if self.job.verb != "items":
-            result = self.call_chunk(k, start, stop)
-            if self.job.axis == 0 and self._put_at_once(k, last, start, stop, result):
-                return
-            made = self._block(result, start, stop)
-        else:
+        position.start, position.stop, position.index = start, stop, AS_A_WHOLE
+        if self._has_items:
             if self._kind == "unknown":
                 self._learn_output()  # so that items are stored where they belong as they come
-            if self._is_plain:
-                made = self._plain_items(k, start, stop)
-            else:
-                made = self._items(start, stop, self.iterate(k, start, stop), time.perf_counter())
-        if made is None:
+            self._run_items(k, last, start, stop)
             return
-        if made[0] is FAILED_ITEM:  # each of them was reported by itself
-            self.port.mark(k, last)
-        else:
-            self._place(k, last, start, stop, *made)
+        result = self.call_chunk(k, start, stop)
+        if self.job.axis != 0 or not self._put(k, last, start, stop, result):
+            self._place(k, last, start, stop, *self._block(result, start, stop))
 
-    def _plain_items(self, k: int, start: int, stop: int) -> tuple[Any, tuple[Column, ...]] | None:
-        """Columns of chunks; numbers, and nothing, in a plain loop, others as they come. See `_items`."""
-        func, items = self.func, self.begin_items(k, start, stop)
+    # ------------------------------------------------ what was returned, as columns
+
+    def _run_items(self, k: int, last: int, start: int, stop: int) -> None:
+        position = self.position
+        position.index = TAKEN_LAST
         began = time.perf_counter()
-        values: list[Any] = []
-        try:
-            first = func(next(items))
-            is_number = type(first) in NUMBERS
-            if start == 0 and self._kind == "unknown" and (first is None or is_number):
-                self._tell_form(*split_result(first), began, stop)
-            if first is None:
-                for item in items:
-                    result = func(item)
-                    if result is not None:
-                        check_kind(split_result(result)[0], 1, None, 1)
-                return None, ()
-            if is_number:
-                values = [first, *[func(item) for item in items]]
-        except BaseException as exc:
-            self.note_failure(items, exc)
-            raise
-        if is_number:
-            return self._column(values, start)
-        return self._items(start, stop, chain((first,), map(func, items)), began)
+        results = self.iterate(k, start, stop)
+        at, first = start, next(results, MISSING)
+        while first is FAILED_ITEM:
+            at += 1
+            if at == stop:  # each of them was reported by itself
+                position.index = AS_A_WHOLE
+                self.reporter.mark(k, last)
+                return
+            first = next(results)
+        if first is MISSING:
+            raise stop_iteration()
+        if start == 0 and self._kind == "unknown":
+            self._tell_form(first, began, stop)
+        if first is None:
+            if at + 1 < stop:
+                self._check_nothing(results, at, stop)
+            position.index = AS_A_WHOLE
+            self._place(k, last, start, stop, None, ())
+        elif (type(first) in NUMBERS or _is_number(first)) and not self.job.keep_going:
+            values = self.all_of(first, results, stop - start)
+            position.index = AS_A_WHOLE
+            column = uniform_column(values)
+            if column is not None:
+                self._place(k, last, start, stop, "array", (column,))
+            else:
+                self._place_mixed(start, stop, values)
+        else:
+            self._place_rows(start, stop, at, first, results)
 
-    def _tell_form(self, kind: Any, cells: tuple[Any, ...], began: float, count: int) -> None:
+    def _tell_form(self, first: Any, began: float, count: int) -> None:
         """Tell the form of index 0's result, the first of so many."""
+        kind, cells = split_result(first)
         columns = [as_column(cell) for cell in cells]
         left = (time.perf_counter() - began) * count
         form = Form(kind, tuple((c.shape, c.dtype) for c in columns))
-        self.port.tell_form(form, left > FORM_S)
+        self.reporter.tell_form(form, left > FORM_S)
 
-    def _items(
-        self, start: int, stop: int, results: Iterator[Any], began: float
-    ) -> tuple[Any, tuple[Column, ...]] | None:
-        """Columns of a chunk, or of several as one; None if they have been placed, one by one."""
-        position = self.position
-        i = position.index = start
-        values: list[Any] = []
-        is_called = False  # for all items: what fails from then on knows where
-        try:
-            first = next(results, _NO_RESULT)
-            while first is FAILED_ITEM and i + 1 < stop:
-                i += 1
-                first = next(results, _NO_RESULT)
-            if first is FAILED_ITEM:
-                return FAILED_ITEM, ()
-            if first is _NO_RESULT:
-                raise stop_iteration()
-            kind, cells = split_result(first)
-            if start == 0 and self._kind == "unknown":
-                self._tell_form(kind, cells, began, stop)
-            if kind is None:
-                values += [None] * (i + 1 - start)
-                values.extend(results)
-                i = start + len(values)
-                if i < stop:
-                    raise stop_iteration()
-                is_called = True
-                if any(map(is_not, values, repeat(None))):
-                    self._check_nothing(values, start)
-                return None, ()
-            is_number = type(first) in NUMBERS or (
-                not isinstance(first, (np.ndarray, tuple)) and as_column(first).ndim == 0
-            )
-            if is_number and not self.job.keep_going:
-                values.append(first)
-                values.extend(results)
-                i = start + len(values)
-                if i < stop:
-                    raise stop_iteration()
-                is_called = True
-                return self._column(values, start)
-            if stop - start > self._size:
-                self._rows_of_each(first, results, start, stop)
-                return None
-            return kind, self._rows(kind, cells, results, i, start, stop)
-        except BaseException:
-            if position.index == start and not is_called:  # not told more precisely on the way
-                position.index = max(i, start + len(values))
-            raise
-
-    def _check_nothing(self, values: list[Any], start: int) -> None:
-        """Refuse results that are something, among others that are None."""
-        for index, value in enumerate(values, start):
-            if value is not None and value is not FAILED_ITEM:
+    def _check_nothing(self, results: Iterator[Any], at: int, stop: int) -> None:
+        """Refuse results up to `stop` that are something, after that of index `at`, which is None."""
+        if self._is_plain:  # see there
+            func = self.func
+            try:
+                for item in self.position.items:
+                    result = func(item)
+                    if result is not None:
+                        check_kind(split_result(result)[0], 1, None, 1)
+            except StopIteration as exc:
+                raise stop_iteration() from exc
+            return
+        for index, result in enumerate(self.all_of(None, results, stop - at), at):
+            if result is not None and result is not FAILED_ITEM:
                 self.position.index = index
-                check_kind(split_result(value)[0], 1, None, 1)
+                check_kind(split_result(result)[0], 1, None, 1)
 
-    def _column(self, values: list[Any], start: int) -> tuple[Any, tuple[Column, ...]] | None:
-        """Numbers or strings of a chunk, or of several as one, as a column; None if placed one by one."""
-        column: Column | None = uniform_column(values)
-        if column is not None:
-            return "array", (column,)
-        if len(values) <= self._size:
-            return "array", (self._mixed_column(values, start),)
-        # What several dtypes become together depends on their order and number: on nothing but the plan.
-        for k, lo, hi in self._one_by_one(start, start + len(values)):
-            self.position.index = -1
+    def _place_mixed(self, start: int, stop: int, values: list[Any]) -> None:
+        """Put numbers or strings of several dtypes where they belong, chunk by chunk.
+
+        What these become together depends on their order and number: on nothing but the plan.
+        """
+        for k, lo, hi in self._one_by_one(start, stop):
             part = values[lo - start : hi - start]
-            column = uniform_column(part)
+            column: Column | None = uniform_column(part) if len(part) < len(values) else None
             if column is None:
                 column = self._mixed_column(part, lo)
-                self.position.index = -1
+            self.position.index = AS_A_WHOLE
             self._place(k, k + 1, lo, hi, "array", (column,))
-        return None
 
     def _mixed_column(self, values: list[Any], start: int) -> Column:
         """A column of any numbers or strings."""
@@ -258,18 +176,60 @@ class FillKernel(Kernel):
             check_shape(columns[-1].shape, columns[0].shape)
         return stack_items(columns)
 
-    def _rows(
-        self,
-        kind: Any,
-        cells: tuple[Any, ...],
-        results: Iterable[Any],
-        at: int,
-        start: int,
-        stop: int,
-    ) -> tuple[Array, ...]:
-        """Columns of a chunk whose items are stored as they come; `cells` is what index `at` gave."""
+    def _place_rows(
+        self, start: int, stop: int, at: int, first: Any, results: Iterator[Any]
+    ) -> None:
+        """Store arrays as they come, chunk by chunk; `first` is what index `at` gave.
+
+        They may fit to those of other chunks or not, and not to each other.
+        """
         position = self.position
-        firsts = [as_column(cell) for cell in cells]
+        for lo in range(start, stop, self._size):
+            hi = min(lo + self._size, stop)
+            position.start, position.index = lo, TAKEN_LAST
+            if lo > start:
+                at, first = lo, next(results, MISSING)
+                if first is MISSING:
+                    raise stop_iteration()
+            part = results if hi == stop else islice(results, hi - at - 1)
+            kind, columns = self._rows(first, part, at, lo, hi)
+            position.index = AS_A_WHOLE
+            k = lo // self._size
+            self._place(k, k + 1, lo, hi, kind, columns)
+
+    def _rows(
+        self, first: Any, results: Iterable[Any], at: int, start: int, stop: int
+    ) -> tuple[Kind, tuple[Column, ...]]:
+        """Columns of a chunk whose items are stored as they come, beginning with what index `at` gave."""
+        kind, cells = split_result(first)
+        targets = self._make_targets([as_column(cell) for cell in cells], at, start, stop)
+        width = len(targets)
+        is_in_place = bool(targets) and targets[0].base is not None
+        writer = self._writers[0] if self._writers and is_in_place else None
+        if writer is not None and writer.stride < POUR_NBYTES:
+            writer = None  # its items are too small, each by itself
+        i = at - start + 1
+        for result in results:
+            if kind == "array" and type(result) is np.ndarray:
+                target = targets[0]
+                if result.dtype == target.dtype and result.shape == target.shape[1:]:
+                    if writer is None or not writer.pour(result, start + i):
+                        target[i] = result
+                    i += 1
+                    continue
+            if result is not FAILED_ITEM:
+                its_kind, its_cells = split_result(result)
+                check_kind(its_kind, len(its_cells), kind, width)
+                for j, cell in enumerate(its_cells):
+                    self._store(targets, j, i, as_column(cell))
+            i += 1
+        if i < stop - start:
+            raise stop_iteration()
+        self._in_place = targets[0] if targets and targets[0].base is not None else None
+        return kind, tuple(targets)
+
+    def _make_targets(self, firsts: list[Array], at: int, start: int, stop: int) -> list[Any]:
+        """Where the items of a chunk are stored, with the first one: the output, if it takes them."""
         targets: list[Any] = []
         for j, a in enumerate(firsts):
             target = None if self._out is None or j >= len(self._out) else self._out[j]
@@ -284,48 +244,7 @@ class FillKernel(Kernel):
             else:
                 targets.append(np.empty((stop - start, *a.shape), np.result_type(a.dtype)))
             targets[j][at - start] = a
-        width = len(targets)
-        way = self._ways[0] if self._ways and targets and targets[0].base is not None else None
-        if way is not None and way.stride < POUR_NBYTES:
-            way = None  # its items are too small, each by itself
-        i = at - start + 1
-        position.index = start + i  # of the item asked for next, should it fail
-        for result in results:
-            if kind == "array" and type(result) is np.ndarray:
-                target = targets[0]
-                if result.dtype == target.dtype and result.shape == target.shape[1:]:
-                    if way is None or not way.pour(result, start + i):
-                        target[i] = result
-                    i += 1
-                    position.index += 1
-                    continue
-            if result is not FAILED_ITEM:
-                its_kind, its_cells = split_result(result)
-                check_kind(its_kind, len(its_cells), kind, width)
-                for j, cell in enumerate(its_cells):
-                    self._store(targets, j, i, as_column(cell))
-            i += 1
-            position.index += 1
-        if position.index < stop:
-            raise stop_iteration()
-        position.index = -1
-        self._in_place = targets[0] if targets and targets[0].base is not None else None
-        return tuple(targets)
-
-    def _rows_of_each(self, first: Any, results: Iterator[Any], start: int, stop: int) -> None:
-        """Store and place chunk by chunk what comes of several as one, beginning with `first`.
-
-        Arrays, which may fit to those of other chunks or not, and not to each other.
-        """
-        for k, lo, hi in self._one_by_one(start, stop):
-            self.position.index = lo
-            if lo > start:
-                first = next(results, _NO_RESULT)
-                if first is _NO_RESULT:
-                    raise stop_iteration()
-            kind, cells = split_result(first)
-            columns = self._rows(kind, cells, islice(results, hi - lo - 1), lo, lo, hi)
-            self._place(k, k + 1, lo, hi, kind, columns)
+        return targets
 
     def _store(self, targets: list[Any], j: int, i: int, a: Array) -> None:
         target = targets[j]
@@ -339,7 +258,7 @@ class FillKernel(Kernel):
             targets[j].put_rows(target[:i])
         targets[j][i] = a
 
-    def _block(self, result: Any, start: int, stop: int) -> tuple[Any, tuple[Array, ...]]:
+    def _block(self, result: Any, start: int, stop: int) -> tuple[Kind, tuple[Array, ...]]:
         """Columns of a chunk from the one result of a vectorised function."""
         kind, cells = split_result(result)
         axis, length = self.job.axis, stop - start
@@ -349,61 +268,58 @@ class FillKernel(Kernel):
             check_axis(a.shape, axis, length, self.job.ndims)
             columns.append(a if axis == 0 else np.moveaxis(a, axis, 0))
         if start == 0 and self._kind == "unknown":
-            self.port.tell_form(form_of(kind, tuple(columns)), False)
+            self.reporter.tell_form(form_of(kind, tuple(columns)), False)
         return kind, tuple(columns)
 
-    # ------------------------------------------------ placing
+    # ------------------------------------------------ into the output
 
-    def _learn_output(self) -> None:
-        output = self.port.poll_output()
-        if output is not None:
-            self._kind, self._out, self._ways = output
-            self._place_held()
-
-    def _put_at_once(self, k: int, last: int, start: int, stop: int, result: Any) -> bool:
+    def _put(self, k: int, last: int, start: int, stop: int, result: Any) -> bool:
         """Put one array, axis first, into the output if it is just what is taken there: mostly it is.
 
-        What `_block` and `_memory.sources` find out about any result costs as much as all else that a chunk
-        does.
+        What `_block` and `_place` find out about any result costs as much as all else that a chunk does.
         """
         if type(result) is not np.ndarray or self._out is None or self._kind != "array":
             return False
         part = self._out[0][start:stop]
         if result.shape != part.shape or result.dtype != part.dtype:
             return False
-        if result is not self._in_place and not (self._ways and self._pour(0, result, start)):
+        if result is not self._in_place and not (self._writers and self._pour(0, result, start)):
             part[...] = result
-        self.port.mark(k, last)
+        self.reporter.mark(k, last)
         return True
 
     def _place(
-        self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Column, ...]
+        self, k: int, last: int, start: int, stop: int, kind: Kind, columns: tuple[Column, ...]
     ) -> None:
         """Put columns of chunks ``[k, last)`` into the output, or keep them until it is known."""
-        if kind == "array" and self._put_at_once(k, last, start, stop, columns[0]):
-            return
-        if self._kind == "unknown" and kind is None:
-            self.port.mark(k, last, nothing=True)  # whether that fits is told by the whole ledger
+        if self._kind == "unknown" and kind is not None:
+            self._learn_output()
+        if kind == "array" and self._put(k, last, start, stop, columns[0]):
             return
         if self._kind == "unknown":
-            self._learn_output()
-            if self._kind != "unknown":
-                self._place(k, last, start, stop, kind, columns)
+            if kind is None:
+                self.reporter.mark(k, last, nothing=True)  # whether that fits is told by the ledger
                 return
-            # A copy: the function may return the same buffer every time.
-            kept = tuple(map(copied, columns))
-            if not self._held:
-                self._held_since = time.monotonic()
-            self._held.append((k, last, (kind, kept)))
-            self._held_nbytes += sum(column.nbytes for column in kept)
-            if self._held_nbytes > HELD_NBYTES:
+            self._held.add(k, last, kind, columns)
+            if self._held.is_full():
                 self._wait_output()
                 if self._held:
-                    self._ship()
+                    self.reporter.results(self._held.take())
             return
-        if last > k + 1:  # something does not fit: to each its own, or one of them is at fault
-            self._place_each(start, stop, kind, columns)
+        if last == k + 1:
+            if self._takes(kind, columns):
+                self._fill(start, stop, columns)
+                self.reporter.mark(k, last)
+            else:
+                self.reporter.results([(k, last, (kind, columns))])
             return
+        # Something does not fit: each chunk by itself, or a chunk that does would seem to be at fault.
+        for each, lo, hi in self._one_by_one(start, stop):
+            part: Any = tuple([column[lo - start : hi - start] for column in columns])  # type: ignore[index]
+            self._place(each, each + 1, lo, hi, kind, part)
+
+    def _takes(self, kind: Kind, columns: tuple[Column, ...]) -> bool:
+        """Whether the output holds a chunk's columns; False if they are to go to the collector as a piece."""
         out = self._out or ()
         if kind is not self._kind or len(columns) != len(out):
             check_kind(kind, len(columns), self._kind, len(out), self._declared)
@@ -412,84 +328,82 @@ class FillKernel(Kernel):
         for column, target in zip(columns, out, strict=True):
             if self._declared:
                 check_declared(column, target)
-            else:
-                check_shape(column.shape[1:], target.shape[1:])
-                if not holds(target.dtype, column):
-                    if self.job.dtypes is None:
-                        promote(target.dtype, *dtypes_of(column))
-                    self.port.results([(k, last, (kind, columns))])
-                    return
-        for j, (column, target) in enumerate(zip(columns, out, strict=True)):
+                continue
+            check_shape(column.shape[1:], target.shape[1:])
+            if not holds(target.dtype, column):
+                if self.job.dtypes is None:
+                    promote(target.dtype, *dtypes_of(column))
+                return False
+        return True
+
+    def _fill(self, start: int, stop: int, columns: tuple[Column, ...]) -> None:
+        """Write columns where they belong, but for those that are there already."""
+        for j, (column, target) in enumerate(zip(columns, self._out or (), strict=True)):
             part = target[start:stop]
             self._make_ready(j, start, stop)
-            if (
-                isinstance(column, Mixed)
-                or part.__array_interface__["data"][0] != column.__array_interface__["data"][0]
-            ):
+            if isinstance(column, Mixed) or _address(part) != _address(column):
                 put_column(part, column)
-        self.port.mark(k, last)
-
-    def _place_each(self, start: int, stop: int, kind: Any, columns: tuple[Any, ...]) -> None:
-        """Place chunks that were gone through as one, one by one."""
-        position = self.position
-        for k, lo, hi in self._one_by_one(start, stop):
-            if position.index >= 0:
-                position.index = lo
-            part = tuple([column[lo - start : hi - start] for column in columns])
-            self._place(k, k + 1, lo, hi, kind, part)
 
     def _pour(self, j: int, part: Array, start: int) -> bool:
-        way = self._ways[j] if self._ways else None
-        return way is not None and way.pour(part, start)
+        writer = self._writers[j] if self._writers else None
+        return writer is not None and writer.pour(part, start)
 
     def _make_ready(self, j: int, start: int, stop: int) -> None:
-        way = self._ways[j] if self._ways else None
-        if way is not None:
-            way.make_ready(start, stop)
+        writer = self._writers[j] if self._writers else None
+        if writer is not None:
+            writer.make_ready(start, stop)
 
-    def _place_held(self) -> None:
-        held, self._held, self._held_nbytes = self._held, [], 0
+    # ------------------------------------------------ while the output is not known
+
+    def _learn_output(self) -> None:
+        self._set_output(self.reporter.poll_output())
+
+    def _wait_output(self) -> None:
+        self._set_output(self.reporter.wait_output())
+
+    def _set_output(self, output: Destination | None) -> None:
+        """The output is known now, unless it is None: what has been kept goes where it belongs."""
+        if output is None:
+            return
+        self._kind, self._out, self._writers = output
         position = self.position
         before = position.start, position.stop, position.index
-        for k, last, (kind, columns) in held:
+        for k, last, (kind, columns) in self._held.take():
             position.start, position.stop = k * self._size, min(last * self._size, self._n)
-            position.index = -1
+            position.index = AS_A_WHOLE
             self._place(k, last, position.start, position.stop, kind, columns)
         position.start, position.stop, position.index = before
 
-    def _wait_output(self) -> None:
-        output = self.port.wait_output()
-        if output is not None:
-            self._kind, self._out, self._ways = output
-            self._place_held()
-
-    def _ship(self) -> None:
-        held, nbytes = self._held, self._held_nbytes
-        self._held, self._held_nbytes = [], 0
-        self.port.results(_merged(held) if nbytes <= SHIP_NBYTES else held)
-
     def flush(self) -> None:
         """Between draws: hand over what has been kept for long."""
-        if self._held and time.monotonic() - self._held_since > HELD_S:
+        if self._held.is_old():
             self._learn_output()
-            if self._held and self._held_nbytes <= SHIP_NBYTES:
-                self._ship()
+            if self._held and self._held.is_small():
+                self.reporter.results(self._held.take_merged())
 
     def finish(self) -> None:
         """No tickets are left: everything has to go."""
         if self._held:
             self._learn_output()
+        if self._held and not self._held.is_small():
+            self._wait_output()
         if self._held:
-            if self._held_nbytes > SHIP_NBYTES:
-                self._wait_output()
-            if self._held:
-                self._ship()
+            self.reporter.results(self._held.take_merged())
 
     def reset(self) -> None:
-        """Make ready for another call of the same map; only what was declared is known then."""
-        self._held.clear()
-        self._held_nbytes = 0
+        """See `Kernel`."""
+        super().reset()
+        self._held.take()
         self._in_place = None
-        self.position.items = ()
         if not self._declared:
-            self._kind, self._out, self._ways = "unknown", None, ()
+            self._kind, self._out, self._writers = "unknown", None, ()
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a result is a number of a class of its own or a string, rather than an array or a tuple."""
+    return not isinstance(value, (np.ndarray, tuple)) and as_column(value).ndim == 0
+
+
+def _address(a: Array) -> int:
+    address: int = a.__array_interface__["data"][0]
+    return address

@@ -10,7 +10,6 @@ array, nor a tuple, list or dict of them, is handed over at once if it is the re
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from operator import is_
 from typing import Any
 
@@ -20,12 +19,20 @@ from .._memory import COUNTS, handle_of, is_sole
 from .._wire import are_plain
 from .columns import NUMBERS
 from .job import Job, Piece
-from .kernel import FAILED_ITEM, Kernel, Reporter, stop_iteration
+from .kernel import (
+    AS_A_WHOLE,
+    FAILED_ITEM,
+    MISSING,
+    TAKEN_LAST,
+    Function,
+    Kernel,
+    Reporter,
+    stop_iteration,
+)
 from .tuples import make_tuple
 
 # What cannot change.
 _ATOMS = (int, float, complex, str, bytes, np.generic, type(None))
-_MISSING: Any = object()
 # A result of a chunk that is handed over at once, and not before most of those before were taken.
 LARGE_NBYTES = 1 << 20
 # Containers in containers that are looked into.
@@ -81,11 +88,11 @@ class GatherKernel(Kernel):
     """Results are objects: handed over, with their chunk's number, after every draw."""
 
     def __init__(
-        self, job: Job, func: Callable[..., Any], port: Reporter, clock: Any = None
+        self, job: Job, func: Function, reporter: Reporter, clock: memoryview | None = None
     ) -> None:
-        super().__init__(job, func, port, clock)
+        super().__init__(job, func, reporter, clock)
         self._held: list[Piece] = []
-        self._is_direct = job.verb == "ranges" and self._streams is None and not job.retries
+        self._calls_with_limits = job.verb == "ranges" and self._is_direct
         """Whether the function can be called with the limits of a chunk, and nothing else."""
 
     def run(self, k: int, last: int) -> None:
@@ -93,59 +100,44 @@ class GatherKernel(Kernel):
         start = k * self._size
         stop = min(last * self._size, self._n)
         position = self.position
-        position.start, position.stop, position.index = start, stop, -1
-        if self.job.verb != "items":
-            result = self.func(start, stop) if self._is_direct else self.call_chunk(k, start, stop)
-            if result is None:
-                self.port.mark(k, last)  # nothing to hand over: not being there means None
-                return
-            value, is_settled = _settle(result)
-            self._held.append((k, last, value))
-            is_large = False
-            if type(value) not in NUMBERS and (nbytes := _nbytes_of(value)) > LARGE_NBYTES:
-                # Partials that the caller has yet to put together would fill the memory.
-                is_large = True
-                self.port.make_room(nbytes)
-            # Ranges as well: if we die, what is done must not be done again, nor be named as lost.
-            if is_large or not is_settled or self.job.verb == "ranges":
-                self.flush()
-            return
-        results: list[Any] = []
-        if self._is_plain:
-            func, items = self.func, self.begin_items(k, start, stop)
-            try:
-                first = func(next(items))
-                if isinstance(first, _ATOMS):
-                    results = [first, *[func(item) for item in items]]
-                else:
-                    results = [_settle(first)[0]]
-                    del first  # or it would count as somebody else's
-                    results += [_settle(func(item), COUNTS.of_call)[0] for item in items]
-            except BaseException as exc:
-                self.note_failure(items, exc)
-                raise
-        else:
-            try:
-                iterator = self.iterate(k, start, stop)
-                first = next(iterator, _MISSING)
-                if isinstance(first, _ATOMS):
-                    results.append(first)
-                    # list.extend keeps what was appended when the iterator raises, at the speed of C.
-                    results.extend(iterator)
-                elif first is not _MISSING:
-                    results.append(_settle(first)[0])
-                    del first
-                    for result in iterator:
-                        results.append(_settle(result)[0])
-            except BaseException:
-                position.index = start + len(results)
-                raise
-            if len(results) < stop - start:
-                position.index = start + len(results)
+        position.start, position.stop = start, stop
+        if self._has_items:
+            position.index = TAKEN_LAST
+            results = self.iterate(k, start, stop)
+            first = next(results, MISSING)
+            if first is MISSING:
                 raise stop_iteration()
-            if self.job.keep_going:
-                results = [None if result is FAILED_ITEM else result for result in results]
-        self._held.append((k, last, results))
+            if isinstance(first, _ATOMS):
+                values = [first] if stop - start == 1 else self.all_of(first, results, stop - start)
+            else:
+                values = [_settle(first)[0]]
+                del first  # or it would count as somebody else's
+                values += [_settle(result)[0] for result in results]
+                if len(values) < stop - start:
+                    raise stop_iteration()
+            if self._is_slow:
+                values = [None if value is FAILED_ITEM else value for value in values]
+            position.index = AS_A_WHOLE
+            self._held.append((k, last, values))
+            return
+        position.index = AS_A_WHOLE
+        if self._calls_with_limits:
+            result = self.func(start, stop)
+        else:
+            result = self.call_chunk(k, start, stop)
+        if result is None:
+            self.reporter.mark(k, last)  # nothing to hand over: not being there means None
+            return
+        value, is_settled = _settle(result)
+        self._held.append((k, last, value))
+        is_large = False
+        if type(value) not in NUMBERS and (nbytes := _nbytes_of(value)) > LARGE_NBYTES:
+            # Partials that the caller has yet to put together would fill the memory.
+            is_large = True
+            self.reporter.make_room(nbytes)
+        # Ranges as well: if we die, what is done must not be done again, nor be named as lost.
+        if is_large or not is_settled or self.job.verb == "ranges":
+            self.flush()
 
     def flush(self) -> None:
         """Hand over what the draw just ended has brought."""
@@ -153,24 +145,24 @@ class GatherKernel(Kernel):
             return
         held, self._held = self._held, []
         try:
-            self.port.results(held)
+            self.reporter.results(held)
         except TypeError:  # one of them does not pickle: find out which
-            self.position.index = -1
+            self.position.index = AS_A_WHOLE
             for first, last, piece in held:
                 base = first * self._size
                 for k, start, stop in self._one_by_one(base, min(last * self._size, self._n)):
                     self.position.stop = stop
                     part = piece if last == first + 1 else piece[start - base : stop - base]
                     try:
-                        self.port.results([(k, k + 1, part)])
+                        self.reporter.results([(k, k + 1, part)])
                     except TypeError as exc:
                         if not self.job.keep_going:
                             raise
-                        self.port.error(exc, k, -1, start, stop)
+                        self.reporter.error(exc, k, AS_A_WHOLE, start, stop)
 
     finish = flush
 
     def reset(self) -> None:
-        """Make ready for another call of the same map."""
+        """See `Kernel`."""
+        super().reset()
         self._held.clear()
-        self.position.items = ()

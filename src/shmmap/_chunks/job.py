@@ -1,7 +1,7 @@
 """What goes between a map's caller and the code that runs its chunks: the job there, results back.
 
 A `Job` says all there is to know of a map but its function. The verbs make it, and engines carry it to
-where its chunks are run, whole or in parts; there a kernel (`_chunks.kernels`) binds it to the function.
+where its chunks are run, whole or in parts; there a kernel (`_chunks.kernel`) binds it to the function.
 Results come back in place or as a `Piece`, and from the `Form` of the first one the collector makes the
 output.
 

@@ -1,11 +1,15 @@
 """What all kernels share: a job bound to a function, its calls, and where they are just now.
 
-A kernel calls the function once for a whole chunk, by `Kernel.call_chunk`, or once for each of its items: in
-a plain loop over `Kernel.begin_items`, or through `Kernel.iterate`. Random streams, retries, failures that
-are collected and the clock of ``timeout=`` are dealt with on the way.
+A kernel does what is to be done with a chunk, in worker processes, in threads and serially alike: it slices
+the inputs, calls the function, and puts the result in its place. A `Reporter` is what differs: how results,
+the form of the output and the output itself travel between a kernel and the collector.
 
-While the function runs, `Position` tells of its chunk; when `Kernel.run` raises, of what failed. Quick loops
-note nothing per item: the iterator over the items knows how many are left.
+The function is called once for a whole chunk, by `Kernel.call_chunk`, or once for each of its items,
+through `Kernel.iterate`. Random streams, retries, failures that are collected and the clock of ``timeout=``
+are dealt with on the way. Per item there is nothing but the function and one store.
+
+While the function runs, `Position` tells of its chunk; when `Kernel.run` raises, of what failed. Nothing is
+noted per item: the iterator over the items knows how many are left.
 """
 
 from __future__ import annotations
@@ -23,15 +27,20 @@ import numpy as np
 from .._interop.numpy_types import Array
 from .._memory import PageWriter
 from .._wire import INDEX, SINCE
+from .columns import Kind
 from .current import Context
 from .inputs import Streams, make_slicer
 from .job import Form, Job, Piece
 
+Function = Callable[..., Any]
+
 FAILED_ITEM: Any = object()
 """In the place of a result that there is none of."""
+MISSING: Any = object()
+"""In the place of a result if the function has raised StopIteration."""
 
-Output = tuple[Any, tuple[Array, ...], tuple[PageWriter | None, ...]]
-"""Where results go: their kind, columns, and ways into those that are large (or none at all)."""
+Destination = tuple[Kind, tuple[Array, ...], tuple[PageWriter | None, ...]]
+"""Where results go: their kind, columns, and page writers for those that are large (or none at all)."""
 
 
 class Reporter(Protocol):
@@ -55,20 +64,24 @@ class Reporter(Protocol):
     def make_room(self, nbytes: int) -> None:
         """Before so much is handed over: wait until no more than that waits to be taken.
 
-        Not if there is another call for this worker: whoever is to take it may be waiting for that one.
+        Not if there is another call for this worker: what is to be taken may be waiting for that one.
         """
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report that the function failed, and that the map goes on."""
 
-    def ways(self, columns: tuple[Array, ...]) -> tuple[PageWriter | None, ...]:
-        """Ways into a declared output, see `Output`."""
+    def page_writers(self, columns: tuple[Array, ...]) -> tuple[PageWriter | None, ...]:
+        """Page writers for a declared output, see `Destination`."""
 
-    def poll_output(self) -> Output | None:
+    def poll_output(self) -> Destination | None:
         """The output, if it is known by now."""
 
-    def wait_output(self) -> Output | None:
-        """Wait for the output; None if nobody is going to tell it: hand everything over."""
+    def wait_output(self) -> Destination | None:
+        """Wait for the output; None if it is not going to be told: hand everything over."""
+
+
+AS_A_WHOLE, TAKEN_LAST = -1, -2
+"""Values of `Position.index`: the chunk as a whole; the item that was taken last from `Position.items`."""
 
 
 class Position:
@@ -77,12 +90,18 @@ class Position:
     __slots__ = ("index", "items", "start", "stop", "tries")
 
     def __init__(self) -> None:
-        self.index = -1
+        self.index = AS_A_WHOLE
+        """What is at fault if something is raised now: an index, or one of the two values above."""
         self.start = self.stop = 0
+        """The chunk; of several that are gone through as one, `stop` is that of the last one."""
         self.items: Any = ()
         """The iterator that one of the inputs' items come from: it knows how many are left."""
         self.tries = 0
         """How often this call has failed just now."""
+
+    def taken_last(self) -> int:
+        """Index of the item that was taken last."""
+        return self.stop - 1 - length_hint(self.items)
 
 
 def stop_iteration() -> RuntimeError:
@@ -90,75 +109,64 @@ def stop_iteration() -> RuntimeError:
     return RuntimeError("the function raised StopIteration, which would end a loop silently")
 
 
+_KNOW_THEIR_LENGTH = {np.ndarray, list, tuple, range}
+
+
 def _iterator_over(items: Any) -> Iterator[Any]:
     """An iterator that knows how many items are left; classes that bring an iterator of their own may not."""
     iterator: Iterator[Any] = iter(items)
-    if type(items) is not np.ndarray and not hasattr(iterator, "__length_hint__"):
-        return iter(list(iterator))
-    return iterator
+    if type(items) in _KNOW_THEIR_LENGTH or hasattr(iterator, "__length_hint__"):
+        return iterator
+    return iter(list(iterator))
 
 
 class Kernel(ABC):
     """A job bound to a function. Chunks are run one after the other, by one thread."""
 
     def __init__(
-        self, job: Job, func: Callable[..., Any], port: Reporter, clock: Any = None
+        self, job: Job, func: Function, reporter: Reporter, clock: memoryview | None = None
     ) -> None:
         self.job = job
-        self.port = port
+        self.reporter = reporter
         self.position = Position()
-        self.first_index = job.first
-        """Index of the job's item 0, where the job is a part of the map."""
-        self.attempts: dict[int, int] = {}
+        self._attempts: dict[int, int] = {}
         """How often chunks were begun by workers that are no more; only those that were."""
         self._streams = None if job.seed is None else Streams(job.seed)
         if job.trim is not None and job.inputs:
-            func = job.trim.wrap(func, self.position)
-        if clock is not None and job.verb != "items":
-            func = self._timed(func, clock)
+            func = job.trim.wrap(func, self.position, job.first)
         self.func = func
         self._clock = clock
+        self._slicers = [make_slicer(entry, job.verb) for entry in job.inputs]
+        self._mapped = next((j for j, e in enumerate(job.inputs) if e.kind != "whole"), 0)
+        self._has_items = job.verb == "items"
+        self._n = job.plan.n
+        self._size = job.plan.chunksize
+        is_timed, can_fail = clock is not None, job.keep_going or job.retries > 0
+        self._is_direct = not (is_timed or job.retries or self._streams is not None)
+        """Whether a chunk is a call of the function and nothing else."""
+        self._is_slow = is_timed or can_fail
+        """Whether each item is dealt with by itself."""
         self._is_plain = (
             job.verb == "items"
             and isinstance(func, (FunctionType, MethodType))
             and [entry.kind for entry in job.inputs] in (["array"], ["items"])
-            and clock is None
+            and not self._is_slow
             and self._streams is None
-            and not (job.keep_going or job.retries)
         )
-        """Whether items are gone through in a plain loop rather than by `iterate`: it is quicker. The
-        interpreter calls a function written in Python from a loop without leaving its own, which takes
-        a third of what a call through `map` does. What is written in C gains nothing."""
-        self._slicers = [make_slicer(entry, job.verb) for entry in job.inputs]
-        self._mapped = next((j for j, e in enumerate(job.inputs) if e.kind != "whole"), 0)
-        self._n = job.plan.n
-        self._size = job.plan.chunksize
+        """Whether the function is called in a plain loop rather than by `map`: it is quicker. The interpreter
+        calls a function written in Python from a loop without leaving its own, which takes a third of what a
+        call through `map` does. What is written in C gains nothing."""
         self.joins = (
             job.may_join
             and job.verb == "items"
             and all(
                 entry.kind in ("array", "sequence", "whole") or entry.parcel for entry in job.inputs
             )
-            and clock is None
-            and not (job.keep_going or job.retries or job.store)
+            and not (self._is_slow or job.store)
         )
         """Whether neighbouring chunks may be gone through as one. The function does not see where one ends,
         and a chunk costs as much as ten calls of a cheap function; but results are in place only after the
         last."""
-
-    def _timed(self, func: Callable[..., Any], clock: Any) -> Callable[..., Any]:
-        """Note in the claim slot when each call of the function begins (``timeout=``)."""
-        position, now = self.position, time.monotonic_ns
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            clock[INDEX] = position.start
-            clock[SINCE] = now()
-            try:
-                return func(*args, **kwargs)
-            finally:
-                clock[SINCE] = 0
-
-        return timed
 
     @abstractmethod
     def run(self, k: int, last: int) -> None:
@@ -172,21 +180,26 @@ class Kernel(ABC):
     def finish(self) -> None:
         """No tickets are left: everything has to go."""
 
-    @abstractmethod
     def reset(self) -> None:
         """Make ready for another call of the same map; only what was declared is known then."""
+        self.position.items = ()
+        self._attempts = {}
 
     # ------------------------------------------------ where it is
 
+    def note_attempts(self, attempts: dict[int, int]) -> None:
+        """How often some chunks were begun before, by workers that are no more."""
+        self._attempts = self._attempts | attempts
+
     def where(self, rank: int | None) -> Context:
         """What `current` tells; see there."""
-        position, first = self.position, self.first_index
+        position, first = self.position, self.job.first
         k, index = position.start // self._size, None
         if self.job.verb == "items":
-            at = position.stop - 1 - length_hint(position.items)
+            at = position.taken_last()
             k, index = at // self._size, first + at
         start, stop = self._limits(k)
-        attempt = position.tries + self.attempts.get(k, 0)
+        attempt = position.tries + self._attempts.get(k, 0)
         return Context(first + start, first + stop, index, rank, attempt)
 
     def _limits(self, k: int) -> tuple[int, int]:
@@ -205,6 +218,8 @@ class Kernel(ABC):
     def where_failed(self) -> tuple[int, int, int, int]:
         """``chunk, index, start, stop`` of what has just failed; index -1 if it was the chunk as a whole."""
         index = self.position.index
+        if index == TAKEN_LAST:
+            index = self.position.taken_last()
         k = (self.position.start if index < 0 else index) // self._size
         return (k, index, *self._limits(k))
 
@@ -216,69 +231,68 @@ class Kernel(ABC):
             args: Any = (start, stop)
         else:
             args = [slicer(k, start, stop) for slicer in self._slicers]
-        if not self.job.retries and self._streams is None:
-            return self.func(*args)
-        for tries in range(self.job.retries):
-            self.position.tries = tries
-            try:
-                return self._call(args, start)
-            except Exception:
-                pass
-        self.position.tries = self.job.retries
-        return self._call(args, start)
-
-    def _call(self, args: Any, index: int) -> Any:
-        if self._streams is None:
-            return self.func(*args)
-        return self.func(*args, rng=self._streams.at(index + self.first_index))
-
-    def begin_items(self, k: int, start: int, stop: int) -> Iterator[Any]:
-        """The items of a chunk, for a plain loop. The iterator knows how many are left, see `where`."""
-        self.position.items = iterator = _iterator_over(self._slicers[0](k, start, stop))
-        return iterator
-
-    def note_failure(self, items: Iterator[Any], exc: BaseException) -> None:
-        """Note the index at which the function failed in a loop over `begin_items`."""
-        self.position.index = self.position.stop - 1 - length_hint(items)
-        if isinstance(exc, StopIteration):  # or the loop of somebody above would seem to end
-            raise stop_iteration() from exc
+        return self.func(*args) if self._is_direct else self._call(args, start)
 
     def iterate(self, k: int, start: int, stop: int) -> Iterator[Any]:
         """The function's results for a chunk's items, one at a time."""
+        if self._is_plain:
+            self.position.items = items = _iterator_over(self._slicers[0](k, start, stop))
+            return map(self.func, items)
         args = [slicer(k, start, stop) for slicer in self._slicers]
         args[self._mapped] = self.position.items = _iterator_over(args[self._mapped])
-        job = self.job
-        if self._clock is None and not (job.keep_going or job.retries):
-            if self._streams is None:
-                return map(self.func, *args)
-            args[0] = self._streams.along(args[0], start + self.first_index)
-            return map(partial(self.func, rng=self._streams.generator), *args)
-        return self._iterate_slowly(k, args, start)
+        if self._is_slow:
+            return self._iterate_slowly(k, args, start)
+        if self._streams is None:
+            return map(self.func, *args)
+        args[0] = self._streams.along(args[0], start + self.job.first)
+        return map(partial(self.func, rng=self._streams.generator), *args)
+
+    def all_of(self, first: Any, results: Iterator[Any], count: int) -> list[Any]:
+        """A list of the `count` results that `iterate` gives, the first of which has been taken."""
+        if count == 1:
+            return [first]
+        if self._is_plain:
+            func = self.func
+            try:
+                return [first, *[func(item) for item in self.position.items]]
+            except StopIteration as exc:  # or the loop of some caller would seem to end
+                raise stop_iteration() from exc
+        values = [first, *results]
+        if len(values) < count:
+            raise stop_iteration()
+        return values
+
+    def _call(self, args: Any, index: int) -> Any:
+        """Call the function as the options say: with a random stream, watched by a clock, tried again."""
+        clock, position = self._clock, self.position
+        tries = position.tries = 0
+        while True:
+            if clock is not None:
+                clock[INDEX] = index
+                clock[SINCE] = time.monotonic_ns()
+            try:
+                if self._streams is None:
+                    return self.func(*args)
+                return self.func(*args, rng=self._streams.at(index + self.job.first))
+            except Exception:
+                if tries == self.job.retries:
+                    raise
+            finally:
+                if clock is not None:
+                    clock[SINCE] = 0
+            tries = position.tries = tries + 1
 
     def _iterate_slowly(self, k: int, args: list[Any], start: int) -> Iterator[Any]:
-        clock, job = self._clock, self.job
+        """As `iterate`, where an item takes more than a call of the function."""
         for i, values in enumerate(zip(*args), start):  # noqa: B905 - some inputs repeat for ever
-            left = job.retries
-            while True:
-                self.position.tries = job.retries - left
-                if clock is not None:
-                    clock[INDEX] = i
-                    clock[SINCE] = time.monotonic_ns()
-                try:
-                    result = self._call(values, i)
-                    break
-                except BaseException as exc:
-                    if left and isinstance(exc, Exception):
-                        left -= 1
-                    elif job.keep_going:
-                        self.port.error(exc, k, i, i, i + 1)
-                        result = FAILED_ITEM
-                        break
-                    elif isinstance(exc, StopIteration):  # or this generator would seem to fail
-                        raise stop_iteration() from exc
-                    else:
-                        raise
-                finally:
-                    if clock is not None:
-                        clock[SINCE] = 0
+            try:
+                result = self._call(values, i)
+            except BaseException as exc:
+                if self.job.keep_going:
+                    self.reporter.error(exc, k, i, i, i + 1)
+                    result = FAILED_ITEM
+                elif isinstance(exc, StopIteration):  # or this generator would seem to fail
+                    raise stop_iteration() from exc
+                else:
+                    raise
             yield result

@@ -4,7 +4,7 @@ A plan cuts ``range(n)`` into half-open chunks of equal size (the last may be sh
 depend on lengths, bytes per item, verb and ``chunksize`` only, never on the engine, the number of
 workers, the schedule or timing: that is what makes equal calls give equal bits everywhere.
 This is the one home of the split arithmetic; a chunk's number *k* and its ``start, stop`` are
-converted nowhere else but here and in the innermost loops of `_chunks.kernels`, which inline `Plan.limits`.
+converted nowhere else but here and in the innermost loops of the kernels, which inline `Plan.limits`.
 """
 
 from __future__ import annotations

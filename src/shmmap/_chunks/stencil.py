@@ -3,7 +3,7 @@
 Chunks are cut along one axis only, so only there does a chunk have neighbours: in the middle of the array
 it is a slice that is a little longer, a view. What lies outside the array, along that axis or another, is
 made up by the boundary; a chunk that needs some of it is a small private copy. `Stencil.cut` gives a chunk
-with its neighbours, `Trim` takes them off the function's result. `_verbs.bind` binds, `_chunks.kernels`
+with its neighbours, `Trim` takes them off the function's result. `_verbs.bind` binds, `_chunks.kernel`
 applies.
 """
 
@@ -161,17 +161,15 @@ class Trim(NamedTuple):
     stencil: Stencil
     axis: int
     """Of the results, along which they are put together."""
-    offset: int = 0
-    """Index of the job's item 0, where the job is a part of the map."""
 
-    def wrap(self, func: Callable[..., Any], position: Any) -> Callable[..., Any]:
-        """`func` with its results trimmed; `position` tells the chunk it is called for."""
+    def wrap(self, func: Callable[..., Any], position: Any, first: int) -> Callable[..., Any]:
+        """`func` with its results trimmed; `position` tells the chunk, counted from index `first`."""
 
         def trimmed(*args: Any, **kwargs: Any) -> Any:
             result = func(*args, **kwargs)
             if result is None:
                 return None
-            start, stop = position.start + self.offset, position.stop + self.offset
+            start, stop = position.start + first, position.stop + first
             if isinstance(result, tuple):
                 parts = [self.apply(part, start, stop) for part in parts_of(result)]
                 return make_tuple(type(result), parts)

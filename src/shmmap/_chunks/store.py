@@ -6,13 +6,10 @@ caller, who alone may write into some files: `Job.store` says which. The outputs
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from .columns import Column, as_array, check_declared, check_kind
+from .columns import Column, Kind, as_array, check_declared, check_kind
 from .fill import FillKernel
 from .job import Job
-from .kernel import Reporter
+from .kernel import Function, Kernel, Reporter
 
 # What may be handed over and not written yet, where the caller writes: less, and workers wait although the
 # caller could write on; more only takes memory. A chunk larger than this goes alone.
@@ -23,26 +20,26 @@ class StoreKernel(FillKernel):
     """Results go into arrays that are not in memory, a block per chunk."""
 
     def __init__(
-        self, job: Job, func: Callable[..., Any], port: Reporter, clock: Any = None
+        self, job: Job, func: Function, reporter: Reporter, clock: memoryview | None = None
     ) -> None:
-        super().__init__(job, func, port, clock)
+        super().__init__(job, func, reporter, clock)
         self._targets = job.out or ()
         self._out, self._declared = None, False  # blocks are put together in memory of their own
 
     def reset(self) -> None:
         """See `FillKernel`; the kind stays what it is."""
-        self.position.items = ()
+        Kernel.reset(self)
 
     def _place(
-        self, k: int, last: int, start: int, stop: int, kind: Any, columns: tuple[Column, ...]
+        self, k: int, last: int, start: int, stop: int, kind: Kind, columns: tuple[Column, ...]
     ) -> None:
         check_kind(kind, len(columns), self._kind, len(self._targets), declared=True)
         for column, target in zip(columns, self._targets, strict=True):
             check_declared(column, target)
         if self.job.store == "hand":
-            self.port.wait_taken(HAND_NBYTES)
-            self.port.results([(k, last, (kind, columns))])
+            self.reporter.wait_taken(HAND_NBYTES)
+            self.reporter.results([(k, last, (kind, columns))])
             return
         for column, target in zip(columns, self._targets, strict=True):
             target[start:stop] = as_array(column)
-        self.port.mark(k, last)
+        self.reporter.mark(k, last)

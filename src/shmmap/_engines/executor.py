@@ -111,7 +111,7 @@ class _ValuePort:
         raised = exc if self._is_home else report_exception(exc, *where, -1, 0)
         self.failures.append(_Failure(raised, *where))
 
-    def ways(self, columns: tuple[Any, ...]) -> tuple[()]:
+    def page_writers(self, columns: tuple[Any, ...]) -> tuple[()]:
         return ()
 
     def poll_output(self) -> None:
@@ -236,7 +236,6 @@ def run_chunk(parcel: _Parcel | _Copy | None) -> _Carried:
 def _run(func: Any, job: Job, offset: int, is_home: bool) -> _Answer:
     port = _ValuePort(offset, is_home)
     kernel = make_kernel(job, func, port)
-    kernel.first_index = job.first + offset
     try:
         with running(kernel.where, None):
             kernel.run(0, 1)
@@ -296,12 +295,11 @@ class _ExecutorWork:
             elif entry.kind == "rows":
                 data = take_rows(data, start, stop)
             inputs.append(entry._replace(data=data))
-        trim = None if job.trim is None else job.trim._replace(offset=start)
         part = job._replace(
             inputs=tuple(inputs),
             out=None,
             plan=Plan(stop - start, stop - start),
-            trim=trim,
+            first=job.first + start,
             store="",
             memo=None,
         )

@@ -20,19 +20,18 @@ from .base import Task
 # After a Ctrl-C or a cancellation, chunks under way get this long; then they are left to themselves.
 GRACE_S = 1.0
 TICK_S = 0.1
+_DONE, _NOTHING, _HANDED = (bytes([mark]) for mark in (Mark.DONE, Mark.NOTHING, Mark.HANDED))
 
 
 class _Port:
-    """A kernel's way to the collector within one process; see `_chunks.kernels.Reporter`."""
+    """A kernel's way to the collector within one process; see `_chunks.kernel.Reporter`."""
 
     def __init__(self, work: _LocalWork, who: str) -> None:
         self._work = work
         self._who = who
 
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
-        self._work.ledger[first:stop] = bytes([Mark.NOTHING if nothing else Mark.DONE]) * (
-            stop - first
-        )
+        self._work.ledger[first:stop] = (_NOTHING if nothing else _DONE) * (stop - first)
 
     def results(self, pieces: list[Piece]) -> None:
         with self._work.lock:
@@ -40,7 +39,7 @@ class _Port:
             if self._work.task.collector.failure is not None:
                 self._work.stop_at = -1
         for first, stop, _ in pieces:
-            self._work.ledger[first:stop] = bytes([Mark.HANDED]) * (stop - first)
+            self._work.ledger[first:stop] = _HANDED * (stop - first)
 
     def tell_form(self, form: Form, at_once: bool) -> None:
         work = self._work
@@ -60,7 +59,7 @@ class _Port:
         with self._work.lock:
             self._work.task.outcome.note_exception(chunk, exc, index, start, stop, self._who)
 
-    def ways(self, columns: tuple[Any, ...]) -> tuple[()]:
+    def page_writers(self, columns: tuple[Any, ...]) -> tuple[()]:
         return ()
 
     def poll_output(self) -> Any:

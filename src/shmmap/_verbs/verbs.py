@@ -9,7 +9,7 @@ A call of ``pmap(func, x)`` on a team, in six hops::
     3 engine: open a control block, post the call |   parked in a read of its wake pipe
       to the workers (_engines, _team)            |   (_worker)
                                                   | 4 draw a ticket: lseek on a shared description
-                                                  | 5 the function gets views (_chunks.kernels); its
+                                                  | 5 the function gets views (_chunks.kernel); its
       first result tells shape and dtype:         |   result goes into the output, or into a page
       allocate the output, tell all               |
       (_results.collect)                          |

@@ -101,9 +101,8 @@ class Part:
             if is_shared_out and ledger[chunk] != Mark.PENDING:
                 continue  # a predecessor on this seat has done or begun it
             last = chunk + 1
-            slot[CHUNK] = (
-                last  # first of the two: what is told in between is true of the first chunk
-            )
+            # First of the two: what is told in between is true of the first chunk.
+            slot[CHUNK] = last
             if step > 1:
                 last = slot[LAST_CHUNK] = min(chunk + step, stop)
             try:
@@ -116,7 +115,7 @@ class Part:
     def redo(self, chunks: dict[int, int]) -> None:
         """Do what a predecessor left undone; no claim, as the caller knows the list."""
         kernel, slot = self._kernel, self._slot
-        kernel.attempts |= chunks
+        kernel.note_attempts(chunks)
         for chunk in chunks:
             if chunk > self._control.limit[0]:
                 return

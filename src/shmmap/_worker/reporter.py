@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
-from .._chunks import Form, Mark, Piece
+from .._chunks import Destination, Form, Mark, Piece
+from .._interop.numpy_types import Array
 from .._memory import FileHandle, PageWriter, find_block, handle_of, make_way
 from .._wire import (
     WRITE_NBYTES,
@@ -40,7 +41,7 @@ TAIL_NBYTES = 2048
 # With more workers, writing through a descriptor is slower than storing: the file's lock lets in one.
 POUR_TEAM = 4
 # As plain numbers, which are quicker where there is one for each chunk.
-_DONE, _NOTHING = int(Mark.DONE), int(Mark.NOTHING)
+_DONE, _NOTHING, _HANDED = int(Mark.DONE), int(Mark.NOTHING), int(Mark.HANDED)
 
 
 class Reporter:
@@ -189,7 +190,7 @@ class Reporter:
             raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
         self.send(RecordKind.RESULTS, pieces[0][0], pieces[-1][1], payload)
         handed = chain.from_iterable(range(first, stop) for first, stop, _ in pieces)
-        self._mark_told(handed, Mark.HANDED)
+        self._mark_told(handed, _HANDED)
 
     def wait_taken(self, nbytes: int) -> None:
         self._wait_while(lambda: self._outbox.waiting_nbytes() > nbytes)
@@ -227,7 +228,7 @@ class Reporter:
         """A chunk is over, as has been told: it is not lost if we die, nor begun again by a successor."""
         self._mark_told((chunk,), Mark.FAILED)
 
-    def poll_output(self) -> Any:
+    def poll_output(self) -> Destination | None:
         assert self._control is not None
         if role.is_stray:
             os._exit(0)  # or this child would take the worker's message
@@ -235,14 +236,14 @@ class Reporter:
             return None
         return self._receive_output()
 
-    def wait_output(self) -> Any:
+    def wait_output(self) -> Destination | None:
         assert self._control is not None
         self._write_tail()  # what tells the form may be among it: the caller would never tell the output
         self.send_form()
         self._wait_while(self._control.is_output_awaited)
         return self.poll_output()
 
-    def _receive_output(self) -> Any:
+    def _receive_output(self) -> Destination:
         pending = self._line.pending
         while True:
             for i, message in enumerate(pending):
@@ -252,16 +253,16 @@ class Reporter:
             # Also another call, or where the results of one go that waits here: other workers are in it.
             self._line.keep_next()
 
-    def _make_output(self, message: Output) -> Any:
+    def _make_output(self, message: Output) -> Destination:
         kind, columns, fresh = unpack(read_payload(message.payload))
         if self._team > POUR_TEAM:
-            return kind, columns, self.ways(columns)
+            return kind, columns, self.page_writers(columns)
         return kind, columns, _if_any(map(make_way, columns, fresh))
 
-    def ways(self, columns: tuple[Any, ...]) -> tuple[PageWriter | None, ...]:
+    def page_writers(self, columns: tuple[Array, ...]) -> tuple[PageWriter | None, ...]:
         return _if_any(map(make_way, columns))
 
 
-def _if_any(ways: Iterable[PageWriter | None]) -> tuple[PageWriter | None, ...]:
-    found = tuple(ways)
+def _if_any(writers: Iterable[PageWriter | None]) -> tuple[PageWriter | None, ...]:
+    found = tuple(writers)
     return found if any(found) else ()

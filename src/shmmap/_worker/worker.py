@@ -237,9 +237,12 @@ class Worker:
             kernel = cached.kernel(func, reporter, clock)
         else:
             kernel = make_kernel(cached.job, func, reporter, clock)
-        kernel.attempts = {} if call.chunks is None else unpack(read_payload(call.chunks))
+        chunks = None
+        if call.chunks is not None:
+            attempts = unpack(read_payload(call.chunks))
+            kernel.note_attempts(attempts)
+            chunks = list(attempts)
         enter_map(kernel.where, self._rank)
-        chunks = None if call.chunks is None else list(kernel.attempts)
         part = Part(call, kernel, control, slot, self._rank, reporter, chunks)
         if call.redo is not None:
             part.redo(unpack(read_payload(call.redo)))
