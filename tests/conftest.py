@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 import shmmap
+from shmmap._system import witness
 from shmmap.testing import census, leak_guard, wait_until
 
 PLACES = ("engine", "process_engine", "team", "start")
@@ -49,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unguarded(reason): the leak guard would be in the way")
     config.addinivalue_line("markers", "warm: the default team is to be there before the test")
     if not hasattr(config, "workerinput"):
-        config.stash[_token] = census.mark_children()
+        config.stash[_token] = witness.mark_children()
 
 
 @pytest.hookimpl(trylast=True)

@@ -20,9 +20,8 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import testing
 from shmmap._system import witness
-from shmmap.testing import Leak, leak_guard, wait_until
+from shmmap.testing import Leak, guard, leak_guard, wait_until
 from tests import functions
 from tests.helpers import is_alive, run_python, wait_dead
 
@@ -30,7 +29,7 @@ from tests.helpers import is_alive, run_python, wait_dead
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let it wait less for what will not go away."""
-    monkeypatch.setattr(testing, "GRACE_S", 0.1)
+    monkeypatch.setattr(guard, "GRACE_S", 0.1)
 
 
 @pytest.fixture
@@ -220,7 +219,7 @@ def test_guards_of_two_programs_do_not_disturb_each_other(remove_names: None) ->
     source = f"""
         import secrets, sys
         import shmmap.testing
-        shmmap.testing.GRACE_S = 0.1
+        shmmap.testing.guard.GRACE_S = 0.1
         with shmmap.testing.leak_guard():
             for maker in {list(MAKERS.values())!r}:
                 exec(maker, dict(name=secrets.token_hex(8)))

@@ -26,7 +26,7 @@ import numpy as np
 import shmmap
 
 from .._errors.arguments import parse_nbytes
-from .._interop.numpy_types import Array
+from .._interop.numpy_types import Array, DType
 from .._system import limits
 from .._wire import RANKS_MAX
 from .errors import Refused, Unfit, describe
@@ -236,7 +236,7 @@ def parse_chunksize(text: str) -> int | str:
     return text
 
 
-def parse_dtype(text: str) -> np.dtype[Any]:
+def parse_dtype(text: str) -> DType:
     """Make a dtype of what was given as ``--dtype``."""
     try:
         dtype = np.dtype(text)
@@ -259,7 +259,7 @@ def probe(
     axis: int,
     chunksize: int | str,
     engine: str,
-) -> tuple[tuple[int, ...], np.dtype[Any]]:
+) -> tuple[tuple[int, ...], DType]:
     """Learn from the first piece of IN what FUNC gives: its shape, without the axis mapped, and dtype.
 
     By the same verb as the map, in a worker: a function that ends its process is then an error as others are.

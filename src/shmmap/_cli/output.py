@@ -20,11 +20,10 @@ import signal
 import stat
 from contextlib import suppress
 from types import FrameType
-from typing import Any
 
 import numpy as np
 
-from .._interop.numpy_types import Array
+from .._interop.numpy_types import Array, DType
 from .._memory import create_npy
 from .errors import Refused, Stopped
 
@@ -77,7 +76,7 @@ class Output:
         # Nothing is left to unwind: from here on a signal ends the process at once.
         self.is_stopping = True
 
-    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def allocate(self, shape: tuple[int, ...], dtype: DType) -> Array:
         """Give a writable array of zeros that lies in the file, with all of its space reserved."""
         try:
             return create_npy(self.fd, shape, dtype)

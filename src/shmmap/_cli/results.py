@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._interop.numpy_types import Array
+from .._interop.numpy_types import Array, DType
 from .errors import Unfit
 
 
@@ -44,7 +44,7 @@ class Fitting:
     def __init__(
         self,
         func: Callable[..., Any],
-        dtype: np.dtype[Any],
+        dtype: DType,
         *,
         is_given: bool,
         shape: tuple[int, ...],

@@ -141,6 +141,12 @@ def _locked_kind(kind: Any) -> Any:
     return _kinds[kind]
 
 
+def open_hdf5_files() -> list[Any]:
+    """The HDF5 files that are open in this process, as h5py's library has them."""
+    h5py = sys.modules.get("h5py")
+    return [] if h5py is None else h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+
+
 def lock_inherited_stores() -> None:
     """In a worker that was forked from the caller: what came along can only be read."""
     kind = _store_kind()
@@ -154,12 +160,12 @@ def lock_inherited_stores() -> None:
         for obj in gc.get_referrers(*kinds):
             if type(obj) in kinds:
                 _lock(obj)
-    h5py = sys.modules.get("h5py")
-    if h5py is not None:
-        locked = {file.id for file in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)}
+    files = {file.id for file in open_hdf5_files()}
+    if files:
+        h5py = sys.modules["h5py"]
         for name, methods in _HDF5_WRITES:
-            for method in methods if locked else ():
-                _guard(h5py, getattr(h5py, name), method, locked)
+            for method in methods:
+                _guard(h5py, getattr(h5py, name), method, files)
 
 
 def _guard(h5py: Any, kind: Any, name: str, locked: set[int]) -> None:

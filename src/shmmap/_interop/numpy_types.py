@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
+DType = np.dtype[Any]
+Array = np.ndarray[tuple[Any, ...], DType]
+Memmap = np.memmap[Any, DType]
 Bytes = np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]
 
 any_numpy: Any = np

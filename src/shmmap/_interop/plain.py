@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 
 from .masked import is_masked
+from .numpy_types import DType
 
 # What a subclass of ndarray defines if it carries something on to what is made of it.
 _HOOKS = ("__array_finalize__", "__array_function__", "__array_ufunc__", "__array_wrap__")
 
 
-def is_open(dtype: np.dtype[Any]) -> bool:
+def is_open(dtype: DType) -> bool:
     """Whether a dtype leaves its length or its unit to the values: that of ``str``, or ``"M8"``, say."""
     if dtype.kind in "mM":
         return np.datetime_data(dtype)[0] == "generic"
     return dtype.kind in "SUV" and dtype.itemsize == 0
 
 
-def has_open_field(dtype: np.dtype[Any]) -> bool:
+def has_open_field(dtype: DType) -> bool:
     """Whether a structured dtype has such a field, which NumPy gives no length: its values would be lost."""
     inner = [field[0].base for field in (dtype.fields or {}).values()]
     return any(is_open(each) or has_open_field(each) for each in inner)

@@ -18,12 +18,12 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .captured_stores import is_locked, unlock
-from .numpy_types import Array
+from .captured_stores import is_locked, open_hdf5_files, unlock
+from .numpy_types import Array, DType
 
 _opened: dict[Any, tuple[Any, Callable[[], object]]] = {}
 """Arrays open in this process for the call that runs, and how to close them."""
@@ -35,8 +35,7 @@ _inherited: set[int] = set()
 class Opener(NamedTuple):
     """How another process opens an array."""
 
-    kind: str
-    """``"zarr"`` or ``"hdf5"``."""
+    kind: Literal["zarr", "hdf5"]
     where: Any
     """A path; or, for zarr, a store that can be pickled because it is reachable from everywhere."""
     name: str
@@ -81,22 +80,19 @@ def forget_opened() -> None:
 
 def note_inherited_stores() -> None:
     """In a worker that was forked from the caller: remember which HDF5 files came along."""
-    h5py = sys.modules.get("h5py")
-    if h5py is not None:
-        files = h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
-        _inherited.update(file.id for file in files)
+    _inherited.update(file.id for file in open_hdf5_files())
 
 
-def _let_go(path: str) -> None:
+def _close_inherited(path: str) -> None:
     """Close a file that came along: HDF5 would go on with what it knew then, and keep the file locked."""
     import h5py
 
-    for file in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
+    for file in open_hdf5_files():
         if file.id not in _inherited or file.get_intent() & h5py.h5f.ACC_RDWR:
             continue
         if os.path.realpath(os.fsdecode(file.name)) == os.path.realpath(path):
             _inherited.discard(file.id)
-            # The lock belongs to the description that the caller has, too, and closing would release it.
+            # Closing unlocks the description of the file, which the caller has, too: let it have another one.
             fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             os.dup2(fd, file.get_vfd_handle(), inheritable=False)
             os.close(fd)
@@ -109,7 +105,7 @@ class Stored:
     def __init__(
         self,
         shape: tuple[int, ...],
-        dtype: np.dtype[Any],
+        dtype: DType,
         opener: Opener | None,
         live: Any = None,
         *,
@@ -128,7 +124,7 @@ class Stored:
         self.units = units
         """Shape of the smallest part that is read, and that is written, as one; empty if any part is."""
         self.why_not_read, self.why_not_write = refusals
-        """Why other processes cannot read it; why nobody can write it. Empty if they can."""
+        """Why other processes cannot read it, and why no process can write it; empty if they can."""
         self.has_one_writer = has_one_writer
         """Whether only the caller can write it."""
         self._live = live
@@ -191,11 +187,9 @@ class Stored:
         return f"<{self.key} of shape {self.shape}, {self.dtype}>"
 
 
-def _restore(
-    shape: tuple[int, ...], dtype: np.dtype[Any], opener: Opener | None, mode: str
-) -> Stored:
+def _restore(shape: tuple[int, ...], dtype: DType, opener: Opener | None, mode: str) -> Stored:
     if _inherited and opener is not None and opener.kind == "hdf5":
-        _let_go(opener.where)
+        _close_inherited(opener.where)
     return Stored(shape, dtype, opener, mode=mode)
 
 

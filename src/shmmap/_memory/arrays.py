@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .._errors.arguments import as_dtype, check_word, describe
-from .._interop.numpy_types import Array, any_numpy
+from .._interop.numpy_types import Array, DType, any_numpy
 from .._interop.plain import read, what_is_lost
 from .blocks import allocate_bytes, is_fresh
 from .pages import fill
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Order = str | None
 
 
-def check_dtype(dtype: np.dtype[Any], what: str = "a shared array") -> None:
+def check_dtype(dtype: DType, what: str = "a shared array") -> None:
     """Refuse dtypes whose elements are not plain bytes."""
     if dtype.hasobject or dtype.kind == "T":
         raise TypeError(
@@ -58,7 +58,7 @@ def to_shape(shape: Any) -> tuple[int, ...]:
     return dims
 
 
-def complete(dtype: DTypeLike) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def complete(dtype: DTypeLike) -> tuple[DType, tuple[int, ...]]:
     """The dtype that NumPy gives an array made for it, and the axes it adds: a length for ``str``, say."""
     like: Array = np.empty(0, as_dtype(dtype))
     return like.dtype, like.shape[1:]

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .._interop.numpy_types import Array, Bytes
+from .._interop.numpy_types import Array, Bytes, DType, Memmap
 from .._system.kernel_files import read_kernel_file
 from .nameless import reserve
 from .segments import byte_bounds
@@ -37,12 +37,12 @@ class FileHandle(NamedTuple):
     writeable: bool
 
 
-def dtype_code(dtype: np.dtype[Any]) -> Any:
+def dtype_code(dtype: DType) -> Any:
     """What stands for a dtype in a handle: its string where that says all, for speed."""
     return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
 
 
-def find_memmap(a: Array) -> np.memmap[Any, Any] | None:
+def find_memmap(a: Array) -> Memmap | None:
     """The memory-mapped array that owns the mapping `a` is a view of, if there is one."""
     base: Any = a
     while isinstance(base, np.ndarray):
@@ -105,7 +105,7 @@ def _check_length(a: Array, path: str, position: int, size: int) -> None:
 _there: dict[int, tuple[weakref.ref[Any], bool]] = {}
 
 
-def _is_still_there(root: np.memmap[Any, Any], path: str, stat: os.stat_result) -> bool:
+def _is_still_there(root: Memmap, path: str, stat: os.stat_result) -> bool:
     """Whether the file a memory-mapped array maps is still the one its path names.
 
     Asked of the kernel, whose list of mappings follows renamed and removed files. Once per mapping and
@@ -262,7 +262,7 @@ def reserve_file(out: Array) -> None:
 # ---------------------------------------------------------------- .npy files
 
 
-def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]] | None:
+def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, DType] | None:
     """Shape, whether in Fortran's order, and dtype of a ``.npy`` file, which is read up to its data.
 
     None for version 3.0 of the format, with names of fields in utf-8: it has no public header reader.
@@ -283,7 +283,7 @@ def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any
     return None
 
 
-def create_npy(fd: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def create_npy(fd: int, shape: tuple[int, ...], dtype: DType) -> Array:
     """Make a new file a ``.npy`` file of zeros, all of its space reserved; its array is writable.
 
     Workers get the array by the descriptor: nothing looks the file up by its name.

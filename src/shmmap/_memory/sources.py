@@ -10,7 +10,7 @@ import numpy as np
 
 from .._errors.arguments import as_dtype, as_int, check_word, describe
 from .._interop.masked import mask_of
-from .._interop.numpy_types import Array, Bytes, any_numpy
+from .._interop.numpy_types import Array, Bytes, DType, any_numpy
 from .._interop.plain import is_open, read, what_is_lost
 from .arrays import allocate_like, check_dtype, empty, to_shape
 from .blocks import allocate_bytes
@@ -118,7 +118,7 @@ def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = N
     return target
 
 
-def _depends_on_values(dtype: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+def _depends_on_values(dtype: DType, wanted: DType) -> bool:
     """Whether what a conversion gives is only known once it is done: its dtype or its shape."""
     return is_open(wanted) or wanted.subdtype is not None or dtype.kind in "OT"
 

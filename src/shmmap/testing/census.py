@@ -13,18 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._memory import take_back_released
-from .._system.witness import NAME_PREFIXES, mark_children
-
-__all__ = [
-    "Census",
-    "mark_children",
-    "memory_of",
-    "processes_of",
-    "waiting_per_core",
-]
-
-OWNED_NAME = re.compile(r"shmmap-(?P<pid>\d+)-(?P<started>\d+)-")
-"""A name of this library, which says whose it is: a process, by its pid and its start time."""
+from .._system.witness import NAME_PREFIXES
 
 MEMORY_PATHS = ("/dev/shm/", "/memfd:", "/dev/zero (deleted)")
 

@@ -11,9 +11,6 @@ import shmmap
 
 from .._interop.numpy_types import Array
 
-__all__ = ["ChunksDiffer", "check_chunks"]
-
-
 # Chunks of one item are tried for so many items, for more of them a smaller number of larger chunks.
 _CHUNKS_MOST = 1000
 
@@ -28,8 +25,6 @@ class ChunksDiffer(AssertionError):
     chunksize : int
         The number of items per chunk with which they differ from those of one chunk that has all items.
     """
-
-    __module__ = "shmmap.testing"
 
     def __init__(self, message: str, index: int, chunksize: int) -> None:
         super().__init__(message)
