@@ -45,8 +45,8 @@ from ._memory import (
     zeros,
     zeros_like,
 )
+from ._system import witness as _witness
 from ._system.imports import late_import as _late_import
-from ._system.witness import is_watched, start_witness
 
 if _typing.TYPE_CHECKING:
     from ._chunks import Context, current
@@ -86,8 +86,8 @@ __all__ = [
     "zeros_like",
 ]
 
-if is_watched():
-    start_witness()
+if _witness.is_watched():
+    _witness.start_witness()
 
 # Everything about processes is imported when it is first asked for: importing the library is then as quick
 # as importing what its arrays need.

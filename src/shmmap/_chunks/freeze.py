@@ -11,7 +11,7 @@ are read-only because of maps, and of which maps those are. What must hold:
 - What was read-only before is never made writeable.
 - Giving the flag back never raises. NumPy refuses it to a view whose base is read-only: bases come first,
   and a view whose base another map still holds waits for that base.
-- Neither a Ctrl-C nor a signal handler that runs a map of its own leaves an array read-only: see `Door`.
+- Neither a Ctrl-C nor a signal handler that runs a map of its own leaves an array read-only: see `ShortLock`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .._interop.buffers import is_plain
 from .._interop.captured_stores import is_store, set_locked
 from .._memory import handle_of
 from .._system.forks import at_fork
-from .._system.interrupts import Door
+from .._system.interrupts import ShortLock
 
 # Objects looked at: a second's worth. What holds more is no closure that anybody writes.
 _MOST = 2_000_000
@@ -53,7 +53,7 @@ _holds: dict[int, _Hold] = {}
 _waiting: dict[int, _Hold] = {}
 """Those among them that no map wants any more, and whose base some other map holds."""
 _owners = count()
-_door = Door()
+_lock = ShortLock()
 
 
 def _forget_other_threads() -> None:
@@ -134,7 +134,7 @@ class frozen:
         if not arrays:
             return
         self.__class__ = _Holding
-        with _door.entered():
+        with _lock.held():
             for a in arrays:
                 self._held.append(a)  # first: it can be given back from now on
                 if self._own(a):
@@ -171,7 +171,7 @@ class frozen:
         """Make writeable again what no other map holds; more than once is the same as once."""
         if type(self) is frozen:  # nothing was taken, or it has been given back
             return
-        with _door.entered():
+        with _lock.held():
             while self._held:
                 a = self._held[-1]
                 hold = _holds.get(id(a))

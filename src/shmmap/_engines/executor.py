@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from .._chunks import Form, Input, Job, Mark, Piece, Plan, Watch, frozen, make_kernel, running
 from .._interop.rows import take_rows
 from .._system.blas import limited, limited_here
-from .._system.interrupts import Door
+from .._system.interrupts import ShortLock
 from .._team import finish_before
 from .._wire import (
     Report,
@@ -122,7 +122,7 @@ class _ValuePort:
 
 
 _TOKEN = os.urandom(16)
-_door = Door()
+_lock = ShortLock()
 _keys = count()
 _homes: dict[int, _Home] = {}
 """The maps of this process that are under way on executors."""
@@ -166,7 +166,7 @@ class _Home:
             held = ExitStack()
             held.enter_context(limited(self._task.blas_threads))
             held.enter_context(frozen(self.func, *self._task.given, stores=True))
-            with _door.entered():
+            with _lock.held():
                 if self.held is None and not self._is_over:
                     self.held, held = held, ExitStack()
             held.close()  # another chunk was quicker
@@ -176,7 +176,7 @@ class _Home:
     def close(self) -> None:
         """The map is over."""
         _homes.pop(self.key, None)
-        with _door.entered():
+        with _lock.held():
             self._is_over = True
         if self.held is not None:
             self.held.close()

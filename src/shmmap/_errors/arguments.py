@@ -1,7 +1,7 @@
 """Checks of single arguments that several functions have in common, with one wording for each.
 
 What is a number for NumPy is one here: ``np.int64(4)`` serves as 4. ``True`` is none, although Python takes
-it for 1: nobody who writes it means that.
+it for 1: where it is written, it is a mistake.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Inputs that have rows without being arrays: frames of pandas and polars, Arrow tables, sparse matrices.
 
-They are cut into chunks of rows, each of the same class, by whoever runs the chunk; so they travel whole,
+They are cut into chunks of rows, each of the same class, where the chunk runs; so they travel whole,
 as handles. Only classes whose rows can be had at a cost that depends on their number are taken, and only of
 libraries that the program itself has imported.
 """

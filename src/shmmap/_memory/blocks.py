@@ -18,13 +18,13 @@ from .segments import Segment
 from .slabs import SLAB_NBYTES
 from .table import (
     add_segment,
-    door,
     find_block,
     let_go,
     lock,
     new_segment_id,
     release_spare,
     root_array,
+    section,
     slabs,
     spares,
     take_back_released,
@@ -64,10 +64,10 @@ def _allocate(nbytes: int) -> Bytes:
         # Or a Ctrl-C could leave a segment that is neither in use, nor kept for later, nor closed.
         with Uninterrupted():
             segment = _reuse(nbytes) or _create(nbytes)
-            with door, lock:
+            with section, lock:
                 add_segment(segment)
                 return root_array(segment, 0, nbytes, None)
-    with door, lock:
+    with section, lock:
         found = slabs.take(size)
         if found is None:
             with Uninterrupted():
@@ -90,7 +90,7 @@ def _create(nbytes: int) -> Segment:
 
 def _reuse(nbytes: int) -> Segment | None:
     """A segment just released that is large enough; all of it reserved again."""
-    with door, lock:
+    with section, lock:
         segment = spares.take(nbytes)
     if segment is None or segment.touched == segment.nbytes:
         return segment
@@ -100,7 +100,7 @@ def _reuse(nbytes: int) -> Segment | None:
             free, _ = available()
             if free < missing:
                 raise MemoryError
-            with door, lock:
+            with section, lock:
                 spares.note_miss(nbytes, free - missing)
         if missing >= HUGE_NBYTES and wants_advice(segment.fd):
             populate(segment.map, segment.touched, missing)

@@ -28,7 +28,7 @@ class Counts(NamedTuple):
     """
 
     of_variable: int
-    """The array is also in a variable of whoever called that function."""
+    """The array is also in a variable of that function's caller."""
     of_call: int
     """It comes right from a call: no variable has it."""
     of_container: int

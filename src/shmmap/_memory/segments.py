@@ -8,7 +8,7 @@ here.
 | field | written by | what must hold |
 | --- | --- | --- |
 | `Segment.fd`, `pour_fd`, `used`; `Block.kept`, `ref` | `table` | one with a descriptor is in the table |
-| `Segment.touched` | `spares`, as it keeps the segment | nobody has a view of it |
+| `Segment.touched` | `spares`, as it keeps the segment | no process has a view of it |
 | `Segment.mapped` | `pages` | one thread per process maps pages: a worker has no other |
 """
 

@@ -45,8 +45,7 @@ _segments: dict[int, Segment] = {}
 _blocks: list[Block] = []  # in order of address
 _address_of = attrgetter("address")
 # Of blocks whose last array has gone. The garbage collector may say so at any moment, in any thread, even
-# inside a section that holds the lock; so it only appends here, and the next one to take the lock takes the
-# blocks back.
+# inside a section that holds the lock; so it only appends here, and the next section takes the blocks back.
 _released: deque[BlockRef] = deque()
 _drop_listeners: list[Callable[[int], None]] = []
 _is_watched = False
@@ -56,10 +55,10 @@ _epoch = 0
 _next_id = _random_id()
 
 
-class _Door:
+class _Section:
     """Takes back, at the end of a section that changes the tables, the blocks that were released meanwhile.
 
-    Always as ``with door, lock:``. The lock itself has to be taken and let go by nothing but the ``with``
+    Always as ``with section, lock:``. The lock itself has to be taken and let go by nothing but the ``with``
     statement: a Ctrl-C may come between any two lines of Python, and would leave it locked for good.
     """
 
@@ -76,7 +75,7 @@ class _Door:
             take_back_released()
 
 
-door = _Door()
+section = _Section()
 
 
 def refuse_reentry_here() -> None:
@@ -106,7 +105,7 @@ def root_array(segment: Segment, offset: int, nbytes: int, slab: Slab | None) ->
     block = Block(segment, offset, nbytes, slab, _epoch)
     # A KeyboardInterrupt that is raised in the callback of a weak reference is discarded, unless the callback
     # is no Python code. For the only slab, which stays when it is empty, `deque.append` will do: the block is
-    # taken back when somebody enters here again.
+    # taken back at the end of the next section.
     can_wait = slab is not None and slabs.is_only(slab)
     # numpy wraps the buffer in a memoryview of its own. Every array over the block refers to that one,
     # through whatever chain of bases, so its death is the death of the last of them.
@@ -135,7 +134,7 @@ def find_segment(address: int) -> Segment | None:
     block = find_block(address)
     if block is not None:
         return block.segment
-    with door, lock:
+    with section, lock:
         for segment in _segments.values():
             if 0 <= address - segment.address < segment.nbytes:
                 return segment
@@ -166,7 +165,7 @@ def attach_segment(
     ValueError
         If what the descriptor names is smaller than `nbytes`: it is refused before it is mapped.
     """
-    with door, lock:
+    with section, lock:
         known = _segments.get(id)
     if known is not None:
         os.close(fd)
@@ -183,7 +182,7 @@ def attach_segment(
         segment.pour_fd = fd
     elif not keep_fd:
         os.close(fd)
-    with door, lock:
+    with section, lock:
         return add_segment(segment)
 
 
@@ -194,13 +193,13 @@ def adopt_memory(fd: int, nbytes: int) -> Bytes:
 
 def own_memory(segment: Segment) -> Bytes:
     """Make an attached segment live and die with the arrays over it, as one created here does."""
-    with Uninterrupted(), door, lock:
+    with Uninterrupted(), section, lock:
         return root_array(segment, 0, segment.nbytes, None)
 
 
 def detach_segment(id: int) -> None:
     """Drop this process's references to an attached segment; the mapping goes with the last view."""
-    with Uninterrupted(), door, lock:
+    with Uninterrupted(), section, lock:
         segment = _segments.get(id)
         if segment is not None:
             forget(segment)
@@ -208,7 +207,7 @@ def detach_segment(id: int) -> None:
 
 def discard_segment(id: int) -> bool:
     """Forget an attached segment unless arrays live in it; whether it is gone now."""
-    with Uninterrupted(), door, lock:
+    with Uninterrupted(), section, lock:
         segment = _segments.get(id)
         if segment is not None and not segment.used:
             forget(segment)
@@ -235,7 +234,7 @@ def _on_release(ref: BlockRef) -> None:
 def take_back_released() -> None:
     """Take back every block whose last array has gone, unless another section is at it."""
     while _released:
-        if door.is_taken or is_inside(lock):
+        if section.is_taken or is_inside(lock):
             return  # the holder, who may be this very thread, looks at `_released` after it lets go
         dropped: list[Segment] = []
         with Uninterrupted(), lock:  # or a block might be taken back by half
@@ -280,7 +279,7 @@ def forget(segment: Segment) -> None:
 
 def let_go(segments: list[Segment]) -> None:
     """Forget segments that no array uses, and say so to those that listen."""
-    with Uninterrupted(), door, lock:
+    with Uninterrupted(), section, lock:
         for segment in segments:
             forget(segment)
     _tell_dropped(segment.id for segment in segments)
@@ -294,7 +293,7 @@ def _tell_dropped(ids: Iterable[int]) -> None:
 
 def release_spare() -> int:
     """Give back what is kept for the next array; the number of bytes is returned."""
-    with Uninterrupted(), door, lock:
+    with Uninterrupted(), section, lock:
         empty = slabs.take_empty()
         nbytes = sum(segment.nbytes for segment in empty) + spares.nbytes
         segments = empty + spares.clear()
@@ -307,7 +306,7 @@ def release_spare() -> int:
 def expire_spare() -> float | None:
     """Give back what has been kept for long enough; when to call again, None if not before a drop."""
     global _is_watched
-    with Uninterrupted(), door, lock:
+    with Uninterrupted(), section, lock:
         expired = spares.expire()
         for segment in expired:
             forget(segment)
@@ -319,7 +318,7 @@ def expire_spare() -> float | None:
 
 def mark_kept(id: int) -> None:
     """A worker's function kept a view of a segment: what lies there now must not be used again."""
-    with door, lock:
+    with section, lock:
         for block in _blocks:
             if block.segment.id == id:
                 block.kept = True

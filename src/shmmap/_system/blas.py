@@ -10,7 +10,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
 from .imports import late_import
-from .interrupts import Door
+from .interrupts import ShortLock
 
 BLAS_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
@@ -38,7 +38,7 @@ _blas: Any = None
 _openmp: Any = None
 """The controller's libraries of both kinds."""
 _modules = -1
-_door = Door()
+_lock = ShortLock()
 _maps = 0
 """Maps that run in this process now, and want the bound."""
 _bound: Any = None
@@ -63,7 +63,7 @@ def _current_controller() -> Any:
 def limited(threads: int) -> Iterator[None]:
     """Limit the threads of BLAS, which are the process's, until the last of several maps ends."""
     global _maps, _bound
-    with _door.entered():
+    with _lock.held():
         if not _maps:
             _current_controller()
             _bound = _blas.limit(limits=threads)
@@ -71,7 +71,7 @@ def limited(threads: int) -> Iterator[None]:
     try:
         yield
     finally:
-        with _door.entered():
+        with _lock.held():
             _maps -= 1
             if not _maps:
                 _bound.restore_original_limits()

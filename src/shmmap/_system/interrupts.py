@@ -162,11 +162,11 @@ def refuse_green_threads() -> None:
     )
 
 
-# How long to wait at a door; whoever is behind it needs microseconds, unless a signal handler runs there.
+# How long to wait for a short lock; its holder needs microseconds, unless a signal handler runs meanwhile.
 _PATIENCE_S = 1.0
 
 
-class Door:
+class ShortLock:
     """A lock around short sections of which none waits.
 
     *Guarantees*: no KeyboardInterrupt inside; a forked child finds it open. A signal handler may enter while
@@ -179,8 +179,8 @@ class Door:
         self._lock = make_lock()
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Be inside for the time of a block."""
+    def held(self) -> Iterator[None]:
+        """Hold it for the time of a block."""
         with Uninterrupted():
             lock = self._lock
             has_it = lock.acquire(timeout=_PATIENCE_S)

@@ -81,7 +81,7 @@ def cgroup_headroom() -> int | None:
             cache = "total_inactive_file "
         if limit is None or usage is None or limit >= UNLIMITED:
             continue
-        # Page cache that nobody uses is given up before anybody is killed.
+        # Page cache that is not in use is given up before any process is killed.
         for line in (_read(folder + "/memory.stat") or "").splitlines():
             if line.startswith(cache):
                 usage -= int(line.split()[1])
@@ -91,7 +91,7 @@ def cgroup_headroom() -> int | None:
 
 
 def available() -> tuple[int, str]:
-    """Bytes that may be allocated without anybody being killed, and what sets that limit.
+    """Bytes that may be allocated without any process being killed, and what sets that limit.
 
     `UNLIMITED` or more where nothing tells.
     """

@@ -81,7 +81,7 @@ def _look(event: str, args: tuple[Any, ...]) -> None:
     elif event == "os.mkdir":
         _tell_name(args[0])
     elif event == "os.truncate":
-        # `SharedMemory` makes its name in C code, which tells nobody, and sets its size here.
+        # `SharedMemory` makes its name in C code, which calls no audit hook, and sets its size here.
         try:
             path = os.readlink(f"/proc/self/fd/{args[0]}") if isinstance(args[0], int) else ""
         except OSError:
@@ -110,7 +110,7 @@ def _tell_name(path: Any) -> None:
 
 
 def _tell(line: str) -> None:
-    """Write a line into the logs of the guards that are still there, whoever reads them."""
+    """Write a line into the logs of the guards that are still there."""
     for token in _tokens:
         pid, number, name = token.split("-")
         path = f"/proc/{pid}/fd/{number}"

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from .._errors.exceptions import WorkerDied
-from .._system.guard import guarded
+from .._system.user_code import guarded
 from .._wire import (
     READ_NBYTES,
     Failed,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from .._code.watch import current_version
 from .._errors.exceptions import WorkerDied
 from .._memory import mark_kept
-from .._system.guard import call_back, guarded
+from .._system.user_code import call_back, guarded
 from .._wire import (
     Call,
     Packed,

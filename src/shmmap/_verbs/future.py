@@ -14,7 +14,7 @@ from typing import Any
 from .._engines import Work
 from .._errors.arguments import as_seconds
 from .._results import ABSENT, Collector
-from .._system.guard import call_back
+from .._system.user_code import call_back
 from .._team import unfinished
 from .windows import Stream
 

@@ -18,7 +18,7 @@ from .._system.witness import NAME_PREFIXES
 MEMORY_PATHS = ("/dev/shm/", "/memfd:", "/dev/zero (deleted)")
 
 OWNED_NAME = re.compile(r"shmmap-(?P<pid>\d+)-(?P<started>\d+)-")
-"""A name of this library, which says whose it is: a process, by its pid and its start time."""
+"""A name of this library, which says of which process it is, by pid and start time."""
 
 
 def waiting_per_core() -> float:

@@ -35,8 +35,8 @@ def leak_guard() -> Iterator[None]:
     Only what belongs to this process counts, so several programs may guard themselves at once:
     processes that descend from it or were started below it, their memory, and the names that they
     made, also those that have died since. Processes that import shmmap report the names they make.
-    Of a name that nobody reported, it counts who has it open; if nobody has, it is a leak only if
-    the block started a program that does not import shmmap, which may have made it.
+    Of a name that no process reported, it counts which processes have it open; if none has, it is a
+    leak only if the block started a program that does not import shmmap, which may have made it.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""The one door through which threads of the library call what is not the library's.
+"""Calls of the user's code from threads of the library: there is no other way.
 
 A thread that others wait for must not end by what a user's callback, stream, log handler or class raises,
-whatever that is: SystemExit, KeyboardInterrupt and GeneratorExit included. What nobody can catch is reported
-the way Python reports such exceptions, through ``sys.unraisablehook``; and a report that fails itself is
-dropped.
+whatever that is: SystemExit, KeyboardInterrupt and GeneratorExit included. What no caller can catch is
+reported the way Python reports such exceptions, through ``sys.unraisablehook``; and a report that fails
+itself is dropped.
 """
 
 from __future__ import annotations
@@ -55,4 +55,4 @@ def _report(exc: BaseException, culprit: object) -> None:
             )
         )
     except BaseException:
-        pass  # there is nobody else to tell
+        pass  # there is nothing else to report it to
