@@ -26,7 +26,7 @@ PLACES = ("engine", "process_engine", "team", "start")
 ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")
 """Where a map may run; the last two are a `Team` and a `ThreadPoolExecutor` of the test's own."""
 
-# The same examples each time, few enough for every run; "thorough" looks for new ones.
+# The same examples each time, few in a plain run; "thorough" looks for new ones.
 _settings: dict[str, Any] = {
     "deadline": None,
     # An engine is opened once for all the examples of a test, which is the point of keeping it.
@@ -35,9 +35,9 @@ _settings: dict[str, Any] = {
         hypothesis.HealthCheck.function_scoped_fixture,
     ],
 }
-hypothesis.settings.register_profile(
-    "default", max_examples=20, derandomize=True, database=None, **_settings
-)
+_settings_of_all: dict[str, Any] = {"derandomize": True, "database": None, **_settings}
+hypothesis.settings.register_profile("default", max_examples=20, **_settings_of_all)
+hypothesis.settings.register_profile("plain", max_examples=6, **_settings_of_all)
 hypothesis.settings.register_profile("thorough", max_examples=1000, print_blob=True, **_settings)
 hypothesis.settings.load_profile("default")
 
@@ -48,7 +48,10 @@ _token = pytest.StashKey[str]()
 def pytest_configure(config: pytest.Config) -> None:
     """Name the markers of this suite."""
     config.addinivalue_line("markers", "unguarded(reason): the leak guard would be in the way")
+    config.addinivalue_line("markers", "few(n): a plain run has n of its cases")
     config.addinivalue_line("markers", "warm: the default team is to be there before the test")
+    if config.option.markexpr == "not slow" and not config.option.hypothesis_profile:
+        hypothesis.settings.load_profile("plain")
     if not hasattr(config, "workerinput"):
         config.stash[_token] = witness.mark_children()
 
@@ -87,8 +90,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark as slow what is one of many like it, unless single tests are asked for.
 
     Of the cases of a test, those that are left have each value of each parameter once; and where the test
-    runs (engine, team, start) is one of the places that it has, another for each test. The suites of
-    ``tests/engines`` have no such parameter: they run on every engine.
+    runs (engine, team, start) is one of the places that it has, another for each test. What starts programs
+    is marked ``few``: it has still fewer. The suites of ``tests/engines`` run on every engine.
     """
     if any("::" in arg for arg in config.args):
         return
@@ -121,7 +124,8 @@ def sample(name: str, cases: list[Any]) -> list[Any]:
         chosen.append(best)
         for pair in values.pop(best):
             wanted.pop(pair, None)
-    return chosen
+    few = chosen[0].get_closest_marker("few")
+    return chosen if few is None else chosen[: few.args[0]]
 
 
 def pytest_collection_finish() -> None:

@@ -169,6 +169,7 @@ class TestMap:
     def test_attribute_of_a_class(self, folder, name):
         np.testing.assert_array_equal(folder.map(name, "in.npy", "out.npy"), folder.rows.sum(1))
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("axis", [0, 1, -1])
     def test_items_along_an_axis(self, folder, axis):
         out = folder.map("work:as_array", "in.npy", "out.npy", "--axis", axis)
@@ -197,6 +198,7 @@ class TestMap:
         wanted = (folder.path / "expected.npy").read_bytes()
         assert (folder.path / "out.npy").read_bytes() == wanted
 
+    @pytest.mark.few(2)
     @pytest.mark.parametrize("dtype", ["?", "f2", "c16", "U3", "M8[s]", "i4,f8", ">f8"])
     def test_dtypes(self, folder, dtype):
         rows = np.arange(120.0).astype(dtype)
@@ -216,12 +218,14 @@ class TestMap:
         assert out.dtype == np.float32
         np.testing.assert_array_equal(out, (2 * folder.rows).astype(np.float32))
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("dtype", ["f8", "c16"])
     def test_wider_results_fit_into_a_given_dtype(self, folder, dtype):
         out = folder.map("work:wider_later", "in.npy", "out.npy", "--dtype", dtype)
         first = folder.rows[:, 0]
         np.testing.assert_array_equal(out, np.where(first < 5, first.astype(int), first + 0.5))
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("shape", [(0,), (0, 4), (3, 0)])
     def test_no_values_in(self, folder, shape):
         np.save(folder.path / "in.npy", np.zeros(shape))
@@ -265,6 +269,7 @@ class TestMap:
 class TestRefusals:
     """One clear line, a non-zero exit code, no OUT."""
 
+    @pytest.mark.few(3)
     @pytest.mark.parametrize(
         ("func", "complaint"),
         [
@@ -295,6 +300,7 @@ class TestRefusals:
         assert re.search(complaint, line), line
         assert not (folder.path / "out.npy").exists()
 
+    @pytest.mark.few(2)
     @pytest.mark.parametrize(
         ("source", "complaint"),
         [
@@ -327,6 +333,7 @@ class TestRefusals:
         assert re.search(complaint, line), line
         assert not (path / "out.npy").exists()
 
+    @pytest.mark.few(2)
     @pytest.mark.parametrize(
         ("target", "complaint"),
         [
@@ -357,6 +364,7 @@ class TestRefusals:
         assert code == 2
         assert "Permission denied" in line
 
+    @pytest.mark.few(3)
     @pytest.mark.parametrize(
         ("options", "complaint"),
         [
@@ -381,12 +389,14 @@ class TestRefusals:
         assert re.search(complaint, line), line
         assert not (folder.path / "out.npy").exists()
 
+    @pytest.mark.few(2)
     @pytest.mark.parametrize(
         "args", [(), ("nosuch",), ("map",), ("map", "work:double", "in.npy"), ("info", "more")]
     )
     def test_arguments(self, folder, args):
         assert folder.refuse(*args)[0] == 2
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("engine", ["processes", "serial"])
     @pytest.mark.parametrize(
         ("func", "options", "complaint"),
@@ -525,6 +535,7 @@ class TestSignals:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize(
         ("kill", "signum", "word"),
         [

@@ -132,6 +132,7 @@ ADVICE = re.compile(
 """What cannot be written on the command line."""
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
@@ -164,6 +165,7 @@ def test_refused_before_it_began(folder: Folder, args: tuple[Any, ...], complain
     assert not ADVICE.search(line), line
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("engine", ["processes", "fork", "threads", "serial"])
 @pytest.mark.parametrize(
     ("args", "complaint"),
@@ -192,6 +194,7 @@ def test_worker_that_dies(folder: Folder) -> None:
     assert "partly written" not in line
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("chunksize", ["auto", 7, "64B", "1kB", "0.5 KiB"])
 def test_chunk_sizes(folder: Folder, chunksize: Any) -> None:
     out = folder.map(
@@ -214,6 +217,7 @@ def trapped(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("trapped") / "said"
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("engine", ["processes", "fork", "serial"])
 @pytest.mark.parametrize("flags", [(), ("-P",), ("-I",), ("PYTHONSAFEPATH",)])
 @pytest.mark.parametrize("func", ["numpy.linalg.norm", "work:double"])
@@ -239,6 +243,7 @@ def test_libraries_are_not_taken_from_the_current_folder(
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("flags", [(), ("-P",)])
 def test_python_dash_m(folder: Folder, trapped: Path, flags: tuple[str, ...]) -> None:
     """Python itself searches the folder first until the library has been imported, but no longer."""
@@ -253,6 +258,7 @@ def test_python_dash_m(folder: Folder, trapped: Path, flags: tuple[str, ...]) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("program", [("-c", SCRIPT), ("-m", "shmmap")], ids=["script", "-m"])
 @pytest.mark.parametrize("engine", ["processes", "fork", "serial"])
 def test_own_modules_are_found_in_the_current_folder(
@@ -315,6 +321,7 @@ def test_workers_do_not_look_the_name_up(folder: Folder, engine: str) -> None:
     np.testing.assert_array_equal(np.load(moved), folder.rows[:, 0])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
 @pytest.mark.parametrize("was", [None, 0o600, 0o664])
 def test_modes(folder: Folder, umask: int, was: int | None) -> None:

@@ -62,6 +62,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("start", ["clean", "fork"])
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_functions_of_the_script(tmp_path: Path, method: str, start: str) -> None:

@@ -142,6 +142,7 @@ def homeless(
     sys.modules.pop("edges_homeless", None)
 
 
+@pytest.mark.few(4)
 def test_a_module_that_no_worker_can_find(homeless: Any, engine: Any) -> None:
     """C6: it is made in the worker, with all that is reached, and its classes are the caller's."""
     assert pmap(homeless.f, [1], engine=engine) == [5]
@@ -248,6 +249,7 @@ def test_pytest_in_its_importlib_mode(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("entry", ["None", "3", "b'/nowhere'", "pathlib.Path('/nowhere')"])
 @pytest.mark.parametrize("start", ["clean", "fork"])
 def test_a_search_path_of_more_than_text(tmp_path: Path, start: str, entry: str) -> None:
@@ -300,6 +302,7 @@ def scale(value):
     assert (done.stdout, done.stderr) == ("[2, 4]\n[10, 20]\n", "")
 
 
+@pytest.mark.slow
 def test_functions_that_lead_to_one_another_without_end(tmp_path: Path) -> None:
     """A4. Kind: how far a look goes: deeper than Python's own limit, and no further than is bearable."""
     n = 6000

@@ -91,7 +91,11 @@ def test_doctests(module: str, desk: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if any(block.language == "python" for block in blocks(page))],
+    [
+        pytest.param(page, marks=[] if page.stem in ("README", "tutorial") else pytest.mark.slow)
+        for page in PAGES
+        if any(block.language == "python" for block in blocks(page))
+    ],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_python_of_page(page: Path, desk: Path) -> None:
@@ -108,6 +112,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("page", "line", "script"), COMMANDS, ids=[f"{page.name}:{line}" for page, line, _ in COMMANDS]
 )

@@ -25,6 +25,7 @@ def run(name, *args, cwd):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_digits(tmp_path):
     out = run("digits.py", cwd=tmp_path)
     assert out.startswith("digits.npy: (1797, 64), uint8, 115,008 bytes\n")
@@ -32,6 +33,7 @@ def test_digits(tmp_path):
     assert steps == ["pmap_chunks", "pmap", "pmap", "pmap_ranges", "preduce"]
 
 
+@pytest.mark.slow
 def test_images(tmp_path):
     pytest.importorskip("skimage")
     image = pytest.importorskip("PIL.Image")

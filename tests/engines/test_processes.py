@@ -120,6 +120,7 @@ class TestDefaultTeam(ProcessSuite):
         assert a.flags.writeable
 
 
+@pytest.mark.slow  # the same as the default team, but for who starts it
 class TestTeam(ProcessSuite):
     """A team of one's own."""
 

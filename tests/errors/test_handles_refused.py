@@ -227,6 +227,7 @@ def _heap() -> None:
     multiprocessing.Array("q", 100)
 
 
+@pytest.mark.few(3)
 @pytest.mark.usefixtures("_heap")
 @pytest.mark.parametrize("name", FOR_FORKS)
 def test_what_only_forked_processes_get(team: shmmap.Team, name: str) -> None:

@@ -80,6 +80,7 @@ class Gatherer:
     __call__ = append
 
 
+@pytest.mark.few(2)
 def test_containers(elsewhere: Any) -> None:
     """A16. Kind: whatever changes a captured container, wherever it is captured, by each verb."""
     got: list[int] = []
@@ -144,6 +145,7 @@ def test_ranges() -> None:
     assert names_of_lost(lambda: shmmap.pmap_ranges(lambda a, b: got.append(a), 4)) == "'got'"
 
 
+@pytest.mark.few(2)
 def test_state_of_objects(elsewhere: Any) -> None:
     """A16. Kind: ``self``, by a method, a callable object, or an object that is captured."""
     gatherer = Gatherer()

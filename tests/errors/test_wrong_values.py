@@ -217,6 +217,7 @@ def suits(case: Case, position: Any, value: Any) -> bool:
     return not (position == "workers" and isinstance(value, int) and value > 8)
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("name", CASES)
 def test_wrong_value_in_every_position(name: str) -> None:
     """C10; kind: any wrong argument of any public function. Each value in each position, alone."""
@@ -280,6 +281,7 @@ def test_wrong_number_of_arguments(count: int) -> None:
 # --- single cases -------------------------------------------------------------------------------
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("limit", "nbytes"),
     [("500MiB", 500 << 20), ("1GB", 10**9), ("1.5 GiB", 3 << 29), (1 << 29, 1 << 29),
@@ -381,6 +383,7 @@ def test_text(call: Callable[[], Any], text: str) -> None:
         call()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("number", [np.int64(1), np.uint8(1), np.array(1)])
 def test_numbers_of_numpy_serve(number: Any) -> None:
     """What is a number for NumPy is one here."""

@@ -158,6 +158,7 @@ class Test26And27KilledCaller:
         assert is_alive(script.pid)
         kill_and_check(script, script.kill, process_tree(script.pid))
 
+    @pytest.mark.slow
     def test_at_many_moments(self, tmp_path: Path, start: str) -> None:
         """Also while workers start, and while a map or the clean-up is under way."""
         source = """

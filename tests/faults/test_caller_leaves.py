@@ -14,6 +14,7 @@ from tests.helpers import (
 class Test32LeavingCaller:
     """The caller leaves by an exception, `sys.exit`, `os._exit`, from a thread, while it maps."""
 
+    @pytest.mark.few(3)
     @pytest.mark.parametrize(
         ("end", "code"),
         [

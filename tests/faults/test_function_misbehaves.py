@@ -162,6 +162,7 @@ def test_16_what_an_initializer_changes_stays(tmp_path: Path) -> None:
 class Test16Surroundings:
     """It changes what the worker shares with it."""
 
+    @pytest.mark.few(2)
     @pytest.mark.parametrize(
         "fault",
         [
@@ -203,6 +204,7 @@ class Test16Surroundings:
                 assert_same(result, np.arange(N))
         assert_next_map_works(team)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("schedule", ["dynamic", "static"])
     def test_descriptors_that_became_others(self, team: Any, tmp_path: Any, schedule: Any) -> None:
         """Each of them in turn is a file of the function's own all of a sudden."""

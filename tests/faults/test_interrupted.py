@@ -91,6 +91,7 @@ class Test28CtrlC:
             terminal.write("\x04")
             assert "Traceback" not in terminal.read_to_end()
 
+    @pytest.mark.slow
     def test_during_start(self, tmp_path: Path) -> None:
         """Interrupted at many moments around the start of the workers, nothing stays behind."""
         script = write_script(

@@ -74,12 +74,14 @@ class Scene:
 class Test1And2KindsOfDeath:
     """SIGKILL, SIGSEGV, SIGBUS, SIGABRT, `os._exit`, libc's ``exit``."""
 
+    @pytest.mark.few(2)
     @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGTERM"])
     def test_signal_is_named(self, engine: Any, name: str) -> None:
         scene = Scene(KillSelf(getattr(signal, name)))
         scene.check(scene.run(engine), name)
         assert_next_map_works(engine)
 
+    @pytest.mark.few(2)
     @pytest.mark.parametrize("fault", [ExitNow(0), ExitNow(3), LibcExit(0), LibcExit(3)], ids=repr)
     def test_exit_code_is_named(self, engine: Any, fault: Any) -> None:
         scene = Scene(fault)

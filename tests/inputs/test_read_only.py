@@ -228,6 +228,7 @@ class Late(Exception):
     """What a handler of SIGALRM may raise."""
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("handler", ["interrupt", "map", "raise"])
 def test_a_signal_at_any_step_of_taking_and_giving_back(handler: str) -> None:
     """B13. Kind: a Ctrl-C, or a handler that maps or raises, between any two instructions."""

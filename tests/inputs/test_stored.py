@@ -100,6 +100,7 @@ def arrays(draw: st.DrawFn, dims: int = 2) -> Any:
     return a, tuple(draw(st.integers(1, length)) for length in shape)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=10)
 @given(case=arrays(), axis=st.integers(-2, 1), size=st.sampled_from([1, 3, "64B", "auto"]))
@@ -119,6 +120,7 @@ def test_inputs(engine: Any, shelf: Shelf, kind: str, case: Any, axis: int, size
     shelf.close()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=10)
 @given(case=arrays(), axis=st.integers(-2, 1), size=st.sampled_from([1, 3, "64B", "auto"]))
@@ -139,6 +141,7 @@ def test_outputs(engine: Any, shelf: Shelf, kind: str, case: Any, axis: int, siz
     shelf.close()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=10)
 @given(
@@ -162,6 +165,7 @@ def test_neighbours(
     shelf.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     n=st.integers(1, 200),
@@ -220,6 +224,7 @@ def test_results_that_do_not_fit_are_refused(engine: Any, shelf: Shelf, kind: st
         assert_same(np.asarray(out[...]), before)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_failures(engine: Any, shelf: Shelf, kind: str) -> None:
     out = shelf.make(kind, np.full(20, 7.0), (3,))

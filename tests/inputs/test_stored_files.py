@@ -241,6 +241,7 @@ def test_chunks_are_whole_storage_chunks(tmp_path: Path) -> None:
 # --- deaths, and bounds -------------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["zarr", "hdf5"])
 def test_a_death_costs_nothing_that_is_written(tmp_path: Path, team: Any, kind: str) -> None:
     def func(chunk: Any) -> Any:

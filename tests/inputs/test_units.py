@@ -83,6 +83,7 @@ def look_at_both(i: Any, whole: Any) -> Any:
 # ---------------------------------------------------------------- what goes in, and lists that come out
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("values", UNITS, ids=["plain pickling", "its own"])
 def test_attributes_arrive(anywhere: Any, values: Any) -> None:
     """A26: items, chunks, whole inputs, captured, in lists, in `share`; C12: chunks with neighbours."""

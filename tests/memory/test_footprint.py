@@ -16,6 +16,7 @@ from tests.helpers import run_script, shared_memory_in_use, tree_pss
 GIB = 1 << 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "fork"])
 def test_one_gib_crosses_without_a_copy(tmp_path: Path, engine: str) -> None:
     """Summed PSS of the process tree stays below 1.1 GiB while two workers read 1 GiB."""
@@ -64,6 +65,7 @@ def test_map_takes_no_memory_beyond_input_and_output() -> None:
     assert tree_pss(os.getpid()) < before + a.nbytes + b.nbytes + (32 << 20)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("nbytes", "n"), [(6 << 20, 8), (48 << 20, 2)])
 def test_large_pages_go_when_they_are_not_used(team: shmmap.Team, nbytes: int, n: int) -> None:
     """Objects come back in pages of their worker, of which no more than 2 MiB each stay.
@@ -126,6 +128,7 @@ class TestResultsNobodyTakes:
         assert all(map(shmmap.is_shared, [*arrays, *more]))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["frame", "matrix"])
 def test_more_workers_take_no_more_memory_for_a_shared_object(tmp_path: Path, kind: str) -> None:
     """What a data frame or a sparse matrix takes does not depend on how many workers read all of it."""

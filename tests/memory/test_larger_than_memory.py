@@ -13,6 +13,7 @@ from tests.helpers import run_python
 SCRIPT = ROOT / "benchmarks" / "larger_than_memory.py"
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.parametrize(
     ("kind", "library"), [("npy", "numpy"), ("zarr", "zarr"), ("hdf5", "h5py")], ids=str

@@ -197,6 +197,7 @@ def test_many_maps_leave_nothing() -> None:
         assert shared_memory_in_use() < used + (64 << 20)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "end", ["", "import sys; sys.exit(3)", "raise ValueError('end')", "import os; os._exit(0)"]
 )

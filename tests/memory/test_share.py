@@ -250,6 +250,7 @@ CLASSES: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("make", CLASSES.values(), ids=CLASSES)
 def test_classes_are_kept_where_they_are_captured(engines: Any, make: Any) -> None:
     expected = describe_class(make())

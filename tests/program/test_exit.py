@@ -73,12 +73,14 @@ PENDING = {
 class TestNormalEnd:
     """A7: everything submitted and pending at a normal end of the program is finished."""
 
+    @pytest.mark.few(4)
     @pytest.mark.parametrize("pending", PENDING.values(), ids=PENDING)
     def test_all_is_done(self, tmp_path: Path, pending: str) -> None:
         done = run(tmp_path, "team = shmmap.Team(1)\n" + pending)
         assert (done.returncode, done.stderr) == (0, "")
         assert letters(tmp_path) == "abcde"
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("pending", ["submit", "map dropped", "dropped"])
     def test_with_forked_workers(self, tmp_path: Path, pending: str) -> None:
         source = "team = shmmap.Team(2, start='fork')\n" + PENDING[pending]
@@ -119,6 +121,7 @@ class TestNormalEnd:
         assert (done.returncode, done.stderr) == (0, "")
         assert np.load(tmp_path / "out.npy").tolist() == [1, 2, 3, 4]
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize(
         ("end", "code"), [("sys.exit(3)", 3), ("raise LookupError('odd')", 1), ("exit()", 0)]
     )
@@ -210,6 +213,7 @@ LATE = {
 class TestTooLate:
     """C13: what is called by `atexit`, when Python starts no threads any more."""
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("is_warm", [True, False])
     @pytest.mark.parametrize("call", LATE.values(), ids=LATE)
     def test_submitting_is_refused(self, tmp_path: Path, call: str, is_warm: bool) -> None:
@@ -228,6 +232,7 @@ class TestTooLate:
         words = "cannot schedule new futures after interpreter shutdown\n"
         assert (done.returncode, done.stdout, done.stderr) == (0, words, "")
 
+    @pytest.mark.few(2)
     @pytest.mark.parametrize("is_before_import", [True, False])
     @pytest.mark.parametrize("is_warm", [True, False])
     @pytest.mark.parametrize("engine", [None, "processes", "threads", "fork", "serial"])
@@ -331,6 +336,7 @@ loop.run_until_complete(loop.run_in_executor(shmmap.Team(2), slow, 0))""",
 class TestInterrupted:
     """B5: a Ctrl-C ends the program within 2 s, whatever it waits for."""
 
+    @pytest.mark.few(4)
     @pytest.mark.parametrize("times", [1, 2])
     @pytest.mark.parametrize("waiting", WAITING.values(), ids=WAITING)
     def test_it_ends(self, tmp_path: Path, waiting: str, times: int) -> None:
@@ -352,6 +358,7 @@ class TestInterrupted:
             wait_until(lambda: not any(map(is_alive, tree)), 2)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("engine", ["processes", "fork", "team", "serial", "executor"])
 @pytest.mark.parametrize("after_ms", [50, 150, 300])
 def test_twice_within_a_moment(tmp_path: Path, engine: str, after_ms: int) -> None:

@@ -110,6 +110,7 @@ def test_output_in_a_file_that_may_not_be_so_large(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.few(1)
 @pytest.mark.skipif(not CAN_FILTER, reason="needs the numbers of the system's calls")
 @pytest.mark.parametrize("error", [1, 38, 95], ids=["EPERM", "ENOSYS", "EOPNOTSUPP"])
 @pytest.mark.parametrize("forbidden", [(FALLOCATE,), (MEMFD_CREATE,), (FALLOCATE, MEMFD_CREATE)])

@@ -137,6 +137,7 @@ FORK_IN_AN_IMPORT = """
 """
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "module, engine",
     [

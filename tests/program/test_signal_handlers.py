@@ -109,6 +109,7 @@ def warm(team: Team) -> Iterator[Team]:
     WARM = None
 
 
+@pytest.mark.few(3)
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("inner", ["small arrays", "warm map", "submit"])
 @pytest.mark.parametrize("outer", OPERATIONS)
@@ -149,6 +150,7 @@ class Finalizer:
         self.func()
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("inner", ["large arrays", "warm map"])
 @pytest.mark.parametrize("outer", ["small arrays", "map", "submit"])
@@ -173,6 +175,7 @@ def test_finalizers(warm: Team, outer: str, inner: str) -> None:
     assert_next_map_works(warm)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("verb", ["map", "submit"])
 def test_while_it_waits(team: Team, verb: str) -> None:
     """Most handlers come here: the main thread waits for workers, and the handler's own call goes through."""

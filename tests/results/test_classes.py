@@ -122,6 +122,7 @@ LAUNCHERS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_classes_of_main(tmp_path: Path, launcher: str) -> None:
     """A2, A3, C7: a class of ``__main__``, by whatever name it is or is not found there."""
@@ -130,6 +131,7 @@ def test_classes_of_main(tmp_path: Path, launcher: str) -> None:
     assert done.stdout.endswith("fine\n"), done.stderr
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_one_namespace_for_main(tmp_path: Path, launcher: str) -> None:
     """C7: what an initializer makes global is there for other functions, whoever runs the script."""

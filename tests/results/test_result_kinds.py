@@ -270,6 +270,7 @@ def zarr() -> Any:
     return library
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [">f8", ">i4", "<f4"])
 def test_stored_arrays_of_another_byte_order(zarr: Any, dtype: str, tmp_path: Path) -> None:
     """C20: a fresh big-endian zarr array was taken for one that has been replaced."""

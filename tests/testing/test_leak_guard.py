@@ -147,6 +147,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("imports", ["", "import shmmap"], ids=["plain", "shmmap"])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_name_that_a_dead_child_left_is_a_leak(kind: str, imports: str, remove_names: None) -> None:
@@ -156,6 +157,7 @@ def test_name_that_a_dead_child_left_is_a_leak(kind: str, imports: str, remove_n
         assert done.stdout == "made\n"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", MAKERS)
 def test_name_that_a_dead_foreign_program_left_is_none(kind: str, remove_names: None) -> None:
     """Also beside programs of our own that report their names: here one of each."""
@@ -173,6 +175,7 @@ def leave_name(maker: str) -> None:
     exec(maker, {"name": secrets.token_hex(8)})
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("start", ["clean", "fork"])
 @pytest.mark.parametrize("kind", ["psm_", "pymp-", "written"])
 def test_name_that_a_function_left_is_a_leak(kind: str, start: Any, remove_names: None) -> None:
@@ -181,6 +184,7 @@ def test_name_that_a_function_left_is_a_leak(kind: str, start: Any, remove_names
         shmmap.pmap(leave_name, [MAKERS[kind]], engine=team)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_name_that_a_process_of_multiprocessing_left_is_a_leak(
@@ -214,6 +218,7 @@ def test_own_name_that_a_killed_child_left_is_a_leak(remove_names: None) -> None
         assert run_python("-c", textwrap.dedent(source)).returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_guards_of_two_programs_do_not_disturb_each_other(remove_names: None) -> None:
     """One makes and keeps names of every kind while the other guards a block."""
     source = f"""

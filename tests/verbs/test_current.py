@@ -138,6 +138,7 @@ def test_attempts_are_counted(engine: Any) -> None:
     assert shmmap.pmap_chunks(chunk, seen, **options).tolist() == [0, 0, 0, 0, 1, 1]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("schedule", ["dynamic", "static"])
 def test_the_deaths_of_workers_are_attempts(team: Any, schedule: str) -> None:
     def func(i: int) -> int:

@@ -68,6 +68,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("func", FUNCTIONS.values(), ids=FUNCTIONS)
 @given(
     n=st.integers(1, 200),

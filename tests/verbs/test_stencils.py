@@ -32,6 +32,7 @@ def filters(ndimage: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["gaussian", "uniform", "median"])
 @pytest.mark.parametrize("boundary", MODES, ids=str)
 @settings(max_examples=8)  # times six engines, three filters and four boundaries

@@ -169,6 +169,7 @@ def calls(verb: str, a: Any, axis: int) -> Callable[..., Any]:
             return functools.partial(shmmap.preduce, fraction, a, axis=axis, combine=np.add)
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("verb", ["pmap", "pmap_chunks", "pmap_ranges", "preduce"])
 @given(
@@ -196,6 +197,7 @@ def test_every_engine_gives_equal_bits(
             assert_same(np.asarray(result), np.asarray(expected))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", [name for name in ENGINES if name != "serial"])
 def test_blas_and_reductions_give_equal_bits(name: str, workers: int) -> None:
@@ -222,6 +224,7 @@ def test_blas_and_reductions_give_equal_bits(name: str, workers: int) -> None:
             )
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("dtype", PLAIN, ids=str)
 def test_every_dtype_crosses_on_every_engine(every_engine: dict[str, Any], dtype: Any) -> None:
     a = shmmap.zeros((5, 4), dtype)

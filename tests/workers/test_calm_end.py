@@ -38,6 +38,7 @@ def main(func, size=1, how=sys.argv[2]):
 """
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("end", ENDS)
 def test_everything_registered_is_called(tmp_path: Path, start: str, end: str) -> None:
@@ -137,6 +138,7 @@ for start in "clean", "fork":
     assert (tmp_path / "log").read_text() == "kept\nkept\n"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("end", ["shutdown", "program"])
 def test_pools_of_joblib_end(tmp_path: Path, start: str, end: str) -> None:
@@ -171,6 +173,7 @@ HANGS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("how", HANGS)
 @pytest.mark.parametrize("end", ["shutdown", "program"])
@@ -226,6 +229,7 @@ assert min(times) < 0.1, times
     assert (done.stdout, done.stderr) == ("", "")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("end", ["killed", "aborted", "caller"])
 def test_not_after_a_kill(tmp_path: Path, start: str, end: str) -> None:

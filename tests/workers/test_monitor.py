@@ -74,6 +74,7 @@ def assert_alive(team: Team) -> None:
     assert_next_map_works(team)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize("made", [OnReduce, OnState])
 def test_results_that_raise_as_they_are_unpickled(
@@ -89,6 +90,7 @@ def test_results_that_raise_as_they_are_unpickled(
     assert_alive(team)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ERRORS)
 def test_the_same_in_maps(team: Team, kind: type[BaseException]) -> None:
     """There it is unpickled by the thread that waits: the caller's own, or that of the future."""
@@ -101,6 +103,7 @@ def test_the_same_in_maps(team: Team, kind: type[BaseException]) -> None:
     assert_alive(team)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ERRORS)
 def test_exceptions_that_raise_as_they_are_unpickled(team: Team, kind: type[BaseException]) -> None:
     def func() -> None:
@@ -112,6 +115,7 @@ def test_exceptions_that_raise_as_they_are_unpickled(team: Team, kind: type[Base
     assert_alive(team)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize("where", ["submit", "map", "cancelled", "failed"])
 def test_callbacks(team: Team, unraised: list[Any], where: str, kind: type[BaseException]) -> None:
@@ -264,6 +268,7 @@ def test_finalizers(team: Team, unraised: list[Any]) -> None:
     assert_alive(team)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize("option", ["progress", "on_error"])
 def test_options_that_are_called(team: Team, option: str, kind: type[BaseException]) -> None:
@@ -275,6 +280,7 @@ def test_options_that_are_called(team: Team, option: str, kind: type[BaseExcepti
     assert_alive(team)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize("verb", ["pmap", "map"])
 def test_iterators(team: Team, verb: str, kind: type[BaseException]) -> None:

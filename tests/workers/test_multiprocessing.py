@@ -46,6 +46,7 @@ start = sys.argv[1]
 """A program that begins like this says nothing on stderr if nothing of the user's is destroyed."""
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("end", ["shutdown", "replaced", "idle", "end of program"])
 def test_named_memory_of_the_caller_lives(tmp_path: Path, start: str, end: str) -> None:
@@ -135,6 +136,7 @@ print(value(first), value(second))
     assert "leaked" not in done.stderr
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_semaphores_made_in_a_worker(tmp_path: Path, start: str, method: str) -> None:
@@ -227,6 +229,7 @@ with shmmap.Team(1, start=sys.argv[1]) as team:
     assert (done.stdout, done.stderr) == ("[1, 2, 3]\n", "")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_standard_descriptors(tmp_path: Path, closed: tuple[int, ...]) -> None:
     """Standard input is empty and there is one, whatever the caller has closed; what is printed comes out."""
@@ -319,6 +322,7 @@ FLAGS = [
 ]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
 def test_interpreter_flags(tmp_path: Path, flags: list[str]) -> None:
     """C16, its kind: workers are started as the caller was."""

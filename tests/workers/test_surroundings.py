@@ -103,6 +103,7 @@ VERBS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_function_sees_what_its_caller_sees(team: shmmap.Team, tmp_path: Path, verb: str) -> None:
     """A27: before a change, after it, and after it was taken back; the umask above all."""
@@ -394,6 +395,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("lowers", [lower, lower_for_good])
 @pytest.mark.parametrize("limit", LIMITS)
 def test_limits_that_a_function_lowers(team: shmmap.Team, limit: str, lowers: Any) -> None:
