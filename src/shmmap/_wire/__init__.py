@@ -2,8 +2,9 @@
 
 In reading order: `control` (claim slots and the control block, byte by byte), `records`, `messages`,
 `unpickling`, `arrays`, `by_value`, `pickling` (what the caller sends), `functions`, `results`, `chains` and
-`reports` (results and exceptions), `refusals` (what to say of what cannot be sent), `surroundings` and
-`inheritance` (what a worker is given of its caller), `relay` (what workers print).
+`reports` (results and exceptions), `refusals` (what to say of what cannot be sent), `surroundings` (with
+`search_path`, `loggers` and `inheritance`: what a worker is given of its caller), `per_thread`, `relay`
+(what workers print).
 """
 
 from .arrays import INLINE_NBYTES, Copies
@@ -58,20 +59,21 @@ from .messages import (
     make_payload,
     read_payload,
 )
+from .per_thread import own_decimal_context, thread_settings
 from .pickling import Packed, are_plain, load_picklers, pack, pack_by_value, pack_plain
 from .records import READ_NBYTES, WRITE_NBYTES, Page, Record, RecordKind, says_left, unpack_records
 from .refusals import cannot_send, is_inheritable, is_sendable, name_of, refuse_open_files
 from .relay import LOG, LOST_WRITE, STDERR, STDOUT, WARNING, Sender, parse
 from .reports import Report, advise, report_exception, restore_any, restore_exception
 from .results import pack_result
+from .search_path import absolute_path
 from .surroundings import (
-    Baseline,
     Surroundings,
-    absolute_path,
     apply,
-    own_decimal_context,
+    limit_changes,
+    note_surroundings,
     pack_surroundings,
+    put_back,
     snapshot,
-    thread_settings,
 )
 from .unpickling import unpack

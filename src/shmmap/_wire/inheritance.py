@@ -12,11 +12,12 @@ gives these things to its own children by the same names.
 
 from __future__ import annotations
 
-import importlib.machinery
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
 from .._system.imports import late_import
@@ -50,9 +51,8 @@ def lend(what: str) -> tuple[bytes, int]:
             return bytes(current_process().authkey), -1
         fd: Any = resource_tracker.getfd()
         return b"", fd
-    except (
-        BaseException
-    ):  # no descriptors; warnings, as that a tracker was killed, are errors; import hooks
+    except BaseException:
+        # No descriptors; warnings, as that a tracker was killed, are errors; import hooks.
         return b"", -1
 
 
@@ -115,15 +115,15 @@ def _use_tracker(module: Any) -> None:
                     os.close(self._fd)
                 self._fd, self._pid = lent[1], None
 
-        def ensure_running(self) -> Any:
+        def ensure_running(self) -> object:
             self._borrow()
             return super().ensure_running()
 
-        def getfd(self) -> Any:
+        def getfd(self) -> object:
             self._borrow()
             return super().getfd()
 
-        def _send(self, *args: Any) -> Any:
+        def _send(self, *args: object) -> object:
             self._borrow()
             return super()._send(*args)
 
@@ -137,14 +137,16 @@ class _Finder:
     ask: Ask
 
     @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None, /) -> Any:
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None, /
+    ) -> ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder`."""
         adapt = _ADAPTERS.get(name)
         if adapt is None:
             return None
-        spec: Any = importlib.machinery.PathFinder.find_spec(name, path, target)
+        spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, adapt)
+            spec.loader = _Loader(spec.loader, adapt)  # type: ignore[assignment]
         return spec
 
 
@@ -155,10 +157,10 @@ class _Loader:
         self._loader = loader
         self._adapt = adapt
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._loader, name)
 
-    def create_module(self, spec: Any) -> Any:
+    def create_module(self, spec: object) -> object:
         """See `importlib.abc.Loader`."""
         return self._loader.create_module(spec)
 

@@ -1,121 +1,100 @@
 """What a function may rely on around it, carried from the caller to its workers when it changes.
 
-`Surroundings` has the list. Taking a snapshot is on the path of every call, so it has to be cheap: about
-3 us. What is costly to ask for is not carried; `docs/how-to/surroundings.md` says what that is.
+`ENTRIES` has the list: to carry one thing more is one more row. Taking a snapshot is on the path of every
+call, so reading has to be cheap; what is costly to ask for is not carried, and
+`docs/how-to/surroundings.md` says what that is.
 
 A worker applies what has changed in the caller since it was told last, entry by entry, and nothing else: so
-what an initializer has set stays set. What a function changes of these things in its worker, and of the
-signals, the limits and the user there, ends with the call: see `Baseline`.
+what an initializer has set stays set. What a function changes of these things in its worker ends with the
+call: see `_worker.baseline`.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.machinery
+import contextvars
 import logging
 import os
-import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from .._system.forks import make_lock
 from .inheritance import own_authkey, set_authkey
+from .loggers import apply_levels, note_loggers, put_back_levels, read_levels
+from .search_path import absolute_path, find_modules_in, folders_of_modules
+
+Surroundings = tuple[object, ...]
+"""A snapshot: a value for each of `ENTRIES`. Equal ones need not be sent again."""
 
 
-class Surroundings(NamedTuple):
-    """A snapshot; equal ones need not be sent again."""
+class Entry(NamedTuple):
+    """One thing around a function."""
 
-    path: tuple[str, ...]
-    cwd: str
-    environment: int
-    """Version of ``os.environ``; the variables travel only when it changes."""
-    errors: dict[str, Any]
-    """What NumPy does about floating-point errors."""
-    filters: tuple[Any, ...]
-    """Of warnings."""
-    levels: tuple[tuple[str, int], ...]
-    """Of loggers that have one."""
-    disabled: int
-    """The level up to which `logging.disable` silences all loggers."""
-    umask: int
-    argv: tuple[str, ...]
-    recursion_limit: int
-    digits_limit: int
-    """Of integers that are converted to text."""
-    zone: tuple[str, str]
-    """Names of the time zone; the zone itself is in the environment."""
-    locale: tuple[str, ...] | None
-    """See `_read_locale`."""
-    authkey: bytes | None
-    """By which processes of `multiprocessing` know each other: a secret. None where it is not imported."""
-    decimal: tuple[Any, ...] | None
-    """Precision, rounding, limits and traps of the decimal context; None where `decimal` is not imported."""
+    name: str
+    mark: Callable[[], object]
+    """What is looked at in every call. As long as it is equal to what it was, nothing has changed. Where it
+    raises an `OSError`, it is None."""
+    apply: Callable[[Any, Any], object]
+    """In a worker: make the thing the second value. The first is what was told before; None at first."""
+    value: Callable[[Any], object] | None = None
+    """The thing itself, given its mark; None if the mark is that. `tuple` says that the mark is a list."""
+    send: Callable[[Any], object] | None = None
+    """What is sent for a value; None for the value."""
+    put_back: Callable[[Any, Any], object] | None = None
+    """In a worker: make the first value, which a function has left, the second again; None: as `apply`."""
 
 
-_last: Surroundings | None = None
-_environment_version = 0
-_limits_version = 0
-_decimal: tuple[Any, tuple[Any, ...]] = (None, ())
-"""The state of the decimal context that was read last, and what of it is a setting."""
-_hooked = False
-_umask = -1
-_umask_lock = make_lock()
+# ---------------------------------------------------------------- how they are read
+
+_ENVIRONMENT, _LIMITS = "environment", "limits"
+_changes = {_ENVIRONMENT: 0, _LIMITS: 0}
+"""How often each was changed, as an audit hook counts: comparing `os.environ` would cost 20 us."""
+_is_watching = False
 _first_path: tuple[str, ...] = ()
 
 
-def _count_changes(event: str, args: tuple[Any, ...]) -> None:
-    global _environment_version, _limits_version
+def _count_changes(event: str, args: tuple[object, ...]) -> None:
     if event == "os.putenv" or event == "os.unsetenv":
-        _environment_version += 1
+        _changes[_ENVIRONMENT] += 1
     elif event == "resource.setrlimit" or event == "resource.prlimit":
-        _limits_version += 1
+        _changes[_LIMITS] += 1
 
 
-def snapshot() -> Surroundings:
-    """The surroundings of this process now."""
-    global _hooked, _last, _first_path
-    try:
-        cwd = os.getcwd()
-    except OSError:  # the folder was removed
-        cwd = ""
-    if not _hooked:
-        # Comparing os.environ costs 20 us; being told of changes costs nothing.
-        _hooked = True
-        sys.addaudithook(_count_changes)
-        _first_path = tuple(sys.path)
-    root = logging.root
-    levels = [("", root.level)]
-    for name, logger in list(root.manager.loggerDict.items()):
-        level = getattr(logger, "level", 0)  # what stands for a logger that is yet to come has none
-        if level:
-            levels.append((name, level))
-    now: Any = (
-        tuple(sys.path),
-        cwd,
-        _environment_version,
-        np.geterr(),
-        tuple(warnings.filters),
-        tuple(levels),
-        root.manager.disable,
-        _read_umask(),
-        tuple(sys.argv),
-        sys.getrecursionlimit(),
-        sys.get_int_max_str_digits(),
-        time.tzname,
-        _read_locale(),
-        own_authkey(),
-        _decimal_context(),
-    )
-    if now != _last:  # else the same object, which is quickly compared
-        _last = Surroundings(*now)
-    assert _last is not None
-    return _last
+def _watch_changes() -> None:
+    global _is_watching, _first_path
+    _is_watching = True
+    sys.addaudithook(_count_changes)
+    _first_path = tuple(sys.path)
+
+
+def limit_changes() -> int:
+    """How often the limits of this process were set."""
+    return _changes[_LIMITS]
+
+
+def _find_errors_variable() -> contextvars.ContextVar[object] | None:
+    """The variable in which NumPy keeps what it does about floating-point errors: what `errstate` sets.
+
+    Its value is never changed, but replaced by another one. None if the variable cannot be told.
+    """
+    before = contextvars.copy_context()
+    with np.errstate():
+        inside = contextvars.copy_context()
+    found = [each for each in inside if inside[each] is not before.get(each)]
+    return found[0] if len(found) == 1 else None
+
+
+_errors_variable = _find_errors_variable()
+
+_umask = -1
+_umask_lock = make_lock()
 
 
 def _read_umask() -> int:
@@ -139,192 +118,57 @@ def _first_umask() -> int:
     return 0o077  # what other threads make at this moment is private for that long
 
 
-@functools.cache
+@cache
 def _locale_categories(locale: Any) -> tuple[int, ...]:
     return locale.LC_CTYPE, locale.LC_NUMERIC, locale.LC_TIME, locale.LC_COLLATE, locale.LC_MONETARY
 
 
+_locale: tuple[str, tuple[str, ...]] = ("", ())
+"""What stands for all categories together, and those that are carried."""
+
+
 def _read_locale() -> tuple[str, ...] | None:
     """How text, numbers, times and amounts are written; None before `locale` is imported."""
-    locale = sys.modules.get("locale")
+    global _locale
+    locale: Any = sys.modules.get("locale")
     if locale is None or not hasattr(locale, "setlocale"):  # not imported, or just being so
         return None
-    # What `setlocale` itself calls. All categories at once take longer than these five.
-    return tuple(map(getattr(locale, "_setlocale", locale.setlocale), _locale_categories(locale)))
+    read = getattr(locale, "_setlocale", locale.setlocale)  # what `setlocale` itself calls
+    known, together = _locale, read(locale.LC_ALL)
+    if known[0] != together:
+        known = _locale = together, tuple(map(read, _locale_categories(locale)))
+    return known[1]
 
 
-def _decimal_context() -> tuple[Any, ...] | None:
+_decimal_settings = attrgetter("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")
+_decimal: tuple[object, tuple[object, ...], tuple[object, ...]] = (None, (), ())
+"""A copy of the context that was read last; its settings, with its own traps; and with a tuple of these."""
+
+
+def _read_decimal() -> tuple[object, ...] | None:
     """All of the thread's decimal context but its flags, which every calculation may raise."""
     global _decimal
     get_context = getattr(sys.modules.get("decimal"), "getcontext", None)
     if get_context is None:  # not imported, or just being so
         return None
-    state = get_context().__reduce__()[1]
-    if state != _decimal[0]:
-        *settings, _, traps = state
-        _decimal = state, (*settings, *traps)
-    return _decimal[1]
+    context, known = get_context(), _decimal
+    settings = _decimal_settings(context)
+    if known[1] != settings:
+        copy, (*numbers, traps) = context.copy(), settings
+        set_traps = (signal for signal, is_set in traps.items() if is_set)
+        known = _decimal = copy, _decimal_settings(copy), (*numbers, *set_traps)
+    return known[2]
 
 
-class ThreadSettings(NamedTuple):
-    """What a thread calculates by, for workers of other libraries: the rest is their own."""
-
-    errors: dict[str, Any]
-    """What NumPy does about floating-point errors."""
-    filters: list[Any]
-    """Of warnings."""
-    decimal: Any
-    """The decimal context; None where `decimal` is not imported."""
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Calculate by them for a while."""
-        with ExitStack() as stack:
-            stack.enter_context(np.errstate(**self.errors))
-            stack.enter_context(warnings.catch_warnings())
-            warnings.resetwarnings()
-            warnings.filters[:] = self.filters  # type: ignore[index]
-            if self.decimal is not None:
-                stack.enter_context(sys.modules["decimal"].localcontext(self.decimal))
-            yield
+# ---------------------------------------------------------------- how they are applied in a worker
 
 
-def thread_settings() -> ThreadSettings:
-    """Those of this thread now."""
-    get_context = getattr(sys.modules.get("decimal"), "getcontext", None)
-    context = None if get_context is None else get_context().copy()
-    return ThreadSettings(dict(np.geterr()), list(warnings.filters), context)
+_T = TypeVar("_T")
 
 
-# ---------------------------------------------------------------- what is sent
-
-
-class _Sent(NamedTuple):
-    """What a worker is told: a snapshot, with all that it refers to. Field names as in `Surroundings`."""
-
-    path: tuple[str, ...]
-    folders: dict[str, str]
-    """From where the caller has its modules, where its search path may not say so any more."""
-    cwd: str
-    environment: dict[str, str]
-    errors: dict[str, Any]
-    filters: tuple[Any, ...]
-    levels: dict[str, int]
-    disabled: int
-    umask: int
-    argv: tuple[str, ...]
-    recursion_limit: int
-    digits_limit: int
-    zone: tuple[str, str]
-    locale: tuple[str, ...] | None
-    authkey: bytes | None
-    decimal: tuple[Any, ...] | None
-
-
-def absolute_path(entries: Iterable[Any]) -> list[Any]:
-    """Entries of ``sys.path`` as they are understood now, wherever the caller goes; ``""`` is left as it is.
-
-    Python remembers the folder that a relative entry meant when it was first searched.
-    """
-    path = []
-    for entry in entries:
-        if isinstance(entry, str) and entry and not os.path.isabs(entry):
-            finder = sys.path_importer_cache.get(entry)
-            with suppress(OSError):  # there is no working directory any more
-                entry = os.path.abspath(getattr(finder, "path", entry))
-        path.append(entry)
-    return path
-
-
-def _folders_of_modules() -> dict[str, str]:
-    """The folder that each top-level module was imported from."""
-    folders = {}
-    for name, module in list(sys.modules.items()):
-        if "." not in name and (spec := getattr(module, "__spec__", None)) is not None:
-            origin = getattr(spec, "origin", None)
-            if getattr(spec, "has_location", False) and isinstance(origin, str):
-                folder = os.path.dirname(origin)
-                is_package = spec.submodule_search_locations is not None
-                folders[name] = os.path.dirname(folder) if is_package else folder
-    return folders
-
-
-def pack_surroundings(surroundings: Surroundings) -> tuple[Any, ...]:
-    """What is sent: the snapshot, and what it refers to."""
-    now = surroundings
-    # Where the caller, by now, would not find what it has: "" is the folder that is the current one as a
-    # module is imported.
-    has_moved = "" in now.path or now.path != _first_path
-    key = now.authkey
-    now = now._replace(
-        authkey=None if key is None else bytes(key)
-    )  # its own class refuses to travel
-    return (
-        tuple(absolute_path(now.path)),
-        _folders_of_modules() if has_moved else {},
-        now.cwd,
-        dict(os.environ),
-        now.errors,
-        now.filters,
-        dict(now.levels),
-        *now[6:],
-    )
-
-
-# ---------------------------------------------------------------- in a worker
-
-_told: _Sent | None = None
-"""What this worker was told last."""
-_unborn: dict[str, int] = {}
-"""Levels of loggers that nobody has made here yet: making them is their libraries' to do."""
-_lent: dict[str, int] = {}
-"""Loggers that have the level of such a one above them, and that level: they would inherit it."""
-
-
-def apply(packed: Sequence[Any]) -> None:
-    """Change a worker's surroundings as those of its caller have changed."""
-    global _told
-    new, old = _Sent(*packed), _told
-    _told = new
-    if old is None:
-        sys.path[:] = new.path
-        warnings.resetwarnings()
-        warnings.filters[:] = new.filters  # type: ignore[index]
-    else:
-        if new.path != old.path:
-            sys.path[:] = _merge(sys.path, old.path, new.path)
-        if new.filters != old.filters:
-            merged = _merge(warnings.filters, old.filters, new.filters)
-            warnings.resetwarnings()
-            warnings.filters[:] = merged  # type: ignore[index]
-    _Folders.now = new.folders
-    if new.folders and _Folders not in sys.meta_path:
-        at = sys.meta_path.index(importlib.machinery.PathFinder) if _has_path_finder() else 0
-        sys.meta_path.insert(at, _Folders)
-    if new.cwd and (old is None or new.cwd != old.cwd):
-        with suppress(OSError):  # gone since; the function will see it
-            os.chdir(new.cwd)
-    before = dict(os.environ) if old is None else old.environment
-    has_new_zone = old is not None and new.zone != old.zone
-    _change_environment(before, new.environment, has_new_zone)
-    np.seterr(**{k: v for k, v in new.errors.items() if old is None or old.errors[k] != v})
-    known = {} if old is None else old.levels
-    for name in known.keys() - new.levels.keys():
-        _set_level(name, logging.NOTSET)
-    for name, level in new.levels.items():
-        if known.get(name) != level:
-            _set_level(name, level)
-    if new.levels != known:
-        _lend_levels(list(logging.root.manager.loggerDict))
-    for field, value in new._asdict().items():
-        if field in _SETTERS and (old is None or getattr(old, field) != value):
-            with suppress(OSError, ValueError, RecursionError):
-                _SETTERS[field](value)
-
-
-def _merge(here: Sequence[Any], old: Sequence[Any], new: Sequence[Any]) -> list[Any]:
+def _merge(here: Sequence[_T], old: Sequence[_T] | None, new: Sequence[_T]) -> list[_T]:
     """`new`, with what was added here to `old`, before or behind it, and without what was removed here."""
-    if list(here) == list(old):
+    if old is None or list(here) == list(old):
         return list(new)
     first = next((at for at, entry in enumerate(here) if entry in old), 0)
     before = [entry for entry in here[:first] if entry not in new]
@@ -333,261 +177,194 @@ def _merge(here: Sequence[Any], old: Sequence[Any], new: Sequence[Any]) -> list[
     return [*before, *(entry for entry in new if entry not in removed), *behind]
 
 
-def _change_environment(
-    old: Mapping[str, str], new: Mapping[str, str], has_new_zone: bool = False
-) -> None:
-    has_new_zone |= old.get("TZ") != new.get("TZ")
+def _apply_path(old: Sequence[str] | None, new: Sequence[str]) -> None:
+    sys.path[:] = _merge(sys.path, old, new)
+
+
+def _apply_cwd(old: bytes | None, new: bytes | None) -> None:
+    if new:
+        os.chdir(new)  # it may be gone since; the function will see that
+
+
+def _apply_environment(old: dict[str, str] | None, new: dict[str, str]) -> None:
+    if old is None:
+        old = dict(os.environ)
     for name in old.keys() - new.keys():
         os.environ.pop(name, None)
     for name, value in new.items():
         if old.get(name) != value:
             os.environ[name] = value
-    if has_new_zone:
+    if old.get("TZ") != new.get("TZ"):
         time.tzset()
 
 
-def _set_level(name: str, level: int) -> None:
-    """Give a logger its level, once it is there."""
-    logger: Any = logging.root.manager.loggerDict.get(name) if name else logging.root
-    if isinstance(logger, logging.Logger):
-        logger.setLevel(level)
-    elif level:
-        _unborn[name] = level
-        manager: Any = logging.root.manager
-        manager.getLogger = _get_logger
-    else:
-        _unborn.pop(name, None)
+def _apply_zone(old: tuple[str, str] | None, new: tuple[str, str]) -> None:
+    if old is not None:  # the zone itself is in the environment
+        time.tzset()
 
 
-def _get_logger(name: str) -> logging.Logger:
-    """Take the place of the manager's own method."""
-    logger = logging.Manager.getLogger(logging.root.manager, name)
-    level = _unborn.pop(name, None)
-    if level is None:
-        _lend_levels([name])
-    else:
-        logger.setLevel(level)
-        _lend_levels(list(logging.root.manager.loggerDict))
-    return logger
+def _apply_errors(old: dict[str, Any] | None, new: dict[str, Any]) -> None:
+    np.seterr(**{kind: what for kind, what in new.items() if old is None or old[kind] != what})
 
 
-def _lend_levels(names: Sequence[str]) -> None:
-    """Give loggers without a level the one that they would inherit from a logger that is not there yet."""
-    loggers: Any = logging.root.manager.loggerDict
-    for name in names if _unborn or _lent else ():
-        logger = loggers.get(name)
-        if not isinstance(logger, logging.Logger) or logger.level != _lent.pop(
-            name, logging.NOTSET
-        ):
-            continue  # not made yet, or with a level of its own
-        above, level = name.rpartition(".")[0], logging.NOTSET
-        while above and above not in _unborn and not getattr(loggers.get(above), "level", 0):
-            above = above.rpartition(".")[0]
-        if above in _unborn:
-            level = _lent[name] = _unborn[above]
-        if logger.level != level:
-            logger.setLevel(level)
+def _apply_filters(old: Sequence[object] | None, new: Sequence[object]) -> None:
+    merged = _merge(warnings.filters, old, new)
+    warnings.resetwarnings()
+    warnings.filters[:] = merged  # type: ignore[index]
 
 
-def _set_locale(names: tuple[str, ...] | None) -> None:
-    if names is not None:
+def _apply_argv(old: Sequence[str] | None, new: Sequence[str]) -> None:
+    sys.argv[:] = new
+
+
+def _apply_locale(old: object, new: tuple[str, ...] | None) -> None:
+    if new is not None:
         import locale
 
-        categories = (
-            locale.LC_CTYPE,
-            locale.LC_NUMERIC,
-            locale.LC_TIME,
-            locale.LC_COLLATE,
-            locale.LC_MONETARY,
-        )
-        for category, name in zip(categories, names, strict=True):
+        for category, name in zip(_locale_categories(locale), new, strict=True):
             with suppress(locale.Error):
                 locale.setlocale(category, name)
 
 
-def _set_decimal_context(settings: tuple[Any, ...] | None) -> None:
-    if settings is None and "decimal" not in sys.modules:
+def _apply_decimal(old: object, new: Sequence[object] | None) -> None:
+    if new is None and "decimal" not in sys.modules:
         return
     from decimal import Context, setcontext
 
-    arguments: Any = () if settings is None else (*settings[:6], [], list(settings[6:]))
-    setcontext(Context(*arguments))
+    settings: Any = () if new is None else (*new[:6], [], list(new[6:]))
+    setcontext(Context(*settings))
 
 
-def own_decimal_context() -> None:
-    """In a copy of another thread's context: a decimal context of one's own, equal to that thread's."""
-    decimal: Any = sys.modules.get("decimal")
-    if decimal is not None and hasattr(decimal, "getcontext"):
-        decimal.setcontext(decimal.getcontext().copy())
+def _send_authkey(key: bytes | None) -> bytes | None:
+    return None if key is None else bytes(key)  # its own class refuses to travel
 
 
-def _set_argv(argv: tuple[str, ...]) -> None:
-    sys.argv[:] = argv
+ENTRIES = (
+    Entry("search path", partial(getattr, sys, "path"), _apply_path, tuple, absolute_path),
+    Entry("working directory", os.getcwdb, _apply_cwd),
+    Entry(
+        "environment",
+        partial(_changes.__getitem__, _ENVIRONMENT),
+        _apply_environment,
+        lambda version: dict(os.environ),
+    ),
+    Entry("names of the time zone", partial(getattr, time, "tzname"), _apply_zone),
+    Entry(
+        "NumPy's floating-point errors",
+        np.geterr if _errors_variable is None else partial(_errors_variable.get, None),
+        _apply_errors,
+        lambda state: dict(np.geterr()),  # which takes 0.5 us
+    ),
+    Entry("filters of warnings", partial(getattr, warnings, "filters"), _apply_filters, tuple),
+    Entry("levels of loggers", read_levels, apply_levels, put_back=put_back_levels),
+    Entry(
+        "level up to which all loggers are silenced",
+        partial(attrgetter("root.manager.disable"), logging),
+        lambda old, new: logging.disable(new),
+    ),
+    Entry("umask", _read_umask, lambda old, new: os.umask(new)),
+    Entry("arguments of the program", partial(getattr, sys, "argv"), _apply_argv, tuple),
+    Entry("recursion limit", sys.getrecursionlimit, lambda old, new: sys.setrecursionlimit(new)),
+    Entry(
+        "digits of integers that are converted to text",
+        sys.get_int_max_str_digits,
+        lambda old, new: sys.set_int_max_str_digits(new),
+    ),
+    Entry("locale", _read_locale, _apply_locale),
+    Entry(
+        "key by which processes of `multiprocessing` know each other",
+        own_authkey,
+        lambda old, new: set_authkey(new),
+        send=_send_authkey,
+    ),
+    Entry("decimal context", _read_decimal, _apply_decimal),
+)
+"""A worker applies them in this order."""
+
+_MARKS = [entry.mark for entry in ENTRIES]
+_seen: tuple[list[Any], Surroundings] = ([], ())
+"""The marks that were looked at last, and the values for them."""
 
 
-_SETTERS: dict[str, Callable[[Any], object]] = {
-    "disabled": logging.disable,
-    "umask": os.umask,
-    "argv": _set_argv,
-    "recursion_limit": sys.setrecursionlimit,
-    "digits_limit": sys.set_int_max_str_digits,
-    "locale": _set_locale,
-    "authkey": set_authkey,
-    "decimal": _set_decimal_context,
-}
-"""How what has a single value is set."""
+def snapshot() -> Surroundings:
+    """The surroundings of this process now; the same object as long as they are the same."""
+    if not _is_watching:
+        _watch_changes()
+    try:
+        marks = [mark() for mark in _MARKS]
+    except OSError:  # the working directory was removed
+        marks = [_mark_or_none(mark) for mark in _MARKS]
+    marks_seen, values = _seen
+    return values if marks == marks_seen else _look(marks)
 
 
-def _has_path_finder() -> bool:
-    return importlib.machinery.PathFinder in sys.meta_path
+def _mark_or_none(mark: Callable[[], object]) -> object:
+    try:
+        return mark()
+    except OSError:
+        return None
 
 
-class _Folders:
-    """Finds the modules that the caller has imported already where it found them.
-
-    Else ``""`` in the search path would find another module of the same name in the current folder, which
-    the caller, having the module, would not look for.
-    """
-
-    now: ClassVar[dict[str, str]] = {}
-
-    @classmethod
-    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
-        """See `importlib.abc.MetaPathFinder`."""
-        folder = cls.now.get(name) if path is None else None
-        if folder is None:
-            return None
-        return importlib.machinery.PathFinder.find_spec(name, [folder], target)
-
-
-# Of the limits of a process, those that a program may come to feel.
-_LIMITS = ("NOFILE", "AS", "DATA", "FSIZE", "CPU", "STACK", "NPROC")
-
-
-class Baseline:
-    """What holds in a worker between calls, and is put back when a function has changed it.
-
-    *Requires*: used by the worker's main thread, between calls. *Guarantees*: after `restore` is true, the
-    next function finds what `note` found. Costs about 5 us where nothing has changed.
-    """
-
-    # Asking for every handler takes 60 us, for limits, priority and user 3 us; being told of changes costs
-    # nothing. Of limits the audit hook tells.
-    _SIGNALS = ("signal", "pthread_sigmask", "setitimer", "alarm")
-    _PROCESS = (
-        *("nice", "setpriority", "setgroups", "initgroups", "setuid", "seteuid", "setreuid"),
-        *("setresuid", "setgid", "setegid", "setregid", "setresgid"),
+def _look(marks: list[Any]) -> Surroundings:
+    """The values for new marks; those of marks that are as before are not read again."""
+    global _seen
+    # Copies first, and the values from them: another thread may change a list meanwhile.
+    kept = [
+        list(mark) if entry.value is tuple else mark
+        for entry, mark in zip(ENTRIES, marks, strict=True)
+    ]
+    marks_seen, last = _seen
+    values: Surroundings = tuple(
+        last[at] if last and mark == marks_seen[at] else entry.value(mark) if entry.value else mark
+        for at, (entry, mark) in enumerate(zip(ENTRIES, kept, strict=True))
     )
-
-    def __init__(self) -> None:
-        import locale  # noqa: F401  (or a function that does would seem to have changed it)
-        import resource
-
-        self._changed: set[Any] = set()
-        """The modules of which functions were called that change what is put back here."""
-        for module, names in ((signal, self._SIGNALS), (os, self._PROCESS)):
-            for name in names:
-                if hasattr(module, name):
-                    setattr(module, name, self._watch(module, getattr(module, name)))
-        self.note()
-        self._get_limits, self._set_limits = resource.getrlimit, resource.setrlimit
-        numbers = [getattr(resource, f"RLIMIT_{name}", None) for name in _LIMITS]
-        self._limits = [(n, resource.getrlimit(n)) for n in numbers if n is not None]
-        self._ids = _ids()
-        self._nice = os.getpriority(os.PRIO_PROCESS, 0)
-        self._limits_version = _limits_version
-
-    def _watch(self, module: Any, func: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(func)
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            self._changed.add(module)
-            return func(*args, **kwargs)
-
-        return watched
-
-    def note(self) -> None:
-        """Take what is now for what is to be."""
-        self._surroundings = snapshot()
-        self._environment = dict(os.environ)
-        self._loggers = set(logging.root.manager.loggerDict)
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-        self._changed.discard(signal)
-
-    def restore_limits(self) -> bool:
-        """Put the limits of this process back; whether any was lowered.
-
-        Raises
-        ------
-        OSError, ValueError
-            If that is not allowed any more.
-        """
-        has_changed = False
-        for number, limits in self._limits:
-            if self._get_limits(number) != limits:
-                self._set_limits(number, limits)
-                has_changed = True
-        return has_changed
-
-    def restore(self) -> bool:
-        """Put back what has changed; False if that is not allowed any more."""
-        if (
-            self._changed or self._limits_version != _limits_version
-        ) and not self._restore_process():
-            return False
-        if snapshot() != self._surroundings:
-            self._put_back()
-        if signal in self._changed:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # it would go off in the next call
-            for number, handler in self._handlers.items():
-                # None: not Python's, and not to be had from here.
-                if handler is not None and signal.getsignal(number) != handler:
-                    signal.signal(number, handler)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        self._changed.clear()
-        return True
-
-    def _restore_process(self) -> bool:
-        try:
-            if _ids() != self._ids:
-                os.setresuid(*self._ids[0])  # first: it may be what allows the rest
-                os.setresgid(*self._ids[1])
-                os.setgroups(self._ids[2])
-            self.restore_limits()
-            if os.getpriority(os.PRIO_PROCESS, 0) != self._nice:
-                os.setpriority(os.PRIO_PROCESS, 0, self._nice)
-        except (OSError, ValueError):
-            return False
-        self._limits_version = _limits_version
-        return True
-
-    def _put_back(self) -> None:
-        was, now = self._surroundings, snapshot()
-        sys.path[:] = was.path
-        if was.cwd and now.cwd != was.cwd:
-            with suppress(OSError):  # gone since; the function will see it
-                os.chdir(was.cwd)
-        if now.environment != was.environment:
-            _change_environment(dict(os.environ), self._environment, now.zone != was.zone)
-        np.seterr(**was.errors)
-        if now.filters != was.filters:
-            warnings.resetwarnings()
-            warnings.filters[:] = was.filters  # type: ignore[index]
-        # Loggers that were made meanwhile have the level that their library or the caller gave them.
-        told = {} if _told is None else _told.levels
-        levels = {name: told.get(name, level) for name, level in now.levels}
-        levels.update(dict.fromkeys(self._loggers & levels.keys(), logging.NOTSET))
-        levels.update(was.levels)
-        for name, level in levels.items():
-            _set_level(name, level)
-        for field, value in was._asdict().items():
-            if field in _SETTERS and getattr(now, field) != value:
-                with suppress(OSError, ValueError, RecursionError):
-                    _SETTERS[field](value)
-        self._surroundings = snapshot()
-        self._loggers = set(logging.root.manager.loggerDict)
+    if values == last:
+        values = last
+    _seen = kept, values
+    return values
 
 
-def _ids() -> tuple[Any, Any, list[int]]:
-    """User, group and groups, the real, effective and saved ones."""
-    return os.getresuid(), os.getresgid(), os.getgroups()
+def pack_surroundings(surroundings: Surroundings) -> tuple[dict[str, str], *tuple[object, ...]]:
+    """What is sent of a snapshot, and first the folders of modules.
+
+    There are none unless the caller, by now, would not find again what it has: ``""`` is the folder that is
+    the current one as a module is imported.
+    """
+    path: Any = surroundings[0]  # the first of the entries
+    has_moved = "" in path or path != _first_path
+    pairs = zip(ENTRIES, surroundings, strict=True)
+    sent = [value if entry.send is None else entry.send(value) for entry, value in pairs]
+    return folders_of_modules() if has_moved else {}, *sent
+
+
+# ---------------------------------------------------------------- in a worker
+
+_told: Sequence[object] | None = None
+"""What this worker was told last."""
+
+
+def apply(packed: tuple[dict[str, str], *tuple[object, ...]]) -> None:
+    """Change a worker's surroundings as those of its caller have changed."""
+    global _told
+    folders, *new = packed
+    old, _told = _told, new
+    find_modules_in(folders)
+    for entry, before, now in zip(ENTRIES, old or [None] * len(new), new, strict=True):
+        if old is None or before != now:
+            with suppress(OSError, ValueError, RecursionError):
+                entry.apply(before, now)
+
+
+def note_surroundings() -> Surroundings:
+    """What is now, for `put_back`."""
+    note_loggers()
+    return snapshot()
+
+
+def put_back(was: Surroundings) -> Surroundings:
+    """Undo what a function has changed since `note_surroundings`; what is now comes back."""
+    for entry, now, then in zip(ENTRIES, snapshot(), was, strict=True):
+        if now != then:
+            with suppress(OSError, ValueError, RecursionError):
+                (entry.put_back or entry.apply)(now, then)
+    return note_surroundings()

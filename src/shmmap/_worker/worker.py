@@ -38,7 +38,6 @@ from .._wire import (
     RUNNING,
     SINCE,
     WARNING,
-    Baseline,
     Call,
     ClaimSlots,
     ControlBlock,
@@ -56,6 +55,7 @@ from .._wire import (
     tell_forked,
     unpack,
 )
+from .baseline import Baseline
 from .cache import Cache
 from .ending import forget_inherited, run_exit_handlers
 from .line import Aside, Line
