@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .._interop.scalars import SCALAR_CLASSES
 from .._memory import COUNTS, handle_of, is_sole
 from .._wire import are_plain
 from .columns import NUMBERS
@@ -31,8 +32,6 @@ from .kernel import (
 )
 from .tuples import make_tuple
 
-# What cannot change.
-_ATOMS = (int, float, complex, str, bytes, np.generic, type(None))
 # A result of a chunk that is handed over at once, and not before most of those before were taken.
 LARGE_NBYTES = 1 << 20
 # Containers in containers that are looked into.
@@ -49,7 +48,7 @@ def _settle(result: Any, alone: int = COUNTS.of_variable, depth: int = 0) -> tup
         # What lies in shared memory, a view of the chunk for one, is no buffer.
         is_kept = is_sole(result, alone) or handle_of(result) is not None
         return result if is_kept else result.copy(), True
-    if isinstance(result, _ATOMS):
+    if isinstance(result, SCALAR_CLASSES):
         return result, True
     kind = type(result)
     if not (kind is dict or kind is list or isinstance(result, tuple)) or depth > _DEPTH:
@@ -107,7 +106,7 @@ class GatherKernel(Kernel):
             first = next(results, MISSING)
             if first is MISSING:
                 raise stop_iteration()
-            if isinstance(first, _ATOMS):
+            if isinstance(first, SCALAR_CLASSES):
                 values = [first] if stop - start == 1 else self.all_of(first, results, stop - start)
             else:
                 values = [_settle(first)[0]]

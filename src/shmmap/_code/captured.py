@@ -24,13 +24,14 @@ import numpy as np
 from .._interop.buffers import base_of
 from .._interop.captured_stores import is_store
 from .._interop.masked import is_masked, mask_of
+from .._interop.scalars import SCALARS
 from .modules import MAINS, is_importable, is_users_name
 from .namespaces import Variable, attributes_of, cells_of, defaults_of, globals_of
 
 BUFFERS = (bytearray, array)
 CONTAINERS = (list, dict, set, deque, *BUFFERS)
 
-_ATOMS = frozenset((bool, int, float, complex, str, bytes, type(None), range, slice))
+_ATOMS = SCALARS | {range, slice}
 _CLOSED = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, np.ufunc, np.generic)
 
 

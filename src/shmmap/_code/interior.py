@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .._interop.scalars import SCALARS
 from .carried import ELEMENTS_MAX, SMALL_NBYTES
 from .large import LargeArray, can_change
 
@@ -32,7 +33,6 @@ _ENDS = (
     *(types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType),
     *(weakref.ref, logging.Logger, logging.Handler, np.dtype, np.ufunc),
 )
-_ATOMS = frozenset((int, float, complex, str, bytes, bool, type(None)))
 _CONTAINERS = (list, tuple, dict, set, frozenset, collections.deque)
 
 
@@ -88,7 +88,7 @@ class Interior:
             inner = self._look_into(each, own)
             if self._left < 0:
                 break
-            if inner is not None and type(each) not in _ATOMS:
+            if inner is not None and type(each) not in SCALARS:
                 objects += own, FENCE  # also what is empty: it may be filled
             if inner is not None and issubclass(type(each), dict):
                 dicts.append(own)
@@ -104,7 +104,7 @@ class Interior:
                         self.met.append(part)
                     continue
                 queue.append(part)
-                if kind not in _ATOMS:
+                if kind not in SCALARS:
                     self.met.append(kind)
         return parts
 

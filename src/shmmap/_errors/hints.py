@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from types import FrameType
 
 from .exceptions import PerformanceWarning
 
@@ -14,12 +15,14 @@ HINT_NBYTES = 1 << 26
 def depth_of_user() -> int:
     """The `stacklevel`, for a function that calls this, of the innermost frame outside the package."""
     depth, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+    while frame.f_back is not None and is_ours(frame):
         depth, frame = depth + 1, frame.f_back
     return depth
 
 
-def _is_ours(module: str) -> bool:
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame runs code of this package."""
+    module = str(frame.f_globals.get("__name__"))
     return module == "shmmap" or module.startswith("shmmap.")
 
 

@@ -19,11 +19,9 @@ import numpy as np
 
 from .._chunks import NUMBERS, Job, Piece, make_tuple, parts_of
 from .._interop.masked import is_masked
+from .._interop.scalars import SCALAR_CLASSES
 from .._memory import handle_of
 from .collect import Collector
-
-# What cannot change.
-_ATOMS = (int, float, complex, str, bytes, np.generic, type(None))
 
 MISSING: Any = object()
 """What stands for a partial, or an initial value, that there is none of."""
@@ -161,7 +159,7 @@ class Fold:
         if isinstance(partial, tuple):
             return make_tuple(kind, [self.own(each) for each in parts_of(partial)])
         # The function may well return the same object every time.
-        return partial if self.are_new or isinstance(partial, _ATOMS) else _copied(partial)
+        return partial if self.are_new or isinstance(partial, SCALAR_CLASSES) else _copied(partial)
 
 
 def _copied(value: Any) -> Any:

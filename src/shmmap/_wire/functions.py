@@ -24,8 +24,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._code.modules import MAINS, is_importable, name_in_module, travels_by_value, when_gone
+from .._code.namespaces import MISSING, cell_contents
 from .._code.watch import together
 from .._errors.hints import hint_at_copies
+from .._interop.scalars import SCALARS
 from .._system.forks import make_lock
 from .pickling import Packed, pack
 from .refusals import cannot_send, name_of
@@ -43,11 +45,11 @@ class PackedFunction(NamedTuple):
 class _Parts(NamedTuple):
     """All that the pickle of a function depends on."""
 
-    values: list[Any]
+    values: list[object]
     """Each has to be a constant."""
-    labels: list[Any]
+    labels: list[object]
     """Names and annotations: enough that they are the same objects."""
-    walked: dict[int, Any]
+    walked: dict[int, object]
     """The functions whose own parts are among these, by identity."""
 
 
@@ -61,7 +63,7 @@ class _Known(NamedTuple):
 class _Importable(NamedTuple):
     """A function pickled by reference, and where it is imported from."""
 
-    func: Any
+    func: object
     module: str
     name: str
     function: PackedFunction
@@ -81,13 +83,10 @@ _IMPORTABLE_MOST = 1024
 _CONSTANT_MOST = 4096
 
 _importable: dict[int, _Importable] = {}
-_known: dict[Any, _Known] = {}
+_known: dict[object, _Known] = {}
 _globals_of: dict[types.CodeType, tuple[str, ...]] = {}
 
-_ATOMS = frozenset(
-    (type(None), type(...), bool, int, float, complex, np.bool_, np.int64, np.float64)
-)
-_MISSING: Any = object()
+_ATOMS = SCALARS - {str, bytes} | {type(...), np.bool_, np.int64, np.float64}
 
 
 def _forget_module(name: str) -> None:
@@ -153,7 +152,7 @@ def _are_same(earlier: _Parts, now: _Parts) -> bool:
     )
 
 
-def _parts_of(func: Any) -> tuple[Any, _Parts]:
+def _parts_of(func: Any) -> tuple[object, _Parts]:
     """``key, parts``: under what the function is kept, and what its pickle depends on.
 
     The key is None where that cannot be told.
@@ -176,16 +175,11 @@ def _add_function(func: types.FunctionType, parts: _Parts) -> None:
     """Add what a function by value consists of, functions by value that it refers to included."""
     parts.walked[id(func)] = func
     code, namespace = func.__code__, func.__globals__
-    values: list[Any] = [code, func.__defaults__]
-    for cell in func.__closure__ or ():
-        try:
-            values.append(cell.cell_contents)
-        except ValueError:  # not yet filled
-            values.append(_MISSING)
+    values: list[object] = [code, func.__defaults__, *cell_contents(func)]
     names = _globals_of.get(code)
     if names is None:
         names = _find_globals(code)
-    values += [namespace.get(name, _MISSING) for name in names]
+    values += [namespace.get(name, MISSING) for name in names]
     if func.__kwdefaults__:
         values += func.__kwdefaults__.values()
     if func.__dict__:
@@ -228,15 +222,14 @@ def _find_globals(code: types.CodeType) -> tuple[str, ...]:
     return found
 
 
-def _is_constant(part: Any, walked: Mapping[int, Any]) -> bool:
+def _is_constant(part: object, walked: Mapping[int, object]) -> bool:
     """Whether a part cannot change as long as it is the same object, and its own parts are the same."""
-    kind = type(part)
-    if kind in _ATOMS or part is _MISSING or kind is types.CodeType:
+    if type(part) in _ATOMS or part is MISSING or isinstance(part, types.CodeType):
         return True
-    if kind is str or kind is bytes:
+    if type(part) is str or type(part) is bytes:
         return len(part) <= _CONSTANT_MOST
-    if kind is tuple or kind is frozenset:
+    if type(part) is tuple or type(part) is frozenset:
         return len(part) <= _CONSTANT_MOST and all(_is_constant(each, walked) for each in part)
-    if kind is types.ModuleType:
+    if type(part) is types.ModuleType:
         return part.__name__ not in MAINS and sys.modules.get(part.__name__) is part
     return id(part) in walked or is_importable(part)

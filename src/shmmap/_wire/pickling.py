@@ -17,6 +17,7 @@ import numpy as np
 from .._code.letters import news_for_all
 from .._code.watch import Reach, reaches_of
 from .._interop.buffers import reduce_kin
+from .._interop.scalars import SCALARS
 from .._memory import SegmentHandle, handle_of
 from .._system.imports import late_import
 from .arrays import Array, ArrayPacker, Copies, reduce_handle
@@ -128,9 +129,6 @@ def pack_plain(obj: object) -> Packed:
     return Packed(file.getvalue(), frozenset(pickler.segments), ())
 
 
-_PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
-
-
 def are_plain(items: Iterable[object]) -> bool:
     """Whether all of these are numbers, strings, bytes or None, or tuples of such.
 
@@ -140,6 +138,6 @@ def are_plain(items: Iterable[object]) -> bool:
     if tuple in kinds:
         kinds.remove(tuple)
         for item in items:
-            if type(item) is tuple and not _PLAIN.issuperset(map(type, item)):
+            if type(item) is tuple and not SCALARS.issuperset(map(type, item)):
                 return False
-    return kinds <= _PLAIN
+    return kinds <= SCALARS

@@ -60,16 +60,16 @@ def name_of(func: Any) -> str:
     return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func)
 
 
-def cannot_send(what: str, obj: Any, exc: Exception) -> Exception:
+def cannot_send(what: str, obj: object, exc: Exception) -> Exception:
     """The error for what does not pickle: a function, a partial of one, or an object.
 
     `what` is what the user knows it as.
     """
     if isinstance(exc, MemoryError):  # there was none for a copy
         return exc
-    locks: list[Any] = []
+    locks: list[object] = []
 
-    def is_lock(part: Any) -> bool:
+    def is_lock(part: object) -> bool:
         found = _is_for_forks(part) or _is_for_threads(part)
         if found:
             locks.append(part)
@@ -99,17 +99,17 @@ def cannot_send(what: str, obj: Any, exc: Exception) -> Exception:
     return TypeError(f"{start}{which} does not pickle ({exc}). {instead}")
 
 
-def is_sendable(obj: Any) -> bool:
+def is_sendable(obj: object) -> bool:
     """Whether an object pickles."""
     return find_unpicklable(obj, lambda part: False) is None
 
 
-def is_inheritable(obj: Any) -> bool:
+def is_inheritable(obj: object) -> bool:
     """Whether all that does not pickle in an object is made for processes that are forked from this one."""
     return find_unpicklable(obj, _is_for_forks) is None
 
 
-def refuse_open_files(func: Any) -> None:
+def refuse_open_files(func: object) -> None:
     """Refuse a function for workers that are forked, if it has an open file of the caller's.
 
     They would share the file's position, and what they write into its buffer is lost.
@@ -127,7 +127,7 @@ def refuse_open_files(func: Any) -> None:
             )
 
 
-def _is_for_forks(part: Any) -> bool:
+def _is_for_forks(part: object) -> bool:
     kind = type(part)
     # Values and arrays without a lock are plain objects of ctypes, in memory of `multiprocessing`.
     return kind.__module__ in _FOR_FORKS or (
@@ -135,7 +135,7 @@ def _is_for_forks(part: Any) -> bool:
     )
 
 
-def _is_for_threads(part: Any) -> bool:
+def _is_for_threads(part: object) -> bool:
     kind = type(part)
     return kind.__name__ in _FOR_THREADS and kind.__module__.strip("_") in (
         "thread",
@@ -144,7 +144,7 @@ def _is_for_threads(part: Any) -> bool:
     )
 
 
-def _is_handle(part: Any) -> bool:
+def _is_handle(part: object) -> bool:
     if isinstance(part, (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)):
         return False  # which have a method of that name
     try:
@@ -153,7 +153,7 @@ def _is_handle(part: Any) -> bool:
         return False
 
 
-def _is_open_file(part: Any) -> bool:
+def _is_open_file(part: object) -> bool:
     if not isinstance(part, io.IOBase) or part in _standard_streams():
         return False
     try:
@@ -163,7 +163,7 @@ def _is_open_file(part: Any) -> bool:
         return False
 
 
-def _standard_streams() -> list[Any]:
+def _standard_streams() -> list[object]:
     streams = (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
     return [each for stream in streams for each in (stream, getattr(stream, "buffer", None))]
 
@@ -171,10 +171,10 @@ def _standard_streams() -> list[Any]:
 # ---------------------------------------------------------------- what an object consists of
 
 
-def _walk(root: Any) -> Iterator[tuple[str, Any]]:
+def _walk(root: object) -> Iterator[tuple[str, object]]:
     """An object and its parts, the nearest first, each with what the user would write for it."""
-    seen: dict[int, Any] = {}  # which keeps what it has seen, so that no address comes twice
-    waiting: deque[tuple[str, Any]] = deque([("", root)])
+    seen: dict[int, object] = {}  # which keeps what it has seen, so that no address comes twice
+    waiting: deque[tuple[str, object]] = deque([("", root)])
     while waiting and len(seen) < _MOST:
         path, obj = waiting.popleft()
         if id(obj) in seen:
@@ -187,7 +187,7 @@ def _walk(root: Any) -> Iterator[tuple[str, Any]]:
             continue
 
 
-def _parts(path: str, obj: Any) -> Iterator[tuple[str, Any]]:
+def _parts(path: str, obj: object) -> Iterator[tuple[str, object]]:
     if isinstance(obj, functools.partial):
         yield path, obj.func
         code = getattr(obj.func, "__code__", None)

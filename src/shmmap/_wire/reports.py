@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import traceback
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
+from .._errors.hints import is_ours
 from .chains import CHAIN_NBYTES, describe_exception, stand_in
 from .results import pack_chain, unpack_chain
 
@@ -28,10 +29,6 @@ class Report(NamedTuple):
     pid: int
 
 
-def _is_ours(frames: Any) -> bool:
-    return str(frames.tb_frame.f_globals.get("__name__")).startswith("shmmap._")
-
-
 def report_exception(
     exc: BaseException, index: int, start: int, stop: int, rank: int, pid: int
 ) -> Report:
@@ -40,7 +37,7 @@ def report_exception(
     try:
         # Without the library's own frames, which precede the function's.
         frames = exc.__traceback__
-        while frames is not None and _is_ours(frames):
+        while frames is not None and is_ours(frames.tb_frame):
             frames = frames.tb_next
         lines = traceback.format_exception(type(exc), exc, frames)
         trace = "".join(lines)[:CHAIN_NBYTES]
