@@ -13,7 +13,7 @@ from .._interop.numpy_types import Array, DType
 from .errors import Unfit
 
 
-def as_result(result: Any) -> Array:
+def as_result(result: object) -> Array:
     """What FUNC returned as an array, if it is one array or number."""
     if result is None:
         raise Unfit("FUNC returns None, but OUT holds one array: let it return one")

@@ -54,7 +54,7 @@ def as_dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
         raise TypeError(f"{name} must be one that NumPy knows, not {describe(value)}") from None
 
 
-def check_word(value: Any, name: str, words: tuple[str | None, ...]) -> None:
+def check_word(value: object, name: str, words: tuple[str | None, ...]) -> None:
     """Refuse an argument that is none of some words.
 
     Raises
@@ -69,7 +69,7 @@ def check_word(value: Any, name: str, words: tuple[str | None, ...]) -> None:
     raise wrong(f"{name} must be {', '.join(most)} or {last}, not {describe(value)}")
 
 
-def as_seconds(value: Any, name: str, *, is_limit: bool = True) -> float:
+def as_seconds(value: object, name: str, *, is_limit: bool = True) -> float:
     """An argument as a number of seconds; above 0 if it is a limit for what is still to begin.
 
     Raises
@@ -96,7 +96,7 @@ def parse_nbytes(text: str) -> int | None:
     return None if match is None else int(float(match[1]) * _UNITS[match[2] or ""])
 
 
-def as_nbytes(value: Any, name: str) -> int:
+def as_nbytes(value: object, name: str) -> int:
     """An argument as a number of bytes above 0, given as an int or as a size.
 
     Raises
@@ -112,7 +112,7 @@ def as_nbytes(value: Any, name: str) -> int:
     return nbytes
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """A wrong value for an error: short ones as they are, others by their type."""
     if isinstance(value, (bool, int, float, str)) and len(repr(value)) <= 40:
         return repr(value)

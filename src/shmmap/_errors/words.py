@@ -79,7 +79,7 @@ _ATTRIBUTES = {
 }
 
 
-def short_repr(value: Any, most: int = 40) -> str:
+def short_repr(value: object, most: int = 40) -> str:
     """A value as it would be written, or ``...`` where that is long, or fails."""
     name = getattr(value, "__name__", "")
     if isinstance(name, str) and name.isidentifier():
@@ -92,7 +92,7 @@ def short_repr(value: Any, most: int = 40) -> str:
     return text if is_code and " at 0x" not in text.lower() else "..."
 
 
-def explain_keyword(name: str, value: Any, takes: Collection[str], place: str = "") -> str:
+def explain_keyword(name: str, value: object, takes: Collection[str], place: str = "") -> str:
     """What to write instead of a keyword that is none; `takes`: those that there are.
 
     `place` is what was called, such as ``"Team"``, if that is no verb.
@@ -124,7 +124,7 @@ def explain_keyword(name: str, value: Any, takes: Collection[str], place: str = 
     )
 
 
-def _as_ours(ours: str, value: Any) -> str:
+def _as_ours(ours: str, value: object) -> str:
     """The option as it would be written here for a value of elsewhere."""
     if ours == "workers":
         is_count = type(value) is int and (value > 0 or value == -1)
@@ -146,7 +146,7 @@ def explain_attribute(name: str) -> str | None:
     return _ATTRIBUTES.get(name)
 
 
-def explain_no_function(func: Any, inputs: tuple[Any, ...], verb: str) -> str:
+def explain_no_function(func: object, inputs: tuple[Any, ...], verb: str) -> str:
     """What to write where the first argument of a verb is no function."""
     what = f"the first argument is the function, and a {type(func).__name__} is not callable"
     function = next(filter(callable, inputs), None)

@@ -117,7 +117,7 @@ def _take_apart(a: Any) -> tuple[Any, ...]:
     return np.ma.getdata(a), mask, a.fill_value, a.hardmask
 
 
-def _reduce_by_its_own(a: Any) -> Any:
+def _reduce_by_its_own(a: object) -> Any:
     """A subclass that says itself how it is pickled goes by value, read-only as all private arrays."""
     reduced = a.__reduce_ex__(5)
     if not isinstance(reduced, tuple) or len(reduced) != 3:
@@ -135,12 +135,12 @@ def restore_by_its_own(function: Any, arguments: tuple[Any, ...], state: Any) ->
 
 def restore_subclass(a: Any, kind: type, attributes: dict[str, Any]) -> Any:
     """An array of a subclass of ndarray, over the bytes of a plain one."""
-    restored: Any = np.ndarray.view(a, kind)
+    restored: object = np.ndarray.view(a, kind)
     vars(restored).update(attributes)
     return restored
 
 
-def restore_masked(data: Any, mask: Any, fill_value: Any, hard_mask: bool) -> Any:
+def restore_masked(data: object, mask: Any, fill_value: Any, hard_mask: bool) -> Any:
     """A masked array over the bytes of two plain ones."""
     return np.ma.MaskedArray(
         data,
@@ -166,7 +166,7 @@ def view_of(a: Any) -> Any:
     return view
 
 
-def read_only(a: Any) -> Any:
+def read_only(a: object) -> Any:
     """A view of an array, of its own class, through which nothing can be written."""
     if is_masked(a) and type(a) is np.ma.MaskedArray:
         data, mask, *rest = _take_apart(a)
@@ -185,7 +185,7 @@ def _reduce_polars(frame: Any, polars: Any) -> Any:
     return (restore_polars, (table,)) if faithful else NotImplemented
 
 
-def restore_polars(table: Any) -> Any:
+def restore_polars(table: object) -> Any:
     """A frame of polars over the bytes of an Arrow table."""
     import polars
 

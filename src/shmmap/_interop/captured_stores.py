@@ -44,7 +44,7 @@ def _store_kind() -> Any:
     return getattr(sys.modules.get("zarr.abc.store"), "Store", None)
 
 
-def is_store(obj: Any) -> bool:
+def is_store(obj: object) -> bool:
     """Whether an object is a store of zarr's."""
     kind = _store_kind()
     return kind is not None and isinstance(obj, kind)
@@ -69,21 +69,21 @@ class _Plain:
         return (_new if make is copyreg.__newobj__ else make, *rest)  # type: ignore[attr-defined]
 
 
-def _new(kind: Any, *args: Any) -> Any:
+def _new(kind: Any, *args: object) -> Any:
     return kind.__new__(kind, *args)
 
 
-def _restore_locked(store: Any) -> Any:
+def _restore_locked(store: object) -> Any:
     _lock(store)
     return store
 
 
-def _lock(store: Any) -> None:
+def _lock(store: object) -> None:
     if not isinstance(store, _Locked):
         store.__class__ = _locked_kind(type(store))
 
 
-def is_locked(store: Any) -> bool:
+def is_locked(store: object) -> bool:
     """Whether a store can only be read because of this module."""
     return isinstance(store, _Locked)
 
@@ -112,11 +112,11 @@ class _Locked:
     plain_kind: Any
 
 
-def _refuse_to_write(*args: Any, **options: Any) -> Any:
+def _refuse_to_write(*args: object, **options: object) -> None:
     raise ValueError(_READ_ONLY)
 
 
-def _reduce_unlocked(store: Any, protocol: Any) -> Any:
+def _reduce_unlocked(store: object, protocol: object) -> Any:
     return _Plain(unlock(store)).__reduce__()
 
 
@@ -173,7 +173,7 @@ def _guard(h5py: Any, kind: Any, name: str, locked: set[int]) -> None:
     method = getattr(kind, name)
 
     @functools.wraps(method)
-    def guarded(self: Any, *args: Any, **options: Any) -> Any:
+    def guarded(self: Any, *args: object, **options: object) -> Any:
         if self.id.valid and h5py.h5i.get_file_id(self.id).id in locked:
             raise ValueError(_READ_ONLY)
         return method(self, *args, **options)

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 
-def _is_one(value: Any, library: str, *names: str) -> bool:
+def _is_one(value: object, library: str, *names: str) -> bool:
     module = sys.modules.get(library)
     return module is not None and isinstance(value, tuple(getattr(module, name) for name in names))
 
@@ -62,7 +62,7 @@ def count_rows(value: Any) -> tuple[int, int]:
     return n, int(value.nbytes if hasattr(value, "nbytes") else value.estimated_size())
 
 
-def describe_items(value: Any) -> str | None:
+def describe_items(value: object) -> str | None:
     """Why single rows are not to be had; None if iterating over the value gives them."""
     if hasattr(value, "tocsr"):
         return None

@@ -107,9 +107,9 @@ class Stored:
         shape: tuple[int, ...],
         dtype: DType,
         opener: Opener | None,
-        live: Any = None,
+        live: object = None,
         *,
-        key: Any = None,
+        key: object = None,
         units: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
         refusals: tuple[str, str] = ("", ""),
         has_one_writer: bool = True,
@@ -168,13 +168,13 @@ class Stored:
             self._live = live
         return self._live
 
-    def __getitem__(self, index: Any) -> Array:
+    def __getitem__(self, index: object) -> Array:
         """Read a part of it, into a private array that is read-only."""
         part = np.asarray(self._array()[index], self.dtype)
         part.flags.writeable = False
         return part
 
-    def __setitem__(self, index: Any, value: Any) -> None:
+    def __setitem__(self, index: object, value: object) -> None:
         array = self._array()
         if is_locked(getattr(array, "store", None)):  # as the function captures the same store
             if self._writer is None:
@@ -219,7 +219,7 @@ class Target:
 # ---------------------------------------------------------------- recognising
 
 
-def find_stored(value: Any) -> Stored | None:
+def find_stored(value: object) -> Stored | None:
     """What stands for a zarr array or HDF5 dataset; None for anything else."""
     zarr, h5py = sys.modules.get("zarr"), sys.modules.get("h5py")
     if zarr is not None and isinstance(value, zarr.Array):

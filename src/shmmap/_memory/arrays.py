@@ -64,7 +64,7 @@ def complete(dtype: DTypeLike) -> tuple[DType, tuple[int, ...]]:
     return like.dtype, like.shape[1:]
 
 
-def allocate(shape: Any, dtype: DTypeLike, order: Order = "C", *, zero: bool = False) -> Array:
+def allocate(shape: object, dtype: DTypeLike, order: Order = "C", *, zero: bool = False) -> Array:
     """A shared array, of zeros if asked for."""
     dims = to_shape(shape)
     dt, inner = complete(dtype)
@@ -158,7 +158,7 @@ def full(
     return a
 
 
-def _plain_value(fill_value: Any) -> Array:
+def _plain_value(fill_value: object) -> Array:
     """A fill value as an array, or an error where that would lose its unit or its mask."""
     value = read(fill_value)
     if lost := what_is_lost(value):
@@ -180,7 +180,12 @@ def _fill(a: Array, value: Any) -> None:
 
 
 def allocate_like(
-    prototype: ArrayLike, dtype: DTypeLike | None, order: Order, shape: Any, *, zero: bool = False
+    prototype: ArrayLike,
+    dtype: DTypeLike | None,
+    order: Order,
+    shape: object,
+    *,
+    zero: bool = False,
 ) -> Array:
     """`_allocate` with NumPy's rules for ``order="K"``: keep the order of the axes in memory."""
     check_word(order, "order", ("C", "F", "A", "K", None))

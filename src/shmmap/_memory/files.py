@@ -44,9 +44,9 @@ def dtype_code(dtype: DType) -> Any:
 
 def find_memmap(a: Array) -> Memmap | None:
     """The memory-mapped array that owns the mapping `a` is a view of, if there is one."""
-    base: Any = a
+    base: object = a
     while isinstance(base, np.ndarray):
-        owner: Any = base.base
+        owner: object = base.base
         if isinstance(base, np.memmap) and isinstance(owner, mmap.mmap):
             return base
         base = owner

@@ -128,7 +128,7 @@ def write_into(target: Array, source: Array) -> bool:
     return True
 
 
-def read_into(target: Array, fd: int, offset: int, path: Any) -> None:
+def read_into(target: Array, fd: int, offset: int, path: object) -> None:
     """Fill a new array with a file's bytes from `offset` on.
 
     A large one through its descriptor: reading into a fresh mapping clears each page, faults it in, and

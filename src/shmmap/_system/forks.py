@@ -19,7 +19,7 @@ _locks: weakref.WeakSet[Any] = weakref.WeakSet()
 
 def make_lock() -> Any:
     """An `RLock` that is open in a forked child, unless the thread that forked holds it itself."""
-    lock: Any = threading.RLock()
+    lock: object = threading.RLock()
     _locks.add(lock)
     return lock
 

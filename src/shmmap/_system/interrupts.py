@@ -121,7 +121,7 @@ def is_inside(lock: Any) -> bool:
     return bool(lock._is_owned())
 
 
-def refuse_reentry(lock: Any) -> None:
+def refuse_reentry(lock: object) -> None:
     """Refuse a thread that holds this `RLock` already: a signal handler, or a finalizer, runs in the middle.
 
     It interrupts what changes tables and messages, and would find them half changed; a lock that is not

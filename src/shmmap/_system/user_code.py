@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 
-def guarded(call: Callable[..., object], *args: Any) -> None:
+def guarded(call: Callable[..., object], *args: object) -> None:
     """Call something; what it raises is reported, and goes no further."""
     try:
         call(*args)
@@ -24,7 +24,7 @@ def guarded(call: Callable[..., object], *args: Any) -> None:
         _report(exc, call)
 
 
-def call_back(callback: Callable[[Any], object], future: Any) -> None:
+def call_back(callback: Callable[[Any], object], future: object) -> None:
     """Call a future's callback, so that those after it are called whatever it raises.
 
     An ordinary exception is logged as `concurrent.futures` logs it. In the main thread the others are the

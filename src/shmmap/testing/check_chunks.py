@@ -38,10 +38,10 @@ class ChunksDiffer(AssertionError):
 
 def check_chunks(
     func: Callable[..., Any],
-    *inputs: Any,
+    *inputs: object,
     axis: int | tuple[int | None, ...] = 0,
-    depth: Any = 0,
-    boundary: Any = None,
+    depth: object = 0,
+    boundary: object = None,
     chunksizes: tuple[int, ...] | None = None,
     rtol: float | None = None,
 ) -> None:
@@ -142,7 +142,7 @@ class _Trial:
         inputs: tuple[Any, ...],
         axis: Any,
         depth: Any,
-        boundary: Any,
+        boundary: object,
     ) -> None:
         self._func = func
         self._inputs = inputs
@@ -203,7 +203,7 @@ def _joined(pieces: list[Any], size: int, n: int) -> list[Array]:
     return joined
 
 
-def _as_items(piece: Any) -> Array:
+def _as_items(piece: object) -> Array:
     if hasattr(piece, "toarray"):  # a sparse matrix
         piece = piece.toarray()
     if not isinstance(piece, list):

@@ -31,7 +31,7 @@ class Fault:
 
     at: int | None = dataclasses.field(default=None, kw_only=True)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Any:
         """Strike if it is time, and return the first argument."""
         if self._is_due(args):
             self.strike()
@@ -260,7 +260,7 @@ class KillWhenUnpickled:
         """Describe it as a call of `os.kill` in the process that loads it."""
         return _kill_self, ()
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Any:
         """Return the first argument."""
         return args[0]
 
