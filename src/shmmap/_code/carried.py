@@ -51,9 +51,6 @@ WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs_ex__")
 
 
-# ---------------------------------------------------------------- kinds
-
-
 def is_table(kind: Any) -> bool:
     """Whether instances of a class are dictionaries, with nothing to them but attributes."""
     return kind is dict or (
@@ -112,9 +109,6 @@ def name_of_singleton(value: object) -> str | None:
     if home is None or is_users_or_main(home.__name__):
         return None
     return next((name for name, each in list(vars(home).items()) if each is value), None)
-
-
-# ---------------------------------------------------------------- parts
 
 
 def parts_of(value: Any) -> tuple[Any, ...] | None:
@@ -197,9 +191,6 @@ def cached_in(value: Any) -> Any:
 def carried_attributes(func: types.FunctionType) -> dict[str, Any]:
     """Attributes of a function, but for those that are not carried."""
     return {key: each for key, each in func.__dict__.items() if is_carried(each)}
-
-
-# ---------------------------------------------------------------- comparing
 
 
 def is_same(one: object, other: object) -> bool:

@@ -100,9 +100,6 @@ def _content(value: Any) -> tuple[Any, ...] | None:
     return None
 
 
-# ---------------------------------------------------------------- finder and loader
-
-
 class _Loader:
     """Loads a module as its own loader does, then has it noted."""
 

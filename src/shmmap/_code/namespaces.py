@@ -25,9 +25,6 @@ Variable = tuple[str, Any]
 """Name and value."""
 
 
-# ---------------------------------------------------------------- names
-
-
 def resolve(module: types.ModuleType, qualname: str) -> Any:
     """What a dotted name in a module stands for, found in namespaces alone; `MISSING` if nothing."""
     found: Any = module
@@ -77,9 +74,6 @@ def members_of(kind: type) -> list[Variable] | None:
         return None
     members: dict[str, Any] = dict(kind.__members__)
     return [(name, member._value_) for name, member in members.items()]
-
-
-# ---------------------------------------------------------------- variables
 
 
 def cells_of(func: types.FunctionType) -> Iterator[Variable]:

@@ -34,7 +34,7 @@ from . import importing
 from .carried import cached_in, is_carried, is_same
 from .modules import MAIN
 from .namespaces import MISSING, dotted, members_of, resolve
-from .told import CLASS, GONE, OPAQUE, PART, VALUE, Home, News, Told
+from .told import Home, News, Told
 from .values import Refused, borrow, fill_gaps, pack_value, type_name, unpack_value
 
 _Name = tuple[str, str]
@@ -135,7 +135,7 @@ def _settle(name: str) -> None:
 
 
 def _order(told: Told) -> tuple[bool, int]:
-    return told.kind != CLASS, dotted(told.owner, told.name).count(".")
+    return told.kind != "class", dotted(told.owner, told.name).count(".")
 
 
 def _look_up(module: str, qualname: str) -> None:
@@ -198,11 +198,11 @@ def _name_of(told: Told) -> str:
 
 def _value_for(module: types.ModuleType, told: Told, own: Any) -> Any:
     """What a name is to stand for, which is `own` if that will do, and `MISSING` if it is to go."""
-    if told.kind == GONE:
+    if told.kind == "gone":
         return MISSING
-    if told.kind == CLASS:
+    if told.kind == "class":
         return _class_for(module, told, own)
-    if told.kind == OPAQUE and own is not MISSING and type_name(own) == told.type_name:
+    if told.kind == "opaque" and own is not MISSING and type_name(own) == told.type_name:
         return own
     if told.data is None:
         return Refused(
@@ -211,7 +211,7 @@ def _value_for(module: types.ModuleType, told: Told, own: Any) -> Any:
         )
     before = dict(touched)
     value = unpack_value(told.data, _look_up)
-    if told.kind == PART:
+    if told.kind == "part":
         return fill_gaps(value, own)
     borrow(value, own)
     if is_same(value, own) or (type(value) is type(own) and _pickles_as(own, told.data)):
@@ -253,7 +253,7 @@ def _class_for(module: types.ModuleType, told: Told, own: Any) -> Any:
     early.update(members or ())
     late: list[Told] = []
     for each in _pending_of(module.__name__):
-        if each.owner != qualname or each.kind != VALUE or each.data is None:
+        if each.owner != qualname or each.kind != "value" or each.data is None:
             continue
         _mark_applied(each)
         if each.name == "__slots__" or (members is not None and not each.name.startswith("_")):

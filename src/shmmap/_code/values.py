@@ -186,7 +186,7 @@ class _Pickler(pickle.Pickler):
         if isinstance(handle, SegmentHandle) and self._may_share:
             self.arrays.append(a)
         if isinstance(handle, FileHandle) or (handle is not None and self._may_share):
-            return _from_handle, (tuple(handle),)
+            return from_handle, (handle,)
         order = "F" if a.flags.fnc else "C"
         return _make_array, (a.tobytes(order), a.dtype, a.shape, order)
 
@@ -205,11 +205,6 @@ def _make_proxy(mapping: dict[Any, Any]) -> types.MappingProxyType[Any, Any]:
 
 def _make_method(func: Callable[..., Any], instance: object) -> types.MethodType:
     return types.MethodType(func, instance)
-
-
-def _from_handle(handle: tuple[Any, ...]) -> Any:
-    handle_type = SegmentHandle if len(handle) == 6 else FileHandle
-    return from_handle(handle_type(*handle))
 
 
 def _make_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> Any:

@@ -8,7 +8,7 @@ told all that is newer, which `letters` does.
 | --- | --- | --- | --- |
 | `_entries` | `register`, `register_cache`, `entries_since` | all here | it is in the order of versions |
 | `_attributes` | `register` | `attributes_told` | it has all names of attributes in `_entries`, by class |
-| `_version` | `register`, `register_cache` | `latest` | it is the highest of all, and never falls |
+| `newest` | `register`, `register_cache` | all | it is the highest of all, and never falls |
 
 All of it is written with `lock` held, but that entries of a module go with it, at any time and in any thread:
 so those who read copy at once, and no entry need be there.
@@ -28,7 +28,7 @@ from .carried import ELEMENTS_MAX, CachedFunction, inner_function, is_carried
 from .interior import Interior
 from .modules import when_gone
 from .namespaces import MISSING, dotted, find_home, members_of, resolve
-from .told import CLASS, GONE, OPAQUE, PART, REFUSED, VALUE, Key, Kind, Told
+from .told import Key, Kind, Told
 from .values import Gap, PackedValue, pack_value, type_name, with_gaps
 
 PLAIN = frozenset((int, float, complex, str, bytes, bool, type(None)))
@@ -92,12 +92,12 @@ class Entry:
 _Stamp = tuple[Any, ...] | Interior | None
 _entries: dict[Key, Entry] = {}
 _attributes: dict[tuple[str, str], dict[str, None]] = {}
-_version = 0
+newest = 0
 
 
 def latest() -> int:
     """The version of what was changed last."""
-    return _version
+    return newest
 
 
 def version_of(keys: Iterable[Key]) -> int:
@@ -128,7 +128,7 @@ def entries_since(version: int) -> list[Entry]:
 def attributes_told(home: tuple[str, str]) -> list[str]:
     """Names of a class's attributes of which was told that they are there."""
     entries = [(name, _entries.get((*home, name))) for name in list(_attributes.get(home, ()))]
-    return [name for name, entry in entries if entry is not None and entry.told.kind != GONE]
+    return [name for name, entry in entries if entry is not None and entry.told.kind != "gone"]
 
 
 def look_again() -> int:
@@ -137,16 +137,13 @@ def look_again() -> int:
         for entry in list(_entries.values()):
             if entry.is_current():
                 register(entry.told.key, value_of(entry.told.key))
-        return _version
+        return newest
 
 
 def value_of(key: Key) -> Any:
     """What a name stands for now."""
     module = sys.modules.get(key[0])
     return MISSING if module is None else resolve(module, dotted(*key[1:]))
-
-
-# ---------------------------------------------------------------- registering
 
 
 def register(key: Key, value: object, most: int = ELEMENTS_MAX) -> Entry:
@@ -159,10 +156,10 @@ def register(key: Key, value: object, most: int = ELEMENTS_MAX) -> Entry:
     stamp = _stamp(value, most)  # first: what is set meanwhile is then seen the next time
     kind, packed = pack_told(key, value)
     spec = getattr(sys.modules.get(key[0]), "__spec__", None)
-    if kind == OPAQUE and entry is not None and entry.spec is spec and not entry.is_of(value):
+    if kind == "opaque" and entry is not None and entry.spec is spec and not entry.is_of(value):
         # Set at run time, and not because the module was loaded again.
-        kind = OPAQUE if type(value).__module__ in _LOCKS else REFUSED
-    if stamp is None and kind in (OPAQUE, REFUSED):
+        kind = "opaque" if type(value).__module__ in _LOCKS else "refused"
+    if stamp is None and kind in ("opaque", "refused"):
         stamp = Interior(value, 0)
     named = type_name(value)
     if entry is not None and _is_told(entry, packed):
@@ -185,18 +182,18 @@ def register_cache(key: Key, keys: Iterable[Key]) -> int:
     """
     reached = [_entries.get(each) for each in keys]
     versions = [each.told.version for each in reached if each is not None and each.behind is None]
-    entry, newest = _entries[key], max(versions, default=0)
-    if entry.behind is not None and entry.behind < newest:
+    entry, behind = _entries[key], max(versions, default=0)
+    if entry.behind is not None and entry.behind < behind:
         entry.told = entry.told._replace(version=_next_version(), is_first=False)
         _enter(key, entry)
-    entry.behind = max(newest, entry.behind or 0)
+    entry.behind = max(behind, entry.behind or 0)
     return entry.told.version
 
 
 def _next_version() -> int:
-    global _version
-    _version += 1
-    return _version
+    global newest
+    newest += 1
+    return newest
 
 
 def _enter(key: Key, entry: Entry) -> None:
@@ -236,28 +233,28 @@ def _stamp(value: object, most: int) -> _Stamp:
 def pack_told(key: Key, value: Any, may_share: bool = True) -> tuple[Kind, PackedValue]:
     """What is told of a value, and its pickle."""
     if value is MISSING:
-        return GONE, _NOTHING
+        return "gone", _NOTHING
     here = key[0], dotted(*key[1:])
     kind = type(value)
     try:
         if issubclass(kind, type) and find_home(value) == here:
             doc = value.__doc__ if isinstance(value.__doc__, str) else None
             shell = kind, value.__bases__, here[1], members_of(value), doc
-            return CLASS, pack_value(shell)
+            return "class", pack_value(shell)
         if kind.__module__ == "itertools":  # pickles, with a warning
-            return OPAQUE, _NOTHING
+            return "opaque", _NOTHING
         func = value if kind is CachedFunction else inner_function(value)
         defined = func if func is not None and find_home(func) == here else None
-        return VALUE, pack_value(value, defined, may_share)
+        return "value", pack_value(value, defined, may_share)
     except Exception:
         pass
     try:
         apart = with_gaps(value)
         if type(apart) is not Gap:
-            return PART, pack_value(apart, None, may_share)
+            return "part", pack_value(apart, None, may_share)
     except Exception:
         pass
-    return OPAQUE, _NOTHING
+    return "opaque", _NOTHING
 
 
 def _forget_module(name: str) -> None:

@@ -49,38 +49,25 @@ class Reach:
     )
 
     _spaces: list[Space]
-    _weak: list[tuple[Any, ...]]
 
     def __init__(self, roots: tuple[Root, ...]) -> None:
         self.roots = roots
         self.version = -1
-        self._weak = []
 
     def current(self) -> int:
         """The version that another process must know, after a look at everything."""
         if (
             self.version < 0
             or self._has_changed()
-            or (self._seen != versions.latest() and self._is_outdated())
+            or (self._seen != versions.newest and self._is_outdated())
         ):
             self._look()
         return self.version
 
-    def is_about(self, name: str) -> bool:
-        """Whether it has to do with a module of that name, which has gone."""
-        return any([ref() is None for _, _, ref in self._weak]) or any(
-            [
-                any([ref() is None for ref in root.modules])
-                if type(root) is NamedCode
-                else root.__module__ == name
-                for root in self.roots
-            ]
-        )
-
     def _is_outdated(self) -> bool:
         """Whether what it reaches was told differently since: it may be here again as it was."""
         with versions.lock:
-            self._seen = versions.latest()
+            self._seen = versions.newest
             return self.version != versions.version_of(self.keys)
 
     def _has_changed(self) -> bool:
@@ -120,11 +107,11 @@ class Reach:
             if type(value) not in plain or type(before) not in plain or name not in space.space:
                 return False
             with versions.lock:
-                if self._seen != versions.latest():
+                if self._seen != versions.newest:
                     return False  # others may have told what is here again as it was
                 entry = versions.register((*space.owner, name), value)
                 self.version = max(self.version, entry.told.version)
-                self._seen = versions.latest()
+                self._seen = versions.newest
         self._spaces = [
             each._replace(values=now) if each is space else each for each in self._spaces
         ]
@@ -134,7 +121,7 @@ class Reach:
         walk = Walk(self.roots)
         with versions.lock:
             self.version = walk.register()
-            self._seen = versions.latest()
+            self._seen = versions.newest
         self.keys = tuple(walk.values)
         self._spaces, self._weak = walk.spaces()
         self._functions = walk.functions
@@ -144,21 +131,15 @@ class Reach:
         self._has_caches = walk.has_caches
 
 
-# ---------------------------------------------------------------- roots
-
-
 _reaches: dict[Hashable, Reach] = {}
 
 
-def _forget_module(name: str) -> None:
-    """Keep nothing of a module that has gone; no lock is taken, see `when_gone`."""
-    for key in list(_reaches):
-        reach = _reaches.get(key)
-        if reach is not None and reach.is_about(name):
-            _reaches.pop(key, None)
+def _forget(name: str) -> None:
+    """Keep nothing of a module that has gone, and so no reach: looking again is cheap, and takes no lock."""
+    _reaches.clear()
 
 
-when_gone(_forget_module)
+when_gone(_forget)
 
 
 def is_root(obj: Any) -> bool:
@@ -194,7 +175,7 @@ def _reach(key: Hashable, roots: tuple[Root, ...]) -> Reach:
     made = Reach(roots)
     with versions.lock:
         while len(_reaches) >= _REACHES_MAX:
-            _reaches.pop(next(iter(_reaches)), None)
+            _reaches.pop(next(iter(_reaches), None), None)  # they may just have been forgotten
         _reaches[key] = made
     return made
 
@@ -215,5 +196,7 @@ def current_version(reaches: Iterable[Reach]) -> int:
     """The version that a process must know for all of these; 0 for nothing."""
     latest = 0
     for reach in reaches:
-        latest = max(latest, reach.current())
+        version = reach.current()
+        if version > latest:  # `max` takes three times as long
+            latest = version
     return latest
