@@ -51,7 +51,7 @@ _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__")
 class Found(NamedTuple):
     """An object that is referred to."""
 
-    obj: Any
+    obj: object
     """An array; or what has a state: one of `CONTAINERS`, a file in memory, an iterator, a generator of
     random numbers, a frame of pandas, a store of zarr's; and, if it travels by value, a function, a class, or
     an object of one."""
@@ -61,7 +61,7 @@ class Found(NamedTuple):
     """It belongs to an object of a library's class, which alone knows what it is for."""
 
 
-def walk(name: str, *roots: Any, most: int) -> Iterator[Found]:
+def walk(name: str, *roots: object, most: int) -> Iterator[Found]:
     """What objects refer to, each once; `most` are looked at."""
     return _Walk(name, roots).found(most)
 
@@ -69,12 +69,12 @@ def walk(name: str, *roots: Any, most: int) -> Iterator[Found]:
 class _Walk:
     """Goes through objects, the one that was met last first."""
 
-    def __init__(self, name: str, roots: tuple[Any, ...]) -> None:
+    def __init__(self, name: str, roots: tuple[object, ...]) -> None:
         self._stack: list[tuple[Any, str, bool]] = [(root, name, False) for root in roots]
         self._seen: set[int] = set()
         self._plain_kinds: set[int] = set()
         """Classes of the user's, by address, of whose objects only the attributes are to be looked at."""
-        self._made: list[Any] = []
+        self._made: list[object] = []
         """Objects that nothing else refers to: they stay, or others would get their addresses."""
 
     def found(self, most: int) -> Iterator[Found]:
@@ -124,7 +124,7 @@ class _Walk:
                     yield Found(obj, name, inner)
                 self._add_made(_held_by_library(obj, kind), name, True)
 
-    def _add(self, values: Iterable[Any], name: str, inner: bool) -> None:
+    def _add(self, values: Iterable[object], name: str, inner: bool) -> None:
         values = list(values)
         kinds = set(map(type, values)) - _ATOMS
         if kinds == {tuple}:
@@ -138,7 +138,7 @@ class _Walk:
         self._made.append(values)
         self._add(values, name, inner)
 
-    def _add_named(self, items: Iterable[tuple[str, Any]], name: str, inner: bool) -> None:
+    def _add_named(self, items: Iterable[tuple[str, object]], name: str, inner: bool) -> None:
         self._stack += [
             (value, f"{name}.{at}", inner) for at, value in [*items] if type(value) not in _ATOMS
         ]
@@ -151,9 +151,9 @@ class _Walk:
         if a.dtype.hasobject:
             self._add_made(np.asarray(a).ravel().tolist(), name, inner)
 
-    def _add_wrapped(self, obj: Any, name: str, inner: bool) -> None:
+    def _add_wrapped(self, obj: object, name: str, inner: bool) -> None:
         """What a bound method, a partial, a view of memory, or what stands for a method is made of."""
-        parts: list[tuple[str, Any]]
+        parts: list[tuple[str, object]]
         if isinstance(obj, types.MethodType):
             parts = [(name, obj.__func__), ("self", obj.__self__)]
         elif isinstance(obj, functools.partial):
@@ -164,7 +164,7 @@ class _Walk:
             parts = [(name, each) for each in wrapped]
         self._stack += [(part, at, inner) for at, part in parts]
 
-    def _add_object(self, obj: Any, kind: type, name: str) -> None:
+    def _add_object(self, obj: object, kind: type, name: str) -> None:
         """What an object of a class of the user's refers to."""
         attributes = getattr(obj, "__dict__", None)
         if type(attributes) is dict and _is_plain_kind(kind):
@@ -204,7 +204,7 @@ def _is_by_value(cls: type) -> bool:
     return is_own and not isinstance(cls, EnumType) and _is_users(cls)
 
 
-def _has_state(obj: Any, kind: type) -> bool:
+def _has_state(obj: object, kind: type) -> bool:
     """Whether an object of a library is looked at as a whole."""
     return is_iterator(kind) or is_random(obj) or is_store(obj) or isinstance(obj, FILES)
 
@@ -214,7 +214,7 @@ def is_iterator(kind: type) -> bool:
     return kind.__module__ in ("builtins", "itertools") and hasattr(kind, "__next__")
 
 
-def is_random(obj: Any) -> bool:
+def is_random(obj: object) -> bool:
     """Whether an object is a source of random numbers, so that a copy of it gives the same ones."""
     random: Any = sys.modules.get("random")
     return type(obj).__module__.startswith("numpy.random.") or (
@@ -226,7 +226,7 @@ def _is_of_pandas(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == "pandas"
 
 
-def _held_by_library(obj: Any, kind: type) -> Any:
+def _held_by_library(obj: object, kind: type) -> object:
     """What pickling would send of an object of a library's class, where that can be had at no cost.
 
     Its other arrays are its own affair: bookkeeping, which it expects to be writeable.

@@ -31,7 +31,7 @@ ELEMENTS_MAX = 1000
 """Elements of a container, those in it included, that are looked at."""
 _TEXT_MAX = 1 << 16
 
-CachedFunction: Any = type(functools.lru_cache(len))
+CachedFunction: object = type(functools.lru_cache(len))
 
 # Values that never change, and whose types are not the user's.
 _CONSTANTS = (
@@ -60,7 +60,7 @@ def is_table(kind: Any) -> bool:
 
 def is_simple_instance(value: object) -> bool:
     """Whether all there is to a value is its class, one of the user's, and its ``__dict__``."""
-    kind: Any = type(value)  # a class is no `Hashable` for the type checker
+    kind: object = type(value)  # a class is no `Hashable` for the type checker
     return _is_simple_class(kind) and type(dict_of(value)) is dict
 
 
@@ -111,7 +111,7 @@ def name_of_singleton(value: object) -> str | None:
     return next((name for name, each in list(vars(home).items()) if each is value), None)
 
 
-def parts_of(value: Any) -> tuple[Any, ...] | None:
+def parts_of(value: Any) -> tuple[object, ...] | None:
     """What a value consists of, as far as that is carried with it; None for what is made of no values."""
     kind = type(value)
     if is_table(kind):
@@ -174,7 +174,7 @@ def _is_carried_alone(value: Any) -> bool:
     return issubclass(kind, enum.Enum) or kind in WEAK or name_of_singleton(value) is not None
 
 
-def inner_function(value: Any) -> types.FunctionType | None:
+def inner_function(value: object) -> types.FunctionType | None:
     """The function in a wrapper such as a `staticmethod` or a cached function, or the value if it is one."""
     while type(value) in (staticmethod, classmethod, property, CachedFunction):
         value = (parts_of(value) or (None,))[0]
@@ -188,7 +188,7 @@ def cached_in(value: Any) -> Any:
     return value if type(value) is CachedFunction else None
 
 
-def carried_attributes(func: types.FunctionType) -> dict[str, Any]:
+def carried_attributes(func: types.FunctionType) -> dict[str, object]:
     """Attributes of a function, but for those that are not carried."""
     return {key: each for key, each in func.__dict__.items() if is_carried(each)}
 
@@ -208,7 +208,7 @@ def is_same(one: object, other: object) -> bool:
     return True
 
 
-def _pairs_in(a: Any, b: Any) -> Iterable[tuple[Any, Any]] | None:
+def _pairs_in(a: Any, b: Any) -> Iterable[tuple[object, Any]] | None:
     """What has to be alike for two values of one type to be so; None if they are not."""
     kind = type(a)
     if kind is types.FunctionType:
@@ -243,7 +243,7 @@ def _are_equal(a: Any, b: Any) -> bool:
 
 def _pairs_in_functions(
     one: types.FunctionType, other: types.FunctionType
-) -> Iterable[tuple[Any, Any]] | None:
+) -> Iterable[tuple[object, object]] | None:
     if one.__code__ != other.__code__ or one.__qualname__ != other.__qualname__:
         return None
     if one.__globals__ is not other.__globals__:

@@ -79,7 +79,7 @@ def times_set(cls: type) -> int:
 # ---------------------------------------------------------------- pickling
 
 
-def reduce_by_value(cls: type, reduced: Any) -> Any:
+def reduce_by_value(cls: type, reduced: object) -> object:
     """What to pickle for a class that cloudpickle reduces to `reduced`: the same, and its token."""
     if type(reduced) is not tuple or len(reduced) != 6:
         return reduced  # by reference
@@ -95,7 +95,7 @@ def reduce_by_value(cls: type, reduced: Any) -> Any:
     return _make_class, (entry.token, identity, make, args), state, None, None, _set_class_state
 
 
-def reduce_by_token(cls: type) -> Any:
+def reduce_by_token(cls: type) -> object:
     """What to pickle for a class of the caller's in a result; None if it is not known there."""
     entry = _entries.get(id(cls))
     if entry is not None and entry.home != os.getpid() and entry() is cls:
@@ -108,7 +108,7 @@ def reduce_by_token(cls: type) -> Any:
 # ---------------------------------------------------------------- unpickling
 
 
-def _make_class(token: bytes, identity: Any, make: Any, args: Any) -> type:
+def _make_class(token: bytes, identity: object, make: Any, args: Any) -> type:
     cls = _classes.get(token)
     if cls is None and identity is not None:
         cls = _find_by_identity(identity)

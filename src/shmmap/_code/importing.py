@@ -78,8 +78,8 @@ def is_as_imported(module: str, owner: str, name: str, value: object) -> bool:
 
 
 def _note(module: types.ModuleType) -> None:
-    left: dict[tuple[str, str], tuple[Any, Any]] = {}
-    spaces: list[tuple[str, Any]] = [("", module)]
+    left: dict[tuple[str, str], tuple[object, object]] = {}
+    spaces: list[tuple[str, object]] = [("", module)]
     for owner, space in spaces:
         for name, value in list(vars(space).items()):
             left[owner, name] = value, _content(value)
@@ -107,10 +107,10 @@ class _Loader:
         self._loader = loader
         self._listener = listener
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._loader, name)
 
-    def create_module(self, spec: object) -> Any:
+    def create_module(self, spec: object) -> object:
         create = getattr(self._loader, "create_module", None)
         return None if create is None else create(spec)
 
@@ -148,7 +148,7 @@ class _Finder:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def find_spec(self, name: str, path: object = None, target: Any = None) -> Any:
         for finder in list(sys.meta_path):
             find = None if finder is self else getattr(finder, "find_spec", None)
             spec = None if find is None else find(name, path, target)

@@ -36,7 +36,7 @@ _ENDS = (
 _CONTAINERS = (list, tuple, dict, set, frozenset, collections.deque)
 
 
-def referents(objects: Iterable[Any], dicts: Iterable[dict[Any, Any]]) -> list[Any]:
+def referents(objects: Iterable[object], dicts: Iterable[dict[object, object]]) -> list[object]:
     """What some objects refer to, a `FENCE` after each, and the keys of dictionaries among them."""
     found = gc.get_referents(*objects)
     for each in dicts:  # the collector leaves out keys that are strings
@@ -55,11 +55,11 @@ class Interior:
 
     __slots__ = ("_alive", "_held", "_ids", "_large", "_left", "met", "root", "size")
 
-    root: Callable[[], Any]
+    root: Callable[[], object]
     """Gives the value, or None once it has gone."""
 
     def __init__(self, value: object, most: int = ELEMENTS_MAX) -> None:
-        self.met: list[Any] = [type(value)]
+        self.met: list[object] = [type(value)]
         """Functions and classes, for the walk to follow."""
         self._large: list[LargeArray] = []
         self._left = most
@@ -77,10 +77,10 @@ class Interior:
         except TypeError:
             self.root = lambda: value
 
-    def _go_through(self, value: object) -> list[Any]:
+    def _go_through(self, value: object) -> list[object]:
         """Take note of what is in the value; all objects that were met."""
         objects, dicts, _, _ = self._held
-        parts: list[Any] = []
+        parts: list[object] = []
         seen = {id(value)}
         queue = [value]
         for each in queue:
@@ -108,7 +108,7 @@ class Interior:
                     self.met.append(kind)
         return parts
 
-    def _look_into(self, each: Any, own: object) -> list[Any] | None:
+    def _look_into(self, each: object, own: object) -> list[object] | None:
         """Take note of what is no object, and of arrays; what it refers to, None if that is too much."""
         contents = self._held[2]
         if not is_large(each):
@@ -142,13 +142,13 @@ class Interior:
         )
 
 
-def _length(value: Any) -> int | None:
+def _length(value: object) -> int | None:
     """Of a container, whatever its class says; None for all else."""
     base: Any = next((base for base in _CONTAINERS if issubclass(type(value), base)), None)
     return None if base is None else int(base.__len__(value))
 
 
-def _bytes_of(value: Any) -> Any:
+def _bytes_of(value: Any) -> object:
     """What is in an object that is not made of objects; None if it is, or never changes."""
     kind = type(value)
     if issubclass(kind, bytearray):

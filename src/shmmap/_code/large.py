@@ -18,11 +18,11 @@ from .._memory import handle_of, place
 # Words that are compared at once: they stay in the caches of the processor.
 _BLOCK = 1 << 15
 
-_copies: dict[int, tuple[weakref.ref[Any], Any]] = {}
+_copies: dict[int, tuple[weakref.ref[object], object]] = {}
 """By the identity of a large private array: it, and its copy in shared memory."""
 
 
-def copy_of(a: Any) -> Any:
+def copy_of(a: Any) -> object:
     """The copy in shared memory of a large private array, a new one if the array has changed since."""
     known = _copies.get(id(a))
     if known is not None and known[0]() is a and _are_equal(a, known[1]):
@@ -33,7 +33,7 @@ def copy_of(a: Any) -> Any:
     return placed
 
 
-def _forget(key: int, ref: Any) -> None:
+def _forget(key: int, ref: object) -> None:
     if _copies.get(key, (None,))[0] is ref:
         _copies.pop(key, None)
 

@@ -24,13 +24,13 @@ class Letter(NamedTuple):
 
     data: bytes
     segments: frozenset[int]
-    keep: tuple[Any, ...]
+    keep: tuple[object, ...]
 
 
 def news(since: int) -> Letter:
     """All that was changed after some version."""
     told: list[Told] = []
-    arrays: list[Any] = []
+    arrays: list[object] = []
     with lock:
         for entry in entries_since(since):
             those = [ref() for ref in entry.arrays]

@@ -120,7 +120,7 @@ def is_users(module: types.ModuleType) -> bool:
     return answer
 
 
-def _find_out(name: Any, module: types.ModuleType) -> bool:
+def _find_out(name: object, module: types.ModuleType) -> bool:
     if not isinstance(name, str) or name in MAINS:
         return False
     top = name.partition(".")[0]
@@ -236,7 +236,7 @@ def is_importable(func: Any) -> bool:
         return False
 
 
-def name_in_module(func: Any) -> str:
+def name_in_module(func: object) -> str:
     """What a function or class is called in its module, as far as it says."""
     return str(getattr(func, "__qualname__", "") or getattr(func, "__name__", ""))
 

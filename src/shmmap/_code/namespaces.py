@@ -15,19 +15,19 @@ from collections.abc import Iterator
 from enum import EnumMeta
 from typing import Any
 
-MISSING: Any = object()
+MISSING: object = object()
 """Stands for nothing: a name without a value, a cell that is not filled yet."""
 
 # A longer string in some code is no name.
 _NAME_MAX = 100
 
-Variable = tuple[str, Any]
+Variable = tuple[str, object]
 """Name and value."""
 
 
-def resolve(module: types.ModuleType, qualname: str) -> Any:
+def resolve(module: types.ModuleType, qualname: str) -> object:
     """What a dotted name in a module stands for, found in namespaces alone; `MISSING` if nothing."""
-    found: Any = module
+    found: object = module
     for name in qualname.split("."):
         if not isinstance(found, (type, types.ModuleType)):
             return MISSING
@@ -113,13 +113,13 @@ def globals_of(func: types.FunctionType, *, nested: bool = True) -> Iterator[Var
             codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
 
 
-def dict_of(value: object) -> dict[str, Any]:
+def dict_of(value: object) -> dict[str, object]:
     """An instance's ``__dict__``, whatever its class says about attributes; empty if it shows none.
 
     A type variable of `typing` has one that only C code can get at.
     """
     try:
-        attributes: dict[str, Any] = object.__getattribute__(value, "__dict__")
+        attributes: dict[str, object] = object.__getattribute__(value, "__dict__")
     except AttributeError:
         return {}
     return attributes

@@ -77,9 +77,9 @@ class NamedCode(NamedTuple):
 class Space(NamedTuple):
     """Names in the namespace of a module or class, and what they stood for."""
 
-    get: Callable[[str], Any]
+    get: Callable[[str], object]
     names: tuple[str, ...]
-    values: tuple[Any, ...]
+    values: tuple[object, ...]
     space: Any
     length: int
     owner: tuple[str, str]
@@ -89,14 +89,14 @@ class Space(NamedTuple):
 class Walk:
     """Goes through all that some roots reach, and notes what has to be compared later."""
 
-    def __init__(self, roots: Iterable[Any]) -> None:
-        self.values: dict[Key, Any] = {}
+    def __init__(self, roots: Iterable[object]) -> None:
+        self.values: dict[Key, object] = {}
         """What is carried."""
         self.functions: list[tuple[Any, ...]] = []
         """With code, defaults and keyword defaults."""
-        self.containers: list[Any] = []
+        self.containers: list[object] = []
         """What can be changed in place, cells included, each with a `FENCE`."""
-        self.dicts: list[dict[Any, Any]] = []
+        self.dicts: list[dict[object, object]] = []
         """Those among the containers."""
         self.arrays: list[tuple[Any, bytes]] = []
         """Small ones, and their bytes."""
@@ -104,12 +104,12 @@ class Walk:
         """Of what is looked at as a whole."""
         self.has_caches = False
         """Functions that remember their results are among what is carried."""
-        self._referents: list[Any] = []
-        self._keys: list[Any] = []
-        self._names: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self._referents: list[object] = []
+        self._keys: list[object] = []
+        self._names: dict[int, tuple[Any, dict[str, object]]] = {}
         """By the identity of a module or class: it, and names in it with what they stand for."""
-        self._seen: dict[int, Any] = {}
-        self._waiting: deque[Any] = deque()
+        self._seen: dict[int, object] = {}
+        self._waiting: deque[object] = deque()
         """What was met and is still to be looked into, nearest first."""
         self._room = _OBJECTS_MAX
         for root in roots:
@@ -152,7 +152,7 @@ class Walk:
             )
         return spaces, weak
 
-    def _watch(self, space: Any) -> dict[str, Any]:
+    def _watch(self, space: object) -> dict[str, object]:
         return self._names.setdefault(id(space), (space, {}))[1]
 
     def _add_name(self, module: types.ModuleType, name: str) -> None:
@@ -170,7 +170,7 @@ class Walk:
         self.values[key] = value
         self._add(value)
 
-    def _add_code(self, code: types.CodeType, space: dict[str, Any], modules: list[Any]) -> None:
+    def _add_code(self, code: types.CodeType, space: dict[str, object], modules: list[Any]) -> None:
         """What code names: globals, and attributes of modules, which need not be there yet."""
         names = names_in(code)
         home = _module_of(space)
@@ -186,7 +186,7 @@ class Walk:
             for name in (*names, "__getattr__"):
                 self._add_name(module, name)
 
-    def _add_home(self, value: Any, home: tuple[str, str]) -> None:
+    def _add_home(self, value: object, home: tuple[str, str]) -> None:
         """The name under which a function or class is found, and the class that has it."""
         module, (owner, _, name) = sys.modules[home[0]], home[1].rpartition(".")
         if not owner:
@@ -199,7 +199,7 @@ class Walk:
 
     # ------------------------------------------------ values
 
-    def _add(self, value: Any) -> None:
+    def _add(self, value: object) -> None:
         if type(value) not in ATOMS and id(value) not in self._seen:
             self._waiting.append(value)
 
@@ -226,14 +226,14 @@ class Walk:
             for part in parts_of(value) or ():
                 self._add(part)
 
-    def _watch_content(self, container: Any) -> None:
+    def _watch_content(self, container: object) -> None:
         self.containers += container, FENCE
         self._referents += gc.get_referents(container, FENCE)
         if isinstance(container, dict):
             self.dicts.append(container)
             self._keys += dict.keys(container)
 
-    def content(self) -> list[Any]:
+    def content(self) -> list[object]:
         """What was in the containers when each was met, as `referents` gives it."""
         return self._referents + self._keys
 
@@ -318,7 +318,7 @@ class Walk:
         return latest
 
 
-def _weakly(value: Any) -> weakref.ref[Any] | None:
+def _weakly(value: object) -> weakref.ref[object] | None:
     """A weak reference to what may be large; None for what is kept."""
     kind = type(value)
     if kind is types.FunctionType or kind is types.ModuleType or issubclass(kind, type):
@@ -333,7 +333,7 @@ def _weakly(value: Any) -> weakref.ref[Any] | None:
         return None
 
 
-def _module_of(space: dict[str, Any]) -> types.ModuleType | None:
+def _module_of(space: dict[str, object]) -> types.ModuleType | None:
     """The user's module whose namespace this is."""
     name = space.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None

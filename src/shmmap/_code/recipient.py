@@ -41,8 +41,8 @@ _Name = tuple[str, str]
 """Class, or nothing, and name in it."""
 _told: dict[str, dict[_Name, Told]] = {}
 _applied: dict[str, dict[_Name, int]] = {}
-_last: tuple[Any, bytes] = (None, b"")
-_shared_arrays: list[tuple[str, str, Any, int]] = []
+_last: tuple[object, bytes] = (None, b"")
+_shared_arrays: list[tuple[str, str, object, int]] = []
 """Module, name, array, and its segment: what is to go when the caller lets go of it."""
 _lock = make_lock()
 
@@ -52,7 +52,7 @@ def note_imports() -> None:
     importing.note_imports(_settle_imported)
 
 
-def receive_changes(data: bytes | memoryview, sender: Any = None) -> None:
+def receive_changes(data: bytes | memoryview, sender: object = None) -> None:
     """Take news of the caller's modules, and put in force what concerns those that are here."""
     global _last
     if sender is not None:
@@ -180,7 +180,7 @@ def _space_of(module: types.ModuleType, told: Told) -> types.ModuleType | type |
     return space if isinstance(space, (type, types.ModuleType)) else None
 
 
-def _set(space: types.ModuleType | type, name: str, value: Any) -> None:
+def _set(space: types.ModuleType | type, name: str, value: object) -> None:
     if isinstance(space, type):  # whatever its metaclass says about attributes
         if value is MISSING:
             type.__delattr__(space, name)
@@ -196,7 +196,7 @@ def _name_of(told: Told) -> str:
     return ".".join(filter(None, told[:3]))
 
 
-def _value_for(module: types.ModuleType, told: Told, own: Any) -> Any:
+def _value_for(module: types.ModuleType, told: Told, own: object) -> object:
     """What a name is to stand for, which is `own` if that will do, and `MISSING` if it is to go."""
     if told.kind == "gone":
         return MISSING
@@ -236,7 +236,7 @@ def _pickles_as(value: object, data: bytes) -> bool:
 # ---------------------------------------------------------------- classes
 
 
-def _class_for(module: types.ModuleType, told: Told, own: Any) -> Any:
+def _class_for(module: types.ModuleType, told: Told, own: object) -> object:
     """The class of that name: the one that is there, if it has the same bases; else a new one."""
     assert told.data is not None
     meta, bases, qualname, members, doc = unpack_value(told.data, _look_up)
@@ -245,7 +245,7 @@ def _class_for(module: types.ModuleType, told: Told, own: Any) -> Any:
             return own
         if members is not None and is_same(members_of(own), members):
             return own
-    early: dict[str, Any] = {
+    early: dict[str, object] = {
         "__module__": module.__name__,
         "__qualname__": qualname,
         "__doc__": doc,
@@ -280,7 +280,7 @@ def _class_for(module: types.ModuleType, told: Told, own: Any) -> Any:
 def _complete(kind: type) -> None:
     """Have an abstract class look again at which methods are missing: they came after it was made."""
     if isinstance(kind, abc.ABCMeta):
-        found: dict[str, Any] = dict(vars(kind))
+        found: dict[str, object] = dict(vars(kind))
         for base in kind.__bases__:
             for name in getattr(base, "__abstractmethods__", ()):
                 found[name] = getattr(kind, name, None)

@@ -65,7 +65,7 @@ def _make_cached(func: Callable[..., Any], maxsize: int | None, typed: bool) -> 
     return functools.lru_cache(maxsize, typed)(func)
 
 
-def _reduce_function(func: types.FunctionType) -> tuple[Any, ...]:
+def _reduce_function(func: types.FunctionType) -> tuple[object, ...]:
     space = func.__globals__
     name = space.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
@@ -118,9 +118,9 @@ class PackedValue(NamedTuple):
 
     data: bytes | None
     """None for one that is not carried."""
-    arrays: tuple[Any, ...]
+    arrays: tuple[object, ...]
     """Shared arrays that it refers to."""
-    met: tuple[Any, ...]
+    met: tuple[object, ...]
     """Functions and classes in it that may be the user's."""
 
 
@@ -138,8 +138,8 @@ class _Pickler(pickle.Pickler):
         super().__init__(file, 5)
         self._defined = defined
         self._may_share = may_share
-        self.arrays: list[Any] = []
-        self.met: list[Any] = []
+        self.arrays: list[object] = []
+        self.met: list[object] = []
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -164,7 +164,7 @@ class _Pickler(pickle.Pickler):
         # By its name as a global, if there is one that stands for it.
         return name_of_singleton(obj) or reduce_kin(obj)
 
-    def _reduce_definition(self, obj: Any, kind: type) -> Any:
+    def _reduce_definition(self, obj: Any, kind: type) -> object:
         """A function or class: by name if it is found there, and is not the one that is defined."""
         if obj is not self._defined:
             if kind is not CachedFunction:
@@ -178,7 +178,7 @@ class _Pickler(pickle.Pickler):
             return _make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
         return NotImplemented
 
-    def _reduce_array(self, a: Any) -> Any:
+    def _reduce_array(self, a: Any) -> object:
         handle = handle_of(a)
         if handle is None and self._may_share and a.nbytes >= SMALL_NBYTES:
             a = copy_of(a)
@@ -195,19 +195,19 @@ def _make_instance(kind: Any) -> object:
     return kind.__new__(kind)
 
 
-def _set_attributes(instance: object, attributes: dict[str, Any]) -> None:
+def _set_attributes(instance: object, attributes: dict[str, object]) -> None:
     dict_of(instance).update(attributes)
 
 
-def _make_proxy(mapping: dict[Any, Any]) -> types.MappingProxyType[Any, Any]:
+def _make_proxy(mapping: dict[object, object]) -> types.MappingProxyType[object, object]:
     return types.MappingProxyType(mapping)
 
 
-def _make_method(func: Callable[..., Any], instance: object) -> types.MethodType:
+def _make_method(func: Callable[..., object], instance: object) -> types.MethodType:
     return types.MethodType(func, instance)
 
 
-def _make_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> Any:
+def _make_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> object:
     a = np.empty(shape, dtype, order)
     a[...] = np.ndarray(shape, dtype, data, order=order) if data else 0
     return a
@@ -230,7 +230,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(data))
         self._look_up = look_up
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         self._look_up(module, name)
         return super().find_class(module, name)
 
@@ -253,10 +253,10 @@ class Gap:
 class _Apart:
     """An instance of a simple class, some of whose attributes are gaps."""
 
-    def __init__(self, kind: type, attributes: dict[str, Any]) -> None:
+    def __init__(self, kind: type, attributes: dict[str, object]) -> None:
         self._state = kind, attributes
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return restore_instance, self._state
 
 
@@ -276,7 +276,7 @@ def with_gaps(value: Any) -> Any:
     return value
 
 
-def fill_gaps(value: Any, own: Any) -> Any:
+def fill_gaps(value: Any, own: object) -> Any:
     """Put into the gaps what this process has in their place."""
     kind = type(value)
     if kind is Gap:
@@ -313,7 +313,7 @@ class Refused:
         object.__setattr__(self, "_why", why)
 
 
-def _refuse(self: object, *args: object, **kwargs: object) -> Any:
+def _refuse(self: object, *args: object, **kwargs: object) -> object:
     raise TypeError(object.__getattribute__(self, "_why"))
 
 

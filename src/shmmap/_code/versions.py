@@ -89,7 +89,7 @@ class Entry:
         return self.stamp.size if type(self.stamp) is Interior else 0
 
 
-_Stamp = tuple[Any, ...] | Interior | None
+_Stamp = tuple[object, ...] | Interior | None
 _entries: dict[Key, Entry] = {}
 _attributes: dict[tuple[str, str], dict[str, None]] = {}
 newest = 0
@@ -140,7 +140,7 @@ def look_again() -> int:
         return newest
 
 
-def value_of(key: Key) -> Any:
+def value_of(key: Key) -> object:
     """What a name stands for now."""
     module = sys.modules.get(key[0])
     return MISSING if module is None else resolve(module, dotted(*key[1:]))
@@ -208,7 +208,7 @@ def _is_told(entry: Entry, packed: PackedValue) -> bool:
     )
 
 
-def _identities(value: object) -> tuple[Any, ...] | None:
+def _identities(value: object) -> tuple[object, ...] | None:
     """Objects that are the same as long as a value has not changed; None if there are none such."""
     if type(value) in ATOMS:
         return (value,)

@@ -21,7 +21,6 @@ import types
 import weakref
 from collections.abc import Hashable, Iterable
 from operator import is_
-from typing import Any
 
 from . import versions
 from .interior import referents
@@ -32,7 +31,7 @@ from .reach import NamedCode, Space, Walk, modules_named
 # Reaches that are kept; the oldest go first.
 _REACHES_MAX = 512
 
-Root = Any
+Root = object
 """A function, a class, or a `NamedCode`."""
 
 
@@ -142,12 +141,12 @@ def _forget(name: str) -> None:
 when_gone(_forget)
 
 
-def is_root(obj: Any) -> bool:
+def is_root(obj: object) -> bool:
     """Whether a function or class that was met in a pickle may lead to the user's modules."""
     return is_users_or_main(obj.__module__)
 
 
-def reaches_of(met: Iterable[Any]) -> tuple[Reach, ...]:
+def reaches_of(met: Iterable[object]) -> tuple[Reach, ...]:
     """What the functions, classes and modules that were met in a pickle reach."""
     roots: dict[Hashable, Root] = {}
     modules: list[types.ModuleType] = []
