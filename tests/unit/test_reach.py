@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import shmmap
 from shmmap._code import carried, importing, large, modules, values, versions
+from shmmap._code.interior import Interior
 from shmmap._code.modules import can_be_imported, is_users
 from shmmap._code.versions import look_again
 from shmmap._code.watch import current_version, reaches_of
@@ -84,6 +85,15 @@ def test_a_module_made_by_code_belongs_to_its_package() -> None:
     assert not is_users(types.ModuleType("numpy.made_by_code"))
     assert is_users(types.ModuleType("shmmap_of_nobody"))
     assert not is_users(types.ModuleType("json.made_by_code"))
+
+
+def test_a_module_of_types_written_in_c_is_a_librarys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those in which extension modules of Cython keep the types that they share."""
+    for content, answer in [({"function": type(len)}, False), ({"f": lambda: 0}, True), ({}, True)]:
+        module = types.ModuleType("shmmap_shared_types")
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        assert is_users(module) is answer
 
 
 def test_what_can_be_imported(module: Any) -> None:
@@ -181,6 +191,33 @@ def test_types_are_compared() -> None:
         assert not carried.is_same([one], [other])
     assert carried.is_same(float("nan"), float("nan"))
     assert not carried.is_same(np.zeros(2), np.zeros(2, "f4"))
+
+
+class Slots:
+    """An object whose attributes the garbage collector alone knows of."""
+
+    __slots__ = ("a", "b", "c")
+
+    def __init__(self) -> None:
+        self.a, self.b, self.c = [1], [2, 3], {}  # type: ignore[var-annotated]
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [
+        change("set", lambda s: setattr(s, "a", [1])),
+        change("moved to the list before", lambda s: s.a.insert(0, s.b.pop())),
+        change("moved to the list behind", lambda s: s.b.append(s.a.pop(0))),
+        change("put into an empty dict", lambda s: s.c.update(k=1)),
+        change("deleted", lambda s: delattr(s, "a")),
+    ],
+)
+def test_a_change_inside_is_seen(apply: Callable[[Any], Any]) -> None:
+    slots = Slots()
+    inside = Interior(slots)
+    assert not inside.has_changed()
+    apply(slots)
+    assert inside.has_changed()
 
 
 def test_large_arrays_are_held_weakly(module: Any) -> None:

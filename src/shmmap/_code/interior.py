@@ -37,11 +37,16 @@ _CONTAINERS = (list, tuple, dict, set, frozenset, collections.deque)
 
 
 def referents(objects: Iterable[object], dicts: Iterable[dict[object, object]]) -> list[object]:
-    """What some objects refer to, a `FENCE` after each, and the keys of dictionaries among them."""
+    """What some objects refer to, each followed by a `FENCE`, and what is in some dictionaries."""
     found = gc.get_referents(*objects)
-    for each in dicts:  # the collector leaves out keys that are strings
-        found += dict.keys(each)
+    for each in dicts:
+        found += items_of(each)
     return found
+
+
+def items_of(each: dict[Any, Any]) -> tuple[object, ...]:
+    """What is in a dictionary; the collector leaves out keys, and the values that lie in an instance."""
+    return (*dict.keys(each), *dict.values(each), FENCE)
 
 
 def is_large(value: object) -> bool:
@@ -90,9 +95,9 @@ class Interior:
                 break
             if inner is not None and type(each) not in SCALARS:
                 objects += own, FENCE  # also what is empty: it may be filled
-            if inner is not None and issubclass(type(each), dict):
+            if inner is not None and issubclass(type(each), dict):  # and not what it says it is
                 dicts.append(own)
-                inner += dict.keys(each)  # type: ignore[arg-type]
+                inner += items_of(each)[:-1]  # type: ignore[arg-type]
             for part in inner or ():
                 parts.append(part)
                 if id(part) in seen:

@@ -1,7 +1,7 @@
 """Large private arrays of the user's modules: what was in them, as a copy in shared memory.
 
-The copy is what workers are given, and what the array is compared with at the next call: it may be changed in
-place. It goes with the array.
+The copy is what workers are given, and what the array is compared with at each call: it may be changed in
+place, and nothing else tells that for certain (see decision 0037). It goes with the array.
 """
 
 from __future__ import annotations
@@ -46,12 +46,10 @@ def _are_equal(a: Any, b: Any) -> bool:
     if not (a.flags.forc and b.flags[order + "_CONTIGUOUS"]) or not a.dtype.itemsize:
         return bool(a.tobytes() == b.tobytes())
     one, other = _words_of(a), _words_of(b)
-    return all(
-        [
-            np.array_equal(one[i : i + _BLOCK], other[i : i + _BLOCK])
-            for i in range(0, len(one), _BLOCK)
-        ]
-    )
+    for i in range(0, len(one), _BLOCK):
+        if not (one[i : i + _BLOCK] == other[i : i + _BLOCK]).all():
+            return False
+    return True
 
 
 def _words_of(a: Any) -> Any:

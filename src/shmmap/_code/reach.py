@@ -31,7 +31,7 @@ from .carried import (
     is_table,
     parts_of,
 )
-from .interior import FENCE, Interior, is_large
+from .interior import FENCE, Interior, is_large, items_of
 from .modules import MAIN, is_immutable_type, is_users, is_users_or_main
 from .namespaces import (
     MISSING,
@@ -94,10 +94,9 @@ class Walk:
         """What is carried."""
         self.functions: list[tuple[Any, ...]] = []
         """With code, defaults and keyword defaults."""
-        self.containers: list[object] = []
-        """What can be changed in place, cells included, each with a `FENCE`."""
         self.dicts: list[dict[object, object]] = []
-        """Those among the containers."""
+        self.containers: list[object] = []
+        """What else can be changed in place, cells included, each followed by a `FENCE`."""
         self.arrays: list[tuple[Any, bytes]] = []
         """Small ones, and their bytes."""
         self.interiors: list[Interior] = []
@@ -105,7 +104,7 @@ class Walk:
         self.has_caches = False
         """Functions that remember their results are among what is carried."""
         self._referents: list[object] = []
-        self._keys: list[object] = []
+        self._items: list[object] = []
         self._names: dict[int, tuple[Any, dict[str, object]]] = {}
         """By the identity of a module or class: it, and names in it with what they stand for."""
         self._seen: dict[int, object] = {}
@@ -227,15 +226,16 @@ class Walk:
                 self._add(part)
 
     def _watch_content(self, container: object) -> None:
-        self.containers += container, FENCE
-        self._referents += gc.get_referents(container, FENCE)
         if isinstance(container, dict):
             self.dicts.append(container)
-            self._keys += dict.keys(container)
+            self._items += items_of(container)
+        else:
+            self.containers += container, FENCE
+            self._referents += gc.get_referents(container, FENCE)
 
     def content(self) -> list[object]:
         """What was in the containers when each was met, as `referents` gives it."""
-        return self._referents + self._keys
+        return self._referents + self._items
 
     def _add_function(self, func: types.FunctionType) -> None:
         home = find_home(func)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 Kind = Literal["value", "part", "class", "gone", "opaque", "refused"]
-"""A part is a value with a `Gap` for what does not pickle in it. Of a class, its metaclass and bases are told,
+"""A part is a value with a `Gap` for what does not pickle in it. Of a class, metaclass and bases are told,
 and every attribute by itself. What is opaque does not pickle: what the import has made is kept if the type is
 the same. What is refused does not pickle either, and was set at run time."""
 

@@ -86,7 +86,7 @@ class Reach:
         for get, name, ref in self._weak:
             if get(name) is not ref():
                 return True
-        if self._containers:
+        if self._content:
             now = referents(self._containers, self._dicts)
             if len(now) != len(self._content) or not all(map(is_, now, self._content)):
                 return True
