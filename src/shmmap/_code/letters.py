@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from .._memory import SegmentHandle, handle_of
 from .modules import MAINS, can_be_imported
-from .told import Home, Told
-from .versions import entries_since, entry_of, lock, pack_told, value_of
+from .versions import Told, entries_since, entry_of, lock, pack_told, value_of
 from .watch import Reach, current_version
 
 
@@ -25,6 +24,14 @@ class Letter(NamedTuple):
     data: bytes
     segments: frozenset[int]
     keep: tuple[object, ...]
+
+
+class Home(NamedTuple):
+    """How a module comes to be that no other process can import."""
+
+    package: str | None
+    file: str | None
+    is_package: bool
 
 
 def news(since: int) -> Letter:

@@ -44,8 +44,7 @@ from .namespaces import (
     names_in,
     resolve,
 )
-from .told import Key
-from .versions import ATOMS, attributes_told, entry_of, register, register_cache
+from .versions import ATOMS, Key, attributes_told, entry_of, register, register_cache
 
 # Names that are looked at for one function, those that it names itself first. A package that has more is as
 # large as pandas: there, a worker has what it imports for what lies beyond.

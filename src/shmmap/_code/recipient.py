@@ -32,10 +32,11 @@ from .._memory import touched
 from .._system.forks import make_lock
 from . import importing
 from .carried import cached_in, is_carried, is_same
+from .letters import Home
 from .modules import MAIN
 from .namespaces import MISSING, dotted, members_of, resolve
-from .told import Home, News, Told
 from .values import Refused, borrow, fill_gaps, pack_value, type_name, unpack_value
+from .versions import Told
 
 _Name = tuple[str, str]
 """Class, or nothing, and name in it."""
@@ -63,12 +64,12 @@ def receive_changes(data: bytes | memoryview, sender: object = None) -> None:
             _told.clear()
             _applied.clear()
         _last = sender, bytes(data)
-    news = News(*pickle.loads(data))
+    all_told, homes = pickle.loads(data)
     with _lock:
-        for name, home in sorted(news.homes.items()):  # packages first
+        for name, home in sorted(homes.items()):  # packages first
             if name not in sys.modules:
                 _make_module(name, Home(*home))
-        for told in (Told(*each) for each in news.told):
+        for told in (Told(*each) for each in all_told):
             if _is_pending(told):
                 _told.setdefault(told.module, {})[told.owner, told.name] = told
     for name in [*_told]:

@@ -21,14 +21,13 @@ import types
 import weakref
 from collections.abc import Iterable
 from operator import is_
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from .._system.forks import make_lock
 from .carried import ELEMENTS_MAX, CachedFunction, inner_function, is_carried
 from .interior import Interior
 from .modules import when_gone
 from .namespaces import MISSING, dotted, find_home, members_of, resolve
-from .told import Key, Kind, Told
 from .values import Gap, PackedValue, pack_value, type_name, with_gaps
 
 PLAIN = frozenset((int, float, complex, str, bytes, bool, type(None)))
@@ -38,6 +37,33 @@ _LOCKS = ("_thread", "threading")
 _NOTHING = PackedValue(None, (), ())
 
 lock = make_lock()
+
+Kind = Literal["value", "part", "class", "gone", "opaque", "refused"]
+"""A part is a value with a `Gap` for what does not pickle in it. Of a class, metaclass and bases are told,
+and every attribute by itself. What is opaque does not pickle: what the import has made is kept if the type is
+the same. What is refused does not pickle either, and was set at run time."""
+
+Key = tuple[str, str, str]
+"""Module, qualified name of the class or nothing, name."""
+
+
+class Told(NamedTuple):
+    """What is told of one name."""
+
+    module: str
+    owner: str
+    """Qualified name of the class that has the attribute; empty for a global of the module."""
+    name: str
+    kind: Kind
+    data: bytes | None
+    version: int
+    is_first: bool
+    """The caller has not changed it since it first told of it."""
+    type_name: str
+
+    @property
+    def key(self) -> Key:
+        return self.module, self.owner, self.name
 
 
 class Entry:
