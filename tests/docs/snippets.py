@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 NEEDS = re.compile(r"<!-- block needs: (\S+) -->")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -83,10 +84,29 @@ def run_page(page: Path) -> int:
     return failed
 
 
+def find_tests(name: str) -> list[doctest.DocTest]:
+    """The doctests of a module; of its public classes, too, all of which say that they are of ``shmmap``."""
+    module: Any = importlib.import_module(name)
+    source = Path(module.__file__).read_text()
+    public = [
+        each
+        for each in vars(module).values()
+        if getattr(each, "__module__", "") == "shmmap"
+        and re.search(rf"^class {each.__name__}\b", source, re.MULTILINE)
+    ]
+    for each in public:
+        each.__module__ = name
+    try:
+        return doctest.DocTestFinder().find(module)
+    finally:
+        for each in public:
+            each.__module__ = "shmmap"
+
+
 def run_module(name: str) -> int:
     """Run the doctests of a module, each docstring in a namespace of its own."""
     module, failed = importlib.import_module(name), 0
-    for test in doctest.DocTestFinder().find(module):
+    for test in find_tests(name):
         if not test.examples:
             continue
         test.globs = fresh_main()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import inspect
 import os
 import pkgutil
@@ -19,7 +17,7 @@ import pytest
 
 import shmmap
 from shmmap._verbs.options import Keywords
-from tests.docs.snippets import blocks
+from tests.docs.snippets import blocks, find_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 SNIPPETS = Path(__file__).with_name("snippets.py")
@@ -38,8 +36,7 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relativ
 
 
 def has_doctest(name: str) -> bool:
-    tests = doctest.DocTestFinder().find(importlib.import_module(name))
-    return any(test.examples for test in tests)
+    return any(test.examples for test in find_tests(name))
 
 
 def prose(page: Path) -> str:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 class Context:
     """Where in a map a function is; what :func:`current` returns."""
 
+    __module__ = "shmmap"
+
     start: int
     """First index of the chunk."""
     stop: int

@@ -39,6 +39,8 @@ def note_scarcity(exc: BaseException) -> None:
 class PerformanceWarning(UserWarning):
     """Something works, and would be faster, or take less memory, if it were written another way."""
 
+    __module__ = "shmmap"
+
 
 class SharedMemoryError(MemoryError):
     """Shared memory that was asked for is not available; nothing was allocated.
@@ -54,6 +56,8 @@ class SharedMemoryError(MemoryError):
         ``"memory_limit"``, the process's limit on the size of a file, ``"this process's address space"``
         or ``"this process's mappings"``.
     """
+
+    __module__ = "shmmap"
 
     def __init__(self, wanted: int, available: int, where: str, way_out: str) -> None:
         super().__init__(wanted, available, where, way_out)
@@ -81,6 +85,8 @@ class WorkerDied(RuntimeError):
         `failed` ranges hold whatever was there before. ``None`` if nothing is known yet.
     """
 
+    __module__ = "shmmap"
+
     def __init__(self, message: str, failed: Ranges = (), result: Any = None) -> None:
         super().__init__(message)
         self.failed = failed
@@ -93,6 +99,8 @@ class WorkerDied(RuntimeError):
 class RemoteError(RuntimeError):
     """Stands in for a worker's exception that could not be carried across: its type and text."""
 
+    __module__ = "shmmap"
+
 
 class MapError(ExceptionGroup[Exception]):
     """Some ranges of a map failed, and the rest was finished (``on_error="continue"``).
@@ -104,6 +112,8 @@ class MapError(ExceptionGroup[Exception]):
     result : object
         The result of the map with NaN, 0 or ``None`` at the failed indices.
     """
+
+    __module__ = "shmmap"
 
     failed: Ranges = ()
     result: Any = None

@@ -69,6 +69,8 @@ class MapFuture(Future[Any]):
     (5, 5)
     """
 
+    __module__ = "shmmap"
+
     def __init__(
         self,
         work: Work,
