@@ -7,7 +7,7 @@ than index 0's, which are put in place at the end, by one more pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -45,7 +45,8 @@ Part = tuple[int, int, tuple[Column, ...]]
 # Meanwhile other threads may iterate over the future, and the team's monitor asks for `returns_nothing`.
 #
 # | field          | written by       | read by  | what must hold
-# | job, _give_out | the map, at last | all      | only what iterating threads do not ask for changes
+# | job, _out,     | the map, at last | all      | only what iterating threads do not ask for changes
+# | _private       |                  |          |
 # | kind, columns  | the map          | all      | `kind` is set first; a wider output has what is in place
 # |                |                  |          | before it is put in the place of the other
 # | pieces         | the map, `give`  | all      | one of an array goes after it is in place, one of a list
@@ -61,12 +62,15 @@ class Collector:
         self,
         job: Job,
         columns: tuple[Any, ...] | None = None,
-        give_out: Callable[[], Any] | None = None,
+        out: Any = None,
+        private: Sequence[tuple[Any, Any]] = (),
     ) -> None:
         self.job = job
         self.plan = job.plan
-        self._give_out = give_out
-        """What the verb returns of an output that was given."""
+        self._out = out
+        """What the verb returns, where outputs were given."""
+        self._private = private
+        """Pairs of an output of the caller's and of the shared array that is filled in its place."""
         self.pieces: dict[int, Any] = {}
         self._nothing: list[int] = []
         """Chunks for which None was returned, while no output was known."""
@@ -204,7 +208,8 @@ class Collector:
         RuntimeError
             If something is missing, which no worker's death explains.
         """
-        if marks.count(Mark.HANDED) > self.count_handed():
+        handed = marks.count(Mark.HANDED)
+        if handed and handed > self.count_handed():
             raise RuntimeError(
                 "results that were handed over did not arrive; this is a fault of shmmap"
             )
@@ -256,7 +261,7 @@ class Collector:
     def release(self) -> None:
         """The map is over: what it read is no business of its results."""
         self.job = self.job._replace(inputs=())
-        self._give_out = None
+        self._out, self._private = None, ()
 
     # ------------------------------------------------ at the end
 
@@ -270,11 +275,14 @@ class Collector:
         """
         if self.job.gather:
             return self._gathered()
-        self.settle()
+        if self.pieces or self._nothing:
+            self.settle()
         if failed and self.columns is not None and (self.job.out is None or self.job.store):
             self.blank(failed)
-        if self._give_out is not None:
-            return self._give_out()
+        if self.job.out is not None:
+            for out, filled in self._private:
+                copy_into(out, filled)
+            return self._out
         return self._assemble(self.kind, self.columns or ())
 
     def _gathered(self) -> Any:

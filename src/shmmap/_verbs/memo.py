@@ -124,11 +124,10 @@ def recall(request: Request, options: Options) -> Job | None:
             for (kind, axis, stencil), a in zip(kinds, arrays, strict=False)
         ]
     )
-    return Job(inputs, _targets(arrays[len(kinds) :], template[_AXIS]), None, 0, *template)
-
-
-def _targets(outs: tuple[Any, ...], axis: int) -> tuple[Any, ...] | None:
-    return (axis_first(outs, axis) if axis else outs) or None
+    out = arrays[len(kinds) :] or None
+    if out is not None and template[_AXIS]:
+        out = axis_first(out, template[_AXIS])
+    return Job(inputs, out, None, 0, *template)
 
 
 def remember(request: Request, options: Options, job: Job) -> Job:
@@ -143,8 +142,8 @@ def remember(request: Request, options: Options, job: Job) -> Job:
         hash(key)
     except TypeError:
         return job
-    outs = arrays[len(job.inputs) :]
-    job = job._replace(out=_targets(outs, job.axis), memo=Memo(next(_job_ids)))
+    out = None if job.out is None else axis_first(job.out, job.axis)
+    job = job._replace(out=out, memo=Memo(next(_job_ids)))
     seen = [_Seen(weakref.ref(a), a.shape, a.strides, a.dtype, a.flags.writeable) for a in arrays]
     kinds = tuple((entry.kind, entry.axis, entry.stencil) for entry in job.inputs)
     with _lock:

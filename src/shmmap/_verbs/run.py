@@ -6,17 +6,16 @@ that was kept, and nothing is checked or handed over again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .._chunks import Job
 from .._engines import Route, Task, Tick, Work, resolve_engine
-from .._memory import copy_into, empty
+from .._memory import empty
 from .._results import MISSING, Collector, Folding, Outcome
 from .._system.imports import late_import
 from .._team import refuse_at_exit
@@ -121,15 +120,14 @@ def _start(
     if engine.sees_caller:
         given = tuple([e.data for e in job.inputs if e.kind in ("sequence", "whole", "rows")])
     columns, keep = job.out, ()
-    private: list[tuple[Any, Any]] = []
+    private: Sequence[tuple[Any, Any]] = ()
     if job.memo is None:
         engine.warm_up(min(workers, job.plan.chunks))
         inputs, keep = hand_over_inputs(job, engine)
         job, columns, private = hand_over_outputs(job._replace(inputs=inputs), engine)
 
     if request.fold is None:
-        give_out = None if columns is None else partial(_give_out, request.out, private)
-        collector = Collector(job, columns, give_out)
+        collector = Collector(job, columns, request.out, private)
     else:
         request.fold.are_new = engine.shares_memory and not engine.in_process
         collector = Folding(job, request.fold)
@@ -147,13 +145,6 @@ def _start(
         given=given,
     )
     return engine.start(task), collector
-
-
-def _give_out(out: Any, private: list[tuple[Any, Any]]) -> Any:
-    """What ``out=`` named, once workers have filled shared arrays in the place of private ones."""
-    for theirs, filled in private:
-        copy_into(theirs, filled)
-    return out
 
 
 def _finish_empty(request: Request, job: Job, options: Options) -> Any:
