@@ -33,6 +33,7 @@ from .._chunks import (
 from .._interop.numpy_types import Array
 from .._interop.plain import is_open
 from .._memory import copy_into, empty
+from .news import News
 
 ABSENT: Any = object()
 """In the place of a part of the result that is not there yet."""
@@ -87,6 +88,7 @@ class Collector:
         """Chunks that were handed over and put where they belong at once."""
         self.failure: Exception | None = None
         """Why the map is to end, whatever its function does: see `_results.fold`."""
+        self._news: News | None = None
 
     # ------------------------------------------------ while the map runs
 
@@ -162,6 +164,9 @@ class Collector:
                 self._store(its_start, its_stop, part)  # so that it need not be kept
                 self._placed.add(each)
 
+        if self._news is not None:
+            self._news.tell()
+
     def _fits(self, kind: Kind, columns: tuple[Column, ...]) -> bool:
         """Whether columns can be put where they belong at once, with nothing to check or to widen."""
         return (
@@ -219,6 +224,11 @@ class Collector:
         return len(self.pieces) + len(self._placed) + len(self.taken)
 
     # ------------------------------------------------ for threads that iterate over a future
+
+    def listen(self) -> News:
+        """What tells of pieces, from now on; asked for before the first one can come."""
+        self._news = News()
+        return self._news
 
     def give(self, k: int) -> bool:
         """Chunk `k` of a list is its receiver's from now on; False if another one has it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from .._engines import Work
 from .._errors.arguments import as_seconds
-from .._results import ABSENT, Collector
+from .._results import ABSENT, Collector, News
 from .._system.user_code import call_back
 from .._team import unfinished
 from .windows import Stream
@@ -46,8 +46,11 @@ class Over:
         """See `Work`."""
 
 
-# How often an iterator over completed chunks looks at the ledger; later: it lags, sooner: it costs.
+# How often an iterator over completed chunks looks at the ledger, in which workers mark what is in place
+# without telling the caller. Later: it lags; sooner: it costs. Of a list all is told of, except chunks of
+# nothing but None, for which it is enough to look now and then.
 _LOOK_S = 0.002
+_LOOK_AT_LIST_S = 0.02
 # How long to wait for the end of a cancelled map: its chunks get a second, and then are ended or given up.
 _CANCEL_S = 3.0
 
@@ -77,12 +80,18 @@ class MapFuture(Future[Any]):
         wait: Callable[[], Any],
         collector: Collector | None,
         gives_away: bool = False,
+        news: News | None = None,
     ) -> None:
         super().__init__()
         self._work = work
         self._collector = collector
         self._gives_away = gives_away
         """Whether the result is a list, of which the parts are given away."""
+        if news is None:
+            assert collector is not None
+            news = collector.listen()
+        self._news = news
+        """Tells of results, and of the end."""
         self._whole: Any = None
         """The result of the map, unless a part of it was given away."""
         self._has_ended = threading.Event()
@@ -121,6 +130,7 @@ class MapFuture(Future[Any]):
         finally:
             unfinished.discard(is_over)
             is_over.set()
+            self._news.tell()
             # The exception refers to this frame by its traceback, and the future to the exception.
             del self, work, wait
 
@@ -182,7 +192,10 @@ class MapFuture(Future[Any]):
         if self.done():
             return self.cancelled()
         self._work.cancel()  # first: callbacks may ask for the result
-        return super().cancel()
+        try:
+            return super().cancel()
+        finally:
+            self._news.tell()
 
     def running(self) -> bool:
         """Whether the map is neither over nor cancelled."""
@@ -233,7 +246,9 @@ class MapFuture(Future[Any]):
         left: deque[int] = deque(range(plan.chunks))
         part: list[tuple[int, int, Any]] = []
         """What is yielded next. Nothing here may refer to it while its receiver has it."""
+        look = _LOOK_AT_LIST_S if self._gives_away else _LOOK_S
         while left:
+            told = self._news.count
             over = self.done()
             marks = self._work.marks()
             found = False
@@ -263,11 +278,18 @@ class MapFuture(Future[Any]):
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError
             if not found:
-                time.sleep(_LOOK_S)
+                self._wait_for_news(told, look, deadline)
         try:
             self._raise_failure()
         finally:
             del self
+
+    def _wait_for_news(self, told: int, most: float | None, deadline: float | None) -> None:
+        """Wait for results, or for the end; not longer than `most`, nor beyond the deadline."""
+        if deadline is not None:
+            left = max(0.0, deadline - time.monotonic())
+            most = left if most is None else min(most, left)
+        self._news.wait(told, most)
 
     def _raise_failure(self) -> None:
         """Raise what has ended the map, or what failed only at its end: results that do not fit together."""
@@ -289,7 +311,7 @@ class StreamFuture(MapFuture):
 
     def __init__(self, stream: Stream, wait: Callable[[], Any]) -> None:
         self._stream = stream
-        super().__init__(stream, wait, None)
+        super().__init__(stream, wait, None, news=stream.news)
 
     def progress(self) -> tuple[int, int]:
         """Items done, and items read so far."""
@@ -303,6 +325,7 @@ class StreamFuture(MapFuture):
     ) -> Iterator[tuple[int, int, Any]]:
         stream = self._stream
         while True:
+            told = self._news.count
             over = self.done()
             while stream.finished:
                 stream.has_given = True  # first: the whole must not be put together of what is left
@@ -316,4 +339,4 @@ class StreamFuture(MapFuture):
                 return
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError
-            time.sleep(_LOOK_S)
+            self._wait_for_news(told, None, deadline)

@@ -21,6 +21,7 @@ import numpy as np
 from .._chunks import merge_ranges
 from .._engines import Work
 from .._errors.exceptions import MapError, WorkerDied, describe_ranges
+from .._results import News
 from .._system.interrupts import CleanUp
 from .._wire import name_of
 from .request import Request
@@ -93,6 +94,8 @@ class Stream:
         self._taken = 0
         self._done = 0
         self._cancelled = False
+        self.news = News()
+        """Tells of windows that are done."""
         self.has_given = False
         """Whether a window was given to somebody who iterates over a future."""
         self.finished: deque[tuple[int, int, list[Any]]] = deque()
@@ -172,7 +175,10 @@ class Stream:
     def wait(self) -> list[Any]:
         """See `Work`: all results, in a list; but for those that were given away."""
         try:
-            self.finished.extend(self.iterate())
+            for window in self.iterate():
+                self.finished.append(window)
+                del window  # see `iterate`
+                self.news.tell()
         except MapError as exc:
             raise MapError(exc.message, exc.exceptions, exc.failed, self._results()) from None
         except WorkerDied as exc:
