@@ -130,6 +130,7 @@ class Run:
     def begin(self, seq: int) -> None:
         """A round begins, in which all workers may take part that had left the one before."""
         self.vacated.clear()
+        self.output = None
         self.seq = seq
 
     def post(self, call: Call, needs: Needs) -> None:

@@ -1,0 +1,269 @@
+"""How the caller waits for one round of a map, in the thread that called.
+
+It blocks in one read of the run's completion pipe, until the last worker says that all have left. Which ones
+have left is in the claim slots as well, so that a wait in which a worker died still ends. Whatever else
+happens to the map, the monitor and other threads wake it by a record on the same pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
+
+from .._chunks import Form, undone
+from .._errors.exceptions import WorkerDied
+from .._memory import mark_kept
+from .._team import WorkerTeam, emit
+from .._wire import (
+    LOST_WRITE,
+    READ_NBYTES,
+    ControlBlock,
+    Record,
+    RecordKind,
+    Report,
+    has_data,
+    says_left,
+    unpack,
+    unpack_records,
+)
+from .base import Task
+from .map_run import MapRun
+from .posting import output_message
+
+# After an error, a Ctrl-C or a cancellation, chunks under way get this long before their worker is ended.
+GRACE_S = 1.0
+# How often the claim slots are asked who has left, once a worker has died.
+DOUBT_S = 0.01
+# How often progress and time limits are looked at.
+TICK_S = 0.05
+
+
+class Round:
+    """The wait for a round.
+
+    All its state is the waiting thread's own. What other threads have to say stands in the `MapRun`, and in
+    the control block, which is given back only after the wait.
+    """
+
+    def __init__(
+        self,
+        team: WorkerTeam,
+        task: Task,
+        run: MapRun,
+        control: ControlBlock,
+        workers: int,
+        *,
+        is_reusable: bool,
+    ) -> None:
+        self._team = team
+        self._task = task
+        self._run = run
+        self._control = control
+        self._channels = team.workers.channels
+        self._ranks = range(workers)
+        """Those that take part."""
+        self._remaining = set(self._ranks)
+        """Those that are waited for."""
+        self.is_reusable = is_reusable
+        """Whether the control block may serve another map: no worker can still come to it."""
+        self._ticks = task.tick is not None or task.job.timeout is not None
+        self._untaken: list[Record] = []
+        """Records that were read and not looked at yet, latest first."""
+        self._deadline: float | None = None
+        """Until when workers have time to leave a map that was stopped."""
+        self._is_over = False
+        """The last worker says that all have left."""
+
+    def wait(self) -> bool:
+        """Take records until every participant has left, or need not be waited for any more.
+
+        False if it was broken off: it had been stopped, and some worker is still inside.
+        """
+        run = self._run
+        while self._remaining:
+            data = self._read()
+            if says_left(data, run.seq) or self._take_records(data):
+                self._is_over = True
+            self._strike_off()
+            self._heed_run()
+            # Not before it is known why: the worker that stopped it may be saying so, or have died over it.
+            if self._deadline is None and self._is_stopped():
+                self._deadline = time.monotonic() + GRACE_S
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                self.is_reusable = False
+                break
+        if not self._is_over:
+            self.is_reusable = False  # some worker may be about to count as the last one
+        if not self.is_reusable:  # and may have done so in this round for the one before
+            while has_data(self._control.pipe_read):
+                self._take_records(os.read(self._control.pipe_read, READ_NBYTES))
+        self._team.take_relayed(self._ranks)
+        if run.relayed:
+            self._emit_relayed()
+        return not self._remaining
+
+    def _read(self) -> bytes:
+        """What comes on the pipe next; or nothing, if there is something to be looked at now and then."""
+        pipe = self._control.pipe_read
+        # After a death, no worker may turn out to be the last one: the claim slots are asked instead.
+        is_doubtful = self._is_over or self._run.deaths > 0
+        if not (is_doubtful or self._ticks or self._deadline is not None):
+            return os.read(pipe, READ_NBYTES)
+        data = b""
+        if has_data(pipe, DOUBT_S if is_doubtful else TICK_S):
+            data = os.read(pipe, READ_NBYTES)
+        self._tick()
+        return data
+
+    def _tick(self) -> None:
+        """Show progress, and end workers that are in a call of the function for too long."""
+        task, run, slots = self._task, self._run, self._channels.slots
+        if task.tick is not None:
+            task.tick(run.done)
+        if task.job.timeout is None or slots is None:
+            return
+        now = time.monotonic_ns()
+        for rank in self._ranks:
+            since, index = slots.call_of_function(rank)
+            if since and now - since > task.job.timeout * 1e9 and slots.running(rank) == run.seq:
+                run.kill_overdue(rank, since, index)
+
+    def _strike_off(self) -> None:
+        """Wait no more for those that have left, by what is known now."""
+        run, remaining = self._run, self._remaining
+        if run.deaths:
+            remaining -= {rank for rank in remaining if self._channels.has_left(rank, run.seq)}
+        elif self._is_over:
+            remaining.clear()
+        while run.vacated:
+            remaining.discard(run.vacated.popleft())
+
+    def _heed_run(self) -> None:
+        """Do what other threads have left to this one."""
+        run = self._run
+        if run.fatal is not None:
+            raise run.fatal
+        if run.relayed:
+            self._emit_relayed()
+        if run.broken is not None:
+            error = run.broken()
+            if isinstance(error, WorkerDied):  # all is lost that is not done
+                error.failed = self._task.plan.ranges(undone(run.marks()))
+            raise error
+        if run.is_cancelled:
+            raise CancelledError
+
+    def _emit_relayed(self) -> None:
+        """Print, log or warn what workers did."""
+        relayed = self._run.relayed
+        while relayed:
+            kind, payload, decoders = relayed.popleft()
+            if kind == LOST_WRITE:
+                self._task.outcome.note_lost_writes(unpack(payload))
+            else:
+                emit(kind, payload, decoders)
+
+    def _is_stopped(self) -> bool:
+        """Whether no chunk is to be started any more, for a reason that is known here."""
+        return self._control.stopped_at() is not None and self._task.outcome.is_doomed()
+
+    # ------------------------------------------------ what workers say
+
+    def _take_records(self, data: bytes) -> bool:
+        """Take what was read from the pipe; whether it says that the last worker has left."""
+        try:
+            self._untaken = list(unpack_records(data))[::-1]
+        except RuntimeError:
+            self._team.open_maps.distrust_pipes()
+            raise
+        is_over = False
+        while self._untaken:
+            record = self._untaken.pop()
+            if record.kind == RecordKind.WAKE:
+                continue
+            if record.seq != self._run.seq:
+                self._team.open_maps.note_late(record)
+            elif record.kind == RecordKind.LEAVE:
+                is_over = True
+            else:
+                self._take(record)
+        return is_over
+
+    def _take(self, record: Record) -> None:
+        inbox, collector = self._team.inbox, self._task.collector
+        if record.kind == RecordKind.RESULTS:
+            collector.add(inbox.take(record))
+            if collector.failure is not None:
+                raise collector.failure
+        elif record.kind == RecordKind.FORM:
+            self._take_form(Form(*inbox.take(record)))
+        elif record.kind == RecordKind.ERROR:
+            self._take_failure(record, Report(*inbox.take(record)))
+        elif record.kind == RecordKind.KEPT:
+            mark_kept(record.first)
+
+    def _take_failure(self, record: Record, report: Report) -> None:
+        chunk = record.first
+        counts = self._task.outcome.note_report(chunk, report)
+        if chunk == 0:
+            self._run.give_up_output()
+        if chunk < 0:
+            self._team.distrust(record.rank)
+        if chunk < 0 or (counts and not self._task.job.keep_going):
+            # Its worker has done so; but `MapRun.note_death` may have taken that back meanwhile.
+            self._control.stop(max(chunk, -1))
+
+    def _take_form(self, form: Form) -> None:
+        """Allocate the output by the form of index 0's result, and tell the workers that are inside."""
+        collector = self._task.collector
+        if collector.columns is None:
+            try:
+                collector.allocate_output(form)
+            except (TypeError, ValueError) as exc:
+                limits = self._task.plan.limits(0)
+                self._task.outcome.note_exception(0, exc, 0, *limits, "the calling process")
+                self._control.stop(-1)
+                return
+        seq, channels = self._run.seq, self._channels
+        if not collector.columns:
+            self._run.give_up_output()  # nothing is returned, so far as index 0 can tell
+        elif inside := [rank for rank in self._remaining if not channels.has_left(rank, seq)]:
+            self.tell_output(inside)
+
+    def tell_output(self, ranks: Iterable[int] | None = None) -> None:
+        """Tell participants where results go."""
+        run = self._run
+        message, segments, root = output_message(run.seq, self._task.collector)
+        run.keep.append(root)
+        self._team.publish_output(run, self._ranks if ranks is None else ranks, message, segments)
+        self._control.tell_output()
+
+    # ------------------------------------------------ the end
+
+    def drain(self, patience: float) -> None:
+        """Let go of what came, or comes within so many seconds, as it will not be looked at."""
+        note_late = self._team.open_maps.note_late
+        while self._untaken:  # what was read together with the record that ended the map
+            note_late(self._untaken.pop())
+        for record in self._control.drain(patience):
+            note_late(record)
+
+    def leave(self, *, is_urgent: Callable[[], bool]) -> None:
+        """After the map was abandoned: give the workers that are inside a moment to leave it."""
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline and self._inside() and not is_urgent():
+            self.drain(0.02)
+
+    def _inside(self) -> list[int]:
+        return [rank for rank in self._ranks if self._channels.is_inside(rank, self._run.seq)]
+
+    def end_workers(self) -> None:
+        """End the workers that are still inside."""
+        run, team = self._run, self._team
+        if all(self._channels.has_left(rank, run.seq) for rank in self._ranks):
+            return
+        team.disown(run)
+        for rank in self._inside():
+            team.kill(rank, run.seq)
