@@ -27,8 +27,6 @@ from .._wire import (
     Ready,
     Report,
     lend,
-    make_payload,
-    pack_plain,
     parse,
     restore_exception,
     unpack,
@@ -38,8 +36,7 @@ from .inbox import Inbox
 from .link import WorkerLink
 from .open_maps import OpenMaps
 from .relay import emit
-from .roster import Departure
-from .run import Death
+from .run import Death, Run
 from .submissions import Submissions
 from .workers import Watch, Workers
 
@@ -182,65 +179,47 @@ class Monitor:
         self._workers.note_end(link)
 
     def _replace(self, link: WorkerLink) -> None:
-        """Do what the roster decides about a dead worker's seat."""
-        workers, submissions = self._workers, self._submissions
+        """Tell of a worker's death what it was in, and fill its seat if the roster says so."""
+        workers, submissions, runs = self._workers, self._submissions, self._open_maps.runs
         assert workers.channels.slots is not None
-        rank = link.rank
-        claim = workers.channels.slots.claim(rank)
-        # Not of the seat, where calls that were left are forgotten.
-        over = [
-            run
-            for seq, run in self._open_maps.runs.items()
-            if run.call is not None and rank < run.call.team and seq <= claim.left
-        ]
-        for run in over:  # it had left, but may not have counted as one that has
-            run.vacated.append(rank)
-            run.deaths += 1
+        rank, claim = link.rank, workers.channels.slots.claim(link.rank)
+        # Not those of the seat, where calls that were left are forgotten: it may not have counted as one that
+        # has left.
+        concerned = [run for seq, run in runs.items() if seq <= claim.left and run.has(rank)]
+        for run in concerned:
+            run.lose(rank, is_replaced=False)
         workers.roster.left(rank, claim.left)
         submissions.forget(rank)
         self._inbox.note_orphans()
         if link.failed is not None:  # for calls that it was given after it had said so
             self._note_failed_start(link, link.failed)
         cannot_start = link.failed is not None or link.start_error != ""
-        departure: Departure = workers.roster.died(rank, cannot_start)
+        departure = workers.roster.died(rank, cannot_start)
         if departure.replace and not workers.respawn(rank):
             departure = workers.roster.unfilled(rank, departure)
-        redo: dict[int, Payload] = {}
-        concerned = over
+        redo: dict[int, Payload | None] = {}
         for seq in (*departure.again, *departure.lost):
+            is_inside = claim.running == seq
             death = Death(
-                rank,
-                link.pid,
-                link.status,
-                claim.running,
-                claim.tickets if claim.running == seq else range(0),
-                claim.chunks if claim.running == seq else range(0),
-                departure.is_broken_start,
-                seq in departure.again,
-                link.start_error,
+                rank=rank,
+                pid=link.pid,
+                status=link.status,
+                running=claim.running,
+                tickets=claim.tickets if is_inside else range(0),
+                chunks=claim.chunks if is_inside else range(0),
+                is_broken_start=departure.is_broken_start,
+                replaced=seq in departure.again,
+                start_error=link.start_error,
             )
-            if seq in self._open_maps.runs:
-                run = self._open_maps.runs[seq]
-                concerned.append(run)
-                again = run.note_death(death)
-                run.deaths += 1
-                if not death.replaced:
-                    run.vacated.append(rank)
-                elif again:
-                    redo[seq], root = make_payload(pack_plain(again).data)
-                    run.keep.append(root)
+            if seq in runs:
+                concerned.append(runs[seq])
+                redo[seq] = runs[seq].hear_of(death)
             elif seq in submissions.running:
                 submissions.note_death(seq, death)
         if departure.replace:
-            successor = workers.links[rank]
             for seq in departure.again:
-                its_run = self._open_maps.runs.get(seq)
-                if its_run is None or its_run.call is None or its_run.needs is None:
-                    continue
-                workers.send_call(successor, seq, its_run.call, its_run.needs, redo.get(seq))
-                if its_run.output is not None:
-                    successor.attach(its_run.output[1])
-                    successor.post(its_run.output[0])
+                if seq in runs:
+                    self._send_again(workers.links[rank], runs[seq], redo[seq])
         elif submissions.waiting and not departure.is_broken_start:
             workers.refill()
         if submissions.waiting and not workers.links:
@@ -249,6 +228,16 @@ class Monitor:
             )
         for run in concerned:
             run.ring()
+
+    def _send_again(self, successor: WorkerLink, run: Run, redo: Payload | None) -> None:
+        """Give a dead worker's call to its successor. `redo`: what it is to do first."""
+        if run.call is None or run.needs is None:
+            return
+        self._workers.send_call(successor, run.seq, run.call, run.needs, redo)
+        if run.output is not None:
+            message, segments = run.output
+            successor.attach(segments)
+            successor.post(message)
 
 
 class Watched(Protocol):

@@ -18,10 +18,13 @@ from .._wire import (
     EXIT_DESCRIPTORS,
     Call,
     ControlBlock,
+    Payload,
     Record,
     RecordKind,
     Report,
     Surroundings,
+    make_payload,
+    pack_plain,
 )
 
 _LIKELY_CAUSES = {
@@ -161,8 +164,28 @@ class Run:
         self.broken = make_error
         self.ring()
 
+    def has(self, rank: int) -> bool:
+        """Whether the worker on a rank takes part."""
+        return self.call is not None and rank < self.call.team
+
+    def lose(self, rank: int, *, is_replaced: bool) -> None:
+        """The worker on a rank has died; without another one in its place, it is not waited for."""
+        self.deaths += 1
+        if not is_replaced:
+            self.vacated.append(rank)
+
+    def hear_of(self, death: Death) -> Payload | None:
+        """Take note of a death, in the monitor's thread; what the successor is to do first, for its call."""
+        again = self.note_death(death)
+        self.lose(death.rank, is_replaced=death.replaced)
+        if not again:
+            return None
+        payload, root = make_payload(pack_plain(again).data)
+        self.keep.append(root)
+        return payload
+
     def note_death(self, death: Death) -> dict[int, int]:
-        """Take note of a death, in the monitor's thread; chunks the successor is to do first."""
+        """Decide what follows from a death; the chunks that the successor is to do first."""
         raise NotImplementedError
 
     def ring(self) -> None:
