@@ -38,8 +38,8 @@ Root = object
 class Reach:
     """All that functions and classes reach, as it was when `current` last looked at it.
 
-    Several threads may look at once. Each part is replaced as a whole, `version` first: a thread that reads
-    older parts sees a change again, and looks once more.
+    Several threads may look at once. What was noted is replaced part by part, and `version` before all of it:
+    a thread that reads an older part sees the change once more, and looks again.
     """
 
     __slots__ = (
@@ -47,11 +47,22 @@ class Reach:
         *("_interiors", "_seen", "_spaces", "_weak", "keys", "roots", "version"),
     )
 
-    _spaces: list[Space]
-
     def __init__(self, roots: tuple[Root, ...]) -> None:
         self.roots = roots
         self.version = -1
+        self._seen = -1
+        """What was the newest version of all at the last look."""
+        # At first as if nothing was reached: another thread may ask while the first look is on its way.
+        self._note(Walk(()))
+
+    def _note(self, walk: Walk) -> None:
+        self.keys = tuple(walk.values)
+        self._spaces, self._weak = walk.spaces()
+        self._functions = walk.functions
+        self._containers, self._dicts = walk.containers, walk.dicts
+        self._content = walk.content()
+        self._arrays, self._interiors = walk.arrays, walk.interiors
+        self._has_caches = walk.has_caches
 
     def current(self) -> int:
         """The version that another process must know, after a look at everything."""
@@ -121,13 +132,7 @@ class Reach:
         with versions.lock:
             self.version = walk.register()
             self._seen = versions.newest
-        self.keys = tuple(walk.values)
-        self._spaces, self._weak = walk.spaces()
-        self._functions = walk.functions
-        self._containers, self._dicts = walk.containers, walk.dicts
-        self._content = walk.content()
-        self._arrays, self._interiors = walk.arrays, walk.interiors
-        self._has_caches = walk.has_caches
+        self._note(walk)
 
 
 _reaches: dict[Hashable, Reach] = {}
