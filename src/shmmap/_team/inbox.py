@@ -32,7 +32,24 @@ from .workers import Workers
 
 
 class Inbox:
-    """The pages and segments of a team's workers."""
+    """The pages and segments of a team's workers.
+
+    =============================  ==========================================  ===========================
+    field                          written by                                  read by
+    =============================  ==========================================  ===========================
+    `_pages`, `_announced`         the thread that reads a line, under the     all, under the lock; that
+                                   lock: a caller's or the monitor             there are announced ones
+                                                                               without it, by `end_call`
+    `messages`                     the same                                    monitor, under the lock
+    `_open`                        `begin_call`, under the lock; `end_call`,   the thread that reads a line
+                                   in any thread
+    `has_orphans`, `_orphans`      the monitor, and the thread that ends a     the same
+                                   run, under the lock
+    =============================  ==========================================  ===========================
+
+    What must hold: `end_call` closes a call before it looks for announced segments, and these are noted
+    before it is looked whether their call is open; so one of both discards them.
+    """
 
     def __init__(self, lock: Any, workers: Workers) -> None:
         self._lock = lock
@@ -173,7 +190,7 @@ class Inbox:
         self.has_orphans = True
 
     def purge_orphans(self, last_seq: int, oldest_open: float) -> None:
-        """Let go of the pages of workers that are gone, once nobody will take anything from them.
+        """Let go of the pages of workers that are gone, once nothing will be taken from them.
 
         A worker that was killed may have put something in its page that it never told anybody of. So a page
         goes at the latest when all calls are over that were open when it was first seen here.

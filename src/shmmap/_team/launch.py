@@ -74,6 +74,9 @@ class Launcher(Protocol):
     def close(self) -> None:
         """Let it end. Workers stay."""
 
+    def close_in_child(self) -> None:
+        """Let go of what it has, in a forked child."""
+
 
 class TemplateLauncher:
     """Forks workers from a clean template process; see `_worker.template`."""
@@ -241,7 +244,7 @@ def _find_executable() -> str:
     RuntimeError
         If that is no Python interpreter: it would run the program once more instead of starting workers.
     """
-    # Importing it takes 5 ms, and as long as nobody has, nobody has set anything.
+    # Importing it takes 5 ms, and as long as it is not imported, nothing has been set.
     spawn: Any = sys.modules.get("multiprocessing.spawn")
     executable = os.fsdecode((sys.executable if spawn is None else spawn.get_executable()) or "")
     why = ""
@@ -362,7 +365,7 @@ class ForkLauncher:
     def close(self) -> None:
         for event in self._events:
             if isinstance(event, Forked) and event.pidfd >= 0:
-                os.close(event.pidfd)  # nobody has taken it yet
+                os.close(event.pidfd)  # it was not taken yet
         self._events.clear()
         for pid in list(self._pids):
             try:

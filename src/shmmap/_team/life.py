@@ -35,7 +35,7 @@ from .workers import Watch, Workers
 
 # How long the interpreter's exit waits for the monitor, which it must not cut off in the middle of something.
 EXIT_S = 5.0
-# How often it is looked whether the last worker has passed by a map that is over: workers tell nobody.
+# How often it is looked whether the last worker has passed by a map that is over: they do not tell.
 LINGER_MS = 20
 
 _AT_THE_END = "the interpreter is shutting down, and no workers can be started; use engine='serial'"
@@ -50,11 +50,11 @@ class Life:
     field             written by                                  read by
     ================  ==========================================  =====================================
     `_thread`         callers' threads (start), monitor (end)     all; without the lock by `has_workers`
-    `_is_closed`      any thread, never set back                  all; without the lock by `is_usable`
+    `is_closed`      any thread, never set back                  all; without the lock by `is_usable`
     `_retires`        a caller's thread; set back by the monitor  monitor
     `_sentence`       any caller's thread; taken by the monitor   monitor
     `_last_run`       the thread that ends a run                  monitor
-    `_last_words`     whoever stops the workers                   monitor, as it prints them
+    `_last_words`     the thread that stops the workers           monitor, as it prints them
     `_finished`       the main thread, at the program's end       monitor
     `_handed_over`    `__del__`, in any thread, without the lock  monitor's thread
     ================  ==========================================  =====================================
@@ -78,7 +78,8 @@ class Life:
         self._idle_timeout = idle_timeout
         self._last_run = time.monotonic()
         """When the last run ended."""
-        self._is_closed = False
+        self.is_closed = False
+        """It has been shut down."""
         self._retires = False
         """The workers end once they are idle; others may be started then."""
         self._sentence: tuple[signal.Signals, Callable[[], Exception] | None] | None = None
@@ -102,14 +103,9 @@ class Life:
         """Whether workers have been started and have not been ended since."""
         return self._thread is not None and self.is_usable()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it has been shut down."""
-        return self._is_closed
-
     def is_usable(self) -> bool:
         """Whether it takes work: it is this process's own, and not shut down."""
-        return not self._is_closed and self.is_ours
+        return not self.is_closed and self.is_ours
 
     def enter(self) -> None:
         """Refuse a call from within the library's own sections: see `refuse_reentry`.
@@ -131,7 +127,7 @@ class Life:
             raise RuntimeError(
                 "this Team belongs to the process that made it; make a new one in the forked child"
             )
-        if self._is_closed:
+        if self.is_closed:
             raise RuntimeError(_AT_THE_END if is_ending() else closed)
 
     # ------------------------------------------------ starting
@@ -225,7 +221,7 @@ class Life:
             return LINGER_MS
         at = min(self.inbox.next_trim(), math.inf if expiry is None else expiry)
         if self._idle_timeout is not None:
-            # Nobody wakes the monitor at the end of a run, so it looks again after this long at most.
+            # Nothing wakes the monitor at the end of a run, so it looks again after this long at most.
             since = self._last_work() if self._is_idle() else time.monotonic()
             at = min(at, since + self._idle_timeout)
         if at == math.inf:
@@ -241,7 +237,7 @@ class Life:
     def _is_finished(self) -> bool:
         if not self._is_idle():
             return False
-        if self._is_closed or self._retires:
+        if self.is_closed or self._retires:
             return True
         return (
             self._idle_timeout is not None
@@ -254,20 +250,20 @@ class Life:
         self._purge_orphans()
         if self._submissions.waiting:
             self._submissions.dispatch(behind_maps=True)
-        if self._is_closed and self._is_idle():
+        if self.is_closed and self._is_idle():
             self.workers.wake()
 
     def end_when_idle(self) -> None:
-        """Nobody has it any more but its monitor, which is to finish what was submitted."""
+        """Only the monitor's thread has it now, which is to finish what was submitted."""
         # If it was in a cycle, the garbage collector has cleared all weak references into it.
         register_team(self)
-        self._is_closed = True
+        self.is_closed = True
 
     def give_up(self) -> None:
         """The monitor has failed: nothing would tell of deaths any more, nor resolve a future."""
         try:
             with self._lock:
-                self._is_closed = True
+                self.is_closed = True
                 self._fail_runs(_team_failed)
                 self._submissions.fail_all(_team_failed)
                 self._thread = None
@@ -287,7 +283,7 @@ class Life:
         """End the workers once all is done; `cancel_waiting`: what has not begun is not done any more."""
         self.enter()
         with self._lock:
-            was_closed, self._is_closed = self._is_closed, True
+            was_closed, self.is_closed = self.is_closed, True
             if not self.is_ours:
                 return
             if cancel_waiting:
@@ -345,9 +341,9 @@ class Life:
         self._finished.wait()
 
     def end_now(self) -> None:
-        """At the interpreter's exit: nobody waits for anything any more."""
+        """At the interpreter's exit: end all workers, whatever they do."""
         if self.is_ours:
-            self._is_closed = True
+            self.is_closed = True
             thread = self._end_at_once(signal.SIGKILL, None)
             if thread is not None:
                 thread.wait(EXIT_S)
@@ -370,7 +366,7 @@ class Life:
 
     def close_in_child(self) -> None:
         """In a forked child: let go of every descriptor, so that the parent's end is noticed."""
-        self._is_closed = True
+        self.is_closed = True
         self.workers.close_in_child()
         self.open_maps.close_in_child()
 

@@ -3,7 +3,8 @@
 Owned by `Workers`; every method is called with the team's lock held. The worker is parked in a read of its
 *wake pipe*: waking through a pipe takes half as long as through a socket. Messages, some of which carry
 descriptors, go over the *line*, each announced on the pipe, which so keeps the order of everything. What a
-full socket or pipe does not take waits in the backlog, in order, so that nobody ever waits for a busy worker.
+full socket or pipe does not take waits in the backlog, in order, so that no thread ever waits for a busy
+worker.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class WorkerLink:
         )
 
     def hand_over(self, slots: int, submitted: int) -> Descriptors:
-        """The worker's ends, with copies of what is the team's; whoever gets them closes them."""
+        """The worker's ends, with copies of what is the team's; the caller closes them."""
         slots = os.dup(slots)
         try:
             submitted = os.dup(submitted)

@@ -42,7 +42,16 @@ from .workers import Watch, Workers
 
 
 class Monitor:
-    """What the monitor knows and does; all of it while it holds the team's lock."""
+    """What the monitor knows and does, under the team's lock but for `handle` and `hear`.
+
+    ===========  =================================================  ========================================
+    field        written by                                         read by
+    ===========  =================================================  ========================================
+    `_strays`    any thread that takes what was relayed, under the  monitor, which says it without the lock
+                 lock
+    `_asked`     monitor                                            monitor, which answers without the lock
+    ===========  =================================================  ========================================
+    """
 
     def __init__(
         self,
@@ -162,9 +171,7 @@ class Monitor:
                 self._submissions.fail_running(partial(RuntimeError, *exc.args))
                 return
             for record in records:
-                if self._workers.has_relayed(
-                    record.rank
-                ):  # before the result that it was said before
+                if self._workers.has_relayed(record.rank):  # it was said before the result
                     self.take_relayed(record.rank)
                 self._submissions.take(record)
 
@@ -280,14 +287,13 @@ class MonitorThread(threading.Thread):
 
 
 def _keep_watch(ref: weakref.ref[Watched], handed_over: SimpleQueue[Watched]) -> None:
-    heir: Watched | None = None
+    own: Watched | None = None
     while True:
-        team = heir or ref()
-        if heir is None and (team is None or not handed_over.empty()):
-            team = heir = (
-                handed_over.get()
-            )  # without a reference left, the team is just being handed over
-            heir.end_when_idle()
+        team = own or ref()
+        if own is None and (team is None or not handed_over.empty()):
+            # Without a reference left, the team is just being handed over.
+            team = own = handed_over.get()
+            own.end_when_idle()
         assert team is not None
         try:
             watch = team.watch()
@@ -295,7 +301,7 @@ def _keep_watch(ref: weakref.ref[Watched], handed_over: SimpleQueue[Watched]) ->
                 return
             team = None
             ready = watch.poll.poll(watch.timeout_ms)
-            team = heir or ref()
+            team = own or ref()
             if team is not None:
                 team.monitor.handle(ready, watch.watched)
         except BaseException:

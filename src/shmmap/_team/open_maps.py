@@ -4,7 +4,7 @@ Owned by the team; everything here is done with the team's lock held, but for `n
 `distrust_pipes`, which acquire it themselves. A control block is in one place: with an open map, free for the
 next one, or lingering, because some worker may still come to a map that its caller has given up.
 
-What must always hold: a control block serves another map only if nobody can come to it for the one before;
+What must always hold: a control block serves another map only if no worker can come to it for the one before;
 what a map refers to stays in place until the last of its workers has left.
 """
 
@@ -30,7 +30,18 @@ OPEN_MAX = 16
 
 
 class OpenMaps:
-    """The maps of a team that are open, waiting or lingering."""
+    """The maps of a team that are open, waiting or lingering.
+
+    =========================  ===============================================  ===========================
+    field                      written by, under the team's lock                read by
+    =========================  ===============================================  ===========================
+    `runs`, `_open`, `_free`,  callers' threads, as they open, post and end     all, under the lock
+    `waiting`                  a run; the monitor, as it breaks them off
+    `lingering`                the same; the monitor, as the last has left      all, under the lock
+    =========================  ===============================================  ===========================
+
+    What must hold: `runs` are open ones whose call was posted; see `validate`.
+    """
 
     def __init__(self, lock: Any, workers: Workers, inbox: Inbox) -> None:
         self._lock = lock
@@ -132,18 +143,18 @@ class OpenMaps:
         for item in list(self.lingering):
             run, control, inside = item
             has_ended = all(self._workers.is_through(link, run.seq) for link in inside)
-            # Nobody waits for what they say; unread, the pages it lies in would never be free again.
+            # No map waits for what they say; unread, the pages it lies in would never be free again.
             for record in control.drain():
                 self.note_late(record)
             if has_ended:
                 self.lingering.remove(item)
                 run.keep.clear()
-                self._discard(control)  # somebody may be about to count as the last one to leave
+                self._discard(control)  # a worker may be about to count as the last one to leave
                 has_any = True
         return has_any
 
     def note_late(self, record: Record) -> None:
-        """Take note of what a worker says about a call that nobody waits for any more."""
+        """Take note of what a worker says about a call that is over."""
         if record.kind == RecordKind.KEPT:
             mark_kept(record.first)
             return
@@ -166,7 +177,7 @@ class OpenMaps:
         control.close()
 
     def clear(self) -> None:
-        """All workers have ended: nobody comes to what is free or lingers."""
+        """All workers have ended: none comes to what is free or lingers."""
         self._close_free()
         while self.lingering:
             run, control, _ = self.lingering.pop()

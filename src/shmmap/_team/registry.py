@@ -39,7 +39,7 @@ class Endable(Protocol):
 _teams: weakref.WeakSet[Endable] = weakref.WeakSet()
 
 unfinished: set[threading.Event] = set()
-"""Of maps that nobody may be waiting for: each is set when its map is over, and taken out then."""
+"""Of maps that no thread may be waiting for: each is set when its map is over, and taken out then."""
 _is_ending = False
 _finished_before: weakref.WeakSet[type] = weakref.WeakSet()
 

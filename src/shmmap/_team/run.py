@@ -90,7 +90,22 @@ class Needs(NamedTuple):
 
 
 class Run:
-    """What the team knows of an open map; engines derive from it."""
+    """What the team knows of an open map; engines derive from it.
+
+    ============================================  ====================================  ====================
+    field                                         written by                            read by
+    ============================================  ====================================  ====================
+    `seq`, `call`, `needs`, `output`              its own thread, under the lock        its own, monitor
+    `control`, `doorbell`, `admitted`, `refusal`  its own thread, or the one that ends  all
+                                                  another run; under the lock
+    `deaths`, `vacated`, `failed_start`,          monitor, under the lock               its own, without it
+    `broken`, `relayed`
+    `keep`                                        its own; monitor; as it is let go,    none
+                                                  the thread that does so
+    ============================================  ====================================  ====================
+
+    What must hold: the doorbell rings after anything was written that its own thread waits for.
+    """
 
     def __init__(self) -> None:
         self.seq = 0
@@ -106,7 +121,7 @@ class Run:
         """Workers that died in it, or just after."""
         self.failed_start: Report | None = None
         self.broken: Callable[[], BaseException] | None = None
-        """Makes what it is to raise, once nobody will tell of deaths any more."""
+        """Makes what it is to raise, once it will not be told of deaths any more."""
         self.relayed: deque[tuple[bytes, bytes, Any]] = deque()
         self.keep: list[Any] = []
         """What messages refer to, and must stay in place until the run is over."""

@@ -5,8 +5,8 @@ is a call of its own, sent to one worker, which says on the team's pipe what cam
 left; what the function was given stays in place until both have been heard.
 
 What must always hold: every future is resolved, whatever becomes of its worker or is raised by the user's own
-classes and callbacks, once, and while nobody holds the team's lock; a function that may have begun is never
-run again; no function waits behind another one that a worker is busy with.
+classes and callbacks, once, and while no thread holds the team's lock; a function that may have begun is
+never run again; no function waits behind another one that a worker is busy with.
 """
 
 from __future__ import annotations
@@ -68,7 +68,21 @@ class _Submission(NamedTuple):
 
 
 class Submissions:
-    """The submitted functions of a team."""
+    """The submitted functions of a team.
+
+    =============================  =============================================  =========================
+    field                          written by                                     read by
+    =============================  =============================================  =========================
+    `waiting`, `running`, `_held`  callers' threads as they submit or end a run,  the same; `is_idle` also
+    `_leaving`, `left_at`          and the monitor; under the team's lock         without the lock
+    `_outcomes`                    the same                                       monitor, without the lock
+    `_untaken`, `_resolving`       monitor                                        all
+    `_has_cancelled`               any thread, without the lock                   monitor and submitters
+    =============================  =============================================  =========================
+
+    What must hold: a function is in one of `waiting`, `running` and `_outcomes`, or its future is resolved;
+    a rank is in `_held` from when its worker is sent a function until it has left that.
+    """
 
     def __init__(self, workers: Workers, inbox: Inbox) -> None:
         self._workers = workers
@@ -80,7 +94,7 @@ class Submissions:
         self._held: dict[int, int] = {}
         """By rank: the call of the function that its worker has been sent and has not left."""
         self._untaken: set[int] = set()
-        """Calls that are over and whose results nobody has unpickled yet."""
+        """Calls that are over and whose results are not unpickled yet."""
         self._leaving: dict[int, tuple[int, Packed, tuple[Any, ...]]] = {}
         """What finished functions were given, until their workers have said whether they kept it."""
         self._outcomes: deque[Callable[[], object]] = deque()
@@ -237,7 +251,7 @@ class Submissions:
         submission, _, _ = self.running[seq]
         if death.running == seq or death.is_broken_start:
             self.fail(seq, WorkerDied(f"{death.cause()}, running {submission.name}"))
-        else:  # it never began: somebody else takes it
+        else:  # it never began: another worker takes it
             del self.running[seq]
             self._inbox.end_call(seq)
             self.waiting.appendleft(submission._replace(is_again=True))
@@ -270,7 +284,7 @@ class Submissions:
                 self._outcomes.append(partial(_settle, submission.future, error=make_error()))
 
     def fail_all(self, make_error: Callable[[], BaseException]) -> None:
-        """Nobody will hear of any of them any more."""
+        """Nothing will be heard of any of them any more."""
         self.fail_waiting(make_error)
         self.fail_running(make_error)
 

@@ -111,7 +111,7 @@ class WorkerTeam(Life):
         """
         with self._lock:
             self.open_maps.begin(run, self.workers.next_seq())
-            if self._is_closed and self._thread is None:
+            if self.is_closed and self._thread is None:
                 self._check_usable()  # else it began before the end, which waits for it
             self._ensure(call.team)
             run.post(call, needs)
@@ -141,7 +141,7 @@ class WorkerTeam(Life):
     def marks_of(self, run: Run) -> bytes | None:
         """The ledger of a run, from any thread; None before it is posted, and once it is over.
 
-        Without the lock: it may be held while a user's callback runs, which may wait for who asks here.
+        Without the lock: it may be held while a user's callback runs, which may wait for the asking thread.
         """
         control = run.control
         if control is None or run.call is None:
@@ -154,7 +154,7 @@ class WorkerTeam(Life):
         return marks if run.control is control else None
 
     def stop_run(self, run: Run, *, abandons: bool = False) -> None:
-        """Have no chunk started any more, and wake who waits; nothing if the run is over.
+        """Have no chunk started any more, and wake the thread that waits; nothing if the run is over.
 
         `abandons`: nor is anything to be handed over.
         """

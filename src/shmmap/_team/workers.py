@@ -111,7 +111,7 @@ class Workers:
             raise
 
     def refill(self) -> None:
-        """Start whoever is missing, as far as this process can."""
+        """Start the workers that are missing, as far as this process can."""
         for rank in self.roster.fill(self.size):
             if not self.respawn(rank):
                 self.roster.seats.pop(rank)
@@ -314,7 +314,7 @@ class Workers:
                 continue
             del self._dying[rank]
             del self.links[rank]
-            link.close()  # first: whoever takes the seat may need the descriptors
+            link.close()  # first: the next one may need the descriptors
             yield link
 
     def signal_all(self, number: signal.Signals, calls: Collection[int] | None = None) -> None:
@@ -360,7 +360,7 @@ class Workers:
         """In a forked child: let go of every descriptor, so that the parent's end is noticed."""
         for link in self.links.values():
             link.close()
-        if isinstance(self._launcher, (TemplateLauncher, ForkLauncher)):
+        if self._launcher is not None:
             self._launcher.close_in_child()
         self.channels.close_in_child()
         self.links.clear()

@@ -231,7 +231,7 @@ class Team(WorkerTeam, Executor):
         self.end_workers(signal.SIGKILL, "Team.kill_workers()")
 
     def terminate_workers(self) -> None:
-        """The same by SIGTERM, for which functions may have handlers; who has not ended in time is killed.
+        """The same by SIGTERM, for which functions may have handlers; workers that are late are killed.
 
         See :meth:`concurrent.futures.ProcessPoolExecutor.terminate_workers` (Python 3.14).
         """
