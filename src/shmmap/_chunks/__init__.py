@@ -26,6 +26,7 @@ from .current import Context, current, enter_map, leave_map, running
 from .fill import FillKernel
 from .freeze import freeze_for_good, frozen, private_arrays
 from .gather import GatherKernel
+from .inputs import make_slicer
 from .job import Form, Input, InputKind, Job, Memo, Piece, Store, Verb
 from .kernel import Destination, Function, Kernel, Reporter
 from .ledger import Mark, count_done, is_done, is_left, items_done, undone

@@ -17,7 +17,7 @@ import numpy as np
 from .._interop.buffers import view_of
 from .._interop.rows import take_rows
 from .._wire import unpack
-from .job import Input
+from .job import Input, Verb
 
 
 def _make_unpacker(entry: Input) -> Callable[[int, int, int], Any]:
@@ -48,7 +48,7 @@ def _itself(data: Any) -> Any:
     return data
 
 
-def make_slicer(entry: Input, verb: str) -> Callable[[int, int, int], Any]:
+def make_slicer(entry: Input, verb: Verb) -> Callable[[int, int, int], Any]:
     """A function ``(k, start, stop) -> what chunk k gets of this input``; or chunks from k on, as one."""
     data, axis, stencil = entry.data, entry.axis, entry.stencil
     if stencil is not None:

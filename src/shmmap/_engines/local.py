@@ -5,25 +5,22 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
-from queue import Empty, SimpleQueue
-from typing import Any
 
-from .._chunks import Form, Kernel, Mark, Piece, frozen, items_done, make_kernel, running, undone
+from .._chunks import Destination, Form, Mark, Piece, frozen, make_kernel, running
+from .._interop.numpy_types import Array
 from .._system.blas import limited, limited_here
 from .._system.interrupts import CleanUp
 from .._wire import own_decimal_context
 from .base import Task
+from .rounds import GRACE_S, RoundsWork
 
-# After a Ctrl-C or a cancellation, chunks under way get this long; then they are left to themselves.
-GRACE_S = 1.0
-TICK_S = 0.1
 _DONE, _NOTHING, _HANDED = (bytes([mark]) for mark in (Mark.DONE, Mark.NOTHING, Mark.HANDED))
 
 
-class _Port:
+class _LocalReporter:
     """A kernel's way to the collector within one process; see `_chunks.kernel.Reporter`."""
 
     def __init__(self, work: _LocalWork, who: str) -> None:
@@ -34,18 +31,12 @@ class _Port:
         self._work.ledger[first:stop] = (_NOTHING if nothing else _DONE) * (stop - first)
 
     def results(self, pieces: list[Piece]) -> None:
-        with self._work.lock:
-            self._work.task.collector.add(pieces)
-            if self._work.task.collector.failure is not None:
-                self._work.stop_at = -1
+        self._work.add(pieces)
         for first, stop, _ in pieces:
             self._work.ledger[first:stop] = _HANDED * (stop - first)
 
     def tell_form(self, form: Form, at_once: bool) -> None:
-        work = self._work
-        with work.lock:
-            work.output = (*work.task.collector.allocate_output(form), ())
-        work.output_known.set()
+        self._work.allocate_output(form)
 
     def wait_taken(self, nbytes: int) -> None:
         pass
@@ -56,80 +47,104 @@ class _Port:
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         if isinstance(exc, KeyboardInterrupt):
             raise exc
-        with self._work.lock:
-            self._work.task.outcome.note_exception(chunk, exc, index, start, stop, self._who)
+        self._work.note(exc, chunk, index, start, stop, self._who)
 
-    def page_writers(self, columns: tuple[Any, ...]) -> tuple[()]:
+    def page_writers(self, columns: tuple[Array, ...]) -> tuple[()]:
         return ()
 
-    def poll_output(self) -> Any:
+    def poll_output(self) -> Destination | None:
         return self._work.output
 
-    def wait_output(self) -> Any:
-        work = self._work
-        while not work.output_known.wait(0.05):
-            if work.stop_at < work.task.plan.chunks:
-                return None
-        return work.output
+    def wait_output(self) -> Destination | None:
+        return self._work.wait_output()
 
 
-class _LocalWork:
-    """A map in this process."""
+class _LocalWork(RoundsWork):
+    """A map in this process.
+
+    ============= =========================== ============== ========================================
+    field         written by                  read by        what must hold
+    ============= =========================== ============== ========================================
+    output        the thread with index 0     any thread     set once
+    _is_told      any thread                  any thread     set once the output is known, or not
+                                                             going to be told in this round
+    _limit        any thread, downwards; the  any thread     chunks above it are not to be started
+                  waiting one between rounds
+    ============= =========================== ============== ========================================
+    """
 
     def __init__(self, task: Task, threads: int, *, is_serial: bool = False) -> None:
-        self.task = task
+        super().__init__(task)
         self._is_serial = is_serial
-        self.lock = threading.Lock()
-        self.ledger = bytearray(task.plan.chunks)
-        self.output: Any = None
-        self.output_known = threading.Event()
-        self.stop_at = task.plan.chunks
         self._threads = threads
         self._caller = threading.get_ident()
-        self._context = contextvars.copy_context()
-        self._ended: SimpleQueue[None] = SimpleQueue()
-        """An entry for each thread that has ended, and one if the map is cancelled."""
-        self._cancelled = False
-        self._last_tick = 0.0
-
-    def done(self) -> int:
-        return items_done(self.ledger, self.task.plan)
-
-    def marks(self) -> bytes:
-        return bytes(self.ledger)
+        self._context_vars = contextvars.copy_context()
+        self.output: Destination | None = None
+        self._is_told = threading.Event()
+        self._limit = task.plan.chunks
 
     def cancel(self) -> None:
-        self._cancelled = True
-        self.stop_at = -1
-        self._ended.put(None)
+        super().cancel()
+        self._stop(-1)
 
-    def wait(self) -> Any:
+    @contextmanager
+    def _context(self) -> Iterator[None]:
         task = self.task
-        todo: list[int] | None = None
         with limited(task.blas_threads), frozen(task.func, *task.given, stores=not self._is_serial):
-            while True:
-                self._run_round(todo)
-                if self._cancelled:
-                    raise CancelledError
-                if task.collector.failure is not None:
-                    raise task.collector.failure
-                left = undone(self.ledger)
-                todo = task.outcome.next_round(left) if left else []
-                if not todo:
-                    break
-                self.stop_at = task.plan.chunks
-        if task.tick is not None:
-            task.tick(self.done)
-        return task.outcome.finish(left, bytes(self.ledger))
+            yield
 
-    def _run_round(self, todo: list[int] | None) -> None:
-        chunks = range(self.task.plan.chunks) if todo is None else todo
+    def _stop(self, at: int) -> None:
+        """Start no chunk above this one any more, and let no thread wait for the output."""
+        self._limit = min(self._limit, at)
+        self._is_told.set()
+
+    # ------------------------------------------------ for kernels
+
+    def add(self, pieces: list[Piece]) -> None:
+        """Take results that have been handed over."""
+        collector = self.task.collector
+        with self.lock:
+            collector.add(pieces)
+            has_failed = collector.failure is not None
+        if has_failed:
+            self._stop(-1)
+
+    def allocate_output(self, form: Form) -> None:
+        """Index 0 has told the form of its result."""
+        with self.lock:
+            self.output = (*self.task.collector.allocate_output(form), ())
+        self._is_told.set()
+
+    def wait_output(self) -> Destination | None:
+        """Wait for the output; None if it is not going to be told."""
+        self._is_told.wait()
+        return self.output
+
+    def note(
+        self, exc: BaseException, chunk: int, index: int, start: int, stop: int, who: str
+    ) -> None:
+        super().note(exc, chunk, index, start, stop, who)
+        if chunk == 0:
+            self._is_told.set()  # it may have told nothing
+
+    # ------------------------------------------------ a round
+
+    def _run_round(self, chunks: Sequence[int]) -> None:
+        if 0 not in chunks:
+            self._is_told.set()
         if self._threads == 1 and threading.get_ident() == self._caller:
             self._draw(chunks, count(), "the calling process", 0, serial=True)
-            return
+        else:
+            self._run_threads(chunks)
+        # For the next one, if there is any.
+        self._limit = self.task.plan.chunks
+        if self.output is None:
+            self._is_told.clear()
+
+    def _run_threads(self, chunks: Sequence[int]) -> None:
         tickets = count()  # next() is atomic
         shares = None
-        if self.task.plan.schedule == "static" and todo is None:
+        if self.task.plan.schedule == "static" and len(chunks) == self.task.plan.chunks:
             shares = self.task.plan.shares(self._threads)
         threads = []
         for i in range(self._threads):
@@ -137,7 +152,7 @@ class _LocalWork:
             counter = tickets if shares is None else count()
             who = "the calling process" if self._threads == 1 else f"thread {i}"
             thread = threading.Thread(
-                target=self._context.copy().run,
+                target=self._context_vars.copy().run,
                 args=(self._run_thread, mine, counter, who, i),
                 name=f"shmmap-{i}",
                 daemon=True,
@@ -152,7 +167,7 @@ class _LocalWork:
             for _ in threads:
                 self._wait_ended()
         except BaseException as exc:
-            self.stop_at = -1
+            self._stop(-1)
             deadline = time.monotonic() + GRACE_S
             with CleanUp(exc):
                 for thread in threads:
@@ -160,60 +175,47 @@ class _LocalWork:
                         thread.join(max(0.0, deadline - time.monotonic()))
             raise
 
-    def _wait_ended(self) -> None:
-        """Wait until one more thread has ended."""
-        tick = self.task.tick
-        while True:
-            try:
-                self._ended.get(timeout=None if tick is None else TICK_S)
-                break
-            except Empty:
-                assert tick is not None
-                tick(self.done)
-        if self._cancelled:
-            raise CancelledError
-
-    def _run_thread(self, *args: Any) -> None:
+    def _run_thread(
+        self, chunks: Sequence[int], tickets: Iterable[int], who: str, rank: int
+    ) -> None:
         try:
             own_decimal_context()
-            self._draw(*args)
+            self._draw(chunks, tickets, who, rank)
         finally:
             self._ended.put(None)
 
-    def _draw(self, chunks: Any, tickets: Any, who: str, rank: int, serial: bool = False) -> None:
+    def _draw(
+        self,
+        chunks: Sequence[int],
+        tickets: Iterable[int],
+        who: str,
+        rank: int,
+        serial: bool = False,
+    ) -> None:
+        """Draw tickets and run their chunks until none is left."""
         task = self.task
-        kernel = make_kernel(task.job, task.func, _Port(self, who))
-        with limited_here(task.blas_threads), running(kernel.where, rank):
-            self._draw_with(kernel, chunks, tickets, who, serial)
+        kernel = make_kernel(task.job, task.func, _LocalReporter(self, who))
 
-    def _draw_with(self, kernel: Kernel, chunks: Any, tickets: Any, who: str, serial: bool) -> None:
-        task = self.task
-        tick = task.tick if serial else None
-
-        def guard(step: Callable[[], None]) -> None:
+        def guard(step: Callable[..., None], *args: int) -> None:
             try:
-                step()
+                step(*args)
             except BaseException as exc:
                 if serial and isinstance(exc, KeyboardInterrupt):
                     raise
                 chunk, index, start, stop = kernel.where_failed()
-                with self.lock:
-                    task.outcome.note_exception(chunk, exc, index, start, stop, who)
+                self.note(exc, chunk, index, start, stop, who)
                 if not task.job.keep_going:
-                    self.stop_at = min(self.stop_at, chunk)
+                    self._stop(chunk)
 
-        for ticket in tickets:
-            if ticket >= len(chunks):
-                break
-            chunk = chunks[ticket]
-            if chunk > self.stop_at:
-                break
-            guard(lambda chunk=chunk: kernel.run(chunk, chunk + 1))  # type: ignore[misc]
-            guard(kernel.flush)
-            if tick is not None and time.monotonic() - self._last_tick > 0.05:
-                self._last_tick = time.monotonic()
-                tick(self.done)
-        guard(kernel.finish)
+        with limited_here(task.blas_threads), running(kernel.where, rank):
+            for ticket in tickets:
+                if ticket >= len(chunks) or chunks[ticket] > self._limit:
+                    break
+                guard(kernel.run, chunks[ticket], chunks[ticket] + 1)
+                guard(kernel.flush)
+                if serial:
+                    self._tick()
+            guard(kernel.finish)
 
 
 class SerialEngine:
@@ -231,16 +233,8 @@ class SerialEngine:
         return _LocalWork(task, 1, is_serial=True)
 
 
-class ThreadsEngine:
+class ThreadsEngine(SerialEngine):
     """Threads of the calling process: for functions that release the GIL."""
-
-    shares_memory = True
-    in_process = True
-    sees_caller = True
-    can_replace_workers = False
-
-    def warm_up(self, workers: int) -> None:
-        """Nothing takes long to start."""
 
     def start(self, task: Task) -> _LocalWork:
         return _LocalWork(task, max(1, min(task.workers, task.plan.chunks)))
