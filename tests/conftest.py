@@ -11,6 +11,7 @@ import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -157,10 +158,26 @@ def warm_up() -> None:
         each.result()
 
 
+def starts_nothing(file: Path) -> bool:
+    """Whether the tests of a file start no process, so that it is enough to guard them together."""
+    return file.parent.name == "unit" or file.name in (
+        "test_layers.py",
+        "test_names.py",
+        "test_public_api.py",
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _guard_of_file(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the last test of a file that leaves something behind, if its tests are guarded together."""
+    with leak_guard() if starts_nothing(request.path) else contextlib.nullcontext():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _guard(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves something behind."""
-    if request.node.get_closest_marker("unguarded"):
+    if request.node.get_closest_marker("unguarded") or starts_nothing(request.path):
         yield
         return
     if request.node.get_closest_marker("warm"):

@@ -241,6 +241,7 @@ def test_no_private_names_of_other_libraries(module: str) -> None:
                 assert name in DOCUMENTED, f"line {node.lineno}: {name}"
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "module",
     [

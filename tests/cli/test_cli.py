@@ -160,6 +160,7 @@ class TestMap:
             second,
         )
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("name", ["work:double", "work.double", "numpy.negative"])
     def test_names_of_functions(self, folder, name):
         out = folder.map(name, "in.npy", "out.npy")
@@ -176,6 +177,7 @@ class TestMap:
         rows = np.moveaxis(folder.rows, axis, 0)
         np.testing.assert_array_equal(out, [(row.mean(), row.std()) for row in rows])
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("axis", [0, 1])
     @pytest.mark.parametrize("chunksize", ["auto", "3", "64B"])
     def test_chunks_along_an_axis(self, folder, axis, chunksize):
@@ -552,6 +554,7 @@ class TestSignals:
         assert np.load(folder.path / "out.npy").tolist() == [1, 2, 3]
         folder.assert_tidy()
 
+    @pytest.mark.few(1)
     def test_two(self, folder, running):
         os.killpg(running.pid, signal.SIGINT)
         time.sleep(0.05)  # into the clean-up, or after it: either way it must hold
@@ -650,6 +653,7 @@ class TestInfo:
 
 
 class TestHelp:
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("args", [("--help",), ("map", "--help"), ("info", "--help")])
     def test_help(self, folder, args):
         done = folder.run(*args)

@@ -204,6 +204,7 @@ MAIN = """
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("how", [[], ["-m", "cProfile", "-o", "/dev/null"]])
 def test_a_package_that_is_run_as_a_script(tmp_path: Path, how: list[str]) -> None:
     """C5: ``python -m pkg``, with relative imports in function bodies."""

@@ -81,6 +81,7 @@ def run_apart(command: list[str], folder: Path, **environment: str) -> None:
     )
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("module", [name for name in MODULES if has_doctest(name)])
 def test_doctests(module: str, desk: Path) -> None:
     run_apart([sys.executable, str(SNIPPETS), "module", module], desk)

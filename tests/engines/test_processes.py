@@ -138,6 +138,7 @@ class TestTeam(ProcessSuite):
             assert not other & members
 
 
+@pytest.mark.slow
 class TestFork(ProcessSuite):
     """Processes forked for the call."""
 

@@ -25,6 +25,7 @@ print(huge() - before)
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="takes root")
 @pytest.mark.parametrize("setting", ["advise", "within_size", "always"])
 def test_they_are_taken_where_the_mount_gives_them(setting: str) -> None:

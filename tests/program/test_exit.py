@@ -260,6 +260,7 @@ class TestTooLate:
         done = run_script(tmp_path, source, timeout_s=30)
         assert (done.returncode, done.stdout, done.stderr) == (0, "0 -1 -2\n" * 3, "")
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("is_warm", [True, False])
     def test_a_map_on_a_team(self, tmp_path: Path, is_warm: bool) -> None:
         """Its workers are there still, or one line says what to do."""

@@ -38,6 +38,7 @@ def forbid(number, error):
 FALLOCATE, MEMFD_CREATE = 285, 319  # of x86_64
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("disposition", ["SIG_IGN", "SIG_DFL"])
 @pytest.mark.parametrize("size", [1 << 17, 1 << 21])
 def test_limit_on_the_size_of_files(disposition: str, size: int, tmp_path: Path) -> None:
@@ -137,6 +138,7 @@ with shmmap.Team(2, start="fork") as team:
     assert done.stdout == "300000.0 [1, 2]\n(300, 1000)\n"
 
 
+@pytest.mark.few(1)
 @pytest.mark.skipif(not CAN_FILTER, reason="needs the numbers of the system's calls")
 @pytest.mark.parametrize("error", [1, 11, 38], ids=["EPERM", "EAGAIN", "ENOSYS"])
 def test_processes_that_a_sandbox_forbids(error: int, tmp_path: Path) -> None:

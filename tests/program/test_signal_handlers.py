@@ -262,6 +262,7 @@ def test_handlers_come_back_and_each_is_called() -> None:
         assert after == before
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("first", ["", "shmmap.Team"])
 @pytest.mark.parametrize("module", ["_engines.resolve", "_team.team", "_verbs.verbs"])
 def test_in_the_middle_of_an_import(tmp_path: Path, module: str, first: str) -> None:

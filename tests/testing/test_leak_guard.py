@@ -261,6 +261,7 @@ def test_name_made_by_another_program_is_none(cleanup: list[int]) -> None:
         path.unlink()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("prefix", ["psm_", "sem."])
 def test_name_in_use_by_another_program_is_none(prefix: str) -> None:
     """Also that of a semaphore, which the C library opens under another name first."""

@@ -75,6 +75,7 @@ main(register)
     assert done.returncode == 0
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("end", ["shutdown", "program"])
 def test_forked_workers_leave_the_callers_alone(tmp_path: Path, end: str) -> None:
     """B9: what the caller had registered is done once, by the caller; its children and folders live."""
