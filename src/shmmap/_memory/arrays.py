@@ -187,7 +187,7 @@ def allocate_like(
     *,
     zero: bool = False,
 ) -> Array:
-    """`_allocate` with NumPy's rules for ``order="K"``: keep the order of the axes in memory."""
+    """`allocate` with NumPy's rules for ``order="K"``: keep the order of the axes in memory."""
     check_word(order, "order", ("C", "F", "A", "K", None))
     like = np.asanyarray(prototype)
     dt, inner = complete(like.dtype if dtype is None else dtype)

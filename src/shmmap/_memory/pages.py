@@ -106,7 +106,13 @@ def _place_in_segment(a: Array) -> tuple[int, int] | None:
     return block.segment.fd, address - block.segment.address
 
 
-def write_into(target: Array, source: Array) -> bool:
+def copy_into_new(target: Array, source: Array) -> None:
+    """The same as `copy_into` for an array just allocated."""
+    if not _write_into(target, source):
+        copy_into(target, source)
+
+
+def _write_into(target: Array, source: Array) -> bool:
     """Fill a large fresh array through its descriptor, if its bytes are those of `source`.
 
     Writing whole pages to a tmpfs neither clears nor faults them in first: half the time of a copy.

@@ -16,7 +16,7 @@ from .arrays import allocate_like, check_dtype, empty, to_shape
 from .blocks import allocate_bytes
 from .files import read_npy_header
 from .handles import handle_of
-from .pages import copy_into, read_into, write_into
+from .pages import copy_into_new, read_into
 from .segments import byte_bounds
 from .table import adopt_memory
 
@@ -113,8 +113,7 @@ def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = N
         if np.may_share_memory(same, values) or is_shared(same):
             return same
     target = allocate_like(values, dtype, order or "K", None)
-    if not write_into(target, values):
-        copy_into(target, np.asarray(values))
+    copy_into_new(target, np.asarray(values))
     return target
 
 
@@ -143,8 +142,7 @@ def pack_into(root: Bytes, offset: int, a: Array) -> Array:
     axes = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
     dims = [a.shape[axis] for axis in axes]
     target = any_numpy.ndarray(dims, a.dtype, root, offset).transpose(np.argsort(axes))
-    if not write_into(target, a):
-        copy_into(target, a)
+    copy_into_new(target, a)
     return cast(Array, target)
 
 
