@@ -28,6 +28,8 @@ def reduce_handle(handle: Handle) -> tuple[object, ...]:
 class ArrayPacker:
     """What becomes of the arrays of one pickle."""
 
+    __slots__ = ("_copies", "keep", "placed", "segments")
+
     def __init__(self, copies: Copies | None) -> None:
         self._copies = copies
         """None if no array is to go as a handle: who gets the pickle may have none of our memory."""

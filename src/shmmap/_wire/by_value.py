@@ -138,8 +138,15 @@ class CallPickler(_Base):  # type: ignore[misc]
         if isinstance(obj, type):
             return self._reduce_class(obj)
         kind = type(obj)
-        if kind is _Function:
-            return self._reduce_function(obj)
+        if (
+            kind is _Function
+        ):  # most objects in a pickled function are: in line, as each call counts
+            if is_root(obj):
+                self.met.append(obj)
+            namespace = obj.__globals__
+            if id(namespace) not in self.globals_ref and namespace.get("__name__") in MAINS:
+                self._add_namespace(namespace, f"{MAIN} {id(namespace):x}")
+            return super().reducer_override(obj)
         if kind is functools.cached_property:  # it holds a lock before Python 3.12
             return make_cached_property, (obj.func, obj.attrname)
         if kind is _CachedFunction and (obj.__module__ in MAINS or "<locals>" in obj.__qualname__):
@@ -163,14 +170,6 @@ class CallPickler(_Base):  # type: ignore[misc]
         if type(reduced) is tuple and len(reduced) == 6:
             self.classes.append(cls)
         return reduce_by_value(cls, reduced)
-
-    def _reduce_function(self, func: types.FunctionType) -> object:
-        if is_root(func):
-            self.met.append(func)
-        namespace = func.__globals__
-        if id(namespace) not in self.globals_ref and namespace.get("__name__") in MAINS:
-            self._add_namespace(namespace, f"{MAIN} {id(namespace):x}")
-        return super().reducer_override(func)
 
 
 class Tracer(CallPickler):

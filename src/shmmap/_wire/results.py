@@ -32,22 +32,35 @@ class _ByValue(Exception):
     """Something in a result has to go by value."""
 
 
-class _Reducer:
-    """What becomes of the special things in a result, in both picklers of it."""
-
-    def __init__(self, share: Share | None, numbers: dict[int, int] | None) -> None:
-        self.share = share
+class _PlainPickler(pickle.Pickler):
+    def __init__(
+        self, file: io.BytesIO, share: Share | None, numbers: dict[int, int] | None
+    ) -> None:
+        super().__init__(file, 5)
+        self._share = share
         self._numbers = numbers
         """Of the exceptions that go by number, if a link of a chain is what is pickled."""
         self._shared: dict[int, tuple[Array, Handle]] = {}
         """By address, as a result that is pickled twice shares an array once; with the array, so that no
         other has its address."""
 
-    def __call__(self, obj: Any) -> object:
-        """What to pickle for it; NotImplemented for what is nothing special."""
-        if type(obj) is np.ndarray and self.share is not None:
+    def reducer_override(self, obj: Any) -> Any:
+        # Called for everything in a result, so what is nothing special leaves as soon as possible.
+        if type(obj) is np.ndarray:
+            if self._share is None:
+                return NotImplemented
+        elif not isinstance(obj, _SPECIAL):
+            return NotImplemented
+        reduced = self.reduce(obj)
+        if reduced is NotImplemented and isinstance(obj, type) and obj.__module__ in MAINS:
+            raise _ByValue  # whatever else may bear that name in the caller
+        return reduced
+
+    def reduce(self, obj: Any) -> object:
+        """What to pickle for what is special; NotImplemented for anything else."""
+        if type(obj) is np.ndarray and self._share is not None:
             known = self._shared.get(id(obj))
-            handle = self.share(obj) if known is None else known[1]
+            handle = self._share(obj) if known is None else known[1]
             if handle is not None:
                 self._shared[id(obj)] = obj, handle
                 return reduce_handle(handle)
@@ -67,39 +80,21 @@ class _Reducer:
         return NotImplemented
 
 
-class _PlainPickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, reduce: _Reducer) -> None:
-        super().__init__(file, 5)
-        self._reduce = reduce
-        self._shares = reduce.share is not None
-
-    def reducer_override(self, obj: Any) -> Any:
-        # Called for everything in a result, so what is nothing special leaves as soon as possible.
-        if type(obj) is np.ndarray:
-            if not self._shares:
-                return NotImplemented
-        elif not isinstance(obj, _SPECIAL):
-            return NotImplemented
-        reduced = self._reduce(obj)
-        if reduced is NotImplemented and isinstance(obj, type) and obj.__module__ in MAINS:
-            raise _ByValue  # whatever else may bear that name in the caller
-        return reduced
-
-
 def pack_result(obj: object, share: Share | None = None) -> bytes:
     """Pickle a function's result for the caller."""
-    return _pack(obj, _Reducer(share, None))
+    return _pack(obj, share, None)
 
 
-def _pack(obj: object, reduce: _Reducer) -> bytes:
+def _pack(obj: object, share: Share | None, numbers: dict[int, int] | None) -> bytes:
     file = io.BytesIO()
+    plain = _PlainPickler(file, share, numbers)
     try:
-        _PlainPickler(file, reduce).dump(obj)
+        plain.dump(obj)
         return file.getvalue()
     except Exception as exc:
         file = io.BytesIO()
         try:
-            load_picklers().ResultPickler(file, reduce).dump(obj)
+            load_picklers().ResultPickler(file, plain.reduce).dump(obj)
             return file.getvalue()
         except Exception as by_value:
             raise (by_value if isinstance(exc, _ByValue) else exc) from None
@@ -136,7 +131,7 @@ def unpack_chain(data: bytes) -> BaseException:
 
 
 def _pack_link(exc: BaseException, numbers: dict[int, int]) -> bytes:
-    return _pack(exc, _Reducer(None, {k: v for k, v in numbers.items() if k != id(exc)}))
+    return _pack(exc, None, {k: v for k, v in numbers.items() if k != id(exc)})
 
 
 def _linked(number: int) -> BaseException:
