@@ -1,9 +1,9 @@
 """What is done with a chunk, on every engine.
 
 In reading order: `plan` (which index ranges), `ledger` (what has become of each), `stencil` (their
-neighbours), `job` (a map as kernels get it), `kernel` and `inputs` (calls of the function), `gather`,
-`held`, `fill` and `store` (where results go), `columns` and `tuples` (what a function returned), `current`
-(where a function is), `freeze` and `lost_writes` (what a function must not change).
+neighbours), `job` (a map as kernels get it), `kernel`, `inputs` and `streams` (calls of the function),
+`gather`, `held`, `fill` and `store` (where results go), `columns` and `tuples` (what a function returned),
+`current` (where a function is), `freeze` and `lost_writes` (what a function must not change).
 """
 
 from .columns import (
@@ -34,6 +34,7 @@ from .lost_writes import Watch, describe, warn_of
 from .plan import Plan, align_chunksize, merge_ranges, parse_chunksize, share_of
 from .stencil import Stencil, Trim, choose_trim, make_stencils
 from .store import StoreKernel
+from .streams import make_key
 from .tuples import make_tuple, parts_of
 
 

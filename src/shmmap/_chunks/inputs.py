@@ -1,4 +1,4 @@
-"""What the function is called with: what a chunk gets of each input, and random generators.
+"""What the function is called with: what a chunk gets of each input.
 
 Each kind of input (see `Input`) is cut by a function of its own, chosen once per job. A chunk is a view where
 there can be one. What an index gets depends on that index alone: neither on who runs its chunk, nor on how
@@ -8,7 +8,7 @@ many are gone through as one.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from itertools import repeat
 from typing import Any
 
@@ -76,32 +76,3 @@ def make_slicer(entry: Input, verb: Verb) -> Callable[[int, int, int], Any]:
     if entry.kind == "rows":
         return lambda k, start, stop: take_rows(data, start, stop)
     return lambda k, start, stop: data[start:stop]
-
-
-class Streams:
-    """A random generator per index: one Philox whose counter is set to the index.
-
-    Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11): stream
-    *i* is key = the two words derived from the seed, counter = ``[0, 0, 0, i]``.
-    """
-
-    def __init__(self, key: tuple[int, int]) -> None:
-        self._bits = np.random.Philox(key=np.array(key, np.uint64))
-        # Tuples: NumPy takes a state in them four times as fast as one in arrays.
-        self._where: dict[str, Any] = {"counter": (0, 0, 0, 0), "key": key}
-        self._state: Any = self._bits.state | {"state": self._where, "buffer": (0, 0, 0, 0)}
-        self.generator = np.random.Generator(self._bits)
-
-    def at(self, i: int) -> np.random.Generator:
-        """The generator at the beginning of stream `i`."""
-        self._where["counter"] = (0, 0, 0, i)
-        self._bits.state = self._state
-        return self.generator
-
-    def along(self, items: Iterable[Any], start: int) -> Iterator[Any]:
-        """The items, with the generator at the beginning of its own stream whenever one is taken."""
-        where, bits, state = self._where, self._bits, self._state
-        for i, item in enumerate(items, start):
-            where["counter"] = (0, 0, 0, i)
-            bits.state = state
-            yield item

@@ -29,8 +29,9 @@ from .._memory import PageWriter
 from .._wire import INDEX, SINCE
 from .columns import Kind
 from .current import Context
-from .inputs import Streams, make_slicer
+from .inputs import make_slicer
 from .job import Form, Job, Piece
+from .streams import Streams
 
 Function = Callable[..., Any]
 

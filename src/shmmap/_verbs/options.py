@@ -14,6 +14,7 @@ import numpy as np
 from .._chunks import parse_chunksize
 from .._engines import ENGINES
 from .._errors.arguments import as_int, as_seconds, describe
+from .._interop.scalars import SCALARS
 from .._system.imports import late_import
 from .._team import resolve_workers
 
@@ -82,7 +83,6 @@ _defaults: ContextVar[Options] = ContextVar("shmmap-config", default=_BUILT_IN)
 # nothing is kept alive; their types belong to the key, because 1 and True are equal.
 _made: dict[Any, tuple[Options, Options]] = {}
 _MADE_MOST = 256
-_PLAIN = frozenset((int, float, str, bool, type(None)))
 
 
 def make_options(keywords: Mapping[str, Any]) -> Options:
@@ -97,14 +97,14 @@ def make_options(keywords: Mapping[str, Any]) -> Options:
     if not keywords:
         return defaults
     types = tuple(map(type, keywords.values()))
-    if not _PLAIN.issuperset(types):
+    if not SCALARS.issuperset(types):
         return _make_options(defaults, keywords)
     key = (*keywords.items(), types)
     made = _made.get(key)
     if made is not None and made[0] is defaults:
         return made[1]
     options = _make_options(defaults, keywords)
-    if len(_made) < _MADE_MOST and type(defaults.engine) in _PLAIN:
+    if len(_made) < _MADE_MOST and type(defaults.engine) in SCALARS:
         _made[key] = defaults, options
     return options
 
@@ -249,35 +249,3 @@ def config(**options: Any) -> Iterator[None]:
         yield
     finally:
         _defaults.reset(token)
-
-
-def make_key(rng: Any, func: Any) -> tuple[int, int] | None:
-    """The Philox key that ``rng=`` stands for: two words drawn from the seed; `func` is to take it."""
-    if rng is None:
-        return None
-    with late_import:
-        from .._errors.words import explain_rng
-
-    reason = explain_rng(func)
-    if reason is not None:
-        raise TypeError(reason)
-    if isinstance(rng, np.random.Generator):
-        words: Any = rng.integers(0, 2**64, size=2, dtype=np.uint64)
-    else:
-        sequence = rng if isinstance(rng, np.random.SeedSequence) else _seed(rng)
-        words = sequence.generate_state(2, np.uint64)
-    return int(words[0]), int(words[1])
-
-
-def _seed(rng: Any) -> np.random.SeedSequence:
-    if isinstance(rng, np.random.RandomState):
-        raise TypeError("rng takes no RandomState: give a seed, or numpy.random.default_rng(seed)")
-    try:
-        if isinstance(rng, (bool, np.bool_, str)):
-            raise TypeError
-        return np.random.SeedSequence(rng)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(
-            "rng must be a seed (an int of 0 or more, or a sequence of them), a SeedSequence or a "
-            f"Generator, not {describe(rng)}"
-        ) from None

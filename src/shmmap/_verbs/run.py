@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .._chunks import Job
+from .._chunks import Job, make_key
 from .._engines import Route, Task, Tick, Work, resolve_engine
 from .._memory import empty
 from .._results import MISSING, Collector, Folding, Outcome
@@ -23,7 +23,7 @@ from .bind import bind
 from .future import MapFuture, Over, StreamFuture
 from .hand_over import hand_over_inputs, hand_over_outputs
 from .memo import recall, remember
-from .options import Options, make_key
+from .options import Options
 from .progress import Progress
 from .request import Request
 from .windows import Stream, check_ends, is_stream
@@ -59,7 +59,7 @@ def run(request: Request, options: Options) -> Any:
             tick = Progress(options.progress, job.plan.n)
             stack.callback(tick.close)
         if options.rng is not None:
-            job = job._replace(seed=make_key(options.rng, request.func))
+            job = job._replace(seed=_make_seed(request, options))
         work, collector = _start(request, job, options, route, tick)
         if options.wait:
             return work.wait()
@@ -76,7 +76,7 @@ def _run_stream(request: Request, options: Options) -> Any:
     """A map over an iterator: windows of its items, each a map of its own."""
     if options.wait:
         check_ends(request)
-    seed = make_key(options.rng, request.func)
+    seed = _make_seed(request, options)
     route = resolve_engine(options.engine, options.workers)
     ending = ExitStack()
     progress: Progress | None = None
@@ -145,6 +145,19 @@ def _start(
         given=given,
     )
     return engine.start(task), collector
+
+
+def _make_seed(request: Request, options: Options) -> tuple[int, int] | None:
+    """The key of the random streams, for a function that takes them."""
+    if options.rng is None:
+        return None
+    with late_import:
+        from .._errors.words import explain_rng
+
+    reason = explain_rng(request.func)
+    if reason is not None:
+        raise TypeError(reason)
+    return make_key(options.rng)
 
 
 def _finish_empty(request: Request, job: Job, options: Options) -> Any:
