@@ -72,7 +72,7 @@ class Test31TemplateKilled:
                     command = open(f"/proc/{pid}/cmdline").read()
                 except OSError:
                     continue
-                if int(parent) == os.getpid() and "_template" in command:
+                if int(parent) == os.getpid() and "_worker.template" in command:
                     return int(pid)
     team = shmmap.Team(workers=2)
     works(engine=team)
