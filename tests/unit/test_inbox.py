@@ -156,3 +156,18 @@ def test_pages_of_the_dead_go_when_nothing_is_taken_from_them_any_more(
     assert not is_there(told) and is_there(untold)
     inbox.purge_orphans(last_seq=9, oldest_open=6)  # all calls are over that were open at its death
     assert not is_there(untold) and not inbox.has_orphans
+
+
+def test_a_worker_that_waits_for_room_is_woken_when_something_is_taken(
+    inbox: Inbox, workers: Workers
+) -> None:
+    link = workers.links[0]
+    page = link.make()
+    first, second = put(page, "a"), put(page, "b", at=1000)
+    assert inbox.take(first) == "a"
+    assert not link.told
+    waiting = Page(get_segment(page))
+    waiting.await_taken(True)
+    assert inbox.take(second) == "b"
+    assert [pickle.loads(message) for message in link.told] == [Attach(())]
+    waiting.close()

@@ -30,6 +30,9 @@ from .._wire import (
 from .link import WorkerLink
 from .workers import Workers
 
+# A message that says nothing: it wakes a worker that waits for its records to be taken.
+_LOOK_AGAIN = dumps_message(Attach(()))
+
 
 class Inbox:
     """The pages and segments of a team's workers.
@@ -101,19 +104,24 @@ class Inbox:
                 return unpack(data)
         finally:
             del data
-            self._note_taken(page)
+            self._note_taken(page, record.rank)
 
     def skip(self, record: Record) -> None:
         """Let go of what a record carries."""
         if record.page:
             try:
-                self._note_taken(self._page(record))
+                self._note_taken(self._page(record), record.rank)
             except OSError:
                 pass
 
-    def _note_taken(self, page: Page) -> None:
+    def _note_taken(self, page: Page, rank: int) -> None:
         if page.take():
             self._workers.wake()  # the monitor sees to it once more, later
+        if page.is_awaited():
+            with self._lock:
+                link = self._workers.links.get(rank)
+                if link is not None:
+                    link.post(_LOOK_AGAIN)
 
     def _page(self, record: Record) -> Page:
         with self._lock:

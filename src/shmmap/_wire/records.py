@@ -86,9 +86,9 @@ def says_left(data: bytes, seq: int) -> bool:
 
 
 class Page:
-    """Bulk of records: 16 bytes of header (records put, records taken), then payload."""
+    """Bulk of records: a header (records put, taken, whether the worker waits for that), then payload."""
 
-    HEADER = 16
+    HEADER = 24
     LEAST_NBYTES = 1 << 16
     # Larger pages go when nothing has come in them for a while. Less memory kept, more of it touched anew.
     KEPT_NBYTES = 1 << 20
@@ -115,6 +115,14 @@ class Page:
     def is_free(self) -> bool:
         """Whether everything put was taken."""
         return self.counts[0] == self.counts[1]
+
+    def await_taken(self, is_awaited: bool) -> None:
+        """The worker begins or ends to wait until something is taken: it is to be woken by that."""
+        self.counts[2] = is_awaited
+
+    def is_awaited(self) -> bool:
+        """Whether the worker is to be woken when something is taken."""
+        return bool(self.counts[2])
 
     def ask_for(self) -> None:
         """Its worker is being told to let go of it."""

@@ -52,6 +52,11 @@ class Outbox:
         self._pages.append(page)
         return page
 
+    def await_taken(self, is_awaited: bool) -> None:
+        """Have the caller wake this worker whenever it takes something, or not any more."""
+        for page in self._pages:
+            page.await_taken(is_awaited)
+
     def waiting_nbytes(self) -> int:
         """Bytes in pages of which something has not been taken."""
         return sum(page.filled for page in self._pages if not page.is_free())

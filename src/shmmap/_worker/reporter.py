@@ -193,12 +193,18 @@ class Reporter:
         self._mark_told(handed, _HANDED)
 
     def wait_taken(self, nbytes: int) -> None:
-        self._wait_while(lambda: self._outbox.waiting_nbytes() > nbytes)
+        self._wait_taken(lambda: self._outbox.waiting_nbytes() > nbytes)
 
     def make_room(self, nbytes: int) -> None:
         self._write_tail()  # or what is waited for might not have been told
         line, outbox = self._line, self._outbox
-        self._wait_while(lambda: not line.pending and outbox.waiting_nbytes() > nbytes)
+        self._wait_taken(lambda: not line.pending and outbox.waiting_nbytes() > nbytes)
+
+    def _wait_taken(self, is_waiting: Callable[[], bool]) -> None:
+        if is_waiting():
+            self._outbox.await_taken(True)
+            self._wait_while(is_waiting)
+            self._outbox.await_taken(False)
 
     def _wait_while(self, is_waiting: Callable[[], bool]) -> None:
         """Wait for the caller to do its part, unless the map is stopped, or was stopped altogether before."""
