@@ -144,6 +144,17 @@ def test_maps_beyond_the_limit_wait_and_are_admitted_in_order(house: House) -> N
     assert fourth.admitted.is_set() and str(fourth.refusal) == "no" and fourth.control is None
 
 
+def test_a_map_whose_turn_has_come_is_one_before_its_call_is_sent(house: House) -> None:
+    """Its own thread sends that; until then the team is not idle, or its end would come first."""
+    assert house.maps.is_empty()
+    runs = [house.begin() for _ in range(OPEN_MAX + 1)]
+    for run in runs[:-1]:
+        house.maps.close(run, True)
+    assert not house.maps.runs and not house.maps.waiting and not house.maps.is_empty()
+    house.maps.close(runs[-1], True)
+    assert house.maps.is_empty()
+
+
 def test_what_opening_fails_by_is_its_own_callers(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,7 +229,7 @@ class Life:
         return max(0, min(int((at - time.monotonic()) * 1000), 1 << 30)) + 1
 
     def _is_idle(self) -> bool:
-        return not (self.open_maps.runs or self.open_maps.waiting) and self._submissions.is_idle()
+        return self.open_maps.is_empty() and self._submissions.is_idle()
 
     def _last_work(self) -> float:
         return max(self._last_run, self._submissions.left_at)

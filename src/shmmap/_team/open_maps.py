@@ -91,6 +91,10 @@ class OpenMaps:
         run.begin(seq)
         self.runs[seq] = run
 
+    def is_empty(self) -> bool:
+        """Whether no map is open or waits for its turn; one whose turn has just come is open."""
+        return not (self._open or self.waiting)
+
     def open_calls(self) -> Iterator[int]:
         """Numbers of the calls of which something may still be taken."""
         yield from self.runs
