@@ -15,6 +15,7 @@ behind one door, a lock that each public method takes.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -67,13 +68,18 @@ class Outcome:
         """By first index; one per range."""
         self._fatal: Exception | None = None
         """Raised before any chunk: the function did not unpickle, say."""
-        self._recovery = Recovery(
-            job.retries, keep_going=job.keep_going, is_static=job.plan.schedule == "static"
-        )
         self._causes: list[str] = []
         """One per death."""
         self._lost_writes: dict[str, None] = {}
         """Captured variables that the function has changed where they are copies."""
+
+    @functools.cached_property
+    def _recovery(self) -> Recovery:
+        """Made when something fails or dies, which is in few maps."""
+        job = self._job
+        return Recovery(
+            job.retries, keep_going=job.keep_going, is_static=job.plan.schedule == "static"
+        )
 
     # ------------------------------------------------ reports
 
