@@ -67,6 +67,16 @@ def as_column(value: Any) -> Array:
     return a
 
 
+def is_number(value: Any) -> bool:
+    """Whether a result is a number of a class of its own or a string, rather than an array or a tuple."""
+    return not isinstance(value, (np.ndarray, tuple)) and as_column(value).ndim == 0
+
+
+def begins_at(a: Array, other: Array) -> bool:
+    """Whether two arrays have their first item in one place."""
+    return bool(a.__array_interface__["data"][0] == other.__array_interface__["data"][0])
+
+
 class Mixed:
     """A chunk's items of several dtypes, each as it is.
 

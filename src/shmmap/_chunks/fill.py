@@ -26,12 +26,14 @@ from .columns import (
     Kind,
     Mixed,
     as_column,
+    begins_at,
     check_axis,
     check_declared,
     check_kind,
     check_shape,
     dtypes_of,
     holds,
+    is_number,
     promote,
     put_column,
     split_result,
@@ -116,7 +118,7 @@ class FillKernel(Kernel):
                 self._check_nothing(results, at, stop)
             position.index = AS_A_WHOLE
             self._place(k, last, start, stop, None, ())
-        elif (type(first) in NUMBERS or _is_number(first)) and not self.job.keep_going:
+        elif (type(first) in NUMBERS or is_number(first)) and not self.job.keep_going:
             values = self.all_of(first, results, stop - start)
             position.index = AS_A_WHOLE
             column = uniform_column(values)
@@ -302,7 +304,7 @@ class FillKernel(Kernel):
                 return
             self._held.add(k, last, kind, columns)
             if self._held.is_full():
-                self._wait_output()
+                self._set_output(self.reporter.wait_output())
                 if self._held:
                     self.reporter.results(self._held.take())
             return
@@ -341,7 +343,7 @@ class FillKernel(Kernel):
         for j, (column, target) in enumerate(zip(columns, self._out or (), strict=True)):
             part = target[start:stop]
             self._make_ready(j, start, stop)
-            if isinstance(column, Mixed) or _address(part) != _address(column):
+            if isinstance(column, Mixed) or not begins_at(part, column):
                 put_column(part, column)
 
     def _pour(self, j: int, part: Array, start: int) -> bool:
@@ -357,9 +359,6 @@ class FillKernel(Kernel):
 
     def _learn_output(self) -> None:
         self._set_output(self.reporter.poll_output())
-
-    def _wait_output(self) -> None:
-        self._set_output(self.reporter.wait_output())
 
     def _set_output(self, output: Destination | None) -> None:
         """The output is known now, unless it is None: what has been kept goes where it belongs."""
@@ -386,7 +385,7 @@ class FillKernel(Kernel):
         if self._held:
             self._learn_output()
         if self._held and not self._held.is_small():
-            self._wait_output()
+            self._set_output(self.reporter.wait_output())
         if self._held:
             self.reporter.results(self._held.take_merged())
 
@@ -397,13 +396,3 @@ class FillKernel(Kernel):
         self._in_place = None
         if not self._declared:
             self._kind, self._out, self._writers = "unknown", None, ()
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a result is a number of a class of its own or a string, rather than an array or a tuple."""
-    return not isinstance(value, (np.ndarray, tuple)) and as_column(value).ndim == 0
-
-
-def _address(a: Array) -> int:
-    address: int = a.__array_interface__["data"][0]
-    return address
