@@ -74,7 +74,7 @@ def assert_next_map_works(engine: Any, workers: int | None = 2) -> None:
         )
         assert_same(result, np.arange(100) * 2)
     if isinstance(engine, shmmap.Team):
-        engine.validate()
+        engine._team.validate()
 
 
 # --- programs -----------------------------------------------------------------------------------

@@ -80,6 +80,17 @@ def test_nothing_else_looks_public() -> None:
     assert seen - modules - {"annotations"} <= set(shmmap.__all__)
 
 
+def test_classes_show_nothing_else() -> None:
+    with shmmap.Team(1) as team:
+        shown = {name for name in dir(team) if not name.startswith("_")}
+        assert shown == {
+            *("submit", "map", "shutdown", "size", "kill_workers", "terminate_workers"),
+        }
+    future = {name for name in dir(shmmap.MapFuture) if not name.startswith("_")}
+    own = {"as_completed", "in_order", "progress"}
+    assert future == own | {n for n in dir(concurrent.futures.Future) if not n.startswith("_")}
+
+
 @pytest.mark.parametrize("name", sorted({*shmmap.__all__, *shmmap.testing.__all__}))
 def test_names_have_a_docstring(name: str) -> None:
     thing = getattr(shmmap, name, None) or getattr(shmmap.testing, name)

@@ -118,7 +118,9 @@ def test_the_advice_gives_right_results(team: shmmap.Team, path: Path) -> None:
 
     assert shmmap.pmap(read, range(ITEMS), engine=team) == list(range(ITEMS))
 
-    with shmmap.Team(2, start=team.workers.start, initializer=keep_open, initargs=(path,)) as other:
+    with shmmap.Team(
+        2, start=team._team.workers.start, initializer=keep_open, initargs=(path,)
+    ) as other:
         assert shmmap.pmap(read_kept, range(ITEMS), engine=other) == list(range(ITEMS))
 
 

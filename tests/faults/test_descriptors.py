@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap import Team
 from shmmap._memory import table
 from shmmap._results.collect import Collector
+from shmmap._team.team import WorkerTeam
 from shmmap._team.workers import Workers
 from shmmap.testing import KillSelf, wait_until
 from tests import functions
@@ -194,7 +194,7 @@ class Test18And24OutputRefused:
         before = descriptor_count(), shared_memory_in_use()
         for _ in range(5):
             with monkeypatch.context() as patch, in_time(0.9), pytest.raises(OSError, match="left"):
-                patch.setattr(Team, "_ensure", refuse)
+                patch.setattr(WorkerTeam, "_ensure", refuse)
                 shmmap.pmap_chunks(
                     functions.double, np.arange(1 << 18), engine=team, chunksize=9999
                 )
@@ -261,7 +261,7 @@ class Test24ReplacementRefused:
 
 def team_members(team: Any) -> list[Any]:
     """What a team knows of each of its workers."""
-    return list(team.workers.links.values())
+    return list(team._team.workers.links.values())
 
 
 def make_pages(team: Any, nbytes: int) -> None:

@@ -123,7 +123,7 @@ class Test33Threads:
                 future.add_done_callback(take_lock)
                 assert is_called.wait(20)
                 assert team.submit(functions.double, 2) is not None
-                assert len(team.workers.links) == team.size
+                assert len(team._team.workers.links) == team.size
             else:
                 futures = [team.submit(time.sleep, 0.2) for _ in range(20)]
                 futures[-1].add_done_callback(take_lock)

@@ -145,7 +145,9 @@ def test_by_other_ways(team: shmmap.Team, group: Any) -> None:
     with pytest.raises(ValueError, match="read-only"):  # which has been read into memory
         shmmap.pmap(put, array, range(3), axis=(None, 0), engine=team)
     with (
-        shmmap.Team(1, start=team.workers.start, initializer=keep, initargs=(array,)) as other,
+        shmmap.Team(
+            1, start=team._team.workers.start, initializer=keep, initargs=(array,)
+        ) as other,
         pytest.raises(ValueError, match="out="),
     ):
         other.submit(put_kept, 0).result()

@@ -325,8 +325,8 @@ def test_an_initializer_that_failed_before_the_call_is_told_all_the_same(start: 
     for _ in range(10):
         with in_time(), pytest.raises(ImportError, match="no such library"):
             with Team(workers=2, start=start, initializer=initializer, initargs=(0,)) as team:
-                team.warm_up(2)
-                links = list(team.workers.links.values())
+                team._team.warm_up(2)
+                links = list(team._team.workers.links.values())
                 wait_until(lambda links=links: any(link.failed for link in links))
                 shmmap.pmap(functions.double, np.arange(10), engine=team)
 
@@ -535,7 +535,7 @@ def test_monitor_that_fails_ends_everything(start: str, monkeypatch: pytest.Monk
         time.sleep(60)
 
     assert list(team.map(functions.double, range(4))) == [0, 2, 4, 6]
-    pids = [link.pid for link in team.workers.links.values()]
+    pids = [link.pid for link in team._team.workers.links.values()]
     future = team.submit(func, 0)
     work = shmmap.pmap(func, range(1, 3), engine=team, chunksize=1, wait=False)
     wait_until(lambda: begun[0] and begun[1:].any())
@@ -545,7 +545,7 @@ def test_monitor_that_fails_ends_everything(start: str, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Monitor, "handle", fail)
     with in_time():
-        team.workers.wake()
+        team._team.workers.wake()
         for each in (future, work):
             with pytest.raises(RuntimeError, match="monitor"):
                 each.result(60)

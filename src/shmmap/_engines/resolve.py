@@ -30,9 +30,17 @@ def resolve_engine(engine: str | WorkerTeam | Executor | None, workers: int | No
         engine = entered_team()
         if engine is None:  # most calls
             return _on_default_team(resolve_workers(workers))
-    count = 0 if isinstance(engine, WorkerTeam) else resolve_workers(workers)
+    if isinstance(engine, WorkerTeam) and not role.is_worker:
+        with late_import:
+            from .processes import ProcessEngine
+
+        count = engine.size
+        if workers is not None and workers != -1:
+            count = min(resolve_workers(workers), count)
+        return ProcessEngine(engine), count, engine.blas_threads
+    count = resolve_workers(workers)
     # Inside a worker everything is serial: no team of its own, no deadlock.
-    nested = role.is_worker and (isinstance(engine, WorkerTeam) or not isinstance(engine, Executor))
+    nested = role.is_worker and not isinstance(engine, Executor)
     if engine == "serial" or nested or (is_ending() and engine in ("threads", "fork")):
         return _in_this_thread()
     if engine == "threads":
@@ -45,20 +53,12 @@ def resolve_engine(engine: str | WorkerTeam | Executor | None, workers: int | No
             from .processes import ForkEngine
 
         return ForkEngine(), count, 1
-    if isinstance(engine, Executor) and not isinstance(engine, WorkerTeam):
+    if isinstance(engine, Executor):
         with late_import:
             from .executor import ExecutorEngine
 
         return ExecutorEngine(engine), count, 1
-    if not isinstance(engine, WorkerTeam):
-        return _on_default_team(count)
-    with late_import:
-        from .processes import ProcessEngine
-
-    count = engine.size
-    if workers is not None and workers != -1:
-        count = min(resolve_workers(workers), engine.size)
-    return ProcessEngine(engine), count, engine.blas_threads
+    return _on_default_team(count)
 
 
 def _in_this_thread() -> Route:

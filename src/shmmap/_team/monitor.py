@@ -159,7 +159,7 @@ class Monitor:
             else:
                 self._strays.append((kind, payload, link.decoders))
                 self._workers.wake()  # this may be a thread that waits for a map
-        # Only now: `Team.take_relayed` looks at the count without the lock, and goes by it.
+        # Only now: `WorkerTeam.take_relayed` looks at the count without the lock, and goes by it.
         link.count_relayed(len(frames))
 
     def _take_submitted(self) -> None:

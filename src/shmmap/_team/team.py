@@ -6,7 +6,7 @@ everything else: workers starting and dying, their output, segments they announc
 It wakes a waiting run by a record on that run's pipe, so every wait of a run is also a wait for every
 worker's death.
 
-What is here takes the lock; `_team.life` has the rest. The public `Team` derives from it, in `_verbs.team`.
+What is here takes the lock; `_team.life` has the rest. The public `Team` of `_verbs.team` has a `WorkerTeam`.
 """
 
 from __future__ import annotations

@@ -229,14 +229,6 @@ class MapFuture(Future[Any]):
         """Yield ``start, stop, value`` of every chunk in index order, each as soon as possible."""
         return self._chunks(in_order=True)
 
-    def iterate_items(self, deadline: float | None) -> Iterator[Any]:
-        """The results one by one, in order, until a moment of ``time.monotonic()`` (``Executor.map``)."""
-        for _, _, values in self._chunks(in_order=True, deadline=deadline):
-            left = deque(values)
-            del values
-            while left:
-                yield left.popleft()
-
     def _chunks(
         self, in_order: bool, deadline: float | None = None
     ) -> Iterator[tuple[int, int, Any]]:
@@ -297,6 +289,15 @@ class MapFuture(Future[Any]):
             super().result()
         finally:
             del self  # see `_team.run`
+
+
+def iterate_items(future: MapFuture, deadline: float | None) -> Iterator[Any]:
+    """The results one by one, in order, until a moment of ``time.monotonic()``, for `Team.map`."""
+    for _, _, values in future._chunks(in_order=True, deadline=deadline):
+        left = deque(values)
+        del values
+        while left:
+            yield left.popleft()
 
 
 def _broken_up() -> RuntimeError:

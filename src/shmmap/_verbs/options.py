@@ -16,7 +16,7 @@ from .._engines import ENGINES
 from .._errors.arguments import as_int, as_seconds, describe
 from .._interop.scalars import SCALARS
 from .._system.imports import late_import
-from .._team import resolve_workers
+from .._team import WorkerTeam, resolve_workers
 
 
 class Keywords(TypedDict, total=False):
@@ -40,7 +40,7 @@ class Options:
     """Options as they are used."""
 
     workers: int | None = None
-    engine: str | Executor | None = None
+    engine: str | WorkerTeam | Executor | None = None
     chunksize: int | str = "auto"
     schedule: str = "dynamic"
     rng: Any = None
@@ -64,8 +64,6 @@ class Options:
         )
         object.__setattr__(self, "plan_key", key)
 
-
-"""The engines that have a name."""
 
 _NAMES = tuple(name for name, each in Options.__dataclass_fields__.items() if each.init)
 # Those that cannot change a result, so that a library called inside gives what it always gives.
@@ -134,7 +132,8 @@ def _check_workers(workers: Any) -> int | None:
 
 def _check_engine(engine: Any) -> Any:
     if engine is None or isinstance(engine, Executor):
-        return engine
+        team = getattr(engine, "_team", None)
+        return team if isinstance(team, WorkerTeam) else engine  # the workers of a `Team`
     if isinstance(engine, str):
         if engine in ENGINES:
             return engine

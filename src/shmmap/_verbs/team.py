@@ -1,6 +1,6 @@
-"""`Team`: the workers of a team with the face of an `Executor`, and a ``with`` block.
+"""`Team`: a `WorkerTeam` with the methods of an `Executor`, and a ``with`` block.
 
-What a user gives is checked here, and said in the words of `concurrent.futures`; `_team.team` does the rest.
+Arguments are checked here, and refused in the words of `concurrent.futures`; `_team.team` does the rest.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .._errors.arguments import as_int, as_nbytes, as_seconds, describe
 from .._system.imports import late_import
 from .._system.interrupts import CleanUp
 from .._team import WorkerTeam, entered
-from .future import MapFuture
+from .future import MapFuture, iterate_items
 from .options import check_buffersize
 from .sequences import watched
 from .verbs import pmap
 from .windows import WINDOWS
 
 
-class Team(WorkerTeam, Executor):
+class Team(Executor):
     """A team of worker processes.
 
     Parameters
@@ -90,7 +90,7 @@ class Team(WorkerTeam, Executor):
             raise TypeError(f"start must be 'clean' or 'fork', not {describe(start)}")
         if start not in ("clean", "fork"):
             raise ValueError(f"start must be 'clean' or 'fork', not {start!r}")
-        self.refuse_platform(start)
+        WorkerTeam.refuse_platform(start)
         blas_threads = as_int(blas_threads, "blas_threads", 1)
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {describe(initializer)}")
@@ -105,7 +105,7 @@ class Team(WorkerTeam, Executor):
             raise TypeError(f"preload must be a sequence of module names, not {describe(preload)}")
         if preload and start == "fork":
             raise ValueError("preload= is for start='clean'; forked workers have what you imported")
-        super().__init__(
+        self._team = WorkerTeam(
             workers,
             start=start,
             initializer=initializer,
@@ -120,10 +120,11 @@ class Team(WorkerTeam, Executor):
     @property
     def size(self) -> int:
         """Number of workers."""
-        return self.workers.size
+        return self._team.size
 
     def __repr__(self) -> str:
-        state = "shut down" if self.is_closed else f"{len(self.workers.links)} running"
+        team = self._team
+        state = "shut down" if team.is_closed else f"{len(team.workers.links)} running"
         return f"<shmmap.Team of {self.size} workers, {state}>"
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -143,7 +144,7 @@ class Team(WorkerTeam, Executor):
         """
         if not callable(fn):
             raise TypeError(f"submit takes a function first, and {describe(fn)} is not callable")
-        return self.submit_call(fn, args, kwargs)
+        return self._team.submit_call(fn, args, kwargs)
 
     def map(
         self,
@@ -175,7 +176,7 @@ class Team(WorkerTeam, Executor):
             The results, in order, of which it keeps none that it has given out; a failure is raised where
             the iterator reaches it or before.
         """
-        self.check_open()
+        self._team.check_open()
         if not iterables:
             raise TypeError("map needs at least one iterable")
         if timeout is not None:
@@ -200,7 +201,7 @@ class Team(WorkerTeam, Executor):
 
         def take() -> None:
             """Begin with the items that take the places of those that were given out."""
-            self.check_open()
+            self._team.check_open()
             if window := list(islice(rows, width)):
                 each = max(1, width // 32) if chunksize is None else chunksize
                 futures.append(begin(window, each))
@@ -220,7 +221,7 @@ class Team(WorkerTeam, Executor):
         cancel_futures : bool, default False
             Cancel what was submitted and has not begun.
         """
-        self.end(wait, cancel_futures)
+        self._team.end(wait, cancel_futures)
 
     def kill_workers(self) -> None:
         """End all workers at once, by SIGKILL, whatever they do; the team may be used again afterwards.
@@ -228,18 +229,18 @@ class Team(WorkerTeam, Executor):
         Futures of functions that workers have, and maps under way, fail with `WorkerDied`; what has not
         begun is cancelled. See :meth:`concurrent.futures.ProcessPoolExecutor.kill_workers` (Python 3.14).
         """
-        self.end_workers(signal.SIGKILL, "Team.kill_workers()")
+        self._team.end_workers(signal.SIGKILL, "Team.kill_workers()")
 
     def terminate_workers(self) -> None:
         """The same by SIGTERM, for which functions may have handlers; workers that are late are killed.
 
         See :meth:`concurrent.futures.ProcessPoolExecutor.terminate_workers` (Python 3.14).
         """
-        self.end_workers(signal.SIGTERM, "Team.terminate_workers()")
+        self._team.end_workers(signal.SIGTERM, "Team.terminate_workers()")
 
     def __enter__(self) -> Team:
         """Make this team the engine of every map in the block that names none."""
-        self._tokens.append(entered.set(self))
+        self._tokens.append(entered.set(self._team))
         return self
 
     def __exit__(
@@ -271,7 +272,7 @@ def _iterate(
 ) -> Iterator[Any]:
     try:
         while futures:
-            yield from futures[0].iterate_items(deadline)
+            yield from iterate_items(futures[0], deadline)
             futures.popleft()
             take()
     finally:
