@@ -21,7 +21,16 @@ import shmmap
 from shmmap._system import witness
 from shmmap.testing import census, leak_guard, wait_until
 
-PLACES = ("engine", "process_engine", "team", "start")
+PLACES = (
+    "engine",
+    "process_engine",
+    "team",
+    "start",
+    "elsewhere",
+    "anywhere",
+    "in_process",
+    "running",
+)
 """Parameters that say where a test runs."""
 
 ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")

@@ -17,6 +17,8 @@ import pytest
 
 import shmmap
 
+pytestmark = pytest.mark.few(1)  # each starts programs
+
 DIGITS = Path(__file__).parents[2] / "examples" / "data" / "digits.npy"
 
 # What users would have in a module of their own, beside their data.
@@ -160,7 +162,6 @@ class TestMap:
             second,
         )
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("name", ["work:double", "work.double", "numpy.negative"])
     def test_names_of_functions(self, folder, name):
         out = folder.map(name, "in.npy", "out.npy")
@@ -170,14 +171,12 @@ class TestMap:
     def test_attribute_of_a_class(self, folder, name):
         np.testing.assert_array_equal(folder.map(name, "in.npy", "out.npy"), folder.rows.sum(1))
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("axis", [0, 1, -1])
     def test_items_along_an_axis(self, folder, axis):
         out = folder.map("work:as_array", "in.npy", "out.npy", "--axis", axis)
         rows = np.moveaxis(folder.rows, axis, 0)
         np.testing.assert_array_equal(out, [(row.mean(), row.std()) for row in rows])
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("axis", [0, 1])
     @pytest.mark.parametrize("chunksize", ["auto", "3", "64B"])
     def test_chunks_along_an_axis(self, folder, axis, chunksize):
@@ -220,14 +219,12 @@ class TestMap:
         assert out.dtype == np.float32
         np.testing.assert_array_equal(out, (2 * folder.rows).astype(np.float32))
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("dtype", ["f8", "c16"])
     def test_wider_results_fit_into_a_given_dtype(self, folder, dtype):
         out = folder.map("work:wider_later", "in.npy", "out.npy", "--dtype", dtype)
         first = folder.rows[:, 0]
         np.testing.assert_array_equal(out, np.where(first < 5, first.astype(int), first + 0.5))
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("shape", [(0,), (0, 4), (3, 0)])
     def test_no_values_in(self, folder, shape):
         np.save(folder.path / "in.npy", np.zeros(shape))
@@ -398,7 +395,6 @@ class TestRefusals:
     def test_arguments(self, folder, args):
         assert folder.refuse(*args)[0] == 2
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("engine", ["processes", "serial"])
     @pytest.mark.parametrize(
         ("func", "options", "complaint"),
@@ -537,7 +533,6 @@ class TestSignals:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize(
         ("kill", "signum", "word"),
         [
@@ -554,7 +549,6 @@ class TestSignals:
         assert np.load(folder.path / "out.npy").tolist() == [1, 2, 3]
         folder.assert_tidy()
 
-    @pytest.mark.few(1)
     def test_two(self, folder, running):
         os.killpg(running.pid, signal.SIGINT)
         time.sleep(0.05)  # into the clean-up, or after it: either way it must hold
@@ -653,7 +647,6 @@ class TestInfo:
 
 
 class TestHelp:
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("args", [("--help",), ("map", "--help"), ("info", "--help")])
     def test_help(self, folder, args):
         done = folder.run(*args)

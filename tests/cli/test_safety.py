@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.few(1)  # each starts programs
+
 WORK = """
 import os, sys, time
 from pathlib import Path
@@ -165,7 +167,6 @@ def test_refused_before_it_began(folder: Folder, args: tuple[Any, ...], complain
     assert not ADVICE.search(line), line
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("engine", ["processes", "fork", "threads", "serial"])
 @pytest.mark.parametrize(
     ("args", "complaint"),
@@ -243,7 +244,6 @@ def test_libraries_are_not_taken_from_the_current_folder(
         assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("flags", [(), ("-P",)])
 def test_python_dash_m(folder: Folder, trapped: Path, flags: tuple[str, ...]) -> None:
     """Python itself searches the folder first until the library has been imported, but no longer."""
@@ -258,7 +258,6 @@ def test_python_dash_m(folder: Folder, trapped: Path, flags: tuple[str, ...]) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("program", [("-c", SCRIPT), ("-m", "shmmap")], ids=["script", "-m"])
 @pytest.mark.parametrize("engine", ["processes", "fork", "serial"])
 def test_own_modules_are_found_in_the_current_folder(
@@ -321,7 +320,6 @@ def test_workers_do_not_look_the_name_up(folder: Folder, engine: str) -> None:
     np.testing.assert_array_equal(np.load(moved), folder.rows[:, 0])
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
 @pytest.mark.parametrize("was", [None, 0o600, 0o664])
 def test_modes(folder: Folder, umask: int, was: int | None) -> None:

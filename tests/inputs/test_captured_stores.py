@@ -5,6 +5,7 @@ Otherwise two of them write into one storage chunk at the same time, and what on
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -111,6 +112,19 @@ def test_zarr_in_memory(process_engine: Any, in_memory: Any) -> None:
         shmmap.pmap_ranges(write, N, chunksize=7, engine=process_engine)
     read = shmmap.pmap_ranges(lambda a, b: float(in_memory[a:b].sum()), N, engine=process_engine)
     assert sum(read) == VALUES.sum()
+
+
+def test_frozen_before_the_fork(in_memory: Any) -> None:
+    """As programs do that fork: the garbage collector does not find what is frozen."""
+
+    def write(start: int, stop: int) -> None:
+        in_memory[start:stop] = -1
+
+    gc.collect()
+    gc.freeze()
+    with pytest.raises(ValueError, match="out="):
+        shmmap.pmap_ranges(write, N, chunksize=7, engine="fork", workers=2)
+    assert np.array_equal(in_memory[:], VALUES)
 
 
 def put(array: Any, i: Any = 0) -> None:

@@ -14,6 +14,8 @@ import pytest
 from shmmap.testing import wait_until
 from tests.helpers import Terminal, in_time, is_alive, process_tree, run_script, write_script
 
+pytestmark = pytest.mark.few(1)  # each starts programs
+
 BEGIN = """
 import os, sys, time
 import numpy as np, shmmap
@@ -80,7 +82,6 @@ class TestNormalEnd:
         assert (done.returncode, done.stderr) == (0, "")
         assert letters(tmp_path) == "abcde"
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("pending", ["submit", "map dropped", "dropped"])
     def test_with_forked_workers(self, tmp_path: Path, pending: str) -> None:
         source = "team = shmmap.Team(2, start='fork')\n" + PENDING[pending]
@@ -121,7 +122,6 @@ class TestNormalEnd:
         assert (done.returncode, done.stderr) == (0, "")
         assert np.load(tmp_path / "out.npy").tolist() == [1, 2, 3, 4]
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize(
         ("end", "code"), [("sys.exit(3)", 3), ("raise LookupError('odd')", 1), ("exit()", 0)]
     )
@@ -213,7 +213,6 @@ LATE = {
 class TestTooLate:
     """C13: what is called by `atexit`, when Python starts no threads any more."""
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("is_warm", [True, False])
     @pytest.mark.parametrize("call", LATE.values(), ids=LATE)
     def test_submitting_is_refused(self, tmp_path: Path, call: str, is_warm: bool) -> None:
@@ -260,7 +259,6 @@ class TestTooLate:
         done = run_script(tmp_path, source, timeout_s=30)
         assert (done.returncode, done.stdout, done.stderr) == (0, "0 -1 -2\n" * 3, "")
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("is_warm", [True, False])
     def test_a_map_on_a_team(self, tmp_path: Path, is_warm: bool) -> None:
         """Its workers are there still, or one line says what to do."""
@@ -359,7 +357,6 @@ class TestInterrupted:
             wait_until(lambda: not any(map(is_alive, tree)), 2)
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("engine", ["processes", "fork", "team", "serial", "executor"])
 @pytest.mark.parametrize("after_ms", [50, 150, 300])
 def test_twice_within_a_moment(tmp_path: Path, engine: str, after_ms: int) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.helpers import run_python, run_script
 
+pytestmark = pytest.mark.few(1)  # each starts programs
+
 ENGINES = ["serial", "threads", "processes", "fork"]
 
 CAN_FILTER = sys.platform == "linux" and platform.machine() == "x86_64"
@@ -38,7 +40,6 @@ def forbid(number, error):
 FALLOCATE, MEMFD_CREATE = 285, 319  # of x86_64
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("disposition", ["SIG_IGN", "SIG_DFL"])
 @pytest.mark.parametrize("size", [1 << 17, 1 << 21])
 def test_limit_on_the_size_of_files(disposition: str, size: int, tmp_path: Path) -> None:
@@ -111,7 +112,6 @@ def test_output_in_a_file_that_may_not_be_so_large(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.few(1)
 @pytest.mark.skipif(not CAN_FILTER, reason="needs the numbers of the system's calls")
 @pytest.mark.parametrize("error", [1, 38, 95], ids=["EPERM", "ENOSYS", "EOPNOTSUPP"])
 @pytest.mark.parametrize("forbidden", [(FALLOCATE,), (MEMFD_CREATE,), (FALLOCATE, MEMFD_CREATE)])
@@ -138,7 +138,6 @@ with shmmap.Team(2, start="fork") as team:
     assert done.stdout == "300000.0 [1, 2]\n(300, 1000)\n"
 
 
-@pytest.mark.few(1)
 @pytest.mark.skipif(not CAN_FILTER, reason="needs the numbers of the system's calls")
 @pytest.mark.parametrize("error", [1, 11, 38], ids=["EPERM", "EAGAIN", "ENOSYS"])
 def test_processes_that_a_sandbox_forbids(error: int, tmp_path: Path) -> None:

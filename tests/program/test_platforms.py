@@ -14,6 +14,8 @@ import pytest
 import shmmap
 from tests.helpers import assert_same, is_alive, run_python, run_script, wait_dead, write_script
 
+pytestmark = pytest.mark.few(1)  # each starts programs
+
 # ---------------------------------------------------------------- what is to start workers (B2)
 
 NO_PYTHON = """
@@ -34,7 +36,6 @@ CALLS = [
 ]
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("call", CALLS)
 def test_a_frozen_application_is_told_that_it_cannot_start_workers(
     tmp_path: Path, call: str
@@ -74,7 +75,6 @@ def test_a_program_that_is_started_in_place_of_a_template_starts_no_other(tmp_pa
     assert len(log.read_text()) == 1
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("call", CALLS)
 def test_an_executable_that_ends_at_once_is_given_up(tmp_path: Path, call: str) -> None:
     """B2: the error names the executable and how it ended, after one try."""
@@ -168,7 +168,6 @@ def test_a_fork_waits_for_what_another_thread_imports_late(
 # ---------------------------------------------------------------- green threads (B10)
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("library", ["gevent", "eventlet"])
 def test_green_threads_are_refused_where_workers_are_waited_for(
     tmp_path: Path, library: str
@@ -290,7 +289,6 @@ def test_a_search_path_longer_than_an_argument_may_be(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("[3. 3. 3. 3.]\n", "")
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("call", CALLS)
 def test_a_system_that_starts_no_process(tmp_path: Path, call: str) -> None:
     """C19: what the system refuses comes out in this library's words, with what needs no process."""

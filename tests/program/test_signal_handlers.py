@@ -25,6 +25,8 @@ from shmmap.testing import wait_until
 from tests import functions
 from tests.helpers import assert_next_map_works, run_script
 
+pytestmark = pytest.mark.few(1)  # each starts programs
+
 SOURCE = str(Path(shmmap.__file__).parent)
 REFUSED = "has called shmmap while it interrupts shmmap itself"
 
@@ -150,7 +152,6 @@ class Finalizer:
         self.func()
 
 
-@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("inner", ["large arrays", "warm map"])
 @pytest.mark.parametrize("outer", ["small arrays", "map", "submit"])
@@ -175,7 +176,6 @@ def test_finalizers(warm: Team, outer: str, inner: str) -> None:
     assert_next_map_works(warm)
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("verb", ["map", "submit"])
 def test_while_it_waits(team: Team, verb: str) -> None:
     """Most handlers come here: the main thread waits for workers, and the handler's own call goes through."""
@@ -262,7 +262,6 @@ def test_handlers_come_back_and_each_is_called() -> None:
         assert after == before
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("first", ["", "shmmap.Team"])
 @pytest.mark.parametrize("module", ["_engines.resolve", "_team.team", "_verbs.verbs"])
 def test_in_the_middle_of_an_import(tmp_path: Path, module: str, first: str) -> None:

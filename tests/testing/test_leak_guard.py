@@ -25,6 +25,8 @@ from shmmap.testing import Leak, guard, leak_guard, wait_until
 from tests import functions
 from tests.helpers import is_alive, run_python, wait_dead
 
+pytestmark = pytest.mark.few(1)  # each starts programs
+
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +149,6 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("imports", ["", "import shmmap"], ids=["plain", "shmmap"])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_name_that_a_dead_child_left_is_a_leak(kind: str, imports: str, remove_names: None) -> None:
@@ -157,7 +158,6 @@ def test_name_that_a_dead_child_left_is_a_leak(kind: str, imports: str, remove_n
         assert done.stdout == "made\n"
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", MAKERS)
 def test_name_that_a_dead_foreign_program_left_is_none(kind: str, remove_names: None) -> None:
     """Also beside programs of our own that report their names: here one of each."""
@@ -175,7 +175,6 @@ def leave_name(maker: str) -> None:
     exec(maker, {"name": secrets.token_hex(8)})
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("start", ["clean", "fork"])
 @pytest.mark.parametrize("kind", ["psm_", "pymp-", "written"])
 def test_name_that_a_function_left_is_a_leak(kind: str, start: Any, remove_names: None) -> None:
@@ -184,7 +183,6 @@ def test_name_that_a_function_left_is_a_leak(kind: str, start: Any, remove_names
         shmmap.pmap(leave_name, [MAKERS[kind]], engine=team)
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_name_that_a_process_of_multiprocessing_left_is_a_leak(
@@ -261,7 +259,6 @@ def test_name_made_by_another_program_is_none(cleanup: list[int]) -> None:
         path.unlink()
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("prefix", ["psm_", "sem."])
 def test_name_in_use_by_another_program_is_none(prefix: str) -> None:
     """Also that of a semaphore, which the C library opens under another name first."""

@@ -10,6 +10,8 @@ import pytest
 
 from tests.helpers import is_alive, run_script, wait_dead
 
+pytestmark = pytest.mark.few(1)  # each starts programs
+
 STARTS = ("clean", "fork")
 ENDS = ("shutdown", "with", "idle", "dropped", "program")
 
@@ -75,7 +77,6 @@ main(register)
     assert done.returncode == 0
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("end", ["shutdown", "program"])
 def test_forked_workers_leave_the_callers_alone(tmp_path: Path, end: str) -> None:
     """B9: what the caller had registered is done once, by the caller; its children and folders live."""
@@ -139,7 +140,6 @@ for start in "clean", "fork":
     assert (tmp_path / "log").read_text() == "kept\nkept\n"
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("end", ["shutdown", "program"])
 def test_pools_of_joblib_end(tmp_path: Path, start: str, end: str) -> None:
@@ -174,7 +174,6 @@ HANGS = {
 }
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("how", HANGS)
 @pytest.mark.parametrize("end", ["shutdown", "program"])
@@ -230,7 +229,6 @@ assert min(times) < 0.1, times
     assert (done.stdout, done.stderr) == ("", "")
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("end", ["killed", "aborted", "caller"])
 def test_not_after_a_kill(tmp_path: Path, start: str, end: str) -> None:

@@ -11,6 +11,8 @@ import pytest
 import shmmap
 from tests.helpers import run_python, run_script, wait_dead, write_script
 
+pytestmark = pytest.mark.few(1)  # each starts programs
+
 SOURCE = str(Path(shmmap.__file__).parents[1])
 STARTS = ("clean", "fork")
 
@@ -136,7 +138,6 @@ print(value(first), value(second))
     assert "leaked" not in done.stderr
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_semaphores_made_in_a_worker(tmp_path: Path, start: str, method: str) -> None:
@@ -229,7 +230,6 @@ with shmmap.Team(1, start=sys.argv[1]) as team:
     assert (done.stdout, done.stderr) == ("[1, 2, 3]\n", "")
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_standard_descriptors(tmp_path: Path, closed: tuple[int, ...]) -> None:
     """Standard input is empty and there is one, whatever the caller has closed; what is printed comes out."""
