@@ -258,6 +258,7 @@ def test_python_dash_m(folder: Folder, trapped: Path, flags: tuple[str, ...]) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [("-c", SCRIPT), ("-m", "shmmap")], ids=["script", "-m"])
 @pytest.mark.parametrize("engine", ["processes", "fork", "serial"])
 def test_own_modules_are_found_in_the_current_folder(
@@ -320,6 +321,7 @@ def test_workers_do_not_look_the_name_up(folder: Folder, engine: str) -> None:
     np.testing.assert_array_equal(np.load(moved), folder.rows[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
 @pytest.mark.parametrize("was", [None, 0o600, 0o664])
 def test_modes(folder: Folder, umask: int, was: int | None) -> None:

@@ -220,6 +220,7 @@ def test_a_package_that_is_run_as_a_script(tmp_path: Path, how: list[str]) -> No
     assert done.stdout.splitlines()[:1] == [f"[{before}, {after}, {before}, {after}]"], done.stderr
 
 
+@pytest.mark.slow
 def test_pytest_in_its_importlib_mode(tmp_path: Path) -> None:
     """C6: test modules that are on no path."""
     folder = tmp_path / "checks"

@@ -242,6 +242,7 @@ FORK_MAPS = """
 """
 
 
+@pytest.mark.slow
 def test_29_fork_maps_in_several_threads(tmp_path: Path) -> None:
     """Each forks this process while the others open and close what belongs to their teams."""
     done = run_script(tmp_path, FORK_MAPS)

@@ -261,6 +261,7 @@ class Test16Signals:
         assert_next_map_works(team)
 
 
+@pytest.mark.slow
 def test_15_a_team_in_a_worker_is_its_own(team: Any) -> None:
     """Maps in a worker are serial; what it submits to a team of its own has processes of its own."""
 

@@ -284,6 +284,7 @@ SHUTDOWNS = """
 """
 
 
+@pytest.mark.slow
 def test_28_ctrl_c_while_a_team_is_shut_down(tmp_path: Path) -> None:
     """It comes out, and the team ends all the same."""
     done = run_script(tmp_path, SHUTDOWNS)

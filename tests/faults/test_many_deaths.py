@@ -62,6 +62,7 @@ class Test4AllAtOnce:
         assert calls.sum() <= 2 * N
         assert_next_map_works(engine)
 
+    @pytest.mark.slow
     def test_again_and_again(self, engine: Any) -> None:
         for at in range(0, N, 4):
             with in_time(), pytest.raises(shmmap.WorkerDied):

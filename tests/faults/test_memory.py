@@ -201,6 +201,7 @@ works()
         assert line.startswith("True True") and "address space" in line and "ulimit -v" in line
 
 
+@pytest.mark.slow
 def test_19_results_that_the_callers_address_space_has_no_room_for(tmp_path: Path) -> None:
     """An error of that map, or that function, alone."""
     printed = run_program(

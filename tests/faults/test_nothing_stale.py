@@ -159,6 +159,7 @@ class Test41AfterADeath:
         )
         assert printed == "fresh\n"
 
+    @pytest.mark.slow
     def test_arrays_made_since(self, team: Any) -> None:
         """Arrays that its predecessor had attached, and those it never saw."""
         old = shmmap.asshared(np.arange(1000))

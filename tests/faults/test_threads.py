@@ -29,6 +29,7 @@ class Test30BusyCaller:
     and for ever if another thread has work for them.
     """
 
+    @pytest.mark.slow
     def test_no_hang(self, tmp_path: Path) -> None:
         printed = run_program(
             tmp_path,
@@ -78,6 +79,7 @@ class Test33Threads:
             for future in [threads.submit(work, k) for k in range(4)]:
                 future.result(timeout=60)
 
+    @pytest.mark.slow
     def test_threads_with_teams_of_their_own(self) -> None:
         def work(k: int) -> None:
             with shmmap.Team(workers=1) as team:

@@ -154,6 +154,7 @@ class Test1MomentsOfDeath:
                 assert engine == "fork"
         assert_next_map_works(engine)
 
+    @pytest.mark.slow
     def test_results_inferred(self, engine: Any) -> None:
         """Death of the worker that was to find out the shape of the result."""
         with in_time(), pytest.raises(shmmap.WorkerDied):

@@ -284,6 +284,7 @@ def test_large_private_arrays_are_hinted_at_once_for_each_line() -> None:
         assert "72 MiB" in str(caught[0].message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["serial", "threads", "fork"])
 def test_no_hint_where_nothing_is_copied(engine: str) -> None:
     a = np.zeros(9 << 20)

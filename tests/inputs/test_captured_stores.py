@@ -147,6 +147,7 @@ def put_kept(i: Any) -> None:
     put(kept, i)
 
 
+@pytest.mark.slow
 def test_by_other_ways(team: shmmap.Team, group: Any) -> None:
     """As an item, an argument, whole, by an initializer, and back as a result."""
     array = group["x"]

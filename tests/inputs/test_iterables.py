@@ -68,6 +68,7 @@ def test_endless_by_itself(make: Any) -> None:
             call(make())
 
 
+@pytest.mark.slow
 def test_endless_and_not_waited_for(engine: Any) -> None:
     """B4: what iterates over results may go on for ever."""
     future = shmmap.pmap(abs, itertools.count(), engine=engine, buffersize=8, wait=False)

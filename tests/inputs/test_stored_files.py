@@ -268,6 +268,7 @@ def test_a_death_costs_nothing_that_is_written(tmp_path: Path, team: Any, kind: 
         assert (8, 12) in caught.value.failed
 
 
+@pytest.mark.slow
 def test_what_is_handed_over_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a slow writer, workers wait instead of piling results up."""
     monkeypatch.setattr(store, "HAND_NBYTES", 1 << 20)

@@ -102,6 +102,7 @@ def test_attributes_arrive(anywhere: Any, values: Any) -> None:
         assert chunks(look, values, depth=1, boundary=boundary) == [expected] * 2
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("values", UNITS, ids=["plain pickling", "its own"])
 def test_attributes_come_back_in_lists(anywhere: Any, values: Any) -> None:
     """A26: a result of a worker process came back without its attributes."""
@@ -115,6 +116,7 @@ def test_attributes_come_back_in_lists(anywhere: Any, values: Any) -> None:
     np.testing.assert_array_equal(np.asarray(total), np.asarray(values).sum(axis=0)[None])
 
 
+@pytest.mark.few(2)
 def test_large_results_keep_their_attributes(anywhere: Any) -> None:
     """A26: results that come back through shared memory, too."""
     listed = shmmap.pmap(

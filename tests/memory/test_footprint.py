@@ -128,7 +128,7 @@ class TestResultsNobodyTakes:
         assert all(map(shmmap.is_shared, [*arrays, *more]))
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["frame", "matrix"])
 def test_more_workers_take_no_more_memory_for_a_shared_object(tmp_path: Path, kind: str) -> None:
     """What a data frame or a sparse matrix takes does not depend on how many workers read all of it."""

@@ -55,6 +55,7 @@ def test_results_are_given_back(before: int) -> None:
     wait_until(released(before), 1)
 
 
+@pytest.mark.slow
 def test_captured_array_is_given_back(before: int) -> None:
     a = shmmap.zeros(SIZE, np.uint8)
     shmmap.pmap(lambda i, a=a: a.fill(int(i)), np.arange(2), workers=2)
@@ -63,6 +64,7 @@ def test_captured_array_is_given_back(before: int) -> None:
     wait_until(released(before), 1)
 
 
+@pytest.mark.slow
 def test_array_of_a_failed_map_is_given_back(before: int) -> None:
     a = shmmap.zeros(SIZE, np.uint8)
 

@@ -250,7 +250,7 @@ CLASSES: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("make", CLASSES.values(), ids=CLASSES)
 def test_classes_are_kept_where_they_are_captured(engines: Any, make: Any) -> None:
     expected = describe_class(make())
@@ -348,6 +348,7 @@ makers = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.few(2)
 @makers
 def test_objects_of_libraries(make: Any) -> None:
     obj = make()

@@ -121,6 +121,7 @@ def test_it_goes_after_two_seconds_and_the_team_with_it_at_once() -> None:
     assert table.spares.nbytes == 0, "nobody would end the two seconds"
 
 
+@pytest.mark.slow
 def test_no_more_is_kept_than_said() -> None:
     arrays = [shmmap.empty(100 << 20, np.uint8) for _ in range(4)]
     del arrays
@@ -132,6 +133,7 @@ def test_no_more_is_kept_than_said() -> None:
     assert not again.any(), "the head was used before, the rest is new"
 
 
+@pytest.mark.slow
 def test_a_large_one_stays_whole_once_it_was_missed() -> None:
     """In a loop, that is; not where it is dropped once."""
     nbytes = spares.SPARE_NBYTES + (64 << 20)

@@ -187,6 +187,7 @@ class TestNormalEnd:
                 done = run(tmp_path, source + end)
             assert done.returncode == code
 
+    @pytest.mark.slow
     def test_nothing_to_wait_for(self, tmp_path: Path) -> None:
         """An open team, a closed one, one that was never used: the end takes no time."""
         source = """

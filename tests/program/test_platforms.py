@@ -246,6 +246,7 @@ def test_a_mapped_file_that_was_removed_is_still_refused(tmp_path: Path) -> None
 # ---------------------------------------------------------------- strict interpreters (C11)
 
 
+@pytest.mark.slow
 def test_no_file_is_opened_without_an_encoding(tmp_path: Path) -> None:
     """C11: a program whose warnings are errors, about encodings as well, maps as any other."""
     np.save(tmp_path / "x.npy", np.arange(4.0))

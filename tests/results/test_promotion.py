@@ -61,6 +61,7 @@ def test_what_several_dtypes_become_together(engine: Any, chunksize: int, order:
     assert_same(blocks, np.concatenate([row[:1] for row in rows]))
 
 
+@pytest.mark.slow
 @pytest.mark.warm
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @given(
@@ -229,6 +230,7 @@ def test_results_of_another_length(engine: Any) -> None:
     check_refused(engine, lambda c: c.mean(axis=0), a, 1, out=shmmap.zeros((6, 2)))
 
 
+@pytest.mark.slow
 def test_results_with_other_axes_that_are_clear(engine: Any) -> None:
     """A15: what can be told is not refused."""
     a = shmmap.asshared(np.arange(42.0).reshape(3, 7, 2))

@@ -171,6 +171,7 @@ def test_tuples_keep_their_class(engine: str) -> None:
         assert type(blocks) is kind, name
 
 
+@pytest.mark.slow
 def test_a_local_class_of_tuples(engine: str) -> None:
     """C20: workers were told the output together with the class, which does not pickle by its name."""
 
@@ -270,7 +271,7 @@ def zarr() -> Any:
     return library
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [">f8", ">i4", "<f4"])
 def test_stored_arrays_of_another_byte_order(zarr: Any, dtype: str, tmp_path: Path) -> None:
     """C20: a fresh big-endian zarr array was taken for one that has been replaced."""

@@ -150,6 +150,7 @@ def test_masks_of_records_are_left_to_combine(preduce: Any) -> None:
 # --- A1: partials that do not fit to each other ---------------------------------------------------
 
 
+@pytest.mark.slow
 def test_max_of_tuples_is_one_of_them(preduce: Any) -> None:
     """A1. Kind: partials that are tuples, taken apart where the reduction takes one or the other."""
     items = [(1, 9), (0, 5), (3, 1), (2, 2)]
@@ -459,6 +460,7 @@ def test_the_tree_is_the_same_whatever_comes_first(
     assert_same(result, expected)
 
 
+@pytest.mark.slow
 def test_few_partials_are_alive(tmp_path: Any) -> None:
     """B11: 80 partials of 8 MB, of which about two per worker and one per level of the tree are alive."""
     done = run_script(

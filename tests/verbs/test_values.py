@@ -224,7 +224,7 @@ def test_blas_and_reductions_give_equal_bits(name: str, workers: int) -> None:
             )
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("dtype", PLAIN, ids=str)
 def test_every_dtype_crosses_on_every_engine(every_engine: dict[str, Any], dtype: Any) -> None:
     a = shmmap.zeros((5, 4), dtype)

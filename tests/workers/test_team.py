@@ -318,6 +318,7 @@ def test_failing_initializer_is_an_immediate_error(start: str, fault: Any) -> No
     assert tries[0] <= 4, "no respawn loop"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["clean", "fork"])
 def test_an_initializer_that_failed_before_the_call_is_told_all_the_same(start: str) -> None:
     # Workers are started while inputs are placed: what they say may come before there is a call.
