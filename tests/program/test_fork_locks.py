@@ -148,6 +148,6 @@ def test_locks_are_made_in_one_place() -> None:
         "_results/news.py",
         "_results/outcome.py",
         "_verbs/progress.py",
-        "_engines/local.py",
+        "_engines/rounds.py",
     }
     assert makers == {"_system/forks.py"} | of_a_map
