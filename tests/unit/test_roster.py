@@ -29,20 +29,20 @@ def test_a_replacement_gets_the_calls_that_are_not_over():
     roster.assign(0, 8, again=True)
     roster.left(0, 7)
     departure = roster.died(0)
-    assert departure.replace and departure.again == (8,) and departure.lost == ()
+    assert departure.again == (8,) and departure.lost == ()
 
 
 def test_a_submitted_function_is_lost_with_its_worker():
     roster = make(1)
     roster.assign(0, 7, again=False)
     departure = roster.died(0)
-    assert departure.lost == (7,) and not departure.replace
+    assert departure.lost == (7,) and not departure.again
     assert not roster.is_filled(1)
 
 
 def test_an_idle_worker_is_not_replaced_until_it_is_needed():
     roster = make(2)
-    assert not roster.died(1).replace
+    assert not roster.died(1).again
     assert roster.fill(2) == [1]
 
 
@@ -52,7 +52,7 @@ def test_a_worker_killed_while_it_starts_is_replaced_once():
     roster.assign(0, 1, again=True)
     assert roster.died(0).again == (1,)
     departure = roster.died(0)
-    assert departure.is_broken_start and not departure.replace and departure.lost == (1,)
+    assert departure.is_broken_start and not departure.again and departure.lost == (1,)
 
 
 def test_a_start_that_failed_is_not_repeated():
@@ -60,21 +60,21 @@ def test_a_start_that_failed_is_not_repeated():
     roster.fill(1)
     roster.assign(0, 1, again=True)
     departure = roster.died(0, failed=True)
-    assert departure.is_broken_start and not departure.replace and departure.lost == (1,)
+    assert departure.is_broken_start and not departure.again and departure.lost == (1,)
 
 
 def test_a_call_that_is_over_causes_no_replacement():
     roster = make(1)
     roster.assign(0, 1, again=True)
     roster.end(1)
-    assert not roster.died(0).replace
+    assert not roster.died(0).again
 
 
 def test_replacements_are_bounded():
     roster = make(1, limit=3)
     roster.assign(0, 1, again=True)
     deaths = 0
-    while roster.died(0).replace:
+    while roster.died(0).again:
         deaths += 1
         roster.ready(0)
         assert deaths <= 3
@@ -100,6 +100,6 @@ def test_every_call_of_the_dead_is_either_passed_on_or_lost(events):
             departure = roster.died(rank)
             assert set(departure.again) | set(departure.lost) == held
             assert not set(departure.again) & set(departure.lost)
-            assert departure.replace == bool(departure.again)
+            assert (seat.state != "empty") == bool(departure.again)
             assert set(seat.calls) == set(departure.again)
             assert all(each % 2 == 0 for each in departure.again)

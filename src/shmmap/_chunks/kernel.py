@@ -45,7 +45,7 @@ Destination = tuple[Kind, tuple[Array, ...], tuple[PageWriter | None, ...]]
 
 
 class Reporter(Protocol):
-    """How a kernel reaches the collector."""
+    """How a kernel reaches the collector. What has a body here is so where nothing has to be waited for."""
 
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
         """Enter chunks ``[first, stop)`` into the ledger as done; `nothing`: because None was returned."""
@@ -61,24 +61,29 @@ class Reporter(Protocol):
 
     def wait_taken(self, nbytes: int) -> None:
         """Wait until no more than that of what was handed over has not been taken."""
+        return
 
     def make_room(self, nbytes: int) -> None:
         """Before so much is handed over: wait until no more than that waits to be taken.
 
         Not if there is another call for this worker: what is to be taken may be waiting for that one.
         """
+        return
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report that the function failed, and that the map goes on."""
 
     def page_writers(self, columns: tuple[Array, ...]) -> tuple[PageWriter | None, ...]:
         """Page writers for a declared output, see `Destination`."""
+        return ()
 
     def poll_output(self) -> Destination | None:
         """The output, if it is known by now."""
+        return None
 
     def wait_output(self) -> Destination | None:
         """Wait for the output; None if it is not going to be told: hand everything over."""
+        return None
 
 
 AS_A_WHOLE, TAKEN_LAST = -1, -2
@@ -199,13 +204,9 @@ class Kernel(ABC):
         if self.job.verb == "items":
             at = position.taken_last()
             k, index = at // self._size, first + at
-        start, stop = self._limits(k)
+        start, stop = self.job.plan.limits(k)
         attempt = position.tries + self._attempts.get(k, 0)
         return Context(first + start, first + stop, index, rank, attempt)
-
-    def _limits(self, k: int) -> tuple[int, int]:
-        start = k * self._size
-        return start, min(start + self._size, self._n)
 
     def _one_by_one(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """``k, start, stop`` of each chunk in a range that was gone through as one; `position` follows.
@@ -222,7 +223,7 @@ class Kernel(ABC):
         if index == TAKEN_LAST:
             index = self.position.taken_last()
         k = (self.position.start if index < 0 else index) // self._size
-        return (k, index, *self._limits(k))
+        return (k, index, *self.job.plan.limits(k))
 
     # ------------------------------------------------ calling the function
 

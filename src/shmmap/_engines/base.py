@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from .._chunks import Job, Plan
+from .._chunks import Job
 from .._results import Collector, Outcome
 
 Tick = Callable[[Callable[[], int]], None]
@@ -19,8 +19,6 @@ class Task(NamedTuple):
     """A map as an engine gets it: a job handed over, the function, and what takes the results."""
 
     job: Job
-    plan: Plan
-    """The job's."""
     func: Callable[..., Any]
     workers: int
     blas_threads: int

@@ -127,7 +127,7 @@ class _ExecutorWork(RoundsWork):
         finally:
             self._home.chunks.pop(k, None)
         self.task.outcome.note_lost_writes(answer.lost_writes)
-        start, _ = self.task.plan.limits(k)
+        start, _ = self.task.job.plan.limits(k)
         failures = [_shifted(each, start) for each in answer.failures]
         for raised, at, first, last in failures:
             if isinstance(raised, Report):
@@ -159,7 +159,7 @@ class _ExecutorWork(RoundsWork):
 
     def _note_chunk(self, k: int, exc: BaseException, who: str) -> None:
         """A chunk as a whole has failed."""
-        self.note(exc, k, -1, *self.task.plan.limits(k), who)
+        self.note(exc, k, -1, *self.task.job.plan.limits(k), who)
         self._is_stopping = not self.task.job.keep_going
 
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 
-from .._chunks import Destination, Form, Mark, Piece, frozen, make_kernel, running
-from .._interop.numpy_types import Array
+from .._chunks import Destination, Form, Mark, Piece, Reporter, frozen, make_kernel, running
 from .._system.blas import limited, limited_here
 from .._system.interrupts import CleanUp
 from .._wire import own_decimal_context
@@ -20,7 +19,7 @@ from .rounds import GRACE_S, RoundsWork
 _DONE, _NOTHING, _HANDED = (bytes([mark]) for mark in (Mark.DONE, Mark.NOTHING, Mark.HANDED))
 
 
-class _LocalReporter:
+class _LocalReporter(Reporter):
     """A kernel's way to the collector within one process; see `_chunks.kernel.Reporter`."""
 
     def __init__(self, work: _LocalWork, who: str) -> None:
@@ -38,19 +37,10 @@ class _LocalReporter:
     def tell_form(self, form: Form, at_once: bool) -> None:
         self._work.allocate_output(form)
 
-    def wait_taken(self, nbytes: int) -> None:
-        pass
-
-    def make_room(self, nbytes: int) -> None:
-        pass
-
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         if isinstance(exc, KeyboardInterrupt):
             raise exc
         self._work.note(exc, chunk, index, start, stop, self._who)
-
-    def page_writers(self, columns: tuple[Array, ...]) -> tuple[()]:
-        return ()
 
     def poll_output(self) -> Destination | None:
         return self._work.output
@@ -81,7 +71,7 @@ class _LocalWork(RoundsWork):
         self._context_vars = contextvars.copy_context()
         self.output: Destination | None = None
         self._is_told = threading.Event()
-        self._limit = task.plan.chunks
+        self._limit = task.job.plan.chunks
 
     def cancel(self) -> None:
         super().cancel()
@@ -137,15 +127,15 @@ class _LocalWork(RoundsWork):
         else:
             self._run_threads(chunks)
         # For the next one, if there is any.
-        self._limit = self.task.plan.chunks
+        self._limit = self.task.job.plan.chunks
         if self.output is None:
             self._is_told.clear()
 
     def _run_threads(self, chunks: Sequence[int]) -> None:
         tickets = count()  # next() is atomic
         shares = None
-        if self.task.plan.schedule == "static" and len(chunks) == self.task.plan.chunks:
-            shares = self.task.plan.shares(self._threads)
+        if self.task.job.plan.schedule == "static" and len(chunks) == self.task.job.plan.chunks:
+            shares = self.task.job.plan.shares(self._threads)
         threads = []
         for i in range(self._threads):
             mine = chunks if shares is None else range(*shares[i])
@@ -237,4 +227,4 @@ class ThreadsEngine(SerialEngine):
     """Threads of the calling process: for functions that release the GIL."""
 
     def start(self, task: Task) -> _LocalWork:
-        return _LocalWork(task, max(1, min(task.workers, task.plan.chunks)))
+        return _LocalWork(task, max(1, min(task.workers, task.job.plan.chunks)))

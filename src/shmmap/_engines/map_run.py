@@ -39,14 +39,14 @@ class MapRun(Run):
         self.fatal: Exception | None = None
         """Why the map cannot go on at all."""
         self.is_cancelled = False
-        self._last_marks = bytes(task.plan.chunks)
+        self._last_marks = bytes(task.job.plan.chunks)
         """The ledger, once it is with no control block any more."""
 
     # ------------------------------------------------ any thread
 
     def done(self) -> int:
         """Number of items done so far."""
-        return items_done(self.marks(), self._task.plan)
+        return items_done(self.marks(), self._task.job.plan)
 
     def marks(self) -> bytes:
         """The ledger."""
@@ -118,4 +118,4 @@ class MapRun(Run):
     def _explain_start(self, death: Death) -> Exception:
         if self.failed_start is not None:
             return restore_exception(self.failed_start, "the initializer", "as a worker started")
-        return WorkerDied(f"{death.cause()}, while it started", ((0, self._task.plan.n),))
+        return WorkerDied(f"{death.cause()}, while it started", ((0, self._task.job.plan.n),))

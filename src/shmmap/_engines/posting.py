@@ -118,7 +118,7 @@ class Posting:
             func=self._func,
             digest=self._digest,
             by_value=self._by_value,
-            is_static=self._task.plan.schedule == "static" and attempts is None,
+            is_static=self._task.job.plan.schedule == "static" and attempts is None,
             team=workers,
             chunks=chunks,
         )

@@ -40,7 +40,7 @@ class ProcessWork:
         self._posting = Posting(task, inherited)
         run.keep += self._posting.keep
         try:
-            if team.open_run(run, task.plan.chunks):
+            if team.open_run(run, task.job.plan.chunks):
                 self._post(None)
         except BaseException as exc:
             with CleanUp(exc) as clean_up:
@@ -63,9 +63,9 @@ class ProcessWork:
         """Begin a round: all chunks, or those that are to be run again."""
         task, run, control = self._task, self._run, self._run.control
         assert control is not None
-        workers = max(1, min(task.workers, task.plan.chunks if chunks is None else len(chunks)))
+        workers = max(1, min(task.workers, task.job.plan.chunks if chunks is None else len(chunks)))
         if chunks is None:
-            control.begin(task.plan.chunks)
+            control.begin(task.job.plan.chunks)
             attempts = None
         else:
             control.begin_again(chunks)
@@ -114,7 +114,7 @@ class ProcessWork:
             if run.is_cancelled:
                 raise CancelledError
             marks = run.marks()
-            left = undone(marks) if count_done(marks) < task.plan.chunks else []
+            left = undone(marks) if count_done(marks) < task.job.plan.chunks else []
             # Never another round while some worker may still draw in this one.
             again = task.outcome.next_round(left) if left and is_whole else []
             if not again:
@@ -183,7 +183,7 @@ class ForkEngine:
     def start(self, task: Task) -> ProcessWork:
         refuse_open_files(task.func)
         key = os.urandom(16)
-        workers = max(1, min(task.workers, task.plan.chunks))
+        workers = max(1, min(task.workers, task.job.plan.chunks))
         team = WorkerTeam(workers, start="fork", blas_threads=task.blas_threads, idle_timeout=None)
         # The caller's own arrays stay as they are: the flag is set in the copies that workers have.
         arrays = private_arrays(task.func, *task.given)

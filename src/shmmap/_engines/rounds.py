@@ -41,14 +41,14 @@ class RoundsWork(ABC):
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.ledger = bytearray(task.plan.chunks)
+        self.ledger = bytearray(task.job.plan.chunks)
         self.lock = threading.Lock()
         self._ended: SimpleQueue[Future[Any] | None] = SimpleQueue()
         self._cancelled = False
         self._last_tick = 0.0
 
     def done(self) -> int:
-        return items_done(self.ledger, self.task.plan)
+        return items_done(self.ledger, self.task.job.plan)
 
     def marks(self) -> bytes:
         return bytes(self.ledger)
@@ -59,7 +59,7 @@ class RoundsWork(ABC):
 
     def wait(self) -> Any:
         task = self.task
-        chunks: Sequence[int] = range(task.plan.chunks)
+        chunks: Sequence[int] = range(task.job.plan.chunks)
         with self._context():
             while True:
                 self._check_cancelled()

@@ -19,12 +19,12 @@ from .._chunks import (
     Function,
     Job,
     Piece,
+    Reporter,
     Watch,
     frozen,
     make_kernel,
     running,
 )
-from .._interop.numpy_types import Array
 from .._system.blas import limited, limited_here
 from .._system.interrupts import ShortLock
 from .._wire import (
@@ -73,7 +73,7 @@ def _uncarried(data: bytes) -> _Carried:
     return _Carried(unpack(data))
 
 
-class _ValueReporter:
+class _ValueReporter(Reporter):
     """Keeps everything: one chunk's results are what the remote call returns."""
 
     def __init__(self, is_home: bool) -> None:
@@ -91,24 +91,9 @@ class _ValueReporter:
     def tell_form(self, form: Form, at_once: bool) -> None:
         pass
 
-    def wait_taken(self, nbytes: int) -> None:
-        pass
-
-    def make_room(self, nbytes: int) -> None:
-        pass
-
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         raised = exc if self._is_home else report_exception(exc, index, start, stop, -1, 0)
         self.failures.append(Failure(raised, index, start, stop))
-
-    def page_writers(self, columns: tuple[Array, ...]) -> tuple[()]:
-        return ()
-
-    def poll_output(self) -> None:
-        return None
-
-    def wait_output(self) -> None:
-        return None
 
 
 _TOKEN = os.urandom(16)

@@ -150,7 +150,7 @@ class Round:
         if run.broken is not None:
             error = run.broken()
             if isinstance(error, WorkerDied):  # all is lost that is not done
-                error.failed = self._task.plan.ranges(undone(run.marks()))
+                error.failed = self._task.job.plan.ranges(undone(run.marks()))
             raise error
         if run.is_cancelled:
             raise CancelledError
@@ -222,7 +222,7 @@ class Round:
             try:
                 collector.allocate_output(form)
             except (TypeError, ValueError) as exc:
-                limits = self._task.plan.limits(0)
+                limits = self._task.job.plan.limits(0)
                 self._task.outcome.note_exception(0, exc, 0, *limits, "the calling process")
                 self._control.stop(-1)
                 return

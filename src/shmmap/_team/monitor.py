@@ -202,7 +202,7 @@ class Monitor:
             self._note_failed_start(link, link.failed)
         cannot_start = link.failed is not None or link.start_error != ""
         departure = workers.roster.died(rank, cannot_start)
-        if departure.replace and not workers.respawn(rank):
+        if departure.again and not workers.respawn(rank):
             departure = workers.roster.unfilled(rank, departure)
         redo: dict[int, Payload | None] = {}
         for seq in (*departure.again, *departure.lost):
@@ -223,11 +223,10 @@ class Monitor:
                 redo[seq] = runs[seq].hear_of(death)
             elif seq in submissions.running:
                 submissions.note_death(seq, death)
-        if departure.replace:
-            for seq in departure.again:
-                if seq in runs:
-                    self._send_again(workers.links[rank], runs[seq], redo[seq])
-        elif submissions.waiting and not departure.is_broken_start:
+        for seq in departure.again:
+            if seq in runs:
+                self._send_again(workers.links[rank], runs[seq], redo[seq])
+        if submissions.waiting and not (departure.again or departure.is_broken_start):
             workers.refill()
         if submissions.waiting and not workers.links:
             submissions.fail_waiting(

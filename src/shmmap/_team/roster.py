@@ -38,14 +38,12 @@ class Seat:
 class Departure:
     """What a worker's death means."""
 
-    rank: int
     is_broken_start: bool
     """It cannot start: its initializer failed, or it died while starting for the second time."""
     again: tuple[int, ...]
-    """Calls that its replacement gets; empty if there is none."""
+    """Calls that its replacement gets. It is replaced if there are any."""
     lost: tuple[int, ...]
     """Calls that it held and nobody gets again."""
-    replace: bool
 
 
 class Roster:
@@ -121,21 +119,20 @@ class Roster:
         seat.state = STARTING if again else EMPTY
         if broken:
             seat.false_starts = 0
-        return Departure(rank, broken, tuple(again), lost, bool(again))
+        return Departure(broken, tuple(again), lost)
 
     def unfilled(self, rank: int, departure: Departure) -> Departure:
         """The replacement could not be started, for want of descriptors, say: what follows from that."""
         seat = self.seats[rank]
         seat.state = EMPTY
         seat.calls.clear()
-        lost = (*departure.again, *departure.lost)
-        return replace(departure, again=(), lost=lost, replace=False)
+        return replace(departure, again=(), lost=(*departure.again, *departure.lost))
 
     def busy(self, rank: int) -> int:
         """Number of calls a worker holds."""
         return len(self.seats[rank].calls)
 
     def vacate(self) -> None:
-        """The team went home."""
+        """All workers have ended."""
         self.seats.clear()
         self._replaced.clear()

@@ -134,7 +134,6 @@ def _start(
     outcome = Outcome(job, collector, request.func, on_error=options.on_error, axis=request.axis)
     task = Task(
         job=job,
-        plan=job.plan,
         func=request.func,
         workers=workers,
         blas_threads=blas_threads,
