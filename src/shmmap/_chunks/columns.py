@@ -218,9 +218,8 @@ def check_kind(
     text = "the function returned {}, but out takes {}"
     if not declared:
         text = "the function returned {} here and {} at other indices"
-    both_tuples = (
-        declared and isinstance(kind, type) and expected is tuple
-    )  # a named tuple into out=(...)
+    # A named tuple into out=(...).
+    both_tuples = declared and isinstance(kind, type) and expected is tuple
     if kind is not expected and told_kind(kind) != told_kind(expected) and not both_tuples:
         both = text.format(_describe(kind), _describe(expected))
         raise TypeError(f"{both}; pass out=list to get a list of any objects")

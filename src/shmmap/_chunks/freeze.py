@@ -150,10 +150,9 @@ class frozen:
                     return False
                 hold = _Hold(a)
             hold.owners[self._owner] = threading.get_ident()
-            if (
-                _holds.setdefault(id(a), hold) is hold
-            ):  # else a signal handler has had it in between
+            if _holds.setdefault(id(a), hold) is hold:
                 return True
+            # A signal handler has had it in between.
 
     def __exit__(
         self,

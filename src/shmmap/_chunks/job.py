@@ -43,7 +43,7 @@ class Input(NamedTuple):
     parcel: int = 0
     """Items only: how many are in one pickle, where they `are_plain`; else it is the items of a chunk."""
     modules: int = 0
-    """Items only: version of the user\'s modules that they need, see `_code.watch`."""
+    """Items only: version of the user's modules that they need, see `_code.watch`."""
 
 
 class Memo:

@@ -3,8 +3,7 @@
 A plan cuts ``range(n)`` into half-open chunks of equal size (the last may be shorter). Chunk limits
 depend on lengths, bytes per item, verb and ``chunksize`` only, never on the engine, the number of
 workers, the schedule or timing: that is what makes equal calls give equal bits everywhere.
-This is the one home of the split arithmetic; a chunk's number *k* and its ``start, stop`` are
-converted nowhere else but here and in the innermost loops of the kernels, which inline `Plan.limits`.
+`Plan.limits` gives the indices of a chunk; the innermost loops of the kernels have it in line.
 """
 
 from __future__ import annotations
@@ -53,10 +52,6 @@ class Plan:
         """``start, stop`` of chunk `k`."""
         start = k * self.chunksize
         return start, min(start + self.chunksize, self.n)
-
-    def shares(self, workers: int) -> list[tuple[int, int]]:
-        """The share of each of so many workers, for the static schedule."""
-        return [share_of(self.chunks, rank, workers) for rank in range(workers)]
 
     def ranges(self, chunks: Iterable[int]) -> tuple[tuple[int, int], ...]:
         """Index ranges of the given chunks, neighbours merged, in order."""

@@ -61,7 +61,8 @@ def _set_function(func: types.FunctionType, state: tuple[Any, ...]) -> None:
             cell.cell_contents = content[0]
 
 
-def _make_cached(func: Callable[..., Any], maxsize: int | None, typed: bool) -> Callable[..., Any]:
+def make_cached(func: Callable[..., Any], maxsize: int | None, typed: bool) -> Callable[..., Any]:
+    """A function with a cache, which is empty here."""
     return functools.lru_cache(maxsize, typed)(func)
 
 
@@ -175,7 +176,7 @@ class _Pickler(pickle.Pickler):
         if kind is types.FunctionType:
             return _reduce_function(obj)
         if kind is CachedFunction:
-            return _make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
+            return make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
         return NotImplemented
 
     def _reduce_array(self, a: Any) -> object:

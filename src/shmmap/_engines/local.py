@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 
-from .._chunks import Destination, Form, Mark, Piece, Reporter, frozen, make_kernel, running
+from .._chunks import (
+    Destination,
+    Form,
+    Mark,
+    Piece,
+    Reporter,
+    frozen,
+    make_kernel,
+    running,
+    share_of,
+)
 from .._system.blas import limited, limited_here
 from .._system.interrupts import CleanUp
 from .._wire import own_decimal_context
@@ -133,13 +143,12 @@ class _LocalWork(RoundsWork):
 
     def _run_threads(self, chunks: Sequence[int]) -> None:
         tickets = count()  # next() is atomic
-        shares = None
-        if self.task.job.plan.schedule == "static" and len(chunks) == self.task.job.plan.chunks:
-            shares = self.task.job.plan.shares(self._threads)
+        plan = self.task.job.plan
+        has_shares = plan.schedule == "static" and len(chunks) == plan.chunks
         threads = []
         for i in range(self._threads):
-            mine = chunks if shares is None else range(*shares[i])
-            counter = tickets if shares is None else count()
+            mine = range(*share_of(plan.chunks, i, self._threads)) if has_shares else chunks
+            counter = count() if has_shares else tickets
             who = "the calling process" if self._threads == 1 else f"thread {i}"
             thread = threading.Thread(
                 target=self._context_vars.copy().run,

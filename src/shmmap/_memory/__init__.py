@@ -31,7 +31,7 @@ from .nameless import (
     open_scratch,
     shm_room,
 )
-from .pages import POUR_NBYTES, PageWriter, copy_into, fresh_from, make_way
+from .pages import POUR_NBYTES, PageWriter, copy_into, fresh_from, make_page_writer
 from .refcounts import COUNTS, count_references, is_sole
 from .segments import Segment, byte_bounds
 from .sources import adopt, asshared, is_shared, load, pack_into, packed_nbytes, place, refuse_loss

@@ -31,7 +31,7 @@ class SegmentHandle(NamedTuple):
 Handle = SegmentHandle | FileHandle
 
 touched: dict[int, int] = {}
-"""Number of arrays made from handles in each segment since a worker's call began; see `_worker.worker`."""
+"""Number of arrays made from handles in each segment since a worker's call began; see `_worker.cache`."""
 
 
 def handle_of(a: Array) -> Handle | None:

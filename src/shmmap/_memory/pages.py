@@ -228,8 +228,8 @@ def fresh_from(a: Array) -> int:
     return block.segment.touched
 
 
-def make_way(a: Array, fresh: int = NOT_FRESH) -> PageWriter | None:
-    """The way into an output, in a worker; None if it is small, or not contiguous."""
+def make_page_writer(a: Array, fresh: int = NOT_FRESH) -> PageWriter | None:
+    """The page writer of an output, in a worker; None if it is small, or not contiguous."""
     segment = find_segment(a.__array_interface__["data"][0])
     if segment is None or segment.pour_fd < 0 or not a.flags.c_contiguous or not a.size:
         return None

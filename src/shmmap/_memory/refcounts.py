@@ -2,7 +2,7 @@
 
 Two questions are answered by them. A result that only the library refers to need not be copied
 (`is_sole`, asked by `_chunks.gather`). Memory must not be used again while a worker's function keeps an
-array over it (`count_references`, asked by `_worker.worker`).
+array over it (`count_references`, asked by `_worker.cache`).
 
 What must hold: where the counts of an interpreter are not known, the answer is the one that is always
 safe, which is to copy. An interpreter without the GIL is such a one: it may count a reference late, or

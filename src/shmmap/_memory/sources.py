@@ -16,6 +16,7 @@ from .arrays import allocate_like, check_dtype, empty, to_shape
 from .blocks import allocate_bytes
 from .files import read_npy_header
 from .handles import handle_of
+from .nameless import SHM_FOLDER
 from .pages import copy_into_new, read_into
 from .segments import byte_bounds
 from .table import adopt_memory
@@ -201,9 +202,8 @@ def load(path: StrPath, mmap_mode: str | None = None) -> Array:
     >>> folder.cleanup()
     """
     check_word(mmap_mode, "mmap_mode", (None, "r", "r+", "c"))
-    if not isinstance(
-        path, (str, bytes, os.PathLike)
-    ):  # an int would be a descriptor, and be closed
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        # An int, too: it would be a descriptor, and be closed.
         raise TypeError(f"path must be a str or path-like, not {describe(path)}")
     if b"\0" in os.fsencode(path):
         raise ValueError(f"path {path!r} has a NUL character")
@@ -282,7 +282,7 @@ def adopt(
     nbytes = dt.itemsize * int(np.prod(dims, dtype=object))
     try:
         # The file itself: SharedMemory(name) would have this process's tracker destroy it at exit.
-        fd = os.open(f"/dev/shm/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(f"{SHM_FOLDER}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"no shared memory is named {name!r} (any more); adopt it before it is unlinked"

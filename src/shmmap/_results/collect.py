@@ -296,10 +296,8 @@ class Collector:
         return self._assemble(self.kind, self.columns or ())
 
     def _gathered(self) -> Any:
-        plan, pieces = (
-            self.plan,
-            dict(self.pieces),
-        )  # a copy: another thread may be giving them away
+        # A copy: another thread may be giving them away.
+        plan, pieces = self.plan, dict(self.pieces)
         if not pieces and self.job.verb == "ranges":
             return None
         if self.job.verb != "items":

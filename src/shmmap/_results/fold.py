@@ -173,10 +173,9 @@ def _copied(value: Any) -> Any:
 def _join_masked(combine: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
     """Two partials of which one at least is masked: what one of them has, the result has as well."""
     if isinstance(combine, np.ufunc):
-        if (
-            left is np.ma.masked or right is np.ma.masked
-        ):  # which is a float, whatever the other one is
-            return right if left is np.ma.masked else left
+        masked = np.ma.masked  # which is a float, whatever the other one is
+        if left is masked or right is masked:
+            return right if left is masked else left
         a, b = np.ma.getmaskarray(left), np.ma.getmaskarray(right)
         one, other = np.ma.getdata(left), np.ma.getdata(right)
         with np.errstate(all="ignore"):  # what is behind a mask has no meaning

@@ -10,7 +10,7 @@ by writing into shared arrays (`Outcome.is_safe`, the one place that decides it)
 not begun are run again in any case.
 
 Two threads come here: the one that waits for the map, and the monitor, which hears of deaths. All state is
-behind one door, a lock that each public method takes.
+under one lock, which each public method takes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Outcome:
         self._on_error = on_error
         self._axis = axis
         self._first = job.first
-        self._door = threading.RLock()
+        self._lock = threading.RLock()
         self._failures: dict[int, Failure] = {}
         """By first index; one per range."""
         self._fatal: Exception | None = None
@@ -102,13 +102,13 @@ class Outcome:
     def note_report(self, chunk: int, report: Report) -> bool:
         """A worker process reports an exception; chunk -1 means before any chunk. Whether it counts."""
         if chunk < 0:
-            with self._door:
+            with self._lock:
                 self._fatal = restore_exception(report, self._name, "before its first chunk")
                 self._recovery.broken()
             return True
         where = self.describe(report.position, report.start, report.stop)
         exc = restore_exception(report, self._name, where)
-        with self._door:
+        with self._lock:
             if self._recovery.is_superseded(report.pid, chunk):
                 return False
             self._note(chunk, report.start, report.stop, exc)
@@ -132,7 +132,7 @@ class Outcome:
             exc.add_note(
                 "rng= gives the function a numpy.random.Generator as keyword argument 'rng'"
             )
-        with self._door:
+        with self._lock:
             self._forgive(start, stop)
             self._failures[start] = Failure(start, stop, exc)
             self._recovery.failed(chunk, is_whole=(start, stop) == self._plan.limits(chunk))
@@ -161,7 +161,7 @@ class Outcome:
         chunk = None if overdue is None else overdue // self._plan.chunksize
         ranges = self._shown(self._plan.ranges(dead.inside))
         where = f" in indices {describe_ranges(ranges)}" if ranges else ""
-        with self._door:
+        with self._lock:
             self._collector.note_nothing(marks)
             told = self._recovery.died(
                 dead._replace(overdue=chunk), marks, stopped_at, is_safe=self.is_safe()
@@ -190,7 +190,7 @@ class Outcome:
 
     def is_doomed(self) -> bool:
         """Whether it is known by now why the map is to end, where it does not go on in any case."""
-        with self._door:
+        with self._lock:
             return self._recovery.is_doomed()
 
     def is_safe(self) -> bool:
@@ -203,7 +203,7 @@ class Outcome:
 
     def next_round(self, undone: list[int]) -> list[int]:
         """Which of the chunks that are not done are run in another round, which begins; see `Recovery`."""
-        with self._door:
+        with self._lock:
             again = self._recovery.next_round(undone, is_safe=self.is_safe())
             self._forgive_chunks(again)
         return again
@@ -231,7 +231,7 @@ class Outcome:
             self._collector.note_nothing(marks)
             self._collector.check_handed(marks)
             return self._with_warning(self._collector.finish())
-        with self._door:
+        with self._lock:
             error = self._fatal
             failures = [self._failures[start] for start in sorted(self._failures)]
         try:

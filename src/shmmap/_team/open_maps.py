@@ -124,10 +124,8 @@ class OpenMaps:
             self._admit(*self.waiting.popleft())
         if self.lingering:
             self.let_go()
-        if (
-            self._workers.channels.slots is None
-        ):  # the team failed, and ended its workers before its maps
-            self._close_free()
+        if self._workers.channels.slots is None:
+            self._close_free()  # the team failed, and ended its workers before its maps
 
     def _admit(self, run: Run, chunks: int) -> None:
         """Open a run that has waited. If that fails, the error goes to its own caller, not to this thread."""

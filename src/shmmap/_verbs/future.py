@@ -158,7 +158,7 @@ class MapFuture(Future[Any]):
             self._has_ended.wait(_CANCEL_S)
             raise
         finally:
-            del self  # see `_team.run`
+            del self  # the traceback refers to this frame, and the future to the exception
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `result` would raise; see :meth:`concurrent.futures.Future.exception`."""
@@ -288,7 +288,7 @@ class MapFuture(Future[Any]):
         try:
             super().result()
         finally:
-            del self  # see `_team.run`
+            del self  # see `result`
 
 
 def iterate_items(future: MapFuture, deadline: float | None) -> Iterator[Any]:

@@ -23,8 +23,6 @@ from .._memory import ALIGN, allocate_bytes, check_dtype, handle_of, pack_into, 
 
 T = TypeVar("T")
 
-# Where in the block an array begins: a cache line, as for arrays on their own.
-_ALIGN = ALIGN
 # These stay what they are: the copy lives in the same process.
 _SAME = (type, types.FunctionType, types.ModuleType)
 
@@ -76,7 +74,7 @@ def _place_all(aside: list[Any]) -> list[Any]:
             arrays[i] = obj
         if i in arrays and _needs_copy(arrays[i]):
             offsets[i] = nbytes
-            nbytes += max(1, -(-packed_nbytes(arrays[i]) // _ALIGN)) * _ALIGN
+            nbytes += max(1, -(-packed_nbytes(arrays[i]) // ALIGN)) * ALIGN
     root = allocate_bytes(nbytes) if nbytes else np.empty(0, np.uint8)
     placed = list(aside)
     for i, a in arrays.items():

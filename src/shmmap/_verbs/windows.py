@@ -124,10 +124,8 @@ class Stream:
                 self._done = stop  # first: whoever asks for `done` meanwhile is to see it grow
                 self._under_way.popleft()
                 window = [(start, stop, values)]
-                del (
-                    work,
-                    values,
-                )  # while this waits for the next one, nothing here refers to the results
+                # While this waits for the next window, nothing here refers to the results.
+                del work, values
                 yield window.pop()
         finally:
             with CleanUp(sys.exception()):

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpy.typing import NDArray
-
+from .._interop.numpy_types import Array
 from .._memory import Handle, SegmentHandle, handle_of, packed_nbytes, place
 from .unpickling import frozen_array, open_array
 
-Array = NDArray[Any]
 Copies = dict[Any, tuple[Array, Array]]
 """Private arrays that were placed for one call, and the shared copies, by address and layout."""
 

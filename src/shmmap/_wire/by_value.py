@@ -24,14 +24,16 @@ from typing import Any, ClassVar
 import cloudpickle
 import numpy as np
 
+from .._code.carried import CachedFunction
 from .._code.classes import reduce_by_value
 from .._code.modules import MAIN, MAINS, is_users
+from .._code.values import make_cached
 from .._code.watch import is_root
 from .._interop.buffers import is_plain, reduce_kin
 from .._interop.captured_stores import reduce_store
 from .._system.imports import late_import
 from .arrays import ArrayPacker
-from .unpickling import IN_PACKAGE, make_cached, make_cached_property, make_global, make_new_type
+from .unpickling import IN_PACKAGE, make_cached_property, make_global, make_new_type
 
 _Base: Any = cloudpickle.Pickler
 _reduce_code_as_it_does = _Base.dispatch_table[types.CodeType]
@@ -40,7 +42,6 @@ _CONNECTIONS = "multiprocessing.connection"
 _NO_FILE = "<dynamic-code>"
 _PickleBuffer = pickle.PickleBuffer  # looked up for every object that is pickled
 _Function = types.FunctionType
-_CachedFunction: Any = type(functools.lru_cache(len))
 
 _main = sys.modules.get(MAIN)
 if _main is not None and _main.__name__ != MAIN and _main.__name__ in MAINS:
@@ -138,9 +139,7 @@ class CallPickler(_Base):  # type: ignore[misc]
         if isinstance(obj, type):
             return self._reduce_class(obj)
         kind = type(obj)
-        if (
-            kind is _Function
-        ):  # most objects in a pickled function are: in line, as each call counts
+        if kind is _Function:  # most objects in a pickled function: in line, as each call counts
             if is_root(obj):
                 self.met.append(obj)
             namespace = obj.__globals__
@@ -149,7 +148,7 @@ class CallPickler(_Base):  # type: ignore[misc]
             return super().reducer_override(obj)
         if kind is functools.cached_property:  # it holds a lock before Python 3.12
             return make_cached_property, (obj.func, obj.attrname)
-        if kind is _CachedFunction and (obj.__module__ in MAINS or "<locals>" in obj.__qualname__):
+        if kind is CachedFunction and (obj.__module__ in MAINS or "<locals>" in obj.__qualname__):
             # By value, like the function in it; each worker begins with an empty cache.
             return make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
         if kind is types.ModuleType and is_users(obj):

@@ -168,7 +168,7 @@ class ControlBlock:
                 self.fd, self.pipe_write, self.leavers = fds
             self._map: mmap.mmap = map_fd(self.fd, nbytes)
         except BaseException:
-            self._close_fds()
+            self.close_in_child()
             raise
         self._words = memoryview(self._map)[:_LEDGER].cast("q")
         self.limit = self._words[_LIMIT : _LIMIT + 1]
@@ -319,13 +319,10 @@ class ControlBlock:
     def close(self) -> None:
         """Let go of memory and descriptors; see `ClaimSlots.close`."""
         del self._words, self.limit, self.ledger, self._map
-        self._close_fds()
+        self.close_in_child()
 
     def close_in_child(self) -> None:
-        """Let go of the descriptors in a forked child, where no frame is left that would use them."""
-        self._close_fds()
-
-    def _close_fds(self) -> None:
+        """Let go of the descriptors: in a forked child no frame is left that would use the memory."""
         fds = self.fd, self.leavers, self.pipe_read, self.pipe_write, self.doorbell
         # Forgotten first: a forked child closes what is noted.
         self.fd = self.leavers = self.pipe_read = self.pipe_write = self.doorbell = -1

@@ -17,10 +17,11 @@ import numpy as np
 from .._code.letters import news_for_all
 from .._code.watch import Reach, reaches_of
 from .._interop.buffers import reduce_kin
+from .._interop.numpy_types import Array
 from .._interop.scalars import SCALARS
 from .._memory import SegmentHandle, handle_of
 from .._system.imports import late_import
-from .arrays import Array, ArrayPacker, Copies, reduce_handle
+from .arrays import ArrayPacker, Copies, reduce_handle
 from .unpickling import Accompanied
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ _HEADER = struct.Struct("<cq")
 _PIECE = 1 << 15
 
 
-class Sender:
+class Relay:
     """The worker's end. *Requires*: `slot` is this worker's claim slot."""
 
     def __init__(self, sock: socket.socket, slot: memoryview, token: bytes) -> None:
@@ -88,8 +88,8 @@ class Sender:
 
 
 class _Raw(io.RawIOBase):
-    def __init__(self, sender: Sender, kind: bytes, fd: int) -> None:
-        self._sender = sender
+    def __init__(self, relay: Relay, kind: bytes, fd: int) -> None:
+        self._relay = relay
         self._kind = kind
         self._fd = fd
 
@@ -98,16 +98,16 @@ class _Raw(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         payload = bytes(data)
-        self._sender.send(self._kind, payload)
+        self._relay.send(self._kind, payload)
         return len(payload)
 
     def fileno(self) -> int:
         return self._fd
 
 
-def _text_stream(sender: Sender, kind: bytes, fd: int) -> io.TextIOWrapper:
+def _text_stream(relay: Relay, kind: bytes, fd: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(
-        io.BufferedWriter(_Raw(sender, kind, fd), _PIECE),
+        io.BufferedWriter(_Raw(relay, kind, fd), _PIECE),
         encoding="utf-8",
         errors="backslashreplace",
         line_buffering=True,
@@ -115,9 +115,9 @@ def _text_stream(sender: Sender, kind: bytes, fd: int) -> io.TextIOWrapper:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, relay: Relay) -> None:
         super().__init__()
-        self._sender = sender
+        self._relay = relay
 
     def emit(self, record: logging.LogRecord) -> None:
         # As logging.handlers.QueueHandler: what does not pickle is put into the message first.
@@ -126,7 +126,7 @@ class _Handler(logging.Handler):
         if record.exc_info:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
             record.exc_info = None
-        self._sender.send_object(LOG, record.__dict__)
+        self._relay.send_object(LOG, record.__dict__)
 
 
 def parse(frame: bytes) -> tuple[bytes, int, bytes]:

@@ -16,8 +16,9 @@ import numpy as np
 from .._code.classes import reduce_by_token
 from .._code.modules import MAINS
 from .._interop.buffers import keep_attributes, reduce_exception, reduce_view
+from .._interop.numpy_types import Array
 from .._memory import Handle
-from .arrays import Array, reduce_handle
+from .arrays import reduce_handle
 from .chains import CHAIN_NBYTES, ChainLink, has_chain, link_chain, unlink_chain
 from .pickling import load_picklers
 from .unpickling import Unpickler, unpack

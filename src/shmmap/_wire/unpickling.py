@@ -16,14 +16,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._code.letters import sender
 from .._code.modules import MAIN
 from .._code.recipient import receive_changes
+from .._interop.numpy_types import Array
 from .._memory import FileHandle, SegmentHandle, from_handle
 
-Array = NDArray[Any]
 IN_PACKAGE = " in "
 """In the persistent id of a namespace: before the package that relative imports go by."""
 
@@ -106,11 +105,6 @@ def make_new_type(name: str, supertype: Any) -> object:
     new_type = typing.NewType(name, supertype)  # type: ignore[misc]
     new_type.__module__ = MAIN
     return new_type
-
-
-def make_cached(func: Callable[..., object], maxsize: int | None, typed: bool) -> object:
-    """A function with a cache, which is empty here."""
-    return functools.lru_cache(maxsize, typed)(func)
 
 
 def make_cached_property(func: Callable[..., object], name: str | None) -> object:

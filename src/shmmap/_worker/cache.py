@@ -1,6 +1,6 @@
 """What a worker keeps from one call to the next: functions, and jobs with the kernels that were made of them.
 
-What is kept, and when it is thrown out, the caller works out by the same rules (`_team.link`), so that it
+What is kept, and when it is thrown out, the caller works out by the same rules (`_team.known`), so that it
 knows what it need not send again. Besides, it is found out here which segments a function has kept views
 of: arrays of jobs that are kept do not count as such.
 """

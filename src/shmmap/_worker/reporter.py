@@ -16,7 +16,7 @@ from typing import Any
 
 from .._chunks import Destination, Form, Mark, Piece
 from .._interop.numpy_types import Array
-from .._memory import FileHandle, PageWriter, find_block, handle_of, make_way
+from .._memory import FileHandle, PageWriter, find_block, handle_of, make_page_writer
 from .._wire import (
     WRITE_NBYTES,
     Call,
@@ -263,10 +263,10 @@ class Reporter:
         kind, columns, fresh = unpack(read_payload(message.payload))
         if self._team > POUR_TEAM:
             return kind, columns, self.page_writers(columns)
-        return kind, columns, _if_any(map(make_way, columns, fresh))
+        return kind, columns, _if_any(map(make_page_writer, columns, fresh))
 
     def page_writers(self, columns: tuple[Array, ...]) -> tuple[PageWriter | None, ...]:
-        return _if_any(map(make_way, columns))
+        return _if_any(map(make_page_writer, columns))
 
 
 def _if_any(writers: Iterable[PageWriter | None]) -> tuple[PageWriter | None, ...]:

@@ -45,7 +45,7 @@ from .._wire import (
     Failed,
     Ready,
     RecordKind,
-    Sender,
+    Relay,
     apply,
     ask_caller,
     note_inherited_exceptions,
@@ -108,7 +108,7 @@ class Worker:
         self._start = start = self._line.receive_start()
         self._rank = start.rank
         self._slot = ClaimSlots(fds.slots).slot(start.rank)
-        self._relay = Sender(socket.socket(fileno=fds.relay), self._slot, start.token)
+        self._relay = Relay(socket.socket(fileno=fds.relay), self._slot, start.token)
         self._relay.install()
         self._reporter = Reporter(self._line, start.rank, self._restore_limits)
         # The template has seen to what it has imported, by the environment.
