@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import shmmap
+from shmmap._results.recovery import DeadWorker
 from shmmap._team.known import Known
 from shmmap._team.roster import Roster
 from shmmap._team.run import Death
@@ -106,16 +107,8 @@ class Desk:
         self.submissions.forget(rank)
         departure = self.workers.roster.died(rank)
         for seq in departure.lost:
-            death = Death(
-                rank=rank,
-                pid=1,
-                status=None,
-                running=running,
-                tickets=range(0),
-                chunks=range(0),
-                is_broken_start=is_broken_start,
-                replaced=False,
-            )
+            worker = DeadWorker(rank, 1, range(0), range(0), has_successor=False)
+            death = Death(worker, None, running, is_broken_start)
             self.submissions.note_death(seq, death)
 
 

@@ -11,6 +11,12 @@ from typing import Any, NamedTuple, Protocol
 from .._chunks import Job
 from .._results import Collector, Outcome
 
+# After an error, a Ctrl-C or a cancellation, chunks under way get this long. Then their workers are ended; in
+# this process they are left alone.
+GRACE_S = 1.0
+# How often progress and time limits are looked at: most chunks end without waking the thread that waits.
+TICK_S = 0.05
+
 Tick = Callable[[Callable[[], int]], None]
 """Progress: called now and then with a function that counts the items done."""
 

@@ -30,8 +30,8 @@ from .._wire import (
     cannot_send,
     name_of,
 )
-from .base import Task
-from .rounds import GRACE_S, RoundsWork
+from .base import GRACE_S, Task
+from .rounds import RoundsWork
 from .sending import Answer, Failure, Home, SentChunk, run_chunk
 
 # Chunks handed to the executor ahead of their turn, per worker.

@@ -23,8 +23,8 @@ from .._chunks import (
 from .._system.blas import limited, limited_here
 from .._system.interrupts import CleanUp
 from .._wire import own_decimal_context
-from .base import Task
-from .rounds import GRACE_S, RoundsWork
+from .base import GRACE_S, Task
+from .rounds import RoundsWork
 
 _DONE, _NOTHING, _HANDED = (bytes([mark]) for mark in (Mark.DONE, Mark.NOTHING, Mark.HANDED))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from .._chunks import Mark, items_done
 from .._errors.exceptions import WorkerDied
-from .._results import DeadWorker
 from .._team import Death, Run, WorkerTeam
 from .._wire import restore_exception
 from .base import Task
@@ -95,12 +94,12 @@ class MapRun(Run):
         # same, so is the output.
         self.give_up_output()
         told = outcome.note_death(
-            DeadWorker(death.rank, death.pid, death.tickets, death.chunks, death.replaced),
+            death.worker,
             death.cause(),
-            f"worker {death.rank} (pid {death.pid})",
+            death.who,
             control.marks(),
             stopped_at=control.stopped_at(),
-            overdue=self._overdue.pop(death.rank, None),
+            overdue=self._overdue.pop(death.worker.rank, None),
         )
         control.mark(told.not_to_begin, Mark.LOST)
         if told.is_given_up:

@@ -17,12 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .._chunks import items_done, undone
-from .base import Task
-
-# After a Ctrl-C or a cancellation, chunks under way in this process get this long; then they are left alone.
-GRACE_S = 1.0
-# Progress is told this often. A clock is needed, as most chunks end without waking the waiting thread.
-TICK_S = 0.05
+from .base import TICK_S, Task
 
 
 class RoundsWork(ABC):

@@ -28,16 +28,12 @@ from .._wire import (
     unpack,
     unpack_records,
 )
-from .base import Task
+from .base import GRACE_S, TICK_S, Task
 from .map_run import MapRun
 from .posting import output_message
 
-# After an error, a Ctrl-C or a cancellation, chunks under way get this long before their worker is ended.
-GRACE_S = 1.0
 # How often the claim slots are asked who has left, once a worker has died.
 DOUBT_S = 0.01
-# How often progress and time limits are looked at.
-TICK_S = 0.05
 
 
 class Round:

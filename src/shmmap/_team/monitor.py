@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from .._errors.exceptions import WorkerDied
+from .._results import DeadWorker
 from .._system.user_code import guarded
 from .._wire import (
     READ_NBYTES,
@@ -207,16 +208,15 @@ class Monitor:
         redo: dict[int, Payload | None] = {}
         for seq in (*departure.again, *departure.lost):
             is_inside = claim.running == seq
-            death = Death(
+            worker = DeadWorker(
                 rank=rank,
                 pid=link.pid,
-                status=link.status,
-                running=claim.running,
                 tickets=claim.tickets if is_inside else range(0),
-                chunks=claim.chunks if is_inside else range(0),
-                is_broken_start=departure.is_broken_start,
-                replaced=seq in departure.again,
-                start_error=link.start_error,
+                inside=claim.chunks if is_inside else range(0),
+                has_successor=seq in departure.again,
+            )
+            death = Death(
+                worker, link.status, claim.running, departure.is_broken_start, link.start_error
             )
             if seq in runs:
                 concerned.append(runs[seq])

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .._results import DeadWorker
 from .._wire import (
     EXIT_CHANGED,
     EXIT_DESCRIPTORS,
@@ -38,25 +39,24 @@ _LIKELY_CAUSES = {
 class Death(NamedTuple):
     """A worker's end, as a run is told of it."""
 
-    rank: int
-    pid: int
+    worker: DeadWorker
     status: int | None
     running: int
     """The call it was in, 0 if none."""
-    tickets: range
-    """Those it held."""
-    chunks: range
-    """The chunk it was in, or those it went through as one; empty if it was in none."""
     is_broken_start: bool
-    replaced: bool
     start_error: str = ""
     """Why no worker can be started at all."""
+
+    @property
+    def who(self) -> str:
+        """The worker, by its rank and its process."""
+        return f"worker {self.worker.rank} (pid {self.worker.pid})"
 
     def cause(self) -> str:
         """What is known of how it ended, and the likeliest reason."""
         if self.start_error:
             return f"no worker could be started: {self.start_error}"
-        who = f"worker {self.rank} (pid {self.pid})"
+        who = self.who
         if self.status is None or self.status == -1:
             return f"{who} died, status unknown"
         code = os.waitstatus_to_exitcode(self.status)
@@ -192,7 +192,7 @@ class Run:
     def hear_of(self, death: Death) -> Payload | None:
         """Take note of a death, in the monitor's thread; what the successor is to do first, for its call."""
         again = self.note_death(death)
-        self.lose(death.rank, is_replaced=death.replaced)
+        self.lose(death.worker.rank, is_replaced=death.worker.has_successor)
         if not again:
             return None
         payload, root = make_payload(pack_plain(again).data)
