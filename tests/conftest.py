@@ -9,9 +9,7 @@ import gc
 import os
 import signal
 import time
-import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -20,21 +18,7 @@ import pytest
 import shmmap
 from shmmap._system import witness
 from shmmap.testing import census, leak_guard, wait_until
-
-CASES = 3
-"""Most cases of a test in a plain run, where nothing else is said and the test may start processes."""
-
-PLACES = (
-    "engine",
-    "process_engine",
-    "team",
-    "start",
-    "elsewhere",
-    "anywhere",
-    "in_process",
-    "running",
-)
-"""Parameters that say where a test runs."""
+from tests.sampling import sample, starts_nothing
 
 ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")
 """Where a map may run; the last two are a `Team` and a `ThreadPoolExecutor` of the test's own."""
@@ -102,9 +86,9 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark as slow what is one of many like it, unless single tests are asked for.
 
-    Of the cases of a test, those that are left have each value of each parameter once; and where the test
-    runs (engine, team, start) is one of the places that it has, another for each test. What starts programs
-    is marked ``few``: it has still fewer. The suites of ``tests/engines`` run on every engine.
+    Of the cases of a test, those that are left have each value of each parameter once, as far as `CASES`
+    goes; and where the test runs (engine, team, start) is one of the places that it has, another for each
+    test. The suites of ``tests/engines`` have no such parameters.
     """
     if any("::" in arg for arg in config.args):
         return
@@ -114,38 +98,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for name, cases in tests.items():
         for case in set(cases).difference(sample(name, cases)):
             case.add_marker(pytest.mark.slow)
-
-
-def sample(name: str, cases: list[Any]) -> list[Any]:
-    """Cases of a test among which each value of each parameter is found, and one place."""
-    values = {  # by identity: arrays have no equality, and each value is one object in all cases
-        case: {(key, id(value)) for key, value in case.callspec.params.items()}
-        for case in cases
-        if hasattr(case, "callspec") and not case.get_closest_marker("slow")
-    }
-    if not values:
-        return cases
-    wanted = dict.fromkeys(pair for pairs in values.values() for pair in sorted(pairs))
-    for place in PLACES:
-        if where := [pair for pair in wanted if pair[0] == place]:
-            # A team that is started clean takes ten times as long as one that is forked.
-            drawn = where + [
-                pair for pair in where if place in ("team", "start") and pair != where[0]
-            ]
-            keep = drawn[zlib.crc32(name.encode()) % len(drawn)]
-            for pair in where:
-                if pair != keep:
-                    del wanted[pair]
-    chosen = []
-    while wanted:
-        best = max(values, key=lambda case: len(values[case] & wanted.keys()))
-        chosen.append(best)
-        for pair in values.pop(best):
-            wanted.pop(pair, None)
-    few = chosen[0].get_closest_marker("few")
-    if few is not None or not starts_nothing(chosen[0].path):
-        return chosen[: CASES if few is None else few.args[0]]
-    return chosen
 
 
 def pytest_collection_finish() -> None:
@@ -175,15 +127,6 @@ def warm_up() -> None:
     maps = [shmmap.pmap(meet, range(2), workers=2, chunksize=1, wait=False) for _ in range(4)]
     for each in maps:
         each.result()
-
-
-def starts_nothing(file: Path) -> bool:
-    """Whether the tests of a file start no process, so that it is enough to guard them together."""
-    return file.parent.name == "unit" or file.name in (
-        "test_layers.py",
-        "test_names.py",
-        "test_public_api.py",
-    )
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,0 +1,63 @@
+"""Which of the many cases of a test a plain run has; ``tests/README.md`` says it in words."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+CASES = 3
+"""Most cases of a test in a plain run, where nothing else is said and the test may start processes."""
+
+PLACES = (
+    "engine",
+    "process_engine",
+    "team",
+    "start",
+    "elsewhere",
+    "anywhere",
+    "in_process",
+    "running",
+)
+"""Parameters that say where a test runs."""
+
+
+def starts_nothing(file: Path) -> bool:
+    """Whether the tests of a file start no process, so that it is enough to guard them together."""
+    return file.parent.name == "unit" or file.name in (
+        "test_layers.py",
+        "test_names.py",
+        "test_public_api.py",
+    )
+
+
+def sample(name: str, cases: list[Any]) -> list[Any]:
+    """Cases of a test among which each value of each parameter is found, and one place."""
+    values = {  # by identity: arrays have no equality, and each value is one object in all cases
+        case: {(key, id(value)) for key, value in case.callspec.params.items()}
+        for case in cases
+        if hasattr(case, "callspec") and not case.get_closest_marker("slow")
+    }
+    if not values:
+        return cases
+    wanted = dict.fromkeys(pair for pairs in values.values() for pair in sorted(pairs))
+    for place in PLACES:
+        if where := [pair for pair in wanted if pair[0] == place]:
+            # Not as often clean as forked, which takes less time.
+            drawn = where + [
+                pair for pair in where if place in ("team", "start") and pair != where[0]
+            ]
+            keep = drawn[zlib.crc32(name.encode()) % len(drawn)]
+            for pair in where:
+                if pair != keep:
+                    del wanted[pair]
+    chosen = []
+    while wanted:
+        best = max(values, key=lambda case: len(values[case] & wanted.keys()))
+        chosen.append(best)
+        for pair in values.pop(best):
+            wanted.pop(pair, None)
+    few = chosen[0].get_closest_marker("few")
+    if few is not None or not starts_nothing(chosen[0].path):
+        return chosen[: CASES if few is None else few.args[0]]
+    return chosen
