@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 CASES = 3
-"""Most cases of a test in a plain run, where nothing else is said and the test may start processes."""
+"""Most cases of a test in a plain run, if it may start processes and nothing else is said."""
+
+ONE_CASE = ("cli", "executor", "faults", "program", "testing", "workers")
+"""Folders where it is one: each test starts a program or a team of its own."""
 
 PLACES = (
     "engine",
@@ -57,7 +60,9 @@ def sample(name: str, cases: list[Any]) -> list[Any]:
         chosen.append(best)
         for pair in values.pop(best):
             wanted.pop(pair, None)
-    few = chosen[0].get_closest_marker("few")
-    if few is not None or not starts_nothing(chosen[0].path):
-        return chosen[: CASES if few is None else few.args[0]]
-    return chosen
+    first = chosen[0]
+    if few := first.get_closest_marker("few"):
+        return chosen[: few.args[0]]
+    if starts_nothing(first.path):
+        return chosen
+    return chosen[: 1 if first.path.parent.name in ONE_CASE else CASES]

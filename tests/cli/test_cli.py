@@ -17,8 +17,6 @@ import pytest
 
 import shmmap
 
-pytestmark = pytest.mark.few(1)  # each starts programs
-
 DIGITS = Path(__file__).parents[2] / "examples" / "data" / "digits.npy"
 
 # What users would have in a module of their own, beside their data.

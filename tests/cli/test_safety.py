@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.few(1)  # each starts programs
-
 WORK = """
 import os, sys, time
 from pathlib import Path

@@ -258,7 +258,6 @@ class TestGivenAway:
             left -= 1
             assert alive() <= left
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("buffersize", [1, 2, 8, 32])
     def test_map_with_a_buffer(self, team: Team, buffersize: int) -> None:
         taken = 0
@@ -281,7 +280,6 @@ class TestGivenAway:
             assert alive() <= buffersize
         assert taken == 100 and alive() == 0
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("order", ["in_order", "as_completed"])
     @pytest.mark.parametrize("verb", ["pmap", "pmap_chunks", "pmap_ranges", "iterator"])
     def test_futures(self, team: Team, verb: str, order: str) -> None:

@@ -98,7 +98,6 @@ class Test26And27KilledCaller:
         assert word.strip() == "running"
         return script, more
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("holds", ["", "gil"])
     def test_caller_alone(self, tmp_path: Path, start: str, holds: str) -> None:
         script, _ = self.start(tmp_path, "run()", start, holds)

@@ -99,7 +99,6 @@ class Test32LeavingCaller:
         assert done.stdout == "[0, 2, 4]\n" or done.stdout.startswith("refused:")
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("engine", ["processes", "fork"])
 @pytest.mark.parametrize("closed", [0, 1, 2])
 def test_32_without_standard_streams(tmp_path: Path, engine: str, closed: int) -> None:

@@ -164,7 +164,6 @@ class SlowToTell(Exception):
         return "slow"
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("options", [{}, {"progress": lambda done, total: None}])
 def test_10_a_failure_that_takes_long_to_tell(team: Any, options: Any) -> None:
     def func(i: Any) -> Any:

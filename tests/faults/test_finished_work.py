@@ -86,7 +86,6 @@ class Test1And4FinishedWork:
         assert calls[23] == 2
         assert calls.sum() == 41
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("at", [0, 5])
     @pytest.mark.parametrize("workers", [1, 2])
     def test_death_while_a_failure_is_told(self, engine: Any, at: int, workers: int) -> None:

@@ -16,7 +16,6 @@ from .common import run_program
 class Test31HelpersKilled:
     """The template or the resource tracker is killed: maps go on."""
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("which", ["template", "tracker"])
     def test_next_map_works(self, tmp_path: Path, which: str) -> None:
         done = run_script(

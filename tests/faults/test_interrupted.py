@@ -47,7 +47,6 @@ class Test28CtrlC:
             print("after", flush=True)
     """
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("engine", ["processes", "fork"])
     @pytest.mark.parametrize("times", [1, 2])
     def test_one_traceback(self, tmp_path: Path, engine: str, times: int) -> None:

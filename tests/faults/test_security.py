@@ -48,7 +48,6 @@ class Test35OtherUsers:
         finally:
             os.close(fd)
 
-    @pytest.mark.few(1)
     @pytest.mark.privileged
     @pytest.mark.parametrize("umask", ["0277", "0777"])
     def test_umask_that_takes_everything(self, umask: str) -> None:
@@ -183,7 +182,6 @@ class Test37Channels:
                 listening.add(fields[6])
         assert not inodes & listening
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("start", ["clean", "fork"])
     @pytest.mark.parametrize("kind", ["socket", "pipe", "socket pipe"])
     def test_stray_bytes_are_never_unpickled(self, tmp_path: Path, start: str, kind: str) -> None:

@@ -14,8 +14,6 @@ import pytest
 from shmmap.testing import wait_until
 from tests.helpers import Terminal, in_time, is_alive, process_tree, run_script, write_script
 
-pytestmark = pytest.mark.few(1)  # each starts programs
-
 BEGIN = """
 import os, sys, time
 import numpy as np, shmmap

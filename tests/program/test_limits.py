@@ -11,8 +11,6 @@ import pytest
 
 from tests.helpers import run_python, run_script
 
-pytestmark = pytest.mark.few(1)  # each starts programs
-
 ENGINES = ["serial", "threads", "processes", "fork"]
 
 CAN_FILTER = sys.platform == "linux" and platform.machine() == "x86_64"

@@ -14,8 +14,6 @@ import pytest
 import shmmap
 from tests.helpers import assert_same, is_alive, run_python, run_script, wait_dead, write_script
 
-pytestmark = pytest.mark.few(1)  # each starts programs
-
 # ---------------------------------------------------------------- what is to start workers (B2)
 
 NO_PYTHON = """

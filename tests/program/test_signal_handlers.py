@@ -25,8 +25,6 @@ from shmmap.testing import wait_until
 from tests import functions
 from tests.helpers import assert_next_map_works, run_script
 
-pytestmark = pytest.mark.few(1)  # each starts programs
-
 SOURCE = str(Path(shmmap.__file__).parent)
 REFUSED = "has called shmmap while it interrupts shmmap itself"
 

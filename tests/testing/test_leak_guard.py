@@ -25,8 +25,6 @@ from shmmap.testing import Leak, guard, leak_guard, wait_until
 from tests import functions
 from tests.helpers import is_alive, run_python, wait_dead
 
-pytestmark = pytest.mark.few(1)  # each starts programs
-
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:

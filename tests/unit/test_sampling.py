@@ -48,6 +48,7 @@ def test_not_too_many() -> None:
     many = range(9)
     assert len(sample("test_x", cases(kind=many))) == CASES
     assert len(sample("test_x", cases(pytest.mark.few(5).mark, kind=many))) == 5
+    assert len(sample("test_x", cases(kind=many, folder="faults"))) == 1
     assert len(sample("test_x", cases(kind=many, folder="unit"))) == 9
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from tests.helpers import is_alive, run_script, wait_dead
 
-pytestmark = pytest.mark.few(1)  # each starts programs
-
 STARTS = ("clean", "fork")
 ENDS = ("shutdown", "with", "idle", "dropped", "program")
 

@@ -328,7 +328,6 @@ def is_main() -> bool:
 class TestEndingWorkers:
     """`kill_workers` and `terminate_workers`: functions and maps fail, and the team goes on."""
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("how", ["kill_workers", "terminate_workers"])
     def test_everything_ends(self, team: Team, how: str) -> None:
         words = shmmap.zeros(4, bool)

@@ -11,8 +11,6 @@ import pytest
 import shmmap
 from tests.helpers import run_python, run_script, wait_dead, write_script
 
-pytestmark = pytest.mark.few(1)  # each starts programs
-
 SOURCE = str(Path(shmmap.__file__).parents[1])
 STARTS = ("clean", "fork")
 

@@ -348,7 +348,6 @@ SHADOWS = (
 )
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("preload", [False, True])
 def test_modules_of_a_folder_the_caller_has_gone_to(tmp_path: Path, preload: bool) -> None:
     """F3: none is run whose name the caller has imported from elsewhere, nor for a worker's own needs."""
@@ -491,7 +490,6 @@ def test_a_logger_with_handlers_of_its_own(engine: Any, propagate: bool) -> None
         logger.setLevel("NOTSET")
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("how", ["breakpoint()", "input()", "pdb.set_trace()"])
 def test_what_asks_the_user(tmp_path: Path, start: str, how: str) -> None:

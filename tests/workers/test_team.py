@@ -428,7 +428,6 @@ class TestDropped:
         # Its monitor may have it for a moment, after which only a further collection finds it.
         wait_until(lambda: gc.collect() >= 0 and not is_alive(pid))
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("n", [20, 1 << 18, 1 << 22], ids=["pickle", "page", "segment"])
     def test_in_a_cycle_with_something_submitted(self, n: int) -> None:
         """Its monitor goes on until the results are there, in whatever form they come."""
@@ -453,7 +452,6 @@ class TestDropped:
 class TestModulesInWorkers:
     """What workers import, and what comes of it."""
 
-    @pytest.mark.few(1)
     @pytest.mark.parametrize("options", ["start='fork'", "blas_threads=2"])
     def test_libraries_that_a_function_loads_are_bounded(
         self, tmp_path: Path, options: str
