@@ -12,8 +12,8 @@ import pytest
 from shmmap._chunks.job import Form, Job
 from shmmap._chunks.ledger import Mark
 from shmmap._chunks.plan import Plan
+from shmmap._results.arrivals import Arrivals
 from shmmap._results.collect import ABSENT, Collector
-from shmmap._results.news import News
 from shmmap._results.stand_ins import StandIn, substitute
 
 
@@ -102,11 +102,11 @@ def test_a_part_of_a_list_is_given_once_and_never_looks_lost() -> None:
 
 
 def test_news_wake_who_waits_and_are_not_missed() -> None:
-    news = News()
-    before = news.count
-    threading.Timer(0.05, news.tell).start()
+    arrivals = Arrivals()
+    before = arrivals.count
+    threading.Timer(0.05, arrivals.tell).start()
     began = time.monotonic()
-    news.wait(before, 30)
-    news.wait(before, 30)  # told already
-    assert time.monotonic() - began < 20 and news.count == before + 1
-    news.wait(news.count, 0.01)
+    arrivals.wait(before, 30)
+    arrivals.wait(before, 30)  # told already
+    assert time.monotonic() - began < 20 and arrivals.count == before + 1
+    arrivals.wait(arrivals.count, 0.01)

@@ -1,6 +1,6 @@
 """Any ``concurrent.futures.Executor`` as engine: its workers get the chunks' values and return values.
 
-Each chunk is a job of its own, which `sending` carries to a worker; a few of them are handed over ahead of
+Each chunk is a job of its own, which `sent_chunks` carries to a worker; a few are handed over ahead of
 their turn. What comes back goes to the collector here, in the thread that waits for the map.
 """
 
@@ -27,26 +27,25 @@ from .._chunks import (
 from .._team import finish_before
 from .._wire import (
     Report,
-    cannot_send,
-    name_of,
 )
 from .base import GRACE_S, Task
 from .rounds import RoundsWork
-from .sending import Answer, Failure, Home, SentChunk, run_chunk
+from .sent_chunks import Answer, Failure, Origin, SentChunk, run_chunk
 
 # Chunks handed to the executor ahead of their turn, per worker.
 AHEAD = 4
 
 
-def _make_home(executor: Executor, task: Task) -> Home:
-    if isinstance(executor, ThreadPoolExecutor):
-        return Home(task, packs=False)
-    try:
-        return Home(task, packs=True)
-    except Exception as exc:
-        if isinstance(executor, ProcessPoolExecutor):
-            raise cannot_send(name_of(task.func), task.func, exc) from None
-        return Home(task, packs=False)  # it may not have to be pickled
+def _make_origin(executor: Executor, task: Task) -> Origin:
+    origin = Origin(task)
+    if not isinstance(executor, ThreadPoolExecutor):
+        try:
+            origin.pack()  # now: later the function and its globals may be others
+        except Exception:
+            if isinstance(executor, ProcessPoolExecutor):
+                raise
+            # Any other executor may not have to pickle it.
+    return origin
 
 
 class _ExecutorWork(RoundsWork):
@@ -55,13 +54,13 @@ class _ExecutorWork(RoundsWork):
     def __init__(self, executor: Executor, task: Task) -> None:
         super().__init__(task)
         self._executor = executor
-        self._home = _make_home(executor, task)
+        self._origin = _make_origin(executor, task)
         # Always as whole chunks, which become the inputs of a job of their own.
         self._slicers = [make_slicer(entry, "chunks") for entry in task.job.inputs]
         self._is_stopping = False
 
-    def _context(self) -> Home:
-        return self._home
+    def _context(self) -> Origin:
+        return self._origin
 
     def _run_round(self, chunks: Sequence[int]) -> None:
         queue = iter(chunks)
@@ -77,7 +76,7 @@ class _ExecutorWork(RoundsWork):
                 self._take(pending.pop(future), future)
         finally:
             under_way = [future for future in pending if not future.cancel()]
-            if under_way and self._home.held is not None:
+            if under_way and self._origin.held is not None:
                 # While they run here, private arrays are to be read-only.
                 wait(under_way, timeout=GRACE_S)
 
@@ -89,7 +88,7 @@ class _ExecutorWork(RoundsWork):
             k = next(queue, None)
             if k is None:
                 return
-            sent = self._home.chunks[k] = SentChunk(self._home, k, self._job_of(k))
+            sent = self._origin.chunks[k] = SentChunk(self._origin, k, self._job_of(k))
             try:
                 future = self._executor.submit(run_chunk, sent)
             except BrokenExecutor as exc:
@@ -125,7 +124,7 @@ class _ExecutorWork(RoundsWork):
             self._note_chunk(k, exc, "the executor")
             return
         finally:
-            self._home.chunks.pop(k, None)
+            self._origin.chunks.pop(k, None)
         self.task.outcome.note_lost_writes(answer.lost_writes)
         start, _ = self.task.job.plan.limits(k)
         failures = [_shifted(each, start) for each in answer.failures]

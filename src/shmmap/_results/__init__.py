@@ -2,12 +2,12 @@
 
 `collect` allocates the output and puts the pieces together, `fold` and `combine` put partials of `preduce`
 together, `outcome` keeps failures and losses, `recovery` decides what follows from them, `stand_ins` puts
-what `on_error` returned in the place of what failed, `news` wakes iterators over a future.
+what `on_error` returned in the place of what failed, `arrivals` wakes iterators over a future.
 """
 
+from .arrivals import Arrivals
 from .collect import ABSENT, Collector
 from .combine import choose_combine
 from .fold import MISSING, Fold, Folding
-from .news import News
 from .outcome import Outcome
 from .recovery import DeadWorker, pass_on

@@ -33,7 +33,7 @@ from .._chunks import (
 from .._interop.numpy_types import Array
 from .._interop.plain import is_open
 from .._memory import copy_into, empty
-from .news import News
+from .arrivals import Arrivals
 
 ABSENT: Any = object()
 """In the place of a part of the result that is not there yet."""
@@ -88,7 +88,7 @@ class Collector:
         """Chunks that were handed over and put where they belong at once."""
         self.failure: Exception | None = None
         """Why the map is to end, whatever its function does: see `_results.fold`."""
-        self._news: News | None = None
+        self._arrivals: Arrivals | None = None
 
     # ------------------------------------------------ while the map runs
 
@@ -164,8 +164,8 @@ class Collector:
                 self._store(its_start, its_stop, part)  # so that it need not be kept
                 self._placed.add(each)
 
-        if self._news is not None:
-            self._news.tell()
+        if self._arrivals is not None:
+            self._arrivals.tell()
 
     def _fits(self, kind: Kind, columns: tuple[Column, ...]) -> bool:
         """Whether columns can be put where they belong at once, with nothing to check or to widen."""
@@ -225,10 +225,10 @@ class Collector:
 
     # ------------------------------------------------ for threads that iterate over a future
 
-    def listen(self) -> News:
+    def listen(self) -> Arrivals:
         """What tells of pieces, from now on; asked for before the first one can come."""
-        self._news = News()
-        return self._news
+        self._arrivals = Arrivals()
+        return self._arrivals
 
     def give(self, k: int) -> bool:
         """Chunk `k` of a list is its receiver's from now on; False if another one has it."""

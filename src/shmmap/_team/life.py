@@ -31,7 +31,7 @@ from .monitor import Monitor, MonitorThread, Watched
 from .open_maps import OpenMaps
 from .registry import is_ending, refuse_at_exit, register_team
 from .submissions import Submissions
-from .workers import Watch, Workers
+from .workers import PollSet, Workers
 
 # How long the interpreter's exit waits for the monitor, which it must not cut off in the middle of something.
 EXIT_S = 5.0
@@ -183,7 +183,7 @@ class Life:
 
     # ------------------------------------------------ the monitor's round
 
-    def watch(self) -> Watch | None:
+    def watch(self) -> PollSet | None:
         """What the monitor waits for; None if all workers have ended."""
         with self._lock:
             watch = self._watch()
@@ -194,7 +194,7 @@ class Life:
             self._finished.set()
         return watch
 
-    def _watch(self) -> Watch | None:
+    def _watch(self) -> PollSet | None:
         if self._sentence is not None:
             self._break_off(*self._sentence)
             self._sentence = None

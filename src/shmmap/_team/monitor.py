@@ -39,7 +39,7 @@ from .open_maps import OpenMaps
 from .relay import emit
 from .run import Death, Run
 from .submissions import Submissions
-from .workers import Watch, Workers
+from .workers import PollSet, Workers
 
 
 class Monitor:
@@ -253,7 +253,7 @@ class Watched(Protocol):
     def monitor(self) -> Monitor:
         """What is told of whatever the thread has waited for."""
 
-    def watch(self) -> Watch | None:
+    def watch(self) -> PollSet | None:
         """What to wait for; None if all workers have ended."""
 
     def end_when_idle(self) -> None:

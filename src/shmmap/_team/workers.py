@@ -32,7 +32,7 @@ STATUS_S = 0.25
 UNTOLD_S = 0.005
 
 
-class Watch(NamedTuple):
+class PollSet(NamedTuple):
     """What the monitor waits for.
 
     It holds all sockets: the garbage collector would close those of a dropped team before its monitor.
@@ -223,7 +223,7 @@ class Workers:
 
     # ------------------------------------------------ what the monitor hears
 
-    def watch(self, timeout_ms: int | None) -> Watch:
+    def watch(self, timeout_ms: int | None) -> PollSet:
         """All there is to wait for."""
         poll = select.poll()
         for fd in self.channels.fds():
@@ -256,7 +256,7 @@ class Workers:
         if deadline < math.inf:
             left_ms = max(0, int((deadline - time.monotonic()) * 1000) + 1)
             timeout_ms = left_ms if timeout_ms is None else min(timeout_ms, left_ms)
-        return Watch(poll, watched, launcher, timeout_ms)
+        return PollSet(poll, watched, launcher, timeout_ms)
 
     def pass_on_drops(self) -> None:
         """Have the workers unmap what was dropped."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from .._engines import Work
 from .._errors.arguments import as_seconds
-from .._results import ABSENT, Collector, News
+from .._results import ABSENT, Arrivals, Collector
 from .._system.user_code import call_back
 from .._team import unfinished
 from .windows import Stream
@@ -80,17 +80,17 @@ class MapFuture(Future[Any]):
         wait: Callable[[], Any],
         collector: Collector | None,
         gives_away: bool = False,
-        news: News | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         super().__init__()
         self._work = work
         self._collector = collector
         self._gives_away = gives_away
         """Whether the result is a list, of which the parts are given away."""
-        if news is None:
+        if arrivals is None:
             assert collector is not None
-            news = collector.listen()
-        self._news = news
+            arrivals = collector.listen()
+        self._arrivals = arrivals
         """Tells of results, and of the end."""
         self._whole: Any = None
         """The result of the map, unless a part of it was given away."""
@@ -130,7 +130,7 @@ class MapFuture(Future[Any]):
         finally:
             unfinished.discard(is_over)
             is_over.set()
-            self._news.tell()
+            self._arrivals.tell()
             # The exception refers to this frame by its traceback, and the future to the exception.
             del self, work, wait
 
@@ -195,7 +195,7 @@ class MapFuture(Future[Any]):
         try:
             return super().cancel()
         finally:
-            self._news.tell()
+            self._arrivals.tell()
 
     def running(self) -> bool:
         """Whether the map is neither over nor cancelled."""
@@ -240,7 +240,7 @@ class MapFuture(Future[Any]):
         """What is yielded next. Nothing here may refer to it while its receiver has it."""
         look = _LOOK_AT_LIST_S if self._gives_away else _LOOK_S
         while left:
-            told = self._news.count
+            told = self._arrivals.count
             over = self.done()
             marks = self._work.marks()
             found = False
@@ -270,18 +270,18 @@ class MapFuture(Future[Any]):
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError
             if not found:
-                self._wait_for_news(told, look, deadline)
+                self._wait_for_arrivals(told, look, deadline)
         try:
             self._raise_failure()
         finally:
             del self
 
-    def _wait_for_news(self, told: int, most: float | None, deadline: float | None) -> None:
+    def _wait_for_arrivals(self, told: int, most: float | None, deadline: float | None) -> None:
         """Wait for results, or for the end; not longer than `most`, nor beyond the deadline."""
         if deadline is not None:
             left = max(0.0, deadline - time.monotonic())
             most = left if most is None else min(most, left)
-        self._news.wait(told, most)
+        self._arrivals.wait(told, most)
 
     def _raise_failure(self) -> None:
         """Raise what has ended the map, or what failed only at its end: results that do not fit together."""
@@ -312,7 +312,7 @@ class StreamFuture(MapFuture):
 
     def __init__(self, stream: Stream, wait: Callable[[], Any]) -> None:
         self._stream = stream
-        super().__init__(stream, wait, None, news=stream.news)
+        super().__init__(stream, wait, None, arrivals=stream.arrivals)
 
     def progress(self) -> tuple[int, int]:
         """Items done, and items read so far."""
@@ -326,7 +326,7 @@ class StreamFuture(MapFuture):
     ) -> Iterator[tuple[int, int, Any]]:
         stream = self._stream
         while True:
-            told = self._news.count
+            told = self._arrivals.count
             over = self.done()
             while stream.finished:
                 stream.has_given = True  # first: the whole must not be put together of what is left
@@ -340,4 +340,4 @@ class StreamFuture(MapFuture):
                 return
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError
-            self._wait_for_news(told, None, deadline)
+            self._wait_for_arrivals(told, None, deadline)

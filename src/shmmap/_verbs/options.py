@@ -13,7 +13,7 @@ import numpy as np
 
 from .._chunks import parse_chunksize
 from .._engines import ENGINES
-from .._errors.arguments import as_int, as_seconds, describe
+from .._errors.arguments import as_int, as_seconds, check_word, describe
 from .._interop.scalars import SCALARS
 from .._system.imports import late_import
 from .._team import WorkerTeam, resolve_workers
@@ -151,25 +151,18 @@ def _check_chunksize(chunksize: Any) -> Any:
 
 
 def _check_schedule(schedule: Any) -> str:
-    if not isinstance(schedule, str) or schedule not in ("dynamic", "static"):
-        raise _wrong_word(
-            f"schedule must be 'dynamic' or 'static', not {describe(schedule)}", schedule
-        )
-    return schedule
+    check_word(schedule, "schedule", ("dynamic", "static"))
+    return schedule  # type: ignore[no-any-return]
 
 
 def _check_on_error(on_error: Any) -> Any:
     if callable(on_error) or (isinstance(on_error, str) and on_error in ("raise", "continue")):
         return on_error
-    raise _wrong_word(
+    wrong = ValueError if isinstance(on_error, str) else TypeError
+    raise wrong(
         "on_error must be 'raise', 'continue' or a function (exc, start, stop) -> value, not "
-        f"{describe(on_error)}",
-        on_error,
+        f"{describe(on_error)}"
     )
-
-
-def _wrong_word(text: str, value: Any) -> Exception:
-    return ValueError(text) if isinstance(value, str) else TypeError(text)
 
 
 def _check_timeout(timeout: Any) -> float | None:

@@ -15,7 +15,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Never
 
-from .._errors.arguments import as_int, as_nbytes, as_seconds, describe
+from .._errors.arguments import as_int, as_nbytes, as_seconds, check_word, describe
 from .._system.imports import late_import
 from .._system.interrupts import CleanUp
 from .._team import WorkerTeam, entered
@@ -86,10 +86,7 @@ class Team(Executor):
     ) -> None:
         if unknown:
             raise TypeError(_explain_unknown(*next(iter(unknown.items()))))
-        if not isinstance(start, str):
-            raise TypeError(f"start must be 'clean' or 'fork', not {describe(start)}")
-        if start not in ("clean", "fork"):
-            raise ValueError(f"start must be 'clean' or 'fork', not {start!r}")
+        check_word(start, "start", ("clean", "fork"))
         WorkerTeam.refuse_platform(start)
         blas_threads = as_int(blas_threads, "blas_threads", 1)
         if initializer is not None and not callable(initializer):

@@ -21,7 +21,7 @@ import numpy as np
 from .._chunks import merge_ranges
 from .._engines import Work
 from .._errors.exceptions import MapError, WorkerDied, describe_ranges
-from .._results import News
+from .._results import Arrivals
 from .._system.interrupts import CleanUp
 from .._wire import name_of
 from .request import Request
@@ -94,7 +94,7 @@ class Stream:
         self._taken = 0
         self._done = 0
         self._cancelled = False
-        self.news = News()
+        self.arrivals = Arrivals()
         """Tells of windows that are done."""
         self.has_given = False
         """Whether a window was given to somebody who iterates over a future."""
@@ -176,7 +176,7 @@ class Stream:
             for window in self.iterate():
                 self.finished.append(window)
                 del window  # see `iterate`
-                self.news.tell()
+                self.arrivals.tell()
         except MapError as exc:
             raise MapError(exc.message, exc.exceptions, exc.failed, self._results()) from None
         except WorkerDied as exc:

@@ -25,7 +25,7 @@ from .._system.imports import late_import
 KEY, TRACKER = "key", "tracker"
 _PROCESS, _RESOURCE_TRACKER = "multiprocessing.process", "multiprocessing.resource_tracker"
 
-Ask = Callable[[str], tuple[bytes, int] | None]
+AskCaller = Callable[[str], tuple[bytes, int] | None]
 """Asks the caller for `KEY` or `TRACKER`: the bytes, and the descriptor or -1, that it lends; or None."""
 
 
@@ -77,7 +77,7 @@ def set_authkey(key: bytes | None) -> None:
         _use_key(module)
 
 
-def ask_caller(ask: Ask) -> None:
+def ask_caller(ask: AskCaller) -> None:
     """Have this worker ask its caller for what it needs of `multiprocessing`."""
     _Finder.ask = staticmethod(ask)
     sys.meta_path.insert(0, _Finder)
@@ -134,7 +134,7 @@ def _use_tracker(module: Any) -> None:
 class _Finder:
     """Finds the modules that need something of the caller, and gives it to them as they are loaded."""
 
-    ask: Ask
+    ask: AskCaller
 
     @staticmethod
     def find_spec(

@@ -2,7 +2,7 @@
 
 Where its workers are, only the executor can tell: in processes of their own, on other machines, or in this
 very process. So a chunk travels as a `SentChunk`, which is packed when it is pickled. An executor that does
-not pickle, or a worker that finds on unpickling that it is at home, gets the map's own objects: the
+not pickle, or a worker that finds on unpickling that it is in the caller, gets the map's own objects: the
 function itself, whose globals are live, the caller's context, and private arrays read-only as on "threads".
 """
 
@@ -76,10 +76,10 @@ def _uncarried(data: bytes) -> _Carried:
 class _ValueReporter(Reporter):
     """Keeps everything: one chunk's results are what the remote call returns."""
 
-    def __init__(self, is_home: bool) -> None:
+    def __init__(self, in_caller: bool) -> None:
         self.pieces: list[Piece] = []
         self.failures: list[Failure] = []
-        self._is_home = is_home
+        self._in_caller = in_caller
 
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
         if nothing:
@@ -92,14 +92,14 @@ class _ValueReporter(Reporter):
         pass
 
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
-        raised = exc if self._is_home else report_exception(exc, index, start, stop, -1, 0)
+        raised = exc if self._in_caller else report_exception(exc, index, start, stop, -1, 0)
         self.failures.append(Failure(raised, index, start, stop))
 
 
 _TOKEN = os.urandom(16)
 _lock = ShortLock()
 _keys = count()
-_homes: dict[int, Home] = {}
+_origins: dict[int, Origin] = {}
 """The maps of this process that are under way on executors."""
 
 
@@ -108,10 +108,10 @@ def _identity() -> tuple[int, bytes]:
     return os.getpid(), _TOKEN
 
 
-class Home:
+class Origin:
     """A map in the caller's process: the originals of what its chunks hold. A context while it runs."""
 
-    def __init__(self, task: Task, packs: bool) -> None:
+    def __init__(self, task: Task) -> None:
         self.func: Function = task.func
         self.chunks: dict[int, SentChunk] = {}
         """Those under way, by number of the chunk."""
@@ -123,8 +123,6 @@ class Home:
         self._packed: bytes | None = None
         self._is_over = False
         self._settings = thread_settings()
-        if packs:  # now: later the function and its globals may be others
-            self._packed = pack_by_value((task.func, self._settings))
 
     def pack(self) -> bytes:
         """The function and the settings of the thread that called the map, pickled."""
@@ -149,11 +147,11 @@ class Home:
             raise RuntimeError("the map that this chunk belongs to is over")
 
     def __enter__(self) -> None:
-        _homes[self.key] = self
+        _origins[self.key] = self
 
     def __exit__(self, *exc: object) -> None:
         """The map is over."""
-        _homes.pop(self.key, None)
+        _origins.pop(self.key, None)
         with _lock.held():
             self._is_over = True
         if self.held is not None:
@@ -163,17 +161,17 @@ class Home:
 class SentChunk:
     """A chunk on its way to a worker, wherever that is: a job of its own."""
 
-    __slots__ = ("home", "job", "number")
+    __slots__ = ("job", "number", "origin")
 
-    def __init__(self, home: Home, number: int, job: Job) -> None:
-        self.home = home
+    def __init__(self, origin: Origin, number: int, job: Job) -> None:
+        self.origin = origin
         self.number = number
         self.job = job
 
     def __reduce__(self) -> Any:
-        home = self.home
-        data = home.pack(), pack_by_value(self.job)
-        return _deliver, (_identity(), home.key, self.number, data)
+        origin = self.origin
+        data = origin.pack(), pack_by_value(self.job)
+        return _deliver, (_identity(), origin.key, self.number, data)
 
 
 _Copy = tuple[bytes, bytes]
@@ -181,11 +179,11 @@ _Copy = tuple[bytes, bytes]
 
 
 def _deliver(identity: Any, key: int, number: int, data: _Copy) -> SentChunk | _Copy | None:
-    """What a chunk is where it is unpickled: itself at home, else what it takes to run it."""
+    """What a chunk is where it is unpickled: itself in the caller, else what it takes to run it."""
     if identity != _identity():
         return data
-    home = _homes.get(key)
-    return None if home is None else home.chunks.get(number)
+    origin = _origins.get(key)
+    return None if origin is None else origin.chunks.get(number)
 
 
 def run_chunk(chunk: SentChunk | _Copy | None) -> _Carried:
@@ -196,21 +194,21 @@ def run_chunk(chunk: SentChunk | _Copy | None) -> _Carried:
         (func, settings), job = unpack(chunk[0]), unpack(chunk[1])
         watch = Watch(func)
         with settings.applied():
-            answer = _run(func, job, is_home=False)
+            answer = _run(func, job, in_caller=False)
         return _Carried(answer._replace(lost_writes=watch.changed()))
-    home = chunk.home
-    home.hold()
+    origin = chunk.origin
+    origin.hold()
 
     def run() -> Answer:
         own_decimal_context()
         with limited_here(1):
-            return _run(home.func, chunk.job, is_home=True)
+            return _run(origin.func, chunk.job, in_caller=True)
 
-    return _Carried(home.context.copy().run(run))
+    return _Carried(origin.context.copy().run(run))
 
 
-def _run(func: Function, job: Job, is_home: bool) -> Answer:
-    reporter = _ValueReporter(is_home)
+def _run(func: Function, job: Job, in_caller: bool) -> Answer:
+    reporter = _ValueReporter(in_caller)
     kernel = make_kernel(job, func, reporter)
     try:
         with running(kernel.where, None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 
-class News:
+class Arrivals:
     """Tells waiting threads that something has come. Told by the map's thread, waited for by any."""
 
     def __init__(self) -> None:
