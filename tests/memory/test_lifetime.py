@@ -222,3 +222,15 @@ print('mapped', flush=True)
         assert done.stderr.endswith("ValueError: end\n")
     else:
         assert done.stderr == ""
+
+
+def test_the_segment_of_the_last_small_array_is_given_back() -> None:
+    """Also where nothing else has taken the array back since it was dropped."""
+    source = (
+        "import os, shmmap\n"
+        "count = lambda: len(os.listdir('/proc/self/fd'))\n"
+        "before = count()\na = shmmap.zeros(100)\ndel a\nshmmap.shutdown()\n"
+        "print(count() - before)"
+    )
+    done = run_python("-c", source)
+    assert done.stdout.strip() == "0", done.stderr

@@ -293,6 +293,7 @@ def _tell_dropped(ids: Iterable[int]) -> None:
 
 def release_spare() -> int:
     """Give back what is kept for the next array; the number of bytes is returned."""
+    take_back_released()  # first: they may be the last arrays in the only slab
     with Uninterrupted(), section, lock:
         empty = slabs.take_empty()
         nbytes = sum(segment.nbytes for segment in empty) + spares.nbytes
