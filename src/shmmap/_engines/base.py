@@ -1,7 +1,4 @@
-"""Engines: how chunks reach whoever runs them. Nothing else: planning, collection and errors are above.
-
-`local` runs in this process (serial, threads), `processes` on a team, `executor` on any Executor.
-"""
+"""Engines carry chunks to those that run them. Planning, collection and errors are none of their business."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """The caller's side of worker processes.
 
 In reading order: `team` (what callers ask of it), `life` (when workers are started and ended), `workers`
-(owns the processes), `link` (one worker as its caller sees it), `roster` (who is alive: a pure state
-machine), `launch` (starts workers), `monitor` (the thread that hears what workers say), `open_maps`, `inbox`
-(what workers made for results), `submissions`, `relay` (what workers print comes out), `run` (what a team and
-an open map know of each other), `registry` (all teams of the process).
+(owns the processes) with `channels`, `sending` and `ending`, `link` and `known` (one worker as its caller
+sees it), `roster` (who is alive: a pure state machine), `launch` (starts workers), `monitor` (the thread
+that hears what workers say), `open_maps`, `inbox` (what workers made for results), `submissions`, `relay`
+(what workers print comes out), `run` (what a team and an open map know of each other), `registry` (all
+teams of the process).
 """
 
 from .registry import (
