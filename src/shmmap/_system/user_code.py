@@ -12,6 +12,8 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +42,26 @@ def call_back(callback: Callable[[Any], object], future: object) -> None:
             return
         log = logging.getLogger("concurrent.futures").exception
         guarded(log, "exception calling callback for %r", future)
+
+
+class GuardedFuture(Future[Any]):
+    """A future of which all callbacks are called, whatever one of them raises."""
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """As `concurrent.futures` has it; all callbacks are called, whatever one of them raises."""
+        super().add_done_callback(fn if self.done() else partial(call_back, fn))
+
+
+def settle(future: Future[Any], value: Any = None, error: BaseException | None = None) -> None:
+    """Give a future its value or its error, unless the user has set something or cancelled it."""
+    try:
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+    except InvalidStateError:
+        if future.cancelled():
+            future.set_running_or_notify_cancel()
 
 
 def _report(exc: BaseException, culprit: object) -> None:

@@ -14,14 +14,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any, NamedTuple
 
 from .._code.watch import current_version
 from .._errors.exceptions import WorkerDied
 from .._memory import mark_kept
-from .._system.user_code import call_back, guarded
+from .._system.user_code import GuardedFuture, guarded, settle
 from .._wire import (
     Call,
     Packed,
@@ -38,15 +38,11 @@ from .run import Death, Needs
 from .workers import Workers
 
 
-class SubmittedFuture(Future[Any]):
+class SubmittedFuture(GuardedFuture):
     """The future of a submitted function."""
 
     on_cancel: Callable[[], object] | None = None
     """Told when it is cancelled before a worker has got its function."""
-
-    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
-        """As `concurrent.futures` has it; all callbacks are called, whatever one of them raises."""
-        super().add_done_callback(fn if self.done() else partial(call_back, fn))
 
     def cancel(self) -> bool:
         """As `concurrent.futures` has it."""
@@ -153,7 +149,7 @@ class Submissions:
                 if submission.is_again or submission.future.set_running_or_notify_cancel():
                     self._send(link, submission)
             except BaseException as exc:  # it cannot be sent; or the user has set a result
-                self._outcomes.append(partial(_settle, submission.future, error=exc))
+                self._outcomes.append(partial(settle, submission.future, error=exc))
                 self._workers.wake()
 
     def _find_free(self, behind_maps: bool) -> WorkerLink | None:
@@ -242,7 +238,7 @@ class Submissions:
         finally:
             self._untaken.discard(record.seq)
             self._inbox.end_call(record.seq)
-        _settle(submission.future, value, error)
+        settle(submission.future, value, error)
 
     # ------------------------------------------------ when it fails
 
@@ -264,7 +260,7 @@ class Submissions:
 
     def fail(self, seq: int, error: BaseException) -> None:
         """A function that a worker has fails."""
-        self._outcomes.append(partial(_settle, self._end(seq).future, error=error))
+        self._outcomes.append(partial(settle, self._end(seq).future, error=error))
         self._inbox.end_call(seq)
 
     def fail_running(self, make_error: Callable[[], BaseException]) -> None:
@@ -281,7 +277,7 @@ class Submissions:
                 self._withdraw(submission)
             else:
                 submission.future.on_cancel = None
-                self._outcomes.append(partial(_settle, submission.future, error=make_error()))
+                self._outcomes.append(partial(settle, submission.future, error=make_error()))
 
     def fail_all(self, make_error: Callable[[], BaseException]) -> None:
         """Nothing will be heard of any of them any more."""
@@ -297,7 +293,7 @@ class Submissions:
         future = submission.future
         future.on_cancel = None
         if submission.is_again:
-            self._outcomes.append(partial(_settle, future, error=CancelledError()))
+            self._outcomes.append(partial(settle, future, error=CancelledError()))
         else:
             self._outcomes.append(partial(_cancel, future))
         self._workers.wake()
@@ -325,17 +321,6 @@ class Submissions:
         """All workers have ended."""
         self._leaving.clear()
         self._held.clear()
-
-
-def _settle(future: SubmittedFuture, value: Any = None, error: BaseException | None = None) -> None:
-    try:
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
-    except InvalidStateError:  # the user has set something, or cancelled it before it began
-        if future.cancelled():
-            future.set_running_or_notify_cancel()
 
 
 def _cancel(future: SubmittedFuture) -> None:

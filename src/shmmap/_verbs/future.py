@@ -7,14 +7,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import CancelledError, Future, InvalidStateError
-from functools import partial
+from concurrent.futures import CancelledError
 from typing import Any
 
 from .._engines import Work
 from .._errors.arguments import as_seconds
 from .._results import ABSENT, Arrivals, Collector
-from .._system.user_code import call_back
+from .._system.user_code import GuardedFuture, settle
 from .._team import unfinished
 from .windows import Stream
 
@@ -55,7 +54,7 @@ _LOOK_AT_LIST_S = 0.02
 _CANCEL_S = 3.0
 
 
-class MapFuture(Future[Any]):
+class MapFuture(GuardedFuture):
     """A map under way: a :class:`concurrent.futures.Future` that is also awaitable and iterable.
 
     Of a map whose result is a list, `as_completed` and `in_order` give the parts away and keep none: each
@@ -121,12 +120,12 @@ class MapFuture(Future[Any]):
             super().cancel()
             self.set_running_or_notify_cancel()
         except BaseException as raised:
-            self._settle(self.set_exception, raised)
+            settle(self, error=raised)
         else:
             self._whole = result
             if self._is_broken_up():
                 self._whole = None
-            self._settle(self.set_result, None)
+            settle(self)
         finally:
             unfinished.discard(is_over)
             is_over.set()
@@ -168,17 +167,6 @@ class MapFuture(Future[Any]):
             self._has_ended.wait(_CANCEL_S)
             raise
         return _broken_up() if error is None and self._is_broken_up() else error
-
-    def _settle(self, set_outcome: Callable[[Any], None], outcome: Any) -> None:
-        try:
-            set_outcome(outcome)
-        except InvalidStateError:  # cancelled at the last moment, or the user has set something
-            if self.cancelled():
-                self.set_running_or_notify_cancel()
-
-    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
-        """As `concurrent.futures` has it; all callbacks are called, whatever one of them raises."""
-        super().add_done_callback(fn if self.done() else partial(call_back, fn))
 
     def cancel(self) -> bool:
         """Stop the map, also while it runs.
