@@ -56,7 +56,8 @@ class _LocalReporter(Reporter):
         return self._work.output
 
     def wait_output(self) -> Destination | None:
-        return self._work.wait_output()
+        self._work.is_told.wait()
+        return self._work.output
 
 
 class _LocalWork(RoundsWork):
@@ -66,7 +67,7 @@ class _LocalWork(RoundsWork):
     field         written by                  read by        what must hold
     ============= =========================== ============== ========================================
     output        the thread with index 0     any thread     set once
-    _is_told      any thread                  any thread     set once the output is known, or not
+    is_told       any thread                  any thread     set once the output is known, or not
                                                              going to be told in this round
     _limit        any thread, downwards; the  any thread     chunks above it are not to be started
                   waiting one between rounds
@@ -80,7 +81,7 @@ class _LocalWork(RoundsWork):
         self._caller = threading.get_ident()
         self._context_vars = contextvars.copy_context()
         self.output: Destination | None = None
-        self._is_told = threading.Event()
+        self.is_told = threading.Event()
         self._limit = task.job.plan.chunks
 
     def cancel(self) -> None:
@@ -96,7 +97,7 @@ class _LocalWork(RoundsWork):
     def _stop(self, at: int) -> None:
         """Start no chunk above this one any more, and let no thread wait for the output."""
         self._limit = min(self._limit, at)
-        self._is_told.set()
+        self.is_told.set()
 
     # ------------------------------------------------ for kernels
 
@@ -113,25 +114,20 @@ class _LocalWork(RoundsWork):
         """Index 0 has told the form of its result."""
         with self.lock:
             self.output = (*self.task.collector.allocate_output(form), ())
-        self._is_told.set()
-
-    def wait_output(self) -> Destination | None:
-        """Wait for the output; None if it is not going to be told."""
-        self._is_told.wait()
-        return self.output
+        self.is_told.set()
 
     def note(
         self, exc: BaseException, chunk: int, index: int, start: int, stop: int, who: str
     ) -> None:
         super().note(exc, chunk, index, start, stop, who)
         if chunk == 0:
-            self._is_told.set()  # it may have told nothing
+            self.is_told.set()  # it may have told nothing
 
     # ------------------------------------------------ a round
 
     def _run_round(self, chunks: Sequence[int]) -> None:
         if 0 not in chunks:
-            self._is_told.set()
+            self.is_told.set()
         if self._threads == 1 and threading.get_ident() == self._caller:
             self._draw(chunks, count(), "the calling process", 0, serial=True)
         else:
@@ -139,7 +135,7 @@ class _LocalWork(RoundsWork):
         # For the next one, if there is any.
         self._limit = self.task.job.plan.chunks
         if self.output is None:
-            self._is_told.clear()
+            self.is_told.clear()
 
     def _run_threads(self, chunks: Sequence[int]) -> None:
         tickets = count()  # next() is atomic
