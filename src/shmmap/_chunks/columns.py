@@ -246,7 +246,7 @@ def check_declared(column: Column, target: Any) -> None:
 
 
 def check_axis(shape: tuple[int, ...], axis: int, length: int, ndims: tuple[int, ...]) -> None:
-    """Refuse a chunk's result that has not `length` items along the axis of the chunks, or maybe not there.
+    """Refuse a chunk's result that has not `length` items along the axis of the chunks, or may not have.
 
     `ndims`: see `_chunks.job.Job`.
     """

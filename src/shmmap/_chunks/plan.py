@@ -94,7 +94,7 @@ def align_chunksize(size: int, item_nbytes: int, reads: list[int], writes: list[
     most = max(must, STORED_NBYTES // max(1, item_nbytes))
     if wish <= most:
         return -(-size // wish) * wish
-    # What is read in vain grows with the number of chunks: as few as may be.
+    # Each border of chunks within a storage chunk has that read twice: as few chunks as are allowed.
     return -(-size // must) * must if wish == must or not reads else most // must * must
 
 

@@ -1,7 +1,7 @@
 """Masked arrays, without importing what NumPy needs for them.
 
 That takes 7 ms and 1 MB in every process, and NumPy does it when ``np.ma`` is first looked at. A process in
-which has not happened yet has no masked array.
+which that has not happened yet has no masked array.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A `Stored` stands for one. In the caller it holds the user's own object; where it is unpickled, or after
 `Stored.elsewhere`, it holds only how to open the array, and does so at its first use: read-only for an
-input, once per worker and call (`forget` closes what was opened). Bytes never travel: each worker reads
+input, once per worker and call (`forget_opened` closes it). Bytes never travel: each worker reads
 its ranges itself.
 
 Who writes an output: the worker that computed it, where several processes may write into one array at a
@@ -43,7 +43,7 @@ class Opener(NamedTuple):
     extra: tuple[Any, ...] = ()
 
     def open(self, mode: str) -> Any:
-        """The array, opened once in this process until `forget`."""
+        """The array, opened once in this process until `forget_opened`."""
         key = (self.kind, str(self.where), self.name, mode)
         if key not in _opened:
             _opened[key] = (_open_zarr if self.kind == "zarr" else _open_hdf5)(self, mode)

@@ -31,7 +31,7 @@ class Spares:
     def __init__(self) -> None:
         self._kept: list[tuple[float, Segment]] = []
         self._missed = self._room = 0
-        """Size of the segment of which but a head was found last, and bytes that such may take in all."""
+        """Size of the last array for which only a head was kept; bytes that such segments may take in all."""
 
     def put(self, segment: Segment) -> list[Segment]:
         """Keep a segment, or its head; those that had to make room are returned, and are to be let go."""
@@ -53,7 +53,7 @@ class Spares:
         return evicted
 
     def note_miss(self, nbytes: int, free: int) -> None:
-        """So much was asked for, and but a head was there; with so much memory free."""
+        """For an array of `nbytes` only the head of a segment was kept; `free`: the memory left after it."""
         self._missed = nbytes
         self._room = free // SPARE_SHARE if free < UNLIMITED else 0
 

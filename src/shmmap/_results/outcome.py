@@ -296,7 +296,7 @@ class Outcome:
         return self._collector.finish()
 
     def _lost(self, undone: list[int]) -> list[int]:
-        """Chunks that nobody has said to have failed."""
+        """Those of the chunks that are not done of which no failure was reported."""
         return [chunk for chunk in undone if not self._recovery.has_failed(chunk)]
 
     def _add_losses(self, lost: list[int], failures: list[Failure]) -> None:

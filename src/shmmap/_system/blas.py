@@ -88,9 +88,9 @@ def limited_here(threads: int) -> Iterator[None]:
 class ThreadLimit:
     """A bound on the threads of this process, for good.
 
-    Looking for libraries means to import threadpoolctl, 3 ms and half a megabyte, and then takes 300 us. So
-    where the environment tells libraries to come how many threads they have, it is done only if a module
-    written in C has been imported since; elsewhere if any has, as Python code may load a library, too.
+    To look for libraries takes 300 us, and the first time 3 ms and half a megabyte, for threadpoolctl. So it
+    is done only after new modules were imported: after any, as Python code may load a library; or, if
+    libraries read the limit from the environment, only after one that is written in C.
     """
 
     def __init__(self, threads: int, seen: int, by_environment: bool) -> None:
@@ -98,7 +98,7 @@ class ThreadLimit:
         self._seen = seen
         """Number of modules that have been looked at; the first in `sys.modules`."""
         self._by_environment = by_environment
-        """Libraries to come are told by the environment; but for a variable that the user has set."""
+        """Libraries that are loaded later read it from environment variables, unless the user has set one."""
 
     def keep(self) -> None:
         """Limit the libraries that have come since this was called last."""

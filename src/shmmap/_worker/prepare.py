@@ -49,7 +49,7 @@ def hold_lifeline(fd: int) -> None:
         try:
             fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
         except OSError:
-            # Another kernel's idea of Linux. What it sends then ends a process, too, unless that handles it.
+            # A kernel that only resembles Linux. It sends SIGIO, which ends a process that has no handler.
             signal.signal(signal.SIGIO, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGIO])
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
