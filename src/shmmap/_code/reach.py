@@ -23,14 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .carried import (
-    ELEMENTS_MAX,
-    cached_in,
-    is_carried,
-    is_simple_instance,
-    is_table,
-    parts_of,
-)
+from .carried import ELEMENTS_MAX, cached_in, is_carried, is_simple_instance, is_table, parts_of
 from .interior import FENCE, Interior, is_large, items_of
 from .modules import MAIN, is_immutable_type, is_users, is_users_or_main
 from .namespaces import (

@@ -17,17 +17,9 @@ from concurrent.futures import (
 )
 from typing import Any
 
-from .._chunks import (
-    Input,
-    Job,
-    Mark,
-    Plan,
-    make_slicer,
-)
+from .._chunks import Input, Job, Mark, Plan, make_slicer
 from .._team import finish_before
-from .._wire import (
-    Report,
-)
+from .._wire import Report
 from .base import GRACE_S, Task
 from .rounds import RoundsWork
 from .sent_chunks import Answer, Failure, Origin, SentChunk, run_chunk

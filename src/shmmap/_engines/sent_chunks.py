@@ -14,17 +14,7 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Any, NamedTuple
 
-from .._chunks import (
-    Form,
-    Function,
-    Job,
-    Piece,
-    Reporter,
-    Watch,
-    frozen,
-    make_kernel,
-    running,
-)
+from .._chunks import Form, Function, Job, Piece, Reporter, Watch, frozen, make_kernel, running
 from .._system.blas import limited, limited_here
 from .._system.interrupts import ShortLock
 from .._wire import (

@@ -119,11 +119,7 @@ class MapError(ExceptionGroup[Exception]):
     result: Any = None
 
     def __new__(
-        cls,
-        message: str,
-        excs: Sequence[Exception],
-        failed: Ranges = (),
-        result: Any = None,
+        cls, message: str, excs: Sequence[Exception], failed: Ranges = (), result: Any = None
     ) -> MapError:
         self = super().__new__(cls, message, excs)
         self.failed = failed

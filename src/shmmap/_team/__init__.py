@@ -8,13 +8,7 @@ that hears what workers say), `open_maps`, `inbox` (what workers made for result
 teams of the process).
 """
 
-from .registry import (
-    finish_before,
-    is_ending,
-    refuse_at_exit,
-    resolve_workers,
-    unfinished,
-)
+from .registry import finish_before, is_ending, refuse_at_exit, resolve_workers, unfinished
 from .relay import emit
 from .run import Death, Needs, Run
 from .team import WorkerTeam, entered, entered_team

@@ -18,13 +18,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from .._system.interrupts import Uninterrupted
-from .._wire import (
-    Call,
-    cannot_send,
-    name_of,
-    pack,
-    snapshot,
-)
+from .._wire import Call, cannot_send, name_of, pack, snapshot
 from .life import Life
 from .registry import resolve_workers
 from .roster import EMPTY

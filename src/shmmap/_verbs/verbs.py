@@ -159,14 +159,7 @@ def pmap_chunks(
     array([1.25, 2.  , 2.75])
     """
     request = Request(
-        "chunks",
-        func,
-        inputs,
-        axis=axis,
-        out=out,
-        dtype=dtype,
-        depth=depth,
-        boundary=boundary,
+        "chunks", func, inputs, axis=axis, out=out, dtype=dtype, depth=depth, boundary=boundary
     )
     return run(request, make_options(options))
 
