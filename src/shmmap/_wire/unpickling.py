@@ -37,7 +37,8 @@ class Unpickler(pickle.Unpickler):
         if isinstance(pid, bytes):  # the content of a buffer
             return pid
         if isinstance(pid, tuple):
-            return memoryview(open_array(pid))
+            a: Any = open_array(pid)  # a buffer, which a type checker learns from Python 3.12 on
+            return memoryview(a)
         raise pickle.UnpicklingError(f"unknown persistent id {pid!r}")
 
 
