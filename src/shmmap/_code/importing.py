@@ -7,7 +7,7 @@ when an import has ended.
 | --- | --- | --- | --- |
 | `_as_imported` | `_note` | `is_as_imported` | what a module had when its code had run last |
 | `_ended` | `_end_import` | `is_loading` | the modules that are being told of just now |
-| `_importing` | `_Loader`, by thread | `is_importing` | `depth` is 0 again when no import is left |
+| `_importing` | `_Finder`, by thread | `is_importing` | `depth` is 0 again when no import is left |
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .._system.imports import LoaderProxy
 from .carried import ELEMENTS_MAX, is_table
 from .modules import is_users
 from .namespaces import MISSING, dict_of, dotted
@@ -100,36 +101,6 @@ def _content(value: Any) -> tuple[Any, ...] | None:
     return None
 
 
-class _Loader:
-    """Loads a module as its own loader does, then has it noted."""
-
-    def __init__(self, loader: Any, listener: Listener) -> None:
-        self._loader = loader
-        self._listener = listener
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: object) -> object:
-        create = getattr(self._loader, "create_module", None)
-        return None if create is None else create(spec)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        # This must not be noticed: from here on the module has the loader it would have had.
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        _importing.depth += 1
-        try:
-            self._loader.exec_module(module)
-            _importing.names += (module.__name__,)
-        finally:
-            _importing.depth -= 1
-            if not _importing.depth:
-                names, _importing.names = _importing.names, ()
-                _end_import(names, self._listener)
-
-
 def _end_import(names: Iterable[str], listener: Listener) -> None:
     found = map(sys.modules.get, names)
     modules = [module for module in found if isinstance(module, types.ModuleType)]
@@ -143,7 +114,7 @@ def _end_import(names: Iterable[str], listener: Listener) -> None:
 
 
 class _Finder:
-    """First among the finders: it has the others look."""
+    """First among the finders: it has the others look, and what they find noted."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -154,10 +125,25 @@ class _Finder:
             spec = None if find is None else find(name, path, target)
             if spec is None:
                 continue
-            if hasattr(spec.loader, "exec_module") and type(spec.loader) is not _Loader:
+            if hasattr(spec.loader, "exec_module") and type(spec.loader) is not LoaderProxy:
                 stand_in = types.ModuleType(name)
                 stand_in.__spec__ = spec
                 if is_users(stand_in):
-                    spec.loader = _Loader(spec.loader, self._listener)
+                    spec.loader = LoaderProxy(spec.loader, self._load)
             return spec
         return None
+
+    def _load(self, loader: Any, module: types.ModuleType) -> None:
+        # This must not be noticed: from here on the module has the loader it would have had.
+        module.__loader__ = loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = loader
+        _importing.depth += 1
+        try:
+            loader.exec_module(module)
+            _importing.names += (module.__name__,)
+        finally:
+            _importing.depth -= 1
+            if not _importing.depth:
+                names, _importing.names = _importing.names, ()
+                _end_import(names, self._listener)

@@ -4,12 +4,17 @@ A thread that imports a module holds the lock of that module. If another thread 
 the child has the lock, held by a thread that it does not have, and a module of which only a part has been
 executed: its own import would wait for ever. So a fork waits until what this library imports late has been
 imported.
+
+`LoaderProxy` is for the finders of this library, which have something done as a module is imported.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 from .forks import at_fork, make_lock
 
@@ -65,3 +70,23 @@ at_fork(
     after_in_parent=late_import.after_fork,
     after_in_child=late_import.after_fork_in_child,
 )
+
+
+class LoaderProxy:
+    """A module's loader, but for the module's code, which is run by `load(loader, module)`."""
+
+    def __init__(self, loader: Any, load: Callable[[Any, ModuleType], None]) -> None:
+        self._loader = loader
+        self._load = load
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: object) -> object:
+        """See `importlib.abc.Loader`."""
+        create = getattr(self._loader, "create_module", None)
+        return None if create is None else create(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """See `importlib.abc.Loader`."""
+        self._load(self._loader, module)

@@ -16,11 +16,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from .._system.imports import late_import
+from .._system.imports import LoaderProxy, late_import
 
 KEY, TRACKER = "key", "tracker"
 _PROCESS, _RESOURCE_TRACKER = "multiprocessing.process", "multiprocessing.resource_tracker"
@@ -146,29 +147,14 @@ class _Finder:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, adapt)  # type: ignore[assignment]
+            spec.loader = LoaderProxy(spec.loader, partial(_load, adapt))  # type: ignore[assignment]
         return spec
 
 
-class _Loader:
-    """A module's loader, and what is to be done to the module once it is there."""
-
-    def __init__(self, loader: Any, adapt: Callable[[Any], None]) -> None:
-        self._loader = loader
-        self._adapt = adapt
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: object) -> object:
-        """See `importlib.abc.Loader`."""
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: Any) -> None:
-        """See `importlib.abc.Loader`."""
-        self._loader.exec_module(module)
-        with suppress(AttributeError):  # another version of Python: it is as it would be without us
-            self._adapt(module)
+def _load(adapt: Callable[[Any], None], loader: Any, module: ModuleType) -> None:
+    loader.exec_module(module)
+    with suppress(AttributeError):  # another version of Python: it is as it would be without us
+        adapt(module)
 
 
 _ADAPTERS: dict[str, Callable[[Any], None]] = {
