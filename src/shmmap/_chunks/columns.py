@@ -115,7 +115,6 @@ class Mixed:
 
     @property
     def nbytes(self) -> int:
-        """Of the values."""
         return sum(values.nbytes for _, values in self.parts())
 
 
@@ -130,7 +129,6 @@ Column = Array | Mixed
 
 
 def dtypes_of(column: Column) -> list[Any]:
-    """The dtypes of a column's items."""
     if isinstance(column, Mixed):
         return [values.dtype for _, values in column.parts()]
     return [column.dtype]
@@ -228,7 +226,6 @@ def check_kind(
 
 
 def check_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Refuse results of different shapes within one map."""
     if shape != expected:
         raise ValueError(
             f"the function returned shape {shape} here and {expected} at other indices; results "

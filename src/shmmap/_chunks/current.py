@@ -69,7 +69,6 @@ def enter_map(where: Where, rank: int | None) -> None:
 
 
 def leave_map() -> None:
-    """End it."""
     _running.set(None)
 
 

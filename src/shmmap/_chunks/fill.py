@@ -80,7 +80,6 @@ class FillKernel(Kernel):
         self._held = Held()
 
     def run(self, k: int, last: int) -> None:
-        """Do chunk `k`, or ``[k, last)`` if this kernel `joins` them."""
         start = k * self._size
         stop = min(last * self._size, self._n)
         position = self.position
@@ -381,7 +380,6 @@ class FillKernel(Kernel):
                 self.reporter.results(self._held.take_merged())
 
     def finish(self) -> None:
-        """No tickets are left: everything has to go."""
         if self._held:
             self._learn_output()
         if self._held and not self._held.is_small():
@@ -390,7 +388,6 @@ class FillKernel(Kernel):
             self.reporter.results(self._held.take_merged())
 
     def reset(self) -> None:
-        """See `Kernel`."""
         super().reset()
         self._held.take()
         self._in_place = None

@@ -95,7 +95,6 @@ class GatherKernel(Kernel):
         """Whether the function can be called with the limits of a chunk, and nothing else."""
 
     def run(self, k: int, last: int) -> None:
-        """Do chunk `k`, or ``[k, last)`` if this kernel `joins` them."""
         start = k * self._size
         stop = min(last * self._size, self._n)
         position = self.position
@@ -162,6 +161,5 @@ class GatherKernel(Kernel):
     finish = flush
 
     def reset(self) -> None:
-        """See `Kernel`."""
         super().reset()
         self._held.clear()

@@ -24,8 +24,6 @@ Store = Literal["", "write", "hand"]
 
 
 class Input(NamedTuple):
-    """One input of a map."""
-
     kind: InputKind
     """``"array"``: sliced along `axis`; ``"stored"``: the same, read at every slice; ``"whole"``: passed
     whole; ``"items"``: a pickled sequence; ``"sequence"``: a sequence that is sliced as it is (range, or any
@@ -112,7 +110,6 @@ class Job(NamedTuple):
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> Job:
-        """Undo `to_plain`."""
         job = cls(*plain)
         inputs = tuple([Input(*entry) for entry in job.inputs])
         return job._replace(inputs=inputs, plan=Plan(*job.plan))  # type: ignore[misc]

@@ -106,7 +106,6 @@ class Position:
         """How often this call has failed just now."""
 
     def taken_last(self) -> int:
-        """Index of the item that was taken last."""
         return self.stop - 1 - length_hint(self.items)
 
 
@@ -228,7 +227,6 @@ class Kernel(ABC):
     # ------------------------------------------------ calling the function
 
     def call_chunk(self, k: int, start: int, stop: int) -> Any:
-        """Call the function for a whole chunk."""
         if self.job.verb == "ranges":
             args: Any = (start, stop)
         else:

@@ -28,7 +28,6 @@ class Mark(IntEnum):
 
 
 def is_done(mark: int) -> bool:
-    """Whether a chunk is done, according to its mark."""
     return bool(mark & 1)
 
 
@@ -38,7 +37,6 @@ def is_left(mark: int) -> bool:
 
 
 def count_done(marks: bytes | bytearray) -> int:
-    """Number of chunks done."""
     return marks.count(Mark.DONE) + marks.count(Mark.HANDED) + marks.count(Mark.NOTHING)
 
 

@@ -20,7 +20,6 @@ def configure(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carry out the command."""
     for name, text in facts():
         print(f"{name:<18}{text}")
 
@@ -56,5 +55,4 @@ def describe_huge_pages() -> str:
 
 
 def gib(nbytes: int) -> str:
-    """Bytes as GiB."""
     return f"{nbytes / 2**30:.1f} GiB"

@@ -47,7 +47,6 @@ OTHER_FORMATS = frozenset(
 
 
 def configure(command: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
     command.description = "Apply FUNC to every item (or chunk) of IN along an axis, and write OUT."
     command.epilog = (
         "FUNC is called once more on the first item, to learn the shape and dtype of OUT. "
@@ -97,7 +96,6 @@ def configure(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carry out the command."""
     for name, path in (("IN", args.source), ("OUT", args.target)):
         if path == "-":
             raise Refused(
@@ -211,7 +209,6 @@ def open_source(path: str) -> Array:
 
 
 def parse_workers(text: str) -> int:
-    """Read what was given as ``--workers``."""
     try:
         workers = int(text)
     except ValueError:
@@ -237,7 +234,6 @@ def parse_chunksize(text: str) -> int | str:
 
 
 def parse_dtype(text: str) -> DType:
-    """Make a dtype of what was given as ``--dtype``."""
     try:
         dtype = np.dtype(text)
     except (TypeError, ValueError, SyntaxError) as error:

@@ -30,8 +30,6 @@ _TOKEN_NBYTES = 12
 
 
 class _Entry(weakref.ref[type]):
-    """A class that has a token."""
-
     __slots__ = ("home", "names", "times_set", "token")
 
     token: bytes

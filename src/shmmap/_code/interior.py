@@ -135,7 +135,6 @@ class Interior:
         return [*map(id, referents(objects, dicts))]
 
     def has_changed(self) -> bool:
-        """Whether anything in the value is not as it was."""
         value = self.root()
         if value is None or not self._held:
             return True

@@ -115,8 +115,6 @@ def borrow(value: object, own: object) -> None:
 
 
 class PackedValue(NamedTuple):
-    """A value of a module, pickled."""
-
     data: bytes | None
     """None for one that is not carried."""
     arrays: tuple[object, ...]

@@ -48,8 +48,6 @@ Key = tuple[str, str, str]
 
 
 class Told(NamedTuple):
-    """What is told of one name."""
-
     module: str
     owner: str
     """Qualified name of the class that has the attribute; empty for a global of the module."""
@@ -95,7 +93,6 @@ class Entry:
         return self.module() is module
 
     def has_gone(self) -> bool:
-        """Whether the module it is about has gone."""
         return self.module is not None and self.module() is None
 
     def is_unchanged(self, value: object) -> bool:
@@ -122,7 +119,6 @@ newest = 0
 
 
 def latest() -> int:
-    """The version of what was changed last."""
     return newest
 
 
@@ -133,7 +129,6 @@ def version_of(keys: Iterable[Key]) -> int:
 
 
 def entry_of(key: Key) -> Entry | None:
-    """What was told of a name."""
     return _entries.get(key)
 
 
@@ -167,7 +162,6 @@ def look_again() -> int:
 
 
 def value_of(key: Key) -> object:
-    """What a name stands for now."""
     module = sys.modules.get(key[0])
     return MISSING if module is None else resolve(module, dotted(*key[1:]))
 

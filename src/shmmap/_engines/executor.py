@@ -109,7 +109,6 @@ class _ExecutorWork(RoundsWork):
     # ------------------------------------------------ and back
 
     def _take(self, k: int, future: Future[Any]) -> None:
-        """Take what came of a chunk."""
         try:
             answer: Answer = future.result().value
         except BaseException as exc:

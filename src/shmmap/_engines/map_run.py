@@ -44,11 +44,9 @@ class MapRun(Run):
     # ------------------------------------------------ any thread
 
     def done(self) -> int:
-        """Number of items done so far."""
         return items_done(self.marks(), self._task.job.plan)
 
     def marks(self) -> bytes:
-        """The ledger."""
         marks = self._team.marks_of(self)
         return self._last_marks if marks is None else marks
 
@@ -64,7 +62,6 @@ class MapRun(Run):
         self._last_marks = marks
 
     def begin(self, seq: int) -> None:
-        """See `Run`."""
         self._overdue.clear()
         super().begin(seq)
 

@@ -48,15 +48,12 @@ class ProcessWork:
             raise
 
     def done(self) -> int:
-        """See `Work`."""
         return self._run.done()
 
     def marks(self) -> bytes:
-        """See `Work`."""
         return self._run.marks()
 
     def cancel(self) -> None:
-        """See `Work`."""
         self._run.cancel()
 
     def _post(self, chunks: list[int] | None) -> None:
@@ -80,7 +77,6 @@ class ProcessWork:
             self._round.tell_output()
 
     def wait(self) -> Any:
-        """See `Work`."""
         task, run = self._task, self._run
         try:
             if run.admitted is not None:

@@ -13,7 +13,6 @@ import numpy as np
 
 
 def is_masked(value: object) -> bool:
-    """Whether a value is a masked array."""
     core = sys.modules.get("numpy.ma.core")
     # No class: another thread is just importing it.
     return core is not None and isinstance(value, getattr(core, "MaskedArray", ()))

@@ -140,17 +140,14 @@ class Stored:
 
     @property
     def ndim(self) -> int:
-        """Number of axes."""
         return len(self.shape)
 
     @property
     def itemsize(self) -> int:
-        """Bytes per element."""
         return self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
-        """Bytes it has in memory."""
         return self.itemsize * math.prod(self.shape)
 
     def _array(self) -> Any:

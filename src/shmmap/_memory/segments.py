@@ -114,7 +114,6 @@ class Slab:
         return None
 
     def give(self, offset: int, nbytes: int) -> None:
-        """Take a slice back."""
         insort(self.free, (offset, nbytes))
         merged: list[tuple[int, int]] = []
         for start, size in self.free:

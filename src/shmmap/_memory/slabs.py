@@ -17,7 +17,6 @@ class Slabs:
         self._slabs: list[Slab] = []
 
     def add(self, segment: Segment) -> None:
-        """Make a new segment a slab."""
         self._slabs.append(Slab(segment))
 
     def take(self, nbytes: int) -> tuple[Slab, int] | None:
@@ -29,7 +28,6 @@ class Slabs:
         return None
 
     def is_only(self, slab: Slab) -> bool:
-        """Whether there is no other slab."""
         return self._slabs == [slab]
 
     def give(self, block: Block, is_clean: bool) -> list[Segment]:

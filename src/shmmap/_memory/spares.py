@@ -59,7 +59,6 @@ class Spares:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept in all."""
         return sum(segment.touched for _, segment in self._kept)
 
     def take(self, nbytes: int) -> Segment | None:
@@ -80,7 +79,6 @@ class Spares:
         return expired
 
     def clear(self) -> list[Segment]:
-        """Take out everything."""
         kept, self._kept = [segment for _, segment in self._kept], []
         self._missed = 0
         return kept

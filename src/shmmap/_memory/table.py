@@ -334,7 +334,6 @@ def on_drop(listener: Callable[[int], None]) -> None:
 
 
 def off_drop(listener: Callable[[int], None]) -> None:
-    """Undo `on_drop`."""
     if listener in _drop_listeners:
         _drop_listeners.remove(listener)
     if not _drop_listeners:

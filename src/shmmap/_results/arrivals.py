@@ -14,7 +14,6 @@ class Arrivals:
         """How often it was told."""
 
     def tell(self) -> None:
-        """Something has come."""
         with self._condition:
             self.count += 1
             self._condition.notify_all()

@@ -234,7 +234,6 @@ class Folding(Collector):
             self._tree.put(k, partial)
 
     def count_handed(self) -> int:
-        """See `Collector`."""
         return self._came.count(1)
 
     def value_of(self, k: int, mark: int, over: bool) -> Any:
@@ -256,7 +255,6 @@ class Folding(Collector):
         return self._fold.finish(self._tree.root)
 
     def release(self) -> None:
-        """See `Collector`."""
         super().release()
         self._tree.held.clear()
         self.failure = None

@@ -189,7 +189,6 @@ class Outcome:
     # ------------------------------------------------ decisions
 
     def is_doomed(self) -> bool:
-        """Whether it is known by now why the map is to end, where it does not go on in any case."""
         with self._lock:
             return self._recovery.is_doomed()
 
@@ -214,7 +213,6 @@ class Outcome:
             self._forgive(*self._plan.limits(chunk))
 
     def attempts(self, chunks: Iterable[int]) -> dict[int, int]:
-        """How often each of these chunks was begun before."""
         return self._recovery.attempts(chunks)
 
     # ------------------------------------------------ the end

@@ -67,7 +67,6 @@ class Channels:
         return self.slots is None or self._user == (os.geteuid(), os.getegid())
 
     def close(self) -> None:
-        """Give everything back."""
         off_drop(self.note_drop)
         # Forgotten first, see `WorkerLink.hang_up`.
         slots, self.slots = self.slots, None
@@ -93,12 +92,10 @@ class Channels:
     # ------------------------------------------------ claim slots
 
     def has_left(self, rank: int, seq: int) -> bool:
-        """Whether the worker on a rank has left call `seq`."""
         slots = self.slots
         return slots is None or slots.left(rank) >= seq
 
     def is_inside(self, rank: int, seq: int) -> bool:
-        """Whether the worker on a rank is in call `seq`."""
         slots = self.slots
         return slots is not None and slots.running(rank) == seq
 

@@ -199,7 +199,6 @@ class OpenMaps:
         assert {*self.runs.values()} <= self._open
 
     def close_in_child(self) -> None:
-        """In a forked child: let go of all descriptors."""
         # Once each: another thread may have been about to move one.
         controls = {run.control for run in self._open if run.control is not None}
         for control in controls.union(self._free, (control for _, control, _ in self.lingering)):

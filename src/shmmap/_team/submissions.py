@@ -39,8 +39,6 @@ from .workers import Workers
 
 
 class SubmittedFuture(GuardedFuture):
-    """The future of a submitted function."""
-
     on_cancel: Callable[[], object] | None = None
     """Told when it is cancelled before a worker has got its function."""
 

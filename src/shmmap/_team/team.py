@@ -66,7 +66,6 @@ class WorkerTeam(Life):
 
     @property
     def size(self) -> int:
-        """Number of workers."""
         return self.workers.size
 
     @staticmethod

@@ -179,7 +179,6 @@ class Workers:
     def send_call(
         self, link: WorkerLink, seq: int, call: Call, needs: Needs, redo: Payload | None = None
     ) -> None:
-        """Send one worker a call; `redo`: the chunks it is to do first, of the worker it replaces."""
         self._sender.send_call(link, seq, call, needs, redo)
         if link.clogged() >= 0:
             self.wake()
@@ -192,7 +191,6 @@ class Workers:
                 self.roster.left(rank, slots.left(rank))
 
     def distrust(self, rank: int) -> None:
-        """A worker could not load what it was sent: it is sent everything again."""
         link = self.links.get(rank)
         if link is not None:
             link.known.is_unsure()

@@ -34,11 +34,9 @@ class Over:
         """See `Work`; the result is where it was returned."""
 
     def marks(self) -> bytes:
-        """See `Work`."""
         return self._marks
 
     def done(self) -> int:
-        """See `Work`."""
         return self._done
 
     def cancel(self) -> None:

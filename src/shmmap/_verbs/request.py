@@ -11,8 +11,6 @@ from .._results import Fold
 
 
 class Request(NamedTuple):
-    """The arguments of a verb."""
-
     verb: Verb
     func: Any
     inputs: tuple[Any, ...] = ()

@@ -188,7 +188,6 @@ class Stream:
         return [value for _, _, values in list(self.finished) for value in values]
 
     def done(self) -> int:
-        """See `Work`."""
         for start, _, work in list(self._under_way):  # a copy: another thread takes them out
             return start + work.done()
         return self._done
@@ -202,7 +201,6 @@ class Stream:
         return b""
 
     def cancel(self) -> None:
-        """See `Work`."""
         self._cancelled = True
         for _, _, work in list(self._under_way):
             work.cancel()

@@ -127,7 +127,6 @@ def link_chain(
 def unlink_chain(
     links: tuple[ChainLink, ...], load: Callable[[bytes, Callable[[int], BaseException]], Any]
 ) -> BaseException:
-    """Undo `link_chain`."""
     restored = _restore(links, load)
     for exc, each in zip(restored, links, strict=True):
         # In this order, as to set a cause says that the context is not to be shown.

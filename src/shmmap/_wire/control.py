@@ -289,7 +289,6 @@ class ControlBlock:
     # ------------------------------------------------ the ledger
 
     def mark(self, chunks: Iterable[int], mark: int) -> None:
-        """Enter what has become of chunks."""
         ledger = self.ledger
         for chunk in chunks:
             ledger[chunk] = mark

@@ -141,7 +141,6 @@ class _Finder:
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        """See `importlib.abc.MetaPathFinder`."""
         adapt = _ADAPTERS.get(name)
         if adapt is None:
             return None

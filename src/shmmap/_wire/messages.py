@@ -155,7 +155,6 @@ class Call(NamedTuple):
 
     @classmethod
     def from_wake_record(cls, data: bytes) -> Call:
-        """Undo `wake_record`."""
         _, by_value, is_static, length, digest, seq, control, job_id, team = _WAKE.unpack(data)
         return cls(
             control=control,
@@ -234,7 +233,6 @@ class Failed(NamedTuple):
 
 
 def dumps_message(message: tuple[Any, ...]) -> bytes:
-    """A message as it is sent."""
     return pickle.dumps(message, 5)
 
 
@@ -250,7 +248,6 @@ def make_payload(data: bytes) -> tuple[Payload, Any]:
 
 
 def read_payload(payload: Payload) -> bytes | memoryview:
-    """The bytes of a payload."""
     if not payload.segment:
         return payload.inline
     segment = get_segment(payload.segment)

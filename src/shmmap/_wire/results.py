@@ -124,7 +124,6 @@ def pack_chain(exc: BaseException) -> bytes:
 
 
 def unpack_chain(data: bytes) -> BaseException:
-    """Undo `pack_chain`."""
     unpacked = unpack(data)
     if isinstance(unpacked, BaseException):
         return unpacked

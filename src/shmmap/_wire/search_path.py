@@ -60,7 +60,6 @@ class _Folders:
     def find_spec(
         cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """See `importlib.abc.MetaPathFinder`."""
         folder = cls.now.get(name) if path is None else None
         if folder is None:
             return None

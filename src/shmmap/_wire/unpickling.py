@@ -43,7 +43,6 @@ class Unpickler(pickle.Unpickler):
 
 
 def unpack(data: bytes | memoryview) -> Any:
-    """Undo `pack`, `pack_plain` or `pack_result`."""
     return Unpickler(io.BytesIO(data)).load()
 
 
@@ -77,7 +76,6 @@ def _open_accompanied(news: bytes, data: bytes, origin: Any) -> object:
 
 
 def open_array(handle: tuple[Any, ...]) -> Array:
-    """The array that a handle stands for."""
     handle_type = SegmentHandle if len(handle) == 6 else FileHandle
     return from_handle(handle_type(*handle))
 
@@ -102,14 +100,12 @@ def make_global(name: str, kind: type) -> object:
 
 
 def make_new_type(name: str, supertype: Any) -> object:
-    """A `typing.NewType` of ``__main__``."""
     new_type = typing.NewType(name, supertype)  # type: ignore[misc]
     new_type.__module__ = MAIN
     return new_type
 
 
 def make_cached_property(func: Callable[..., object], name: str | None) -> object:
-    """A `functools.cached_property`."""
     made = functools.cached_property(func)
     made.attrname = name
     return made

@@ -79,7 +79,6 @@ class Line:
         """The caller needs this worker no more. Else it is the caller that has ended."""
 
     def receive_start(self) -> Start:
-        """The first message."""
         start: Start = self.receive()
         self._token = start.token
         return start

@@ -118,7 +118,6 @@ class Reporter:
         return handle
 
     def _is_abandoned(self) -> bool:
-        """Whether nobody waits for the map any more: what came now would only take memory."""
         return self._control is not None and self._control.is_abandoned()
 
     def send_form(self) -> None:
