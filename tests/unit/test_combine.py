@@ -8,12 +8,13 @@ import operator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import shmmap
-from shmmap._results.combine import RECIPES, choose_combine, known_combine
+from shmmap._results.combine import RECIPES, choose_combine
 
 partial = functools.partial
 
@@ -44,6 +45,11 @@ def fold(func: Any, a: Any, axis: int, size: int) -> Any:
     moved = np.moveaxis(a, axis, 0)
     chunks = [moved[at : at + size] for at in range(0, len(moved), size)]
     return functools.reduce(combine, [func(np.moveaxis(chunk, 0, axis)) for chunk in chunks])
+
+
+def combine_for(func: Any, ndim: int | None, axis: int) -> Any:
+    """For an array of so many axes, or a list."""
+    return choose_combine(func, ([1.0] if ndim is None else np.ones((1,) * ndim),), axis)
 
 
 def assert_equal(one: Any, other: Any) -> None:
@@ -110,10 +116,10 @@ def test_a_reduction_over_other_axes_is_refused(data: Any) -> None:
     for func in (np.sum, np.max, np.nanmin, np.any, np.add.reduce, np.ndarray.sum):
         for reduced in (given, *given[:1]):
             with pytest.raises(ValueError, match="pmap_chunks"):
-                known_combine(partial(func, axis=reduced), ndim, axis)
+                combine_for(partial(func, axis=reduced), ndim, axis)
     if axis % ndim:
         with pytest.raises(ValueError, match="pmap_chunks"):
-            known_combine(np.add.reduce, ndim, axis)
+            combine_for(np.add.reduce, ndim, axis)
 
 
 @pytest.mark.parametrize(
@@ -121,20 +127,20 @@ def test_a_reduction_over_other_axes_is_refused(data: Any) -> None:
     [(sum, operator.add), (len, operator.add), (any, operator.or_), (all, operator.and_)],
 )
 def test_pythons_own(func: Any, combine: Any) -> None:
-    assert known_combine(func, None, 0) is combine
-    assert known_combine(func, 1, -1) is combine
+    assert combine_for(func, None, 0) is combine
+    assert combine_for(func, 1, -1) is combine
     with pytest.raises(ValueError, match="axis 0"):
-        known_combine(func, 2, 1)
+        combine_for(func, 2, 1)
     with pytest.raises(TypeError, match="combine="):
-        known_combine(partial(func, start=3), 1, 0)
+        combine_for(partial(func, start=3), 1, 0)
 
 
 def test_pythons_max_does_not_guess_about_nan() -> None:
     """Where a NaN is decides what it gives, and a partial no longer knows."""
-    assert known_combine(max, 1, 0)(1, 2) == 2
-    assert known_combine(min, 1, 0)("a", "b") == "a"
+    assert combine_for(max, 1, 0)(1, 2) == 2
+    assert combine_for(min, 1, 0)("a", "b") == "a"
     with pytest.raises(ValueError, match=r"numpy\.nanmin"):
-        known_combine(max, 1, 0)(np.nan, 2.0)
+        combine_for(max, 1, 0)(np.nan, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -157,27 +163,28 @@ def test_pythons_max_does_not_guess_about_nan() -> None:
 def test_others_need_combine(func: Any) -> None:
     """A1: nothing is guessed."""
     with pytest.raises(TypeError, match=r"give combine=.*np\.add"):
-        known_combine(func, 1, 0)
+        combine_for(func, 1, 0)
 
 
 def test_several_inputs_and_frames_need_combine() -> None:
     for func in (np.sum, np.maximum.reduce, sum, len):
         with pytest.raises(TypeError, match="give combine="):
-            known_combine(func, 1, 0, has_others=True)
+            choose_combine(func, (np.ones(1), np.ones(1)), 0)
+    frame = pd.DataFrame({"x": [1.0]})
     for func in (np.sum, np.max, sum):
         with pytest.raises(TypeError, match="give combine="):
-            known_combine(func, None, 0, has_rows=True)
-    assert known_combine(len, None, 0, has_rows=True) is operator.add
+            choose_combine(func, (frame,), 0)
+    assert choose_combine(len, (frame,), 0) is operator.add
 
 
 def test_what_every_chunk_would_bring_along() -> None:
     """A1: `initial=` of a sum counts once per chunk; of a maximum it does no harm."""
     for func in (np.sum, np.prod, np.add.reduce, np.nansum):
         with pytest.raises(ValueError, match="to preduce"):
-            known_combine(partial(func, initial=5), 1, 0)
-    assert known_combine(partial(np.max, initial=5), 1, 0) is np.maximum
+            combine_for(partial(func, initial=5), 1, 0)
+    assert combine_for(partial(np.max, initial=5), 1, 0) is np.maximum
     nested = partial(partial(np.sum, axis=1), axis=0)
-    assert known_combine(nested, 2, 0) is np.add
+    assert combine_for(nested, 2, 0) is np.add
 
 
 UNORDERED = [np.subtract, np.divide, np.power, np.arctan2, np.floor_divide, np.greater]
@@ -186,7 +193,7 @@ UNORDERED = [np.subtract, np.divide, np.power, np.arctan2, np.floor_divide, np.g
 @pytest.mark.parametrize("ufunc", UNORDERED, ids=lambda ufunc: ufunc.__name__)
 def test_reduce_in_an_order_is_refused(ufunc: Any) -> None:
     with pytest.raises(TypeError, match="do not combine"):
-        known_combine(ufunc.reduce, 1, 0)
+        combine_for(ufunc.reduce, 1, 0)
 
 
 def values(name: str) -> Any:

@@ -61,44 +61,30 @@ _IDEMPOTENT: set[Any] = {
     *(np.logical_or, np.logical_and, np.bitwise_or, np.bitwise_and),
 }
 
-_MEAN = (
-    "total, count = shmmap.preduce(lambda c: (c.sum(), c.size), x, combine=np.add)",
-    "total / count",
-)
-_VARIANCE = "shmmap.preduce(lambda c: ((c - mean) ** 2).sum(), x, combine=np.add) / x.size"
-_NAN_MEAN = (
+_TOTAL = "total, count = shmmap.preduce(lambda c: (c.sum(), c.size), x, combine=np.add)"
+_NAN_TOTAL = (
     "total, count = shmmap.preduce("
-    "lambda c: (np.nansum(c), np.count_nonzero(~np.isnan(c))), x, combine=np.add)",
-    "total / count",
+    "lambda c: (np.nansum(c), np.count_nonzero(~np.isnan(c))), x, combine=np.add)"
 )
+_MEAN = "mean = total / count"
+_VARIANCE = "shmmap.preduce(lambda c: ((c - mean) ** 2).sum(), x, combine=np.add) / x.size"
+_NAN_VARIANCE = "shmmap.preduce(lambda c: np.nansum((c - mean) ** 2), x, combine=np.add) / count"
+_WHOLE = ("median", "nanmedian", "sort", "cumsum", "cumprod")
+_WHOLE_Q = ("percentile", "nanpercentile", "quantile", "nanquantile")
 RECIPES: dict[str, tuple[str, ...]] = {
-    "mean": _MEAN,
-    "average": _MEAN,
-    "nanmean": _NAN_MEAN,
-    "var": (*_MEAN[:1], "mean = total / count", _VARIANCE),
-    "std": (*_MEAN[:1], "mean = total / count", f"np.sqrt({_VARIANCE})"),
-    "nanvar": (
-        *_NAN_MEAN[:1],
-        "mean = total / count",
-        "shmmap.preduce(lambda c: np.nansum((c - mean) ** 2), x, combine=np.add) / count",
-    ),
-    "nanstd": (
-        *_NAN_MEAN[:1],
-        "mean = total / count",
-        "np.sqrt(shmmap.preduce(lambda c: np.nansum((c - mean) ** 2), x, combine=np.add) / count)",
-    ),
+    "mean": (_TOTAL, "total / count"),
+    "average": (_TOTAL, "total / count"),
+    "nanmean": (_NAN_TOTAL, "total / count"),
+    "var": (_TOTAL, _MEAN, _VARIANCE),
+    "std": (_TOTAL, _MEAN, f"np.sqrt({_VARIANCE})"),
+    "nanvar": (_NAN_TOTAL, _MEAN, _NAN_VARIANCE),
+    "nanstd": (_NAN_TOTAL, _MEAN, f"np.sqrt({_NAN_VARIANCE})"),
     "norm": ("shmmap.preduce(np.linalg.norm, x, combine=np.hypot)",),
     "ptp": ("shmmap.preduce(np.max, x) - shmmap.preduce(np.min, x)",),
     "argmax": ("largest = shmmap.preduce(np.max, x)", "np.flatnonzero(x == largest)[0]"),
     "argmin": ("smallest = shmmap.preduce(np.min, x)", "np.flatnonzero(x == smallest)[0]"),
     "nanargmax": ("largest = shmmap.preduce(np.nanmax, x)", "np.flatnonzero(x == largest)[0]"),
     "nanargmin": ("smallest = shmmap.preduce(np.nanmin, x)", "np.flatnonzero(x == smallest)[0]"),
-    "median": ("np.median(x)",),
-    "nanmedian": ("np.nanmedian(x)",),
-    "percentile": ("np.percentile(x, q)",),
-    "nanpercentile": ("np.nanpercentile(x, q)",),
-    "quantile": ("np.quantile(x, q)",),
-    "nanquantile": ("np.nanquantile(x, q)",),
     "cov": (
         "mean = shmmap.preduce(lambda c: c.sum(axis=0), x, combine=np.add) / len(x)",
         "shmmap.preduce(lambda c: (c - mean).T @ (c - mean), x, combine=np.add) / (len(x) - 1)",
@@ -108,9 +94,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "shmmap.preduce(lambda c: np.histogram(c, edges)[0], x, combine=np.add)",
     ),
     "unique": ("shmmap.preduce(np.unique, x, combine=np.union1d)",),
-    "sort": ("np.sort(x)",),
-    "cumsum": ("np.cumsum(x)",),
-    "cumprod": ("np.cumprod(x)",),
+    **{name: (f"np.{name}(x)",) for name in _WHOLE},
+    **{name: (f"np.{name}(x, q)",) for name in _WHOLE_Q},
 }
 """What to write instead of a function whose partials do not combine: statements, and an expression at the
 end, of `x`, which is the input."""
@@ -200,23 +185,51 @@ def choose_combine(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
 
 
 def _choose(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
-    (value, *others), (its_axis, *_) = (
-        inputs or (None,),
-        axis if isinstance(axis, tuple) else (axis,),
-    )
+    value: Any = inputs[0] if inputs else None
+    axis, *_ = axis if isinstance(axis, tuple) else (axis,)
     is_array = isinstance(value, np.ndarray) or (
         hasattr(value, "shape") and hasattr(value, "dtype")
     )
     if hasattr(value, "isnull"):
         _refuse_missing(func, value)
-    return known_combine(
-        func,
-        value.ndim if is_array and hasattr(value, "ndim") else None,
-        its_axis,
-        has_rows=not is_array and bool(has_rows(value)),
-        has_others=bool(others),
-        has_mask=is_masked(value),
-    )
+    ndim = value.ndim if is_array and hasattr(value, "ndim") else None
+    is_table = not is_array and bool(has_rows(value))
+    given: dict[str, Any] = {}
+    plain = func
+    is_bound = False
+    while isinstance(plain, functools.partial):
+        given = plain.keywords | given
+        is_bound = is_bound or bool(plain.args)
+        plain = plain.func
+    reduction = _find(plain)
+    is_simple = not is_bound and len(inputs) < 2
+    if reduction is None:
+        try:
+            combine = _BUILT_IN.get(plain)
+        except TypeError:  # it has no hash
+            combine = None
+        if combine is None or not is_simple or given or (is_table and plain is not len):
+            raise TypeError(_explain_unknown(func))
+        if ndim is not None and axis not in (0, -ndim):
+            raise ValueError(
+                f"{plain.__name__} goes along axis 0, but chunks are cut along axis {axis}: its partials do "
+                "not combine; use the function of NumPy's, or give combine="
+            )
+        return combine
+    if reduction.combine is None:
+        has_mask = is_masked(value) or reduction.name.startswith("numpy.ma.")
+        raise TypeError(_explain_recipe(reduction.name, given.get("axis"), has_mask))
+    known = {"axis", "keepdims", "dtype"}
+    if reduction.combine in _IDEMPOTENT:
+        known.add("initial")
+    elif "initial" in given:
+        raise ValueError(
+            f"{reduction.name} would count its initial= once for every chunk; give initial= to preduce"
+        )
+    if not is_simple or is_table or not known.issuperset(given):
+        raise TypeError(_explain_unknown(func))
+    _check_axis(reduction, given.get("axis", reduction.axis), ndim, axis)
+    return reduction.combine
 
 
 def _refuse_missing(func: Any, value: Any) -> None:
@@ -232,66 +245,6 @@ def _refuse_missing(func: Any, value: Any) -> None:
         f"numpy.{name} leaves out what is missing in a {kind}, but the chunks of it are plain arrays; use "
         f"{instead}of its values: shmmap.preduce(func, x.to_numpy())"
     )
-
-
-def known_combine(
-    func: Any,
-    ndim: int | None,
-    axis: Any,
-    *,
-    has_rows: bool = False,
-    has_others: bool = False,
-    has_mask: bool = False,
-) -> Combine:
-    """The same, from what decides it.
-
-    Parameters
-    ----------
-    func : callable
-        A function of NumPy's or Python's, or a `functools.partial` of one.
-    ndim : int, optional
-        Dimensions of the input; None if that is a sequence of items.
-    axis : int
-        Along which the input is cut into chunks.
-    has_rows, has_others, has_mask : bool
-        The input is a frame or sparse matrix; there are further inputs; the input is a masked array.
-    """
-    given: dict[str, Any] = {}
-    plain = func
-    is_bound = False
-    while isinstance(plain, functools.partial):
-        given = plain.keywords | given
-        is_bound = is_bound or bool(plain.args)
-        plain = plain.func
-    reduction = _find(plain)
-    is_simple = not is_bound and not has_others
-    if reduction is None:
-        try:
-            combine = _BUILT_IN.get(plain)
-        except TypeError:  # it has no hash
-            combine = None
-        if combine is None or not is_simple or given or (has_rows and plain is not len):
-            raise TypeError(_explain_unknown(func))
-        if ndim is not None and axis not in (0, -ndim):
-            raise ValueError(
-                f"{plain.__name__} goes along axis 0, but chunks are cut along axis {axis}: its partials do "
-                "not combine; use the function of NumPy's, or give combine="
-            )
-        return combine
-    if reduction.combine is None:
-        has_mask = has_mask or reduction.name.startswith("numpy.ma.")
-        raise TypeError(_explain_recipe(reduction.name, given.get("axis"), has_mask))
-    known = {"axis", "keepdims", "dtype"}
-    if reduction.combine in _IDEMPOTENT:
-        known.add("initial")
-    elif "initial" in given:
-        raise ValueError(
-            f"{reduction.name} would count its initial= once for every chunk; give initial= to preduce"
-        )
-    if not is_simple or has_rows or not known.issuperset(given):
-        raise TypeError(_explain_unknown(func))
-    _check_axis(reduction, given.get("axis", reduction.axis), ndim, axis)
-    return reduction.combine
 
 
 def _find(func: Any) -> _Reduction | None:
