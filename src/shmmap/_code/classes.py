@@ -1,18 +1,9 @@
 """Which class is which: a class that travels by value stays one class in every process.
 
-A class that workers cannot import (of a script, a notebook cell, or local to a function) is pickled by value,
-together with a *token*. Each process has at most one class for a token. So:
-
-- A class that comes again is the class that came before, with its attributes as they are now.
-- A class of the caller that comes back in a result is named by its token alone, and is the caller's very own
-  class, whatever its name is, and whatever else has that name by now.
-- A class that a function made in its worker comes back by value, and is one class in the caller as well.
-
-A worker that was forked from the caller has classes that were never sent. The caller finds those by their
-addresses, which are the same in both processes.
-
-What must hold: a class is never changed by a pickle in the process that it is from; and nothing here keeps a
-class alive, but in a forked worker, which keeps those of ``__main__`` that it began with.
+Each process has at most one class for a *token*, which travels with the class: see
+docs/design/0009-functions-as-they-are-now.md. What must hold: a class is never changed by a pickle in the
+process that it is from; and nothing here keeps a class alive, but in a forked worker, which keeps those of
+``__main__`` that it began with.
 """
 
 from __future__ import annotations

@@ -1,13 +1,7 @@
-"""What functions and classes reach in the user's modules: the walk through all of it.
+"""What functions and classes reach in the user's modules: the walk through all of it, for `watch`.
 
-`watch` goes through it when something may have changed, and keeps what the walk has noted.
-
-Everything is found in namespaces: each name in the code of a function is looked up in its globals, and in the
-user's modules that it names or imports; the same is done for the functions and classes found, for closures,
-defaults, containers, and the classes of instances. It is more than what is used, and less only by names that
-are made at run time.
-
-What must hold: no code of the user's runs. A large array is not kept alive.
+What is reached is said in docs/design/0037-code-and-settings-of-now.md. What must hold: no code of the user's
+runs, and a large array is not kept alive.
 """
 
 from __future__ import annotations

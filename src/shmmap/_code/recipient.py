@@ -1,21 +1,8 @@
 """What the caller's modules are like, put in force in another process.
 
-The other process imports the user's modules for itself. What it is told of them (see `versions`) is put in
-force when a module has been imported: at once if it is there, else when the outermost import that brings it
-has ended. Functions are replaced by new ones in the module's own namespace, classes keep their identity and
-are changed attribute by attribute, and what is the same already stays.
-
-What must hold: what an initializer or a function has set in this process is overwritten only if the caller
-has changed that very name since it first told of it. So what every module was like after its import is noted.
-
-| state | written by | read by | what must hold |
-| --- | --- | --- | --- |
-| `_told` | `receive_changes` | `_pending_of`, `_look_up` | the latest that was told of each name, by module |
-| `_applied` | `_mark_applied`; emptied at an import | `_is_pending`, `_apply` | the versions in force |
-| `_last` | `receive_changes` | the same | sender and data of the news that came last |
-| `_shared_arrays` | `_value_for`, `forget_segments` | the same | all shared arrays of modules here |
-
-The first two are written with `_lock` held: functions that run in several threads may import at once.
+What an initializer or a function has set in this process is overwritten only if the caller has changed that
+very name since it first told of it. How it works, and which thread writes what, is in
+docs/design/0037-code-and-settings-of-now.md.
 """
 
 from __future__ import annotations

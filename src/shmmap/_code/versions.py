@@ -1,17 +1,9 @@
 """What was told of each name of the user's modules, and in which version.
 
-`watch` registers here what a function reaches, in the caller. A name gets a new version, the highest of all,
-whenever it stands for something else than what was told of it; a process that knows some version has to be
-told all that is newer, which `letters` does.
-
-| state | written by | read by | what must hold |
-| --- | --- | --- | --- |
-| `_entries` | `register`, `register_cache`, `entries_since` | all here | it is in the order of versions |
-| `_attributes` | `register` | `attributes_told` | it has all names of attributes in `_entries`, by class |
-| `newest` | `register`, `register_cache` | all | it is the highest of all, and never falls |
-
-All of it is written with `lock` held, but that entries of a module go with it, at any time and in any thread:
-so those who read copy at once, and no entry need be there.
+`watch` registers here what a function reaches, in the caller; `letters` tells a process all that is newer
+than what it knows. All is written with `lock` held, but that entries of a module go with it, at any time and
+in any thread: so those who read copy at once, and no entry need be there. See
+docs/design/0037-code-and-settings-of-now.md.
 """
 
 from __future__ import annotations

@@ -1,18 +1,7 @@
 """Whether what functions reach in the user's modules is as it was: the look that each call takes.
 
-A function goes to a worker by its name, or by its pickle. What it refers to in the user's modules the worker
-imports for itself; but here a module may have been edited and loaded again, its globals set, its attributes
-patched. So all that a function reaches (see `reach`) is looked at with every call. Nearly always each part is
-the same object as before, which takes 2 us to see for thirty names. What has changed gets a new version (see
-`versions`), and each worker is told what is newer than what it knows.
-
-What must hold: looking runs no code of the user's, it reads namespaces. And what fails to pickle fails where
-it is used, not here.
-
-| state | written by | read by | what must hold |
-| --- | --- | --- | --- |
-| `_reaches` | `_reach`, with the lock of `versions`; when a module goes | `_reach` | at most `_REACHES_MAX` |
-| a `Reach` | its own `current`, in any thread | the same, `letters` | see the class |
+Looking runs no code of the user's, and what fails to pickle fails where it is used, not here. How it works,
+and which thread writes what, is in docs/design/0037-code-and-settings-of-now.md.
 """
 
 from __future__ import annotations

@@ -1,15 +1,8 @@
 """Arrays that are not in memory: zarr arrays and HDF5 datasets, as inputs and as outputs.
 
-A `Stored` stands for one. In the caller it holds the user's own object; where it is unpickled, or after
-`Stored.elsewhere`, it holds only how to open the array, and does so at its first use: read-only for an
-input, once per worker and call (`forget_opened` closes it). Bytes never travel: each worker reads
-its ranges itself.
-
-Who writes an output: the worker that computed it, where several processes may write into one array at a
-time (zarr, in a folder or in object storage, with chunk limits that are multiples of the storage chunk);
-else the caller, as chunks finish (HDF5, which has one writer; zarr in a ZIP file or in memory).
-
-zarr and h5py are never imported here unless an array of theirs was given.
+A `Stored` stands for one. Bytes never travel: each worker opens the array and reads its ranges itself. Who
+writes an output is said in docs/design/0024-stored-arrays-are-opened-by-workers.md. zarr and h5py are never
+imported here unless an array of theirs was given.
 """
 
 from __future__ import annotations

@@ -1,13 +1,8 @@
 """Segments just released, kept for the next array: their pages need not be touched for the first time again.
 
-First touch is the dearest thing in the library, and a loop that maps into a fresh output every time pays it
-every time. So a little of what was released last stays for a moment: at most `SPARE_NBYTES` in all, for
-`SPARE_S` seconds. Of a larger segment only the head stays; unless the rest turns out to be missed. From then
-on, and until one is kept in vain, segments of that size stay whole, in all up to the `SPARE_SHARE`-th part of
-the memory that is free.
-
-Called by `_memory.table` and `_memory.blocks`, with the lock of the table held. What must hold: a
-segment comes here only when no process has a view of it.
+How much is kept, and for how long, is in docs/design/0029-released-segments-serve-again.md. Called by
+`_memory.table` and `_memory.blocks`, with the lock of the table held. What must hold: a segment comes here
+only when no process has a view of it.
 """
 
 from __future__ import annotations

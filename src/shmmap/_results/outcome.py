@@ -1,16 +1,10 @@
 """What became of a map's chunks: failures and losses, and what the caller gets in the end.
 
-The same for every engine. An engine reports failures, deaths, and the chunks the ledger shows as not done.
-`recovery` decides which of those are run again; here lie the exceptions, and it is decided whether the map
-returns or raises, and what.
-
-A chunk that was lost with its worker is run again by itself where that is *safe*: the map writes no output
-that is one of its inputs, and its function returns something, which is taken to mean that it does not work
-by writing into shared arrays (`Outcome.is_safe`, the one place that decides it). Chunks that were drawn and
-not begun are run again in any case.
-
-Two threads come here: the one that waits for the map, and the monitor, which hears of deaths. All state is
-under one lock, which each public method takes.
+The same for every engine, which reports failures, deaths, and the chunks the ledger shows as not done.
+`recovery` decides which of those are run again; here lie the exceptions, and it is decided what the map
+returns or raises, and what is *safe* to run again (see docs/design/worker-death.md). Two threads come here:
+the one that waits for the map, and the monitor, which hears of deaths. All state is under one lock, which
+each public method takes.
 """
 
 from __future__ import annotations

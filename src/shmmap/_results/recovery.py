@@ -1,17 +1,8 @@
 """What follows from failures and from the deaths of workers: events in, instructions out.
 
-Pure arithmetic on chunk numbers, without processes, clocks or locks: `tests/unit/test_recovery.py` goes
-through it with workers that are made up. `Outcome` has a `Recovery` for each map and asks it behind its
-lock; `_team.roster` asks `pass_on` which calls the replacement of a dead worker gets.
-
-A dead worker *held* the chunks that it had drawn, and those that it was to do first in the place of a
-predecessor. Of these it had *begun* the ones up to the one that it was in. A chunk that was begun, and is
-neither done nor failed, is *lost*. What must hold, whatever dies when:
-
-- Only chunks that the dead worker held are given to its successor: no chunk has two workers.
-- A chunk is begun again as often as `retries` allows; where that is safe, at least `LOST_MAX` times.
-- A chunk that is not done is given to a successor, or is in the next round, or is left when the map ends.
-- What a dead worker has said of a chunk that is done again is ignored, however late it is read.
+Arithmetic on chunk numbers alone, without processes, clocks or locks. `Outcome` has a `Recovery` for each map
+and asks it behind its lock; `_team.roster` asks `pass_on` which calls the replacement of a dead worker gets.
+The words and what must hold are in docs/design/worker-death.md, under "What follows".
 """
 
 from __future__ import annotations

@@ -1,14 +1,8 @@
 """The life of a team: when its workers are started and ended, and what its monitor does in each round.
 
-All of a team's state is under one lock, and no thread holds it while it waits. Each part of that state has
-one owner: `_team.workers` the processes, `_team.open_maps` the maps and their control blocks,
-`_team.submissions` the submitted functions, `_team.inbox` what workers made for results. `_team.monitor`
-passes on what workers do to these four, and none of them knows the team. `_team.team` derives from what is
-here.
-
-What must always hold: while a worker runs, the monitor's thread runs; every map and every submitted function
-that workers still have at the end is told of it. While it waits, the thread holds its team weakly, or no team
-could be dropped: one that nothing else refers to is handed to the thread, and ended once it is idle.
+All of a team's state is under one lock, and no thread holds it while it waits. What must always hold: while a
+worker runs, the monitor's thread runs; every map and every submitted function that workers still have at the
+end is told of it. Who owns which part of the state is in docs/design/waiting.md, under "The monitor".
 """
 
 from __future__ import annotations

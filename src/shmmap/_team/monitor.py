@@ -1,11 +1,8 @@
 """The monitor: the thread of a team that deals with all that its workers do of themselves.
 
-Workers start, speak and die; functions end; segments are dropped. The monitor waits for any of it, and
-passes it on to whom it concerns: maps, submitted functions, the inbox. Here it is decided what follows from
-a worker's death, by what the roster says about its seat.
-
-What must always hold: each run and each function that a worker was in hears of its death, after all that the
-worker had said. The thread holds its team weakly while it waits, or no team could be dropped.
+It decides what follows from a worker's death, by what the roster says about its seat. What must always hold:
+each run and each function that a worker was in hears of its death, after all that the worker had said. See
+docs/design/waiting.md.
 """
 
 from __future__ import annotations

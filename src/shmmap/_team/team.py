@@ -1,12 +1,7 @@
-"""A team below its public face: what the threads of callers ask of it.
+"""A team below its public face: what the threads of callers ask of it. They take the lock here.
 
-Two kinds of thread meet in a team. A *caller's thread* opens a run, posts its call to the workers and waits
-on the run's completion pipe, with nothing in between. The *monitor*, one daemon thread per team, waits for
-everything else: workers starting and dying, their output, segments they announce, drops, submitted functions.
-It wakes a waiting run by a record on that run's pipe, so every wait of a run is also a wait for every
-worker's death.
-
-What is here takes the lock; `_team.life` has the rest. The public `Team` of `_verbs.team` has a `WorkerTeam`.
+How callers' threads and the monitor share a team is in docs/design/waiting.md; `_team.life` has the rest. The
+public `Team` of `_verbs.team` has a `WorkerTeam`.
 """
 
 from __future__ import annotations

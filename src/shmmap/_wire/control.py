@@ -17,9 +17,8 @@ offset field        written by meaning
 64     LAST_CHUNK   worker     the same of the last one, where it goes through several as one; else 0
 ====== ============ ========== =======================================================
 
-Control block: one per open map, a nameless segment. Its *file offset* is the ticket counter: an lseek on
-the shared open file description is an atomic fetch-and-add done by the kernel. Tickets begin at an offset
-that no file of the user's is at: a descriptor that is not ours any more shows itself.
+Control block: one per open map, a nameless segment. Its *file offset* is the ticket counter, and that of a
+second description counts those who have left.
 
 ====== ============ ============== ===================================================
 offset field        written by     meaning
@@ -34,15 +33,7 @@ offset field        written by     meaning
 64     ledger       worker         a byte for each chunk, see `_chunks.ledger`
 ====== ============ ============== ===================================================
 
-Leaving is counted in the same way, by the offset of a description of its own: the worker that finds that it
-is the last one to leave writes LEAVE, so that the caller is woken once, not once per worker. A dead worker
-may have counted or not, so after a death the caller looks at LEFT in the claim slots instead.
-
-*Requires*: a control block is used again only after the last worker has said so and nobody has died, so
-that nobody draws a ticket of the next map, or counts as leaving it. *Guarantees*: a chunk is marked done
-only when its result is in place, or in a page of which the caller was told; a ticket is drawn at most once,
-whoever dies when. *On death*: between drawing and writing the claim the ticket is in nobody's claim, after
-it in the dead worker's; either way the ledger shows the chunk not done.
+What it requires and guarantees, and what a death leaves, is in docs/design/control-block.md.
 """
 
 from __future__ import annotations

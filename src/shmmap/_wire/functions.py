@@ -1,13 +1,8 @@
 """How a function travels to workers, and when what was pickled before still stands for it.
 
-A function that can be imported goes by reference, and its pickle is kept. Any other is pickled by value
-for each call, so that a changed global, closure or default is seen; that takes 20-100 us. Where all that
-its pickle depends on are *constants* (numbers, strings, modules, importable functions and classes, tuples
-of such), comparing them tells in 3 us that nothing has changed. What is compared is found as cloudpickle
-finds it: the globals that the code names, and what the functions among them name in turn.
-
-What must hold: nothing here keeps an array alive, as arrays are no constants; and a constant that is the
-same object has the same value.
+A function that can be imported goes by reference; any other by value, pickled again only if what its pickle
+depends on may have changed: docs/design/0031-functions-that-have-not-changed.md. What must hold: nothing here
+keeps an array alive, as arrays are no constants; and a constant that is the same object has the same value.
 """
 
 from __future__ import annotations

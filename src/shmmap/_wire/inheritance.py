@@ -1,13 +1,8 @@
 """What `multiprocessing` gives its children: the key they know each other by, and the resource tracker.
 
-The *tracker* is a process that destroys the shared memory and the semaphores of programs that have ended. A
-process without one starts one of its own as soon as it opens anything by name; that one ends with it, and
-destroys what it has heard of, be it the caller's. So a worker takes the caller's. Importing `multiprocessing`
-takes milliseconds and most functions never do, nor has every caller a tracker: the worker asks for what it
-needs once it imports the modules concerned.
-
-Like `_memory.nameless`, a place where private names of the standard library may stand: `multiprocessing`
-gives these things to its own children by the same names.
+A worker asks its caller for them once it imports the modules concerned:
+docs/design/0038-what-multiprocessing-gives.md says why. Private names of the standard library may stand here,
+as in `_memory.nameless`.
 """
 
 from __future__ import annotations

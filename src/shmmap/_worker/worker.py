@@ -1,12 +1,8 @@
 """What a worker process does: attach, draw, call, record, repeat.
 
-Runs in a process of its own, forked from the template (clean start) or from the caller (fork start). It
-owns nothing that its death could lose: results lie in shared memory, the ledger says which chunks are
-done, and the kernel closes what it held. It holds no lock that another process could wait for.
-
-The main thread is parked in a read of its *wake pipe* between calls; messages of more than a record come
-over the *line* (`line`, which has the thread that serves the *aside* socket, too). What is kept from call to
-call is in `cache`, the part in a map in `part`, what is reported in `reporter`.
+It owns nothing that its death could lose, and holds no lock that another process could wait for
+(docs/design/worker-death.md). What is kept from call to call is in `cache`, the part in a map in `part`, what
+is reported in `reporter`, and what it is told in `line`. What it waits for is in docs/design/waiting.md.
 """
 
 from __future__ import annotations
