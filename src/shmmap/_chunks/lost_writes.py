@@ -25,9 +25,9 @@ import numpy as np
 from .._code.captured import BUFFERS, CONTAINERS, FILES, is_iterator, is_random, walk
 from .._code.classes import times_set
 from .._code.namespaces import attributes_of, cells_of, globals_of
+from .._errors.exceptions import name_of
 from .._errors.hints import depth_of_user
 from .._interop.captured_stores import is_store
-from .._wire import name_of
 
 # Objects looked at, and elements compared in all: a tenth of what it costs to unpickle as many.
 _MOST = 10_000

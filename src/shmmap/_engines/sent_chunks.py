@@ -15,12 +15,12 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from .._chunks import Form, Function, Job, Piece, Reporter, Watch, frozen, make_kernel, running
+from .._errors.exceptions import name_of
 from .._system.blas import limited, limited_here
 from .._system.interrupts import ShortLock
 from .._wire import (
     Report,
     cannot_send,
-    name_of,
     own_decimal_context,
     pack_by_value,
     pack_result,

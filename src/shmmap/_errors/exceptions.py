@@ -1,4 +1,4 @@
-"""Every exception class of the library.
+"""Every exception class of the library, and how messages name functions and index ranges.
 
 Users' own exceptions keep their type and gain notes; the classes here are for what only the library
 can know: a worker that died, memory that is not there, several failures at once. All of them survive
@@ -28,6 +28,13 @@ def describe_ranges(ranges: Sequence[tuple[int, int]], most: int = 6) -> str:
     shown = ", ".join(f"[{start}, {stop})" for start, stop in ranges[:most])
     left = len(ranges) - most
     return shown + (f" and {left} more" if left > 0 else "")
+
+
+def name_of(func: Any) -> str:
+    """How a function is called in messages."""
+    while hasattr(func, "func") and not hasattr(func, "__qualname__"):  # functools.partial
+        func = func.func
+    return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func)
 
 
 def note_scarcity(exc: BaseException) -> None:

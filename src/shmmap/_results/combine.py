@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._errors.exceptions import name_of
 from .._interop.masked import is_masked
 from .._interop.rows import has_rows
-from .._wire import name_of
 
 Combine = Callable[[Any, Any], Any]
 

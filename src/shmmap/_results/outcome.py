@@ -15,16 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from .._chunks import Job, merge_ranges, warn_of
-from .._errors.exceptions import MapError, WorkerDied, describe_ranges
-from .._wire import (
-    Report,
-    advise,
-    describe_exception,
-    name_of,
-    raise_as_is,
-    restore_exception,
-    stand_in,
-)
+from .._errors.exceptions import MapError, WorkerDied, describe_ranges, name_of
+from .._wire import Report, advise, describe_exception, raise_as_is, restore_exception, stand_in
 from .collect import Collector
 from .recovery import DeadWorker, Instructions, Recovery
 from .stand_ins import StandIn, substitute

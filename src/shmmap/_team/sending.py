@@ -13,6 +13,7 @@ from typing import Any
 from .._code.letters import news
 from .._code.versions import latest, look_again
 from .._code.watch import current_version
+from .._errors.exceptions import name_of
 from .._wire import (
     Call,
     Payload,
@@ -22,7 +23,6 @@ from .._wire import (
     dumps_message,
     is_inheritable,
     make_payload,
-    name_of,
     pack,
     pack_surroundings,
     snapshot,

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
+from .._errors.exceptions import name_of
 from .._system.interrupts import Uninterrupted
-from .._wire import Call, cannot_send, name_of, pack, snapshot
+from .._wire import Call, cannot_send, pack, snapshot
 from .life import Life
 from .registry import resolve_workers
 from .roster import EMPTY

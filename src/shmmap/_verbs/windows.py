@@ -20,10 +20,9 @@ import numpy as np
 
 from .._chunks import merge_ranges
 from .._engines import Work
-from .._errors.exceptions import MapError, WorkerDied, describe_ranges
+from .._errors.exceptions import MapError, WorkerDied, describe_ranges, name_of
 from .._results import Arrivals
 from .._system.interrupts import CleanUp
-from .._wire import name_of
 from .request import Request
 from .sequences import is_endless, iterate
 

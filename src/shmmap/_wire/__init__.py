@@ -62,7 +62,7 @@ from .messages import (
 from .per_thread import own_decimal_context, thread_settings
 from .pickling import Packed, are_plain, load_picklers, pack, pack_by_value, pack_plain
 from .records import READ_NBYTES, WRITE_NBYTES, Page, Record, RecordKind, says_left, unpack_records
-from .refusals import cannot_send, is_inheritable, is_sendable, name_of, refuse_open_files
+from .refusals import cannot_send, is_inheritable, is_sendable, refuse_open_files
 from .relay import LOG, LOST_WRITE, STDERR, STDOUT, WARNING, Relay, parse
 from .reports import Report, advise, report_exception, restore_any, restore_exception
 from .results import pack_result

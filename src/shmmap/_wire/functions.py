@@ -21,11 +21,12 @@ import numpy as np
 from .._code.modules import MAINS, is_importable, name_in_module, travels_by_value, when_gone
 from .._code.namespaces import MISSING, cell_contents
 from .._code.watch import together
+from .._errors.exceptions import name_of
 from .._errors.hints import hint_at_copies
 from .._interop.scalars import SCALARS
 from .._system.forks import make_lock
 from .pickling import Packed, pack
-from .refusals import cannot_send, name_of
+from .refusals import cannot_send
 
 
 class PackedFunction(NamedTuple):

@@ -17,10 +17,10 @@ import sys
 import types
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 from .._code.modules import MAINS
 from .._code.namespaces import attributes_of, cells_of, defaults_of, globals_of
+from .._errors.exceptions import name_of
 from .pickling import are_plain, find_unpicklable
 
 # Objects that are gone through to find a part.
@@ -51,13 +51,6 @@ _STAY = (
     "It works inside one process alone: use engine='threads'; or take one of multiprocessing, give it to the "
     "initializer of a Team(start='fork'), and keep it there in a global"
 )
-
-
-def name_of(func: Any) -> str:
-    """How a function is called in messages."""
-    while hasattr(func, "func") and not hasattr(func, "__qualname__"):  # functools.partial
-        func = func.func
-    return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func)
 
 
 def cannot_send(what: str, obj: object, exc: Exception) -> Exception:
