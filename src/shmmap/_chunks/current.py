@@ -1,8 +1,6 @@
-"""Where a function is just now: `current`.
+"""Where a function is just now: `current`. Whoever runs a kernel enters it here for the time of the map.
 
-A kernel keeps the limits of its chunk anyway, for error reports, and the iterator over its items knows how
-many of them are left. So nothing is noted per item; what there is to tell is put together when asked for.
-Whoever runs a kernel enters it here for the time of the map.
+Nothing is noted per item: see docs/design/0026-position-is-told-when-asked.md.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The plan: which index ranges there are. Pure arithmetic, no memory, no process.
 
-A plan cuts ``range(n)`` into half-open chunks of equal size (the last may be shorter). Chunk limits
-depend on lengths, bytes per item, verb and ``chunksize`` only, never on the engine, the number of
-workers, the schedule or timing: that is what makes equal calls give equal bits everywhere.
-`Plan.limits` gives the indices of a chunk; the innermost loops of the kernels have it in line.
+Chunk limits depend on lengths, bytes per item, verb and ``chunksize`` only:
+docs/design/0007-chunks-that-depend-on-nothing.md. `Plan.limits` gives the indices of a chunk; the innermost
+loops of the kernels have it in line.
 """
 
 from __future__ import annotations

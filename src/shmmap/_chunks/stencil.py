@@ -1,10 +1,7 @@
 """Neighbours of chunks, ``depth=`` and ``boundary=``: pure geometry, as `dask.array.map_overlap` defines it.
 
-Chunks are cut along one axis only, so only there does a chunk have neighbours: in the middle of the array
-it is a slice that is a little longer, a view. What lies outside the array, along that axis or another, is
-made up by the boundary; a chunk that needs some of it is a small private copy. `Stencil.cut` gives a chunk
-with its neighbours, `Trim` takes them off the function's result. `_verbs.bind` binds, `_chunks.kernel`
-applies.
+`Stencil.cut` gives a chunk with its neighbours, `Trim` takes them off the function's result. See
+docs/design/0023-neighbours-are-slices.md. `_verbs.bind` binds, `_chunks.kernel` applies.
 """
 
 from __future__ import annotations

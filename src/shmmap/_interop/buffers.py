@@ -1,13 +1,8 @@
 """How what holds large data comes apart when it is pickled: into plain arrays and buffers.
 
-A pickler of the library (`_wire.pickling`, `_verbs.share`) decides what becomes of a plain array and of a
-buffer that pickle protocol 5 keeps out of band: a handle, usually. Everything else here is reduced to those
-two, so that nothing loses its class, its mask or its attributes on the way, and nothing large is sent as
-bytes.
-
-Arrow tables, sparse matrices, objects of xarray and most other classes need nothing: their own pickling
-gives arrays or buffers, and so does that of pandas but for columns over Arrow, which it would copy. Frames
-of polars pickle as bytes; they go as Arrow tables.
+A pickler of the library decides what becomes of those two; all else here is reduced to them, so that nothing
+loses its class, its mask or its attributes. Which classes need that is in
+docs/design/0020-out-of-band-buffers.md.
 """
 
 from __future__ import annotations

@@ -1,13 +1,7 @@
 """Stores of zarr and HDF5 that workers have by another way than ``out=``: they can be read, and not written.
 
-A function captures such an array, or it lies in an item or argument. If workers wrote into it, two of them
-would do so in one storage chunk at the same time, and what one of them wrote would be lost: nothing is
-known of which worker writes where. So the stores of zarr are read-only in other processes than the caller,
-and in the caller as long as a map on several threads runs that captures them (`_chunks.freeze`); and so are
-HDF5 files that came along with a fork; by another way objects of h5py do not travel. What a function opens by
-itself is its own affair.
-
-zarr and h5py are never imported here.
+docs/design/0024-stored-arrays-are-opened-by-workers.md says which are read-only where, and why. zarr and h5py
+are never imported here.
 """
 
 from __future__ import annotations

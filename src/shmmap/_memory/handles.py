@@ -1,7 +1,5 @@
-"""Handles: what crosses the process border instead of an array's bytes.
+"""Handles: what crosses the process border instead of an array's bytes. See docs/design/memory.md.
 
-A *handle* is segment, offset, shape, strides, dtype, and whether the array may be written. Which segment an
-array lies in is found by looking its address up in the table of mapped blocks, so that any view counts.
 Arrays in memory-mapped files have handles too (see `_memory.files`).
 """
 

@@ -1,8 +1,7 @@
 """First touch: bytes into pages that are new to this process, or new altogether, by the quickest way.
 
-Storing to such a page faults it in, which takes 1.1 us, and clears it if it is fresh: the dearest thing in
-the library. So large arrays are filled by several threads, or written through the descriptor of their
-segment, which neither clears nor faults; a worker enters many pages at once before it stores to them.
+Large arrays are filled by several threads, or written through the descriptor of their segment; a worker
+enters many pages at once before it stores to them. See docs/design/0036-pages-are-entered-many-at-once.md.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Calls seen before: the template of their job, and what an engine has packed of it, are used again.
 
-A loop that maps over the same shared arrays pays for that once. What must hold: nothing here keeps an array
-alive, and a call is recalled only for the very same arrays, unchanged in shape, strides, dtype and
-writeability; they lie in segments, which never move. The function is no part of it: it is looked at anew
-for every call.
+See docs/design/0028-calls-seen-before.md. What must hold: nothing here keeps an array alive, and a call is
+recalled only for the very same arrays, unchanged, which lie in segments. The function is looked at anew for
+every call.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """`share`: an equal copy of any object, its large data read-only in shared memory.
 
-The object is pickled within this process, with every plain array and every buffer that its pickling keeps
-out of band set aside. Their sizes are then known, so one block of shared memory is reserved for all of
-them; they are copied there, and the pickle is loaded again around the copies. One block for each object,
-whatever it consists of: a frame of a thousand columns would otherwise cost two thousand descriptors.
-
-Nothing marks the result as shared. Its arrays and buffers are found by their addresses when it is pickled
-for workers, as those of any array are (see `_memory.handles`), and go as handles.
+The object is pickled within this process with its arrays and buffers set aside, and loaded again around their
+copies, which lie in one block. Nothing marks the result as shared. See
+docs/design/0020-out-of-band-buffers.md.
 """
 
 from __future__ import annotations

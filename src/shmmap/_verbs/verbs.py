@@ -1,25 +1,7 @@
 """READ FIRST. The four verbs, which say what is wanted; `run` does it: bind, plan, allocate, run, report.
 
-A call of ``pmap(func, x)`` on a team, in six hops::
-
-    caller                                        | each worker
-    ----------------------------------------------+-------------------------------------------------
-    1 verb: check options, bind arguments (bind)  |
-    2 Plan: chunk limits, frozen (_chunks.plan)   |
-    3 engine: open a control block, post the call |   parked in a read of its wake pipe
-      to the workers (_engines, _team)            |   (_worker)
-                                                  | 4 draw a ticket: lseek on a shared description
-                                                  | 5 the function gets views (_chunks.kernel); its
-      first result tells shape and dtype:         |   result goes into the output, or into a page
-      allocate the output, tell all               |
-      (_results.collect)                          |
-      ... blocked in one read of a pipe ...       | 6 mark the ledger; the last to leave says so
-      all have left: does the ledger cover the    |
-      extent exactly? (_results.outcome) -> result|
-
-Nothing but handles and small records crosses the border; arrays and results stay where they are.
-`_worker.worker` is the right column; `_wire.control` lays out what both sides see; `_results.outcome`
-decides about failures; `_team.workers` owns the processes.
+docs/design/life-of-a-call.md has a picture of a call. `_worker.worker` is its right column; `_wire.control`
+lays out what both sides see; `_results.outcome` decides about failures; `_team.workers` owns the processes.
 """
 
 from __future__ import annotations

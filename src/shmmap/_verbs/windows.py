@@ -1,9 +1,7 @@
 """Maps over iterators: read ahead only so far, one window of items after another, several at a time.
 
-The length of an iterator is known at its end, and its items may not fit into memory together. So they are
-taken in windows; each is a map of its own, told at which index it begins, and maps of one team follow each
-other without a gap. Items taken and not done are never more than ``buffersize``. `_verbs.run` starts the
-windows.
+Each window is a map of its own, started by `_verbs.run`: see docs/design/0027-iterators-in-windows.md. What
+must hold: items taken and not done are never more than ``buffersize``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The template: a small clean process that has imported NumPy, and forks the workers.
+"""The template: a small clean process that has imported NumPy, and forks the workers and reaps them.
 
-Started by fork and exec, so that nothing of the caller's is in it: no threads, no locks, no ``__main__``.
-It is single-threaded, which makes forking safe, and it imports nothing of the user's but the modules
-that ``preload=`` names, whose memory the workers then share. One more worker costs a fork of it, about
-2 ms. It also reaps the workers and reports their exit status.
+It is started by fork and exec, so that nothing of the caller's is in it, is single-threaded, which makes
+forking safe, and imports nothing of the user's but what ``preload=`` names. See
+docs/design/0006-a-clean-template.md.
 """
 
 from __future__ import annotations
