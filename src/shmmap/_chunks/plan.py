@@ -102,10 +102,7 @@ def parse_chunksize(
 ) -> int:
     """Items per chunk for any accepted ``chunksize=``; with ``"auto"`` not fewer than `least`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not a positive int, a byte size such as ``"8MiB"``, or ``"auto"``.
+    Raises TypeError or ValueError if it is not a positive int, a byte size such as ``"8MiB"``, or ``"auto"``.
     """
     if isinstance(chunksize, str) and chunksize == "auto":
         return max(auto_chunksize(n, item_nbytes, vectorised), min(least, n))

@@ -78,10 +78,7 @@ class Stencil(NamedTuple):
     def check_constants(self, data: Any, position: int) -> None:
         """Refuse constants that the input's class does not take: such in another unit, or in none.
 
-        Raises
-        ------
-        ValueError
-            With what the class says of it.
+        Raises ValueError with what the class says of it.
         """
         is_plain = not isinstance(data, np.ndarray) or not what_is_lost(data)
         for value in self.boundary:
@@ -210,10 +207,7 @@ def make_stencils(
 ) -> list[Stencil | None]:
     """A stencil for each input, given as ``shape, dtype, axis``; None for those that get none.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For a depth or boundary that makes no sense for these inputs.
+    Raises TypeError or ValueError for a depth or boundary that makes no sense for these inputs.
     """
     stencils: list[Stencil | None] = []
     depths, boundaries = _per_input(depth, len(inputs)), _per_input(boundary, len(inputs))

@@ -23,10 +23,7 @@ _UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 def as_int(value: Any, name: str, least: int | None = None, *, kinds: str = "an int") -> int:
     """An argument as an int; `kinds`: what the argument may be, for the error.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If it is none, or less than `least`.
+    Raises TypeError or ValueError if it is none, or less than `least`.
     """
     try:
         if isinstance(value, (bool, np.bool_)):
@@ -40,13 +37,7 @@ def as_int(value: Any, name: str, least: int | None = None, *, kinds: str = "an 
 
 
 def as_dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
-    """An argument as a dtype.
-
-    Raises
-    ------
-    TypeError
-        If NumPy knows none for it.
-    """
+    """An argument as a dtype. Raises TypeError if NumPy knows none for it."""
     try:
         dtype: np.dtype[Any] = np.dtype(value)
         return dtype
@@ -55,13 +46,7 @@ def as_dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
 
 
 def check_word(value: object, name: str, words: tuple[str | None, ...]) -> None:
-    """Refuse an argument that is none of some words.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The latter if it is another word.
-    """
+    """Refuse an argument that is none of some words: by ValueError if it is another word, else TypeError."""
     if (value is None or isinstance(value, str)) and value in words:
         return
     wrong = ValueError if isinstance(value, str) else TypeError
@@ -72,10 +57,7 @@ def check_word(value: object, name: str, words: tuple[str | None, ...]) -> None:
 def as_seconds(value: object, name: str, *, is_limit: bool = True) -> float:
     """An argument as a number of seconds; above 0 if it is a limit for what is still to begin.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If it is none.
+    Raises TypeError or ValueError if it is none.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number of seconds or None, not {describe(value)}")
@@ -99,10 +81,7 @@ def parse_nbytes(text: str) -> int | None:
 def as_nbytes(value: object, name: str) -> int:
     """An argument as a number of bytes above 0, given as an int or as a size.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If it is none.
+    Raises TypeError or ValueError if it is none.
     """
     if not isinstance(value, str):
         return as_int(value, name, 1, kinds='a number of bytes, or a size such as "500MiB"')

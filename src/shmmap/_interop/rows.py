@@ -19,10 +19,8 @@ def _is_one(value: object, library: str, *names: str) -> bool:
 def has_rows(value: Any) -> bool:
     """Whether chunks of rows can be taken from a value.
 
-    Raises
-    ------
-    TypeError
-        For one whose rows are dear to take, or that has none; the message says what to do instead.
+    Raises TypeError for one whose rows are dear to take, or that has none; the message says what to do
+    instead.
     """
     if _is_one(value, "pandas", "DataFrame") or _is_one(value, "polars", "DataFrame"):
         return True

@@ -37,10 +37,7 @@ def check_dtype(dtype: DType, what: str = "a shared array") -> None:
 def to_shape(shape: Any) -> tuple[int, ...]:
     """An argument as a shape.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If it is neither an int nor a sequence of ints, or a length is negative.
+    Raises TypeError or ValueError if it is neither an int nor a sequence of ints, or a length is negative.
     """
     try:
         dims: tuple[int, ...] = (operator.index(shape),)

@@ -40,12 +40,7 @@ ALIGN = 64
 def allocate_bytes(nbytes: int) -> Bytes:
     """Reserved shared memory as a flat array of at least `nbytes` bytes, aligned to 64.
 
-    Raises
-    ------
-    SharedMemoryError
-        If there is not enough of it.
-    OSError
-        If there are no descriptors left.
+    Raises SharedMemoryError if there is not enough of it, and OSError if there are no descriptors left.
     """
     try:
         return _allocate(nbytes)

@@ -145,10 +145,7 @@ _files: weakref.WeakValueDictionary[tuple[str, int, int, bool], Bytes] = (
 def array_in_file(handle: FileHandle) -> Array:
     """The array a handle stands for, over a mapping of this process.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If the handle does not fit what it names.
+    Raises ValueError or TypeError if the handle does not fit what it names.
     """
     key = (handle.path, handle.device, handle.inode, handle.writeable)
     known = _files.get(key)
@@ -215,12 +212,8 @@ def on_one_mapping(one: Array, other: Array) -> tuple[Array, Array]:
 def reserve_file(out: Array) -> None:
     """Make sure that an output in a file can be written without fail.
 
-    Raises
-    ------
-    OSError
-        If the disk is too full.
-    ValueError
-        If the file has become shorter than it was when it was mapped.
+    Raises OSError if the disk is too full, and ValueError if the file has become shorter than it was when
+    it was mapped.
     """
     place = _place(out)
     root = find_memmap(out)
@@ -265,12 +258,8 @@ def reserve_file(out: Array) -> None:
 def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, DType] | None:
     """Shape, whether in Fortran's order, and dtype of a ``.npy`` file, which is read up to its data.
 
-    None for version 3.0 of the format, with names of fields in utf-8: it has no public header reader.
-
-    Raises
-    ------
-    ValueError
-        If it is no ``.npy`` file.
+    None for version 3.0 of the format, with names of fields in utf-8: it has no public header reader. Raises
+    ValueError if it is no ``.npy`` file.
     """
     if file.read(6) != np.lib.format.MAGIC_PREFIX:
         raise ValueError(f"{os.fspath(file.name)!r} is not a .npy file")
@@ -286,12 +275,8 @@ def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, DType] | Non
 def create_npy(fd: int, shape: tuple[int, ...], dtype: DType) -> Array:
     """Make a new file a ``.npy`` file of zeros, all of its space reserved; its array is writable.
 
-    Workers get the array by the descriptor: nothing looks the file up by its name.
-
-    Raises
-    ------
-    OSError
-        If the disk is too full.
+    Workers get the array by the descriptor: nothing looks the file up by its name. Raises OSError if the disk
+    is too full.
     """
     nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
     if nbytes == 0:  # nothing to map

@@ -52,12 +52,8 @@ def handle_of(a: Array) -> Handle | None:
 def from_handle(handle: Handle) -> Array:
     """The array a handle stands for, over a mapping of this process.
 
-    Raises
-    ------
-    KeyError
-        If the segment is not attached here.
-    ValueError, TypeError
-        If the handle does not fit what it names.
+    Raises KeyError if the segment is not attached here, and ValueError or TypeError if the handle does not
+    fit what it names.
     """
     if isinstance(handle, FileHandle):
         return array_in_file(handle)

@@ -157,12 +157,8 @@ def open_scratch(nbytes: int) -> int:
 def open_nameless(nbytes: int, openers: tuple[_Opener, ...] = _FOR_ARRAYS) -> int:
     """Descriptor of new nameless shared memory of `nbytes`, reserved.
 
-    Raises
-    ------
-    SharedMemoryError
-        If it is not to be had anywhere; nothing is left allocated.
-    OSError
-        If there are no descriptors left.
+    Raises SharedMemoryError if it is not to be had anywhere; nothing is left allocated. Raises OSError if
+    there are no descriptors left.
     """
     _check_limits(nbytes)
     failure: Exception | None = None
@@ -237,10 +233,7 @@ def shm_room() -> tuple[int, int] | None:
 def reserve(fd: int, start: int, nbytes: int) -> None:
     """Have the system keep space for a part of a new file, so that no write to a mapping of it can fail.
 
-    Raises
-    ------
-    OSError
-        If there is not enough.
+    Raises OSError if there is not enough.
     """
     if hasattr(os, "posix_fallocate"):
         try:
@@ -316,10 +309,7 @@ def _cannot_map(nbytes: int, left: int | None) -> SharedMemoryError:
 def map_fd(fd: int, nbytes: int) -> mmap.mmap:
     """Map all of `fd`; huge pages are advised always, which costs nothing where they are off.
 
-    Raises
-    ------
-    SharedMemoryError
-        If this process may not map so much, or nothing more.
+    Raises SharedMemoryError if this process may not map so much, or nothing more.
     """
     try:
         if sys.version_info >= (3, 13):

@@ -142,13 +142,7 @@ def find_segment(address: int) -> Segment | None:
 
 
 def get_segment(id: int) -> Segment:
-    """The segment of that identity.
-
-    Raises
-    ------
-    KeyError
-        If this process does not have it.
-    """
+    """The segment of that identity. Raises KeyError if this process does not have it."""
     return _segments[id]
 
 
@@ -160,10 +154,8 @@ def attach_segment(
 ) -> Segment:
     """Map a segment of another process from a descriptor, which this takes over.
 
-    Raises
-    ------
-    ValueError
-        If what the descriptor names is smaller than `nbytes`: it is refused before it is mapped.
+    Raises ValueError if what the descriptor names is smaller than `nbytes`: it is refused before it is
+    mapped.
     """
     with section, lock:
         known = _segments.get(id)

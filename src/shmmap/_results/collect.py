@@ -208,10 +208,7 @@ class Collector:
     def check_handed(self, marks: bytes) -> None:
         """Refuse to give less than the ledger says was handed over: a wrong result is worse than none.
 
-        Raises
-        ------
-        RuntimeError
-            If something is missing, which no worker's death explains.
+        Raises RuntimeError if something is missing, which no worker's death explains.
         """
         handed = marks.count(Mark.HANDED)
         if handed and handed > self.count_handed():
@@ -278,10 +275,7 @@ class Collector:
     def finish(self, failed: Sequence[tuple[int, int]] = ()) -> Any:
         """The result of the map; entries of `failed` index ranges are NaN, 0 or None.
 
-        Raises
-        ------
-        TypeError, ValueError
-            If results do not fit together, with a note that names the index.
+        Raises TypeError or ValueError if results do not fit together, with a note that names the index.
         """
         if self.job.gather:
             return self._gathered()

@@ -166,10 +166,7 @@ _CHOSEN_MOST = 256
 def choose_combine(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
     """How partials of `func` combine, for a call of `preduce` without ``combine=``.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If they do not, or if that is not known; the message says what to write.
+    Raises TypeError or ValueError if they do not, or if that is not known; the message says what to write.
     """
     key = None
     if type(axis) is int and len(inputs) == 1 and type(inputs[0]) is np.ndarray:

@@ -206,10 +206,7 @@ class Outcome:
     def finish(self, undone: list[int], marks: bytes) -> Any:
         """The result, or the one exception the caller gets; `undone` and `marks` are of the ledger.
 
-        Raises
-        ------
-        Exception
-            The function's own; `WorkerDied`; `MapError`.
+        That exception is the function's own, `WorkerDied` or `MapError`.
         """
         if not undone and not self._failures and self._fatal is None:  # most maps
             self._collector.note_nothing(marks)

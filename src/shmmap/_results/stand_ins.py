@@ -28,10 +28,7 @@ class StandIn(NamedTuple):
 def substitute(collector: Collector, stand_ins: list[StandIn]) -> None:
     """Put stand-ins, in order of their indices, among what was collected, before that is finished.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If one does not fit to the results, with a note that names its indices.
+    Raises TypeError or ValueError if one does not fit to the results, with a note that names its indices.
     """
     if collector.job.gather:
         for each in stand_ins:

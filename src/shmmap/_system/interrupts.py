@@ -125,12 +125,8 @@ def refuse_reentry(lock: object) -> None:
     """Refuse a thread that holds this `RLock` already: a signal handler, or a finalizer, runs in the middle.
 
     It interrupts what changes tables and messages, and would find them half changed; a lock that is not
-    re-entrant would have it wait for itself. To be called at each entrance, never within.
-
-    Raises
-    ------
-    RuntimeError
-        With what to do instead.
+    re-entrant would have it wait for itself. To be called at each entrance, never within. Raises RuntimeError
+    with what to do instead.
     """
     if is_inside(lock):
         raise RuntimeError(
@@ -143,12 +139,8 @@ def refuse_green_threads() -> None:
     """Refuse to go on where threads and sockets are not the system's own.
 
     gevent and eventlet put others in their place ("monkey patching"): a thread is then one of several tasks
-    of a single thread, and a wait for a worker process would keep all of them from running, for ever.
-
-    Raises
-    ------
-    RuntimeError
-        With what to do instead.
+    of a single thread, and a wait for a worker process would keep all of them from running, for ever. Raises
+    RuntimeError with what to do instead.
     """
     # Whoever starts workers has imported it; importing it here would make the library's import slower.
     sockets: Any = sys.modules["socket"]

@@ -12,10 +12,7 @@ import os
 def read_kernel_file(path: str) -> str:
     """All of a file of the kernel's, as `os.fsdecode` decodes it.
 
-    Raises
-    ------
-    OSError
-        If there is no such file, or it may not be read.
+    Raises OSError if there is no such file, or it may not be read.
     """
     with open(path, "rb") as file:
         return os.fsdecode(file.read())

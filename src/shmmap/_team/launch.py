@@ -239,10 +239,8 @@ class TemplateLauncher:
 def _find_executable() -> str:
     """What ``multiprocessing.set_executable`` was given, or Python itself.
 
-    Raises
-    ------
-    RuntimeError
-        If that is no Python interpreter: it would run the program once more instead of starting workers.
+    Raises RuntimeError if that is no Python interpreter: it would run the program once more instead of
+    starting workers.
     """
     # Importing it takes 5 ms, and as long as it is not imported, nothing has been set.
     spawn: Any = sys.modules.get("multiprocessing.spawn")

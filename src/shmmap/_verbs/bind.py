@@ -38,10 +38,7 @@ _OBJECT_NBYTES = 64
 def bind(request: Request, options: Options) -> Job:
     """Check a request and plan it; inputs and outputs stay as the caller has them.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that make no sense.
+    Raises TypeError or ValueError for arguments that make no sense.
     """
     verb, out = request.verb, request.out
     if verb == "ranges":

@@ -56,12 +56,7 @@ def _exact(value: Any) -> Any:
     """A value as part of a key that only the same value has: to the last bit, and of the same type.
 
     Equal is not enough, as 1 is equal to True and 0.0 to -0.0; and a `repr` is as short as the print options
-    say.
-
-    Raises
-    ------
-    TypeError
-        For what nobody here knows all of.
+    say. Raises TypeError for what nobody here knows all of.
     """
     kind = type(value)
     if value is None or kind in (int, str, bool):

@@ -86,10 +86,7 @@ _MADE_MOST = 256
 def make_options(keywords: Mapping[str, Any]) -> Options:
     """Options for one call.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For a name that is no option, or a value that makes no sense.
+    Raises TypeError or ValueError for a name that is no option, or a value that makes no sense.
     """
     defaults = _defaults.get()
     if not keywords:

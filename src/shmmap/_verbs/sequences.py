@@ -36,10 +36,7 @@ _END: Any = object()
 def iterate(value: Any, position: int) -> Iterator[Any]:
     """An iterator over an input.
 
-    Raises
-    ------
-    TypeError
-        If there is none to be had. What its own ``__iter__`` raises comes out.
+    Raises TypeError if there is none to be had. What its own ``__iter__`` raises comes out.
     """
     kind = type(value)
     if getattr(kind, "__iter__", None) is not None:
@@ -128,10 +125,7 @@ def is_endless(value: Any) -> bool:
 def read_items(value: Any, position: int, length: Callable[[], int | None]) -> list[Any]:
     """All items of an input; `length` tells how many there are to be, if another input says so.
 
-    Raises
-    ------
-    ValueError
-        If there are more, or no end is in sight.
+    Raises ValueError if there are more, or no end is in sight.
     """
     iterator = iterate(value, position)
     if isinstance(value, Sized):

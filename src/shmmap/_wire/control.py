@@ -210,13 +210,7 @@ class ControlBlock:
         os.lseek(self.leavers, _ORIGIN, os.SEEK_SET)
 
     def draw(self, k: int) -> int:
-        """Draw `k` consecutive tickets; the first of them is returned.
-
-        Raises
-        ------
-        OSError
-            EBADF, if the descriptor is not ours any more.
-        """
+        """Draw `k` consecutive tickets; the first is returned. Raises EBADF if the descriptor is not ours."""
         first = os.lseek(self.fd, k, os.SEEK_CUR) - _ORIGIN - k
         if first < 0:
             raise _not_ours()

@@ -100,10 +100,7 @@ _lock = make_lock()
 def pack_function(func: Any) -> PackedFunction:
     """Pickle a function for workers, or take what was pickled before.
 
-    Raises
-    ------
-    TypeError
-        If it does not pickle, saying what to do instead.
+    Raises TypeError if it does not pickle, saying what to do instead.
     """
     known = _importable.get(id(func))
     if known is not None and known.func is func and known.is_there():

@@ -66,10 +66,7 @@ class Record(NamedTuple):
 def unpack_records(data: bytes) -> Iterator[Record]:
     """The records in what was read from a pipe; whole ones, as each is written atomically.
 
-    Raises
-    ------
-    RuntimeError
-        If something else was written there.
+    Raises RuntimeError if something else was written there.
     """
     if len(data) % RECORD_NBYTES:
         raise RuntimeError("a function wrote to file descriptors that are not its own")

@@ -105,12 +105,8 @@ def is_inheritable(obj: object) -> bool:
 def refuse_open_files(func: object) -> None:
     """Refuse a function for workers that are forked, if it has an open file of the caller's.
 
-    They would share the file's position, and what they write into its buffer is lost.
-
-    Raises
-    ------
-    TypeError
-        Naming the file's variable.
+    They would share the file's position, and what they write into its buffer is lost. Raises TypeError,
+    naming the file's variable.
     """
     for path, part in _walk(func):
         if _is_open_file(part):

@@ -107,10 +107,7 @@ def _pack(obj: object, share: Share | None, numbers: dict[int, int] | None) -> b
 def pack_chain(exc: BaseException) -> bytes:
     """Pickle an exception with those it hangs together with, and see that it unpickles.
 
-    Raises
-    ------
-    Exception
-        If the exception itself does neither. Others that do not have stand-ins.
+    Raises an exception if this one does not do both. Any other of the chain that does not has a stand-in.
     """
     if not has_chain(exc) and not hasattr(exc, "__notes__"):  # most exceptions
         data = _pack_link(exc, {})

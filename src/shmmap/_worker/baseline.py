@@ -68,10 +68,7 @@ class Baseline:
     def restore_limits(self) -> bool:
         """Put the limits of this process back; whether any was lowered.
 
-        Raises
-        ------
-        OSError, ValueError
-            If that is not allowed any more.
+        Raises OSError or ValueError if that is not allowed any more.
         """
         has_changed = False
         for number, limits in self._limits:
