@@ -196,3 +196,18 @@ def test_import_starts_nothing() -> None:
         "assert not any(open(f'/proc/self/task/{t}/children').read() for t in tasks)\n",
     )
     assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("module", [shmmap, shmmap.testing])
+def test_public_methods_say_what_they_do(module: Any) -> None:
+    """Their classes are defined in private folders, where no linter asks for it."""
+    silent = [
+        f"{name}.{attribute}"
+        for name in module.__all__
+        if isinstance(kind := getattr(module, name), type)
+        for attribute, value in vars(kind).items()
+        if not attribute.startswith("_")
+        and (inspect.isfunction(value) or isinstance(value, property))
+        and not value.__doc__
+    ]
+    assert not silent
