@@ -34,7 +34,7 @@ def resolve_engine(engine: str | WorkerTeam | Executor | None, workers: int | No
         with late_import:
             from .processes import ProcessEngine
 
-        count = engine.size
+        count = engine.workers.size
         if workers is not None and workers != -1:
             count = min(resolve_workers(workers), count)
         return ProcessEngine(engine), count, engine.blas_threads
@@ -77,7 +77,7 @@ def _on_default_team(workers: int) -> Route:
     engine = _default
     if is_ending() and not (engine is not None and engine.team.has_workers):
         return _in_this_thread()  # Python starts no thread any more, which workers need
-    if engine is None or engine.team.size < workers or not engine.team.is_usable():
+    if engine is None or engine.team.workers.size < workers or not engine.team.is_usable():
         engine = _grow_default(workers)
     return engine, workers, 1
 

@@ -34,6 +34,8 @@ LINGER_MS = 20
 
 _AT_THE_END = "the interpreter is shutting down, and no workers can be started; use engine='serial'"
 
+Sentence = tuple[signal.Signals, Callable[[], Exception] | None]
+
 
 class Life:
     """What a team consists of, from its first worker to its last one, and again.
@@ -76,7 +78,7 @@ class Life:
         """It has been shut down."""
         self._retires = False
         """The workers end once they are idle; others may be started then."""
-        self._sentence: tuple[signal.Signals, Callable[[], Exception] | None] | None = None
+        self._sentence: Sentence | None = None
         """All workers are to be ended at once by this signal; what is under way fails by such an exception.
         Without one, the interpreter exits."""
         self._last_words: list[tuple[bytes, bytes, Any]] = []
@@ -297,21 +299,18 @@ class Life:
         """End all workers at once by a signal; what is under way fails, and names who has asked for it."""
         self.enter()
         if self.is_ours:
-            thread = self._end_at_once(
-                number, lambda: WorkerDied(f"the workers were ended by {culprit}")
-            )
-            if thread is not None and thread is not threading.current_thread():
-                thread.wait()
+            self._end_at_once((number, lambda: WorkerDied(f"the workers were ended by {culprit}")))
 
-    def _end_at_once(
-        self, number: signal.Signals, make_error: Callable[[], Exception] | None
-    ) -> MonitorThread | None:
-        """Have the monitor end all workers by a signal; its thread, unless there is none."""
+    def _end_at_once(self, sentence: Sentence, patience_s: float | None = None) -> None:
+        """Have the monitor end all workers by a signal, and wait for that."""
         with self._lock:
-            if self._thread is not None:
-                self._sentence = number, make_error
-                self.workers.wake()
-            return self._thread
+            thread = self._thread
+            if thread is None:
+                return
+            self._sentence = sentence
+            self.workers.wake()
+        if thread is not threading.current_thread():
+            thread.wait(patience_s)
 
     def _stop_workers(self) -> None:
         """Let all workers end and give everything back. The lock is held; the team may wake again."""
@@ -338,9 +337,7 @@ class Life:
         """At the interpreter's exit: end all workers, whatever they do."""
         if self.is_ours:
             self.is_closed = True
-            thread = self._end_at_once(signal.SIGKILL, None)
-            if thread is not None:
-                thread.wait(EXIT_S)
+            self._end_at_once((signal.SIGKILL, None), EXIT_S)
 
     def _break_off(
         self, number: signal.Signals, make_error: Callable[[], Exception] | None

@@ -60,10 +60,6 @@ class WorkerTeam(Life):
         )
         super().__init__(processes, idle_timeout)
 
-    @property
-    def size(self) -> int:
-        return self.workers.size
-
     @staticmethod
     def refuse_platform(start: str) -> None:
         """Refuse a way to start workers that this platform does not have."""
@@ -198,7 +194,7 @@ class WorkerTeam(Life):
         with Uninterrupted(), self._lock:
             self.check_open()
             try:
-                self._ensure(self.size)
+                self._ensure(self.workers.size)
             except (OSError, MemoryError):
                 if self._thread is None or not self.workers.links:
                     raise

@@ -117,7 +117,7 @@ class Team(Executor):
     @property
     def size(self) -> int:
         """Number of workers."""
-        return self._team.size
+        return self._team.workers.size
 
     def __repr__(self) -> str:
         team = self._team
