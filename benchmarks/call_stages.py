@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness import machine, work
-from harness.peers.bare import Workers
+from harness.peers.bare import Crew
 
 import shmmap
 
@@ -98,7 +98,7 @@ def main() -> None:
     x = shmmap.zeros(2 * WORKERS)
     y = np.zeros(2 * WORKERS)
     size = len(x) // WORKERS
-    crew = Workers(WORKERS, lambda rank, _: work.stamp(y[rank * size : (rank + 1) * size]))
+    crew = Crew(WORKERS, lambda rank, _: work.stamp(y[rank * size : (rank + 1) * size]))
     pids = [os.getpid(), *(int(pid) for pid in set(shmmap.pmap(_pid, range(64), workers=WORKERS)))]
     for _ in range(300):
         call(x)
