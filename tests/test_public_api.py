@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import inspect
 import json
+import typing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -143,14 +144,14 @@ def test_classes_are_what_they_extend() -> None:
 
 
 def public_callables() -> dict[str, Any]:
-    """Every public function, and every public method of a public class."""
+    """Every public function, and every public or initialising method of a public class."""
     found: dict[str, Any] = {}
     for module in (shmmap, shmmap.testing):
         for name in module.__all__:
             thing = getattr(module, name)
             if inspect.isclass(thing):
                 for method, value in vars(thing).items():
-                    if inspect.isfunction(value) and not method.startswith("_"):
+                    if inspect.isfunction(value) and (method == "__init__" or method[0] != "_"):
                         found[f"{name}.{method}"] = value
             elif inspect.isfunction(thing):
                 found[name] = thing
@@ -164,6 +165,19 @@ def test_everything_public_is_annotated(name: str) -> None:
     for parameter in signature.parameters.values():
         if parameter.name != "self":
             assert parameter.annotation is not inspect.Parameter.empty, parameter.name
+
+
+@pytest.mark.parametrize("name", sorted(public_callables()))
+def test_type_hints_are_to_be_had(name: str) -> None:
+    """At run time too, when nothing is imported for type checkers alone."""
+    assert "return" in typing.get_type_hints(public_callables()[name])
+
+
+@pytest.mark.parametrize("name", sorted({*shmmap.__all__, *shmmap.testing.__all__}))
+def test_type_hints_of_attributes_are_to_be_had(name: str) -> None:
+    thing = getattr(shmmap, name, None) or getattr(shmmap.testing, name)
+    if inspect.isclass(thing):
+        typing.get_type_hints(thing)
 
 
 def test_package_says_that_it_is_typed() -> None:

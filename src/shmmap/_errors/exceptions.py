@@ -122,21 +122,17 @@ class MapError(ExceptionGroup[Exception]):
 
     __module__ = "shmmap"
 
-    failed: Ranges = ()
-    result: Any = None
-
     def __new__(
         cls, message: str, excs: Sequence[Exception], failed: Ranges = (), result: Any = None
     ) -> MapError:
-        self = super().__new__(cls, message, excs)
-        self.failed = failed
-        self.result = result
-        return self
+        return super().__new__(cls, message, excs)
 
     def __init__(
         self, message: str, excs: Sequence[Exception], failed: Ranges = (), result: Any = None
     ) -> None:
         super().__init__(message, excs)
+        self.failed = failed
+        self.result = result
 
     def derive(self, excs: Sequence[Exception]) -> MapError:  # type: ignore[override]
         """Keep `failed` and `result` when ``except*`` splits the group."""

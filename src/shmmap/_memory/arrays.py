@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from .._interop.numpy_types import Array, DType, any_numpy
 from .._interop.plain import read, what_is_lost
 from .blocks import allocate_bytes, is_fresh
 from .pages import fill
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike
 
 Order = str | None
 
@@ -55,13 +52,15 @@ def to_shape(shape: Any) -> tuple[int, ...]:
     return dims
 
 
-def complete(dtype: DTypeLike) -> tuple[DType, tuple[int, ...]]:
+def complete(dtype: np.typing.DTypeLike) -> tuple[DType, tuple[int, ...]]:
     """The dtype that NumPy gives an array made for it, and the axes it adds: a length for ``str``, say."""
     like: Array = np.empty(0, as_dtype(dtype))
     return like.dtype, like.shape[1:]
 
 
-def allocate(shape: object, dtype: DTypeLike, order: Order = "C", *, zero: bool = False) -> Array:
+def allocate(
+    shape: object, dtype: np.typing.DTypeLike, order: Order = "C", *, zero: bool = False
+) -> Array:
     """A shared array, of zeros if asked for."""
     dims = to_shape(shape)
     dt, inner = complete(dtype)
@@ -77,7 +76,9 @@ def allocate(shape: object, dtype: DTypeLike, order: Order = "C", *, zero: bool 
     return cast(Array, any_numpy.ndarray(dims, dt, root, order="F" if order == "F" else "C"))
 
 
-def empty(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C") -> Array:
+def empty(
+    shape: int | Sequence[int], dtype: np.typing.DTypeLike = float, order: str = "C"
+) -> Array:
     """Return a new shared array without initialising its entries, as :func:`numpy.empty` does.
 
     Parameters
@@ -111,7 +112,9 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C"
     return allocate(shape, dtype, order)
 
 
-def zeros(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C") -> Array:
+def zeros(
+    shape: int | Sequence[int], dtype: np.typing.DTypeLike = float, order: str = "C"
+) -> Array:
     """Return a new shared array of zeros, as :func:`numpy.zeros` does; see :func:`empty`.
 
     Examples
@@ -123,7 +126,7 @@ def zeros(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C"
     return allocate(shape, dtype, order, zero=True)
 
 
-def ones(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C") -> Array:
+def ones(shape: int | Sequence[int], dtype: np.typing.DTypeLike = float, order: str = "C") -> Array:
     """Return a new shared array of ones, as :func:`numpy.ones` does; see :func:`empty`.
 
     Examples
@@ -137,8 +140,8 @@ def ones(shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C")
 
 def full(
     shape: int | Sequence[int],
-    fill_value: ArrayLike,
-    dtype: DTypeLike | None = None,
+    fill_value: np.typing.ArrayLike,
+    dtype: np.typing.DTypeLike | None = None,
     order: str = "C",
 ) -> Array:
     """Return a new shared array filled with a value, as :func:`numpy.full` does; see :func:`empty`.
@@ -177,8 +180,8 @@ def _fill(a: Array, value: Any) -> None:
 
 
 def allocate_like(
-    prototype: ArrayLike,
-    dtype: DTypeLike | None,
+    prototype: np.typing.ArrayLike,
+    dtype: np.typing.DTypeLike | None,
     order: Order,
     shape: object,
     *,
@@ -202,8 +205,8 @@ def allocate_like(
 
 
 def empty_like(
-    prototype: ArrayLike,
-    dtype: DTypeLike | None = None,
+    prototype: np.typing.ArrayLike,
+    dtype: np.typing.DTypeLike | None = None,
     order: str = "K",
     shape: int | Sequence[int] | None = None,
 ) -> Array:
@@ -219,8 +222,8 @@ def empty_like(
 
 
 def zeros_like(
-    prototype: ArrayLike,
-    dtype: DTypeLike | None = None,
+    prototype: np.typing.ArrayLike,
+    dtype: np.typing.DTypeLike | None = None,
     order: str = "K",
     shape: int | Sequence[int] | None = None,
 ) -> Array:
@@ -236,8 +239,8 @@ def zeros_like(
 
 
 def ones_like(
-    prototype: ArrayLike,
-    dtype: DTypeLike | None = None,
+    prototype: np.typing.ArrayLike,
+    dtype: np.typing.DTypeLike | None = None,
     order: str = "K",
     shape: int | Sequence[int] | None = None,
 ) -> Array:
@@ -253,9 +256,9 @@ def ones_like(
 
 
 def full_like(
-    prototype: ArrayLike,
-    fill_value: ArrayLike,
-    dtype: DTypeLike | None = None,
+    prototype: np.typing.ArrayLike,
+    fill_value: np.typing.ArrayLike,
+    dtype: np.typing.DTypeLike | None = None,
     order: str = "K",
     shape: int | Sequence[int] | None = None,
 ) -> Array:

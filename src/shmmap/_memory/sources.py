@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -20,12 +20,6 @@ from .nameless import SHM_FOLDER
 from .pages import copy_into_new, read_into
 from .segments import byte_bounds
 from .table import adopt_memory
-
-if TYPE_CHECKING:
-    from multiprocessing.shared_memory import SharedMemory
-
-    from _typeshed import StrPath
-    from numpy.typing import ArrayLike, DTypeLike
 
 
 def is_shared(a: object) -> bool:
@@ -61,7 +55,9 @@ def refuse_loss(value: object, instead: str) -> None:
         raise TypeError(f"a plain array would lose {lost}; {instead}")
 
 
-def asshared(a: ArrayLike, dtype: DTypeLike | None = None, order: str | None = None) -> Array:
+def asshared(
+    a: np.typing.ArrayLike, dtype: np.typing.DTypeLike | None = None, order: str | None = None
+) -> Array:
     """Return :func:`numpy.asarray` of `a` in shared memory.
 
     Parameters
@@ -167,7 +163,7 @@ def place(a: Array) -> Array:
     return placed
 
 
-def load(path: StrPath, mmap_mode: str | None = None) -> Array:
+def load(path: str | os.PathLike[str], mmap_mode: str | None = None) -> Array:
     """Load a ``.npy`` file, by default straight into shared memory.
 
     Parameters
@@ -227,10 +223,17 @@ def load(path: StrPath, mmap_mode: str | None = None) -> Array:
         return a
 
 
+class HasName(Protocol):
+    """A ``multiprocessing.shared_memory.SharedMemory``; importing that would take 17 ms."""
+
+    @property
+    def name(self) -> str: ...
+
+
 def adopt(
-    shm: SharedMemory | str,
+    shm: HasName | str,
     shape: int | Sequence[int],
-    dtype: DTypeLike,
+    dtype: np.typing.DTypeLike,
     offset: int = 0,
     order: str = "C",
 ) -> Array:
