@@ -50,10 +50,10 @@ def test_a_further_round_runs_its_chunks_only(blocks: tuple[ControlBlock, Contro
 
 def test_an_output_that_was_told_stays_told(blocks: tuple[ControlBlock, ControlBlock]) -> None:
     ours, theirs = blocks
-    assert theirs.is_output_awaited() and not theirs.is_output_told()
-    ours.tell_output()
+    assert theirs.is_output_awaited() and theirs.output() is None
+    ours.tell_output(b"there")
     ours.give_up_output()
-    assert theirs.is_output_told()
+    assert theirs.output() == b"there"
 
 
 def test_a_claim_says_where_its_worker_is() -> None:

@@ -6,22 +6,23 @@ worker: the team sends what is made here, also to those that take the place of o
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
 
 from .._chunks import told_kind
 from .._code.watch import current_version
-from .._memory import fresh_from
+from .._memory import fresh_from, handle_of
 from .._results import Collector
 from .._team import Needs
 from .._wire import (
+    OUTPUT_NBYTES,
     Call,
     ControlBlock,
-    Output,
     Payload,
     cannot_send,
-    dumps_message,
+    fit,
     is_sendable,
     make_payload,
     pack,
@@ -133,10 +134,11 @@ class Posting:
         return call, needs, root
 
 
-def output_message(seq: int, collector: Collector) -> tuple[bytes, frozenset[int], Any]:
-    """The message that tells where results of a call go, the segments it needs, and what is to be kept."""
+def pack_output(collector: Collector) -> tuple[bytes, frozenset[int], Any]:
+    """What is told of where results go, the segments it needs, and what is to be kept for it."""
     columns = collector.columns or ()
+    handles = tuple([tuple(handle_of(a) or ()) for a in columns])
     fresh = tuple(map(fresh_from, columns))
-    packed = pack_plain((told_kind(collector.kind), columns, fresh))
-    payload, root = make_payload(packed.data)
-    return dumps_message(Output(seq, payload)), packed.segments | payload.segments(), root
+    data = pickle.dumps((told_kind(collector.kind), handles, fresh), 5)
+    told, segments, root = fit(data, OUTPUT_NBYTES)
+    return told, segments.union([handle[0] for handle in handles]), root

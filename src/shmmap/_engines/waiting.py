@@ -30,7 +30,7 @@ from .._wire import (
 )
 from .base import GRACE_S, TICK_S, Task
 from .map_run import MapRun
-from .posting import output_message
+from .posting import pack_output
 
 # How often the claim slots are asked who has left, once a worker has died.
 DOUBT_S = 0.01
@@ -231,10 +231,9 @@ class Round:
     def tell_output(self, ranks: Iterable[int] | None = None) -> None:
         """Tell participants where results go."""
         run = self._run
-        message, segments, root = output_message(run.seq, self._task.collector)
+        told, segments, root = pack_output(self._task.collector)
         run.keep.append(root)
-        self._team.publish_output(run, self._ranks if ranks is None else ranks, message, segments)
-        self._control.tell_output()
+        self._team.tell_output(run, self._ranks if ranks is None else ranks, told, segments)
 
     # ------------------------------------------------ the end
 

@@ -237,10 +237,6 @@ class Monitor:
         if run.call is None or run.needs is None:
             return
         self._workers.send_call(successor, run.seq, run.call, run.needs, redo)
-        if run.output is not None:
-            message, segments = run.output
-            successor.attach(segments)
-            successor.post(message)
 
 
 class Watched(Protocol):

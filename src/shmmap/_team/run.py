@@ -95,7 +95,7 @@ class Run:
     ============================================  ====================================  ====================
     field                                         written by                            read by
     ============================================  ====================================  ====================
-    `seq`, `call`, `needs`, `output`              its own thread, under the lock        its own, monitor
+    `seq`, `call`, `needs`                        its own thread, under the lock        its own, monitor
     `control`, `doorbell`, `admitted`, `refusal`  its own thread, or the one that ends  all
                                                   another run; under the lock
     `deaths`, `vacated`, `failed_start`,          monitor, under the lock               its own, without it
@@ -125,8 +125,6 @@ class Run:
         self.relayed: deque[tuple[bytes, bytes, Any]] = deque()
         self.keep: list[Any] = []
         """What messages refer to, and must stay in place until the run is over."""
-        self.output: tuple[bytes, frozenset[int]] | None = None
-        """The message that tells where results go, once known; replacements get it too."""
         self.admitted: threading.Event | None = None
         """Only if it has to wait until fewer maps are open."""
         self.refusal: Exception | None = None
@@ -148,16 +146,16 @@ class Run:
     def begin(self, seq: int) -> None:
         """A round begins, in which all workers may take part that had left the one before."""
         self.vacated.clear()
-        self.output = None
         self.seq = seq
 
     def post(self, call: Call, needs: Needs) -> None:
         """The call of this round is about to be sent."""
         self.call, self.needs = call, needs
 
-    def note_output(self, message: bytes, segments: frozenset[int]) -> None:
-        """It is known where results go."""
-        self.output = message, segments
+    def note_output(self, segments: frozenset[int]) -> None:
+        """It is known where results go: replacements need these segments, too."""
+        if self.needs is not None:
+            self.needs = self.needs._replace(segments=self.needs.segments | segments)
 
     def give_up_control(self) -> ControlBlock | None:
         """The control block, which is not its own any more."""

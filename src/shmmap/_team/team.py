@@ -14,7 +14,7 @@ from typing import Any
 
 from .._errors.exceptions import name_of
 from .._system.interrupts import Uninterrupted
-from .._wire import Call, cannot_send, pack, snapshot
+from .._wire import LOOK, Call, cannot_send, pack, snapshot
 from .life import Life
 from .registry import resolve_workers
 from .roster import EMPTY
@@ -102,19 +102,20 @@ class WorkerTeam(Life):
             run.post(call, needs)
             self.workers.post_call(run.seq, call, needs)
 
-    def publish_output(
-        self, run: Run, ranks: Iterable[int], message: bytes, segments: frozenset[int]
+    def tell_output(
+        self, run: Run, ranks: Iterable[int], told: bytes, segments: frozenset[int]
     ) -> None:
-        """Tell participants where results go."""
+        """Tell participants where results go; those that take their places find it told."""
         with self._lock:
-            run.note_output(message, segments)
-            for rank in ranks:
-                link = self.workers.links.get(rank)
-                if link is not None:
-                    link.attach(segments)
-                    link.post(message)
-                    if link.clogged() >= 0:
-                        self.workers.wake()
+            run.note_output(segments)
+            links = [self.workers.links[rank] for rank in ranks if rank in self.workers.links]
+            for link in links:
+                link.attach(segments)
+            assert run.control is not None
+            run.control.tell_output(told)
+            for link in links:
+                if not link.wake(LOOK):
+                    self.workers.wake()
 
     def take_relayed(self, ranks: Iterable[int]) -> None:
         """Take everything these workers have printed, logged or warned by now."""

@@ -26,11 +26,13 @@ offset field        written by     meaning
 0      limit        anyone         chunks above this number are not to be started. It only
                                    becomes less; but for `ControlBlock.resume`, if the worker
                                    that stopped the map died and told nobody why
-8      output state caller, or the TOLD once the message that tells the output is sent;
+8      output state caller, or the TOLD once the output is told;
                     worker with    NONE if index 0 failed, was lost, or gave None
                     index 0
 16     chunks       caller         how many chunks the map has
-64     ledger       worker         a byte for each chunk, see `_chunks.ledger`
+24     told         caller         how many bytes of the output area are told
+64     output       caller         where results go, see `ControlBlock.tell_output`
+4096   ledger       worker         a byte for each chunk, see `_chunks.ledger`
 ====== ============ ============== ===================================================
 
 What it requires and guarantees, and what a death leaves, is in docs/design/control-block.md.
@@ -52,12 +54,13 @@ RUNNING, LEFT, CLAIM, CLAIM_END, INDEX, SINCE, RELAYED, CHUNK, LAST_CHUNK = rang
 _SLOT_WORDS = 16
 RANKS_MAX = 1024
 
-_LIMIT, _OUTPUT_STATE, _CHUNKS = range(3)
+_LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES = range(4)
 # Values of the output state.
 _AWAITED, _TOLD, _NONE = range(3)
 # A limit, as it goes on from -1, by which no chunk is started: nobody will look at what is handed over.
 _ABANDONED = -2
-_LEDGER = 64
+_OUTPUT, _LEDGER = 64, 4096
+OUTPUT_NBYTES = _LEDGER - _OUTPUT
 _BLANK = memoryview(bytes(_SLOT_WORDS * 8)).cast("q")
 # Where tickets, and those who leave, are counted from.
 _ORIGIN = 1 << 40
@@ -161,7 +164,8 @@ class ControlBlock:
         except BaseException:
             self.close_in_child()
             raise
-        self._words = memoryview(self._map)[:_LEDGER].cast("q")
+        self._words = memoryview(self._map)[:_OUTPUT].cast("q")
+        self._output = memoryview(self._map)[_OUTPUT:_LEDGER]
         self.limit = self._words[_LIMIT : _LIMIT + 1]
         """The last chunk that may be started, as a view of one word: a worker's loop looks there at every
         chunk. It is written here only."""
@@ -254,18 +258,22 @@ class ControlBlock:
 
     # ------------------------------------------------ the output
 
-    def tell_output(self) -> None:
-        """The message that tells the output is sent."""
-        self._words[_OUTPUT_STATE] = _TOLD
+    def tell_output(self, data: bytes) -> None:
+        """Tell where results go, in `OUTPUT_NBYTES` or fewer; what they name is on its way to the workers."""
+        self._output[: len(data)] = data
+        self._words[_TOLD_NBYTES] = len(data)
+        self._words[_OUTPUT_STATE] = _TOLD  # last: half an output is none
 
     def give_up_output(self) -> None:
         """Unless it was told, the output will not be, in this round: nobody is to wait for it."""
         if self._words[_OUTPUT_STATE] == _AWAITED:
             self._words[_OUTPUT_STATE] = _NONE
 
-    def is_output_told(self) -> bool:
-        """Whether the message that tells the output is sent."""
-        return self._words[_OUTPUT_STATE] == _TOLD
+    def output(self) -> bytes | None:
+        """What was told of the output; None if it is not told."""
+        if self._words[_OUTPUT_STATE] != _TOLD:
+            return None
+        return bytes(self._output[: self._words[_TOLD_NBYTES]])
 
     def is_output_awaited(self) -> bool:
         """Whether it is open if the output will be told."""
@@ -302,7 +310,7 @@ class ControlBlock:
 
     def close(self) -> None:
         """Let go of memory and descriptors; see `ClaimSlots.close`."""
-        del self._words, self.limit, self.ledger, self._map
+        del self._words, self._output, self.limit, self.ledger, self._map
         self.close_in_child()
 
     def close_in_child(self) -> None:

@@ -25,6 +25,8 @@ RECEIVE_NBYTES = 1 << 18
 TOKEN_NBYTES = 16
 # Functions pickled by reference that a worker keeps loaded; its caller counts along.
 CACHED_FUNCTIONS = 64
+# What stands for bytes that lie elsewhere begins with a byte that no pickle begins with.
+_ELSEWHERE, _ELSEWHERE_MARK = struct.Struct("<c3q"), b"@"
 EXIT_DESCRIPTORS = 87
 """Exit status of a worker whose descriptors were closed by the function it ran."""
 EXIT_CHANGED = 88
@@ -94,13 +96,15 @@ class Payload(NamedTuple):
         return frozenset((self.segment,)) if self.segment else frozenset()
 
 
-# What wakes a worker. The first byte of a call's record is not one of the other two.
+# What wakes a worker. The first byte of a call's record is none of the others.
 _WAKE = struct.Struct("<BBBB16s4q")
 _CALL_MARK = 0x41
 WAKE_NBYTES = _WAKE.size
-"""What wakes a worker are records of this size, written whole: a call, `SEE_LINE` or `END_WORKER`."""
+"""What wakes a worker are records of this size, written whole: a call, `SEE_LINE`, `LOOK` or `END_WORKER`."""
 SEE_LINE = bytes(WAKE_NBYTES)
 """There is a message on the line."""
+LOOK = b"\x4c" * WAKE_NBYTES
+"""What a worker waits for may have come about, in shared memory."""
 END_WORKER = b"\x45" * WAKE_NBYTES
 """Nothing will come any more: the worker is to end. Without this, it is the caller that has ended."""
 
@@ -184,13 +188,6 @@ class Start(NamedTuple):
     """What the user's modules are like, see `_code.recipient`."""
 
 
-class Output(NamedTuple):
-    """Where the results of a call go, now that index 0 has told shape and dtype."""
-
-    seq: int
-    payload: Payload
-
-
 class Drop(NamedTuple):
     """Unmap these segments: the sender has let go of them."""
 
@@ -236,9 +233,9 @@ def dumps_message(message: tuple[Any, ...]) -> bytes:
     return pickle.dumps(message, 5)
 
 
-def make_payload(data: bytes) -> tuple[Payload, Any]:
+def make_payload(data: bytes, inline_nbytes: int = _INLINE_NBYTES) -> tuple[Payload, Any]:
     """Pickled bytes as they are put into a message, and what must stay alive until it is read."""
-    if len(data) <= _INLINE_NBYTES:
+    if len(data) <= inline_nbytes:
         return Payload(data), None
     root = allocate_bytes(len(data))
     root[: len(data)] = np.frombuffer(data, np.uint8)
@@ -252,3 +249,24 @@ def read_payload(payload: Payload) -> bytes | memoryview:
         return payload.inline
     segment = get_segment(payload.segment)
     return memoryview(segment.map)[payload.offset : payload.offset + payload.nbytes]
+
+
+def fit(data: bytes, most: int) -> tuple[bytes, frozenset[int], Any]:
+    """Pickled bytes for an area of shared memory that holds `most`: as they are, or where they lie.
+
+    Returns
+    -------
+    data, segments, root
+        What to put there; segments that must be attached to read it; what must stay alive until then.
+    """
+    payload, root = make_payload(data, most)
+    if root is None:
+        return data, frozenset(), None
+    return _ELSEWHERE.pack(_ELSEWHERE_MARK, *payload[1:]), payload.segments(), root
+
+
+def read_fitted(data: bytes) -> bytes | memoryview:
+    """What was put into an area by `fit`. Raises KeyError if its segment is not attached."""
+    if data[:1] != _ELSEWHERE_MARK:
+        return data
+    return read_payload(Payload(b"", *_ELSEWHERE.unpack(data)[1:]))

@@ -23,6 +23,7 @@ from .._memory import Segment, attach_segment
 from .._wire import (
     DONE_WITH,
     END_WORKER,
+    LOOK,
     RECEIVE_NBYTES,
     SEE_LINE,
     WAKE_NBYTES,
@@ -115,6 +116,8 @@ class Line:
         if record == END_WORKER:
             self.is_dismissed = True
             return None
+        if record == LOOK:
+            return DONE_WITH
         if record != SEE_LINE:
             return Call.from_wake_record(record) if record else None
         nbytes, ancillary, _, _ = self._socket.recvmsg_into([self._buffer], 4 * 256)

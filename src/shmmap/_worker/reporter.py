@@ -10,24 +10,31 @@ told.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
 from .._chunks import Destination, Form, Mark, Piece
 from .._interop.numpy_types import Array
-from .._memory import FileHandle, PageWriter, find_block, handle_of, make_page_writer
+from .._memory import (
+    FileHandle,
+    PageWriter,
+    SegmentHandle,
+    find_block,
+    from_handle,
+    handle_of,
+    make_page_writer,
+)
 from .._wire import (
     WRITE_NBYTES,
     Call,
     ControlBlock,
-    Output,
     Record,
     RecordKind,
     pack_result,
-    read_payload,
+    read_fitted,
     report_exception,
-    unpack,
 )
 from .line import Line
 from .role import role
@@ -235,11 +242,16 @@ class Reporter:
 
     def poll_output(self) -> Destination | None:
         assert self._control is not None
-        if role.is_stray:
-            os._exit(0)  # or this child would take the worker's message
-        if not self._control.is_output_told():
+        told = self._control.output()
+        if told is None:
             return None
-        return self._receive_output()
+        while True:
+            try:
+                return self._open_output(told)
+            except KeyError:  # what it lies in is on its way, behind other messages perhaps
+                if role.is_stray:
+                    os._exit(0)  # or this child would take the worker's message
+                self._line.keep_next()
 
     def wait_output(self) -> Destination | None:
         assert self._control is not None
@@ -248,18 +260,10 @@ class Reporter:
         self._wait_while(self._control.is_output_awaited)
         return self.poll_output()
 
-    def _receive_output(self) -> Destination:
-        pending = self._line.pending
-        while True:
-            for i, message in enumerate(pending):
-                if isinstance(message, Output) and message.seq == self._seq:
-                    del pending[i]
-                    return self._make_output(message)
-            # Also another call, or where the results of one go that waits here: other workers are in it.
-            self._line.keep_next()
-
-    def _make_output(self, message: Output) -> Destination:
-        kind, columns, fresh = unpack(read_payload(message.payload))
+    def _open_output(self, told: bytes) -> Destination:
+        """The output that was told. Raises KeyError if a segment it lies in is not attached."""
+        kind, handles, fresh = pickle.loads(read_fitted(told))
+        columns = tuple([from_handle(SegmentHandle(*handle)) for handle in handles])
         if self._team > POUR_TEAM:
             return kind, columns, self.page_writers(columns)
         return kind, columns, _if_any(map(make_page_writer, columns, fresh))
