@@ -5,6 +5,8 @@ work      what is mapped: the functions, the data, one `Work` per figure
 figures   the figures: title, `Work`, unit, targets
 peers     how each library does a `Work`, as its own documentation recommends
 scripts   the figures that need a fresh interpreter per sample
+calls     the kinds of call, and how the library is asked for each
+counting  function calls, counted in the caller and in the workers
 host      one peer, in an interpreter of its own, sampled on command
 measure   starts hosts, interleaves their samples, collects them
 memory    proportional set size of a process tree
