@@ -236,7 +236,7 @@ class World:
         self.next_pid += 1
         return Worker(self.next_pid)
 
-    # What a worker does, as `_worker.part` has it.
+    # What a worker does, as `_chunks.part` has it.
 
     def go_on(self, rank: int, number: int) -> None:
         """The worker draws, or begins what it comes to next, or ends what it is in."""

@@ -1,9 +1,10 @@
 """What is done with a chunk, on every engine.
 
 In reading order: `plan` (which index ranges), `ledger` (what has become of each), `stencil` (their
-neighbours), `job` (a map as kernels get it), `kernel`, `inputs` and `streams` (calls of the function),
-`gather`, `held`, `fill` and `store` (where results go), `columns` and `tuples` (what a function returned),
-`current` (where a function is), `freeze` and `lost_writes` (what a function must not change).
+neighbours), `job` (a map as kernels get it), `part` (who runs which chunks), `kernel`, `inputs` and `streams`
+(calls of the function), `gather`, `held`, `fill` and `store` (where results go), `columns` and `tuples` (what
+a function returned), `current` (where a function is), `freeze` and `lost_writes` (what a function must not
+change).
 """
 
 from .columns import (
@@ -31,6 +32,7 @@ from .job import Form, Input, InputKind, Job, Memo, Piece, Store, Verb
 from .kernel import Destination, Function, Kernel, Reporter
 from .ledger import Mark, count_done, is_done, is_left, items_done, undone
 from .lost_writes import Watch, describe, warn_of
+from .part import Part, next_draw
 from .plan import Plan, align_chunksize, merge_ranges, parse_chunksize, share_of
 from .stencil import Stencil, Trim, choose_trim, make_stencils
 from .store import StoreKernel

@@ -73,6 +73,14 @@ class Reporter(Protocol):
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         """Report that the function failed, and that the map goes on."""
 
+    def send_form(self) -> None:
+        """The map goes on beyond what was drawn first: the form of index 0's result is needed now."""
+        return
+
+    def close(self) -> None:
+        """Nothing is drawn any more: what is told from now on may be told at the end."""
+        return
+
     def page_writers(self, columns: tuple[Array, ...]) -> tuple[PageWriter | None, ...]:
         """Page writers for a declared output, see `Destination`."""
         return ()

@@ -1,18 +1,22 @@
-"""The engines of the calling process: serial, and threads. The kernels are those of the workers."""
+"""The engines of the calling process: serial, and threads.
+
+Kernels are those of the workers, and so are the draws: see `_chunks.part`.
+"""
 
 from __future__ import annotations
 
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 
 from .._chunks import (
     Destination,
     Form,
+    Kernel,
     Mark,
+    Part,
     Piece,
     Reporter,
     frozen,
@@ -22,7 +26,7 @@ from .._chunks import (
 )
 from .._system.blas import limited, limited_here
 from .._system.interrupts import CleanUp
-from .._wire import own_decimal_context
+from .._wire import SLOT_WORDS, own_decimal_context
 from .base import GRACE_S, Task
 from .rounds import RoundsWork
 
@@ -69,24 +73,29 @@ class _LocalWork(RoundsWork):
     output        the thread with index 0     any thread     set once
     is_told       any thread                  any thread     set once the output is known, or not
                                                              going to be told in this round
-    _limit        any thread, downwards; the  any thread     chunks above it are not to be started
+    limit         any thread, downwards; the  any thread     chunks above it are not to be started
                   waiting one between rounds
+    _drawn        any thread, in `_draws`;    any thread     tickets below it are drawn
+                  the waiting one between
+                  rounds
     ============= =========================== ============== ========================================
     """
 
     def __init__(self, task: Task, threads: int, *, is_serial: bool = False) -> None:
         super().__init__(task)
         self._is_serial = is_serial
-        self._threads = threads
+        self.threads = threads
         self._caller = threading.get_ident()
         self._context_vars = contextvars.copy_context()
         self.output: Destination | None = None
         self.is_told = threading.Event()
-        self._limit = task.job.plan.chunks
+        self.limit = [task.job.plan.chunks]
+        self._drawn = 0
+        self._draws = threading.Lock()
 
     def cancel(self) -> None:
         super().cancel()
-        self._stop(-1)
+        self.stop(-1)
 
     @contextmanager
     def _context(self) -> Iterator[None]:
@@ -94,9 +103,18 @@ class _LocalWork(RoundsWork):
         with limited(task.blas_threads), frozen(task.func, *task.given, stores=not self._is_serial):
             yield
 
-    def _stop(self, at: int) -> None:
+    # ------------------------------------------------ for those who take part
+
+    def draw(self, k: int) -> int:
+        """Draw `k` consecutive tickets; the first is returned."""
+        with self._draws:
+            first = self._drawn
+            self._drawn = first + k
+        return first
+
+    def stop(self, at: int) -> None:
         """Start no chunk above this one any more, and let no thread wait for the output."""
-        self._limit = min(self._limit, at)
+        self.limit[0] = min(self.limit[0], at)
         self.is_told.set()
 
     # ------------------------------------------------ for kernels
@@ -108,7 +126,7 @@ class _LocalWork(RoundsWork):
             collector.add(pieces)
             has_failed = collector.failure is not None
         if has_failed:
-            self._stop(-1)
+            self.stop(-1)
 
     def allocate_output(self, form: Form) -> None:
         """Index 0 has told the form of its result."""
@@ -128,33 +146,31 @@ class _LocalWork(RoundsWork):
     def _run_round(self, chunks: Sequence[int]) -> None:
         if 0 not in chunks:
             self.is_told.set()
-        if self._threads == 1 and threading.get_ident() == self._caller:
-            self._draw(chunks, count(), "the calling process", 0, serial=True)
+        self._drawn = 0
+        again = None if len(chunks) == len(self.ledger) else chunks
+        if self.threads == 1 and threading.get_ident() == self._caller:
+            self._take_part(again, "the calling process", 0, self._tick)
         else:
-            self._run_threads(chunks)
+            self._run_threads(again)
         # For the next one, if there is any.
-        self._limit = self.task.job.plan.chunks
+        self.limit[0] = self.task.job.plan.chunks
         if self.output is None:
             self.is_told.clear()
 
-    def _run_threads(self, chunks: Sequence[int]) -> None:
-        tickets = count()  # next() is atomic
-        plan = self.task.job.plan
-        has_shares = plan.schedule == "static" and len(chunks) == plan.chunks
-        threads = []
-        for i in range(self._threads):
-            mine = range(*share_of(plan.chunks, i, self._threads)) if has_shares else chunks
-            counter = count() if has_shares else tickets
-            who = "the calling process" if self._threads == 1 else f"thread {i}"
-            thread = threading.Thread(
-                target=self._context_vars.copy().run,
-                args=(self._run_thread, mine, counter, who, i),
-                name=f"shmmap-{i}",
-                daemon=True,
-            )
-            threads.append(thread)
+    def _run_threads(self, chunks: Sequence[int] | None) -> None:
+        threads: list[threading.Thread] = []
         try:
-            for thread in threads:
+            for i in range(self.threads):
+                if i and self._is_drawn(chunks):
+                    break  # what is left takes no longer than it takes to start a thread
+                who = "the calling process" if self.threads == 1 else f"thread {i}"
+                thread = threading.Thread(
+                    target=self._context_vars.copy().run,
+                    args=(self._run_thread, chunks, who, i),
+                    name=f"shmmap-{i}",
+                    daemon=True,
+                )
+                threads.append(thread)
                 try:
                     thread.start()
                 except RuntimeError:  # too many, or the interpreter is about to end
@@ -162,7 +178,7 @@ class _LocalWork(RoundsWork):
             for _ in threads:
                 self._wait_ended()
         except BaseException as exc:
-            self._stop(-1)
+            self.stop(-1)
             deadline = time.monotonic() + GRACE_S
             with CleanUp(exc):
                 for thread in threads:
@@ -170,47 +186,76 @@ class _LocalWork(RoundsWork):
                         thread.join(max(0.0, deadline - time.monotonic()))
             raise
 
-    def _run_thread(
-        self, chunks: Sequence[int], tickets: Iterable[int], who: str, rank: int
-    ) -> None:
+    def _is_drawn(self, chunks: Sequence[int] | None) -> bool:
+        """Whether no ticket is left, where tickets are not shared out beforehand."""
+        plan = self.task.job.plan
+        tickets = plan.chunks if chunks is None else len(chunks)
+        return self._drawn >= tickets and plan.schedule == "dynamic"
+
+    def _run_thread(self, chunks: Sequence[int] | None, who: str, rank: int) -> None:
         try:
             own_decimal_context()
-            self._draw(chunks, tickets, who, rank)
+            self._take_part(chunks, who, rank)
         finally:
             self._ended.put(None)
 
-    def _draw(
+    def _take_part(
         self,
-        chunks: Sequence[int],
-        tickets: Iterable[int],
+        chunks: Sequence[int] | None,
         who: str,
         rank: int,
-        serial: bool = False,
+        tick: Callable[[], None] | None = None,
     ) -> None:
-        """Draw tickets and run their chunks until none is left."""
-        task = self.task
+        """Draw tickets and run their chunks until none is left; `tick` as `_LocalPart` has it."""
+        task, plan = self.task, self.task.job.plan
         kernel = make_kernel(task.job, task.func, _LocalReporter(self, who))
-
-        def guard(step: Callable[..., None], *args: int) -> None:
-            try:
-                step(*args)
-            except BaseException as exc:
-                if serial and isinstance(exc, KeyboardInterrupt):
-                    raise
-                chunk, index, start, stop = kernel.where_failed()
-                self.note(exc, chunk, index, start, stop, who)
-                if not task.job.keep_going:
-                    self._stop(chunk)
-
+        share = None
+        if plan.schedule == "static" and chunks is None:
+            share = share_of(plan.chunks, rank, self.threads)
+        part = _LocalPart(self, kernel, who, chunks, share, tick)
         with limited_here(task.blas_threads), running(kernel.where, rank):
-            for ticket in tickets:
-                if ticket >= len(chunks) or chunks[ticket] > self._limit:
-                    break
-                guard(kernel.run, chunks[ticket], chunks[ticket] + 1)
-                guard(kernel.flush)
-                if serial:
-                    self._tick()
-            guard(kernel.finish)
+            part.run()
+            part.finish()
+
+
+class _Caller:
+    """What this process is to its own map."""
+
+    is_stray = False
+
+
+class _LocalPart(Part):
+    """The part of the calling thread, or of a thread of the map's own, in a round.
+
+    `tick` is called after each draw of the calling thread, which a Ctrl-C ends at once; None in others.
+    """
+
+    def __init__(
+        self,
+        work: _LocalWork,
+        kernel: Kernel,
+        who: str,
+        chunks: Sequence[int] | None,
+        share: tuple[int, int] | None,
+        tick: Callable[[], None] | None,
+    ) -> None:
+        slot, team = [0] * SLOT_WORDS, work.threads
+        super().__init__(kernel, work, slot, _Caller(), team=team, chunks=chunks, share=share)
+        self._work = work
+        self._who = who
+        self._tick = tick
+
+    def note_failure(self, exc: BaseException) -> None:
+        if self._tick is not None and isinstance(exc, KeyboardInterrupt):
+            raise exc
+        chunk, index, start, stop = self.kernel.where_failed()
+        self._work.note(exc, chunk, index, start, stop, self._who)
+        if not self.kernel.job.keep_going:
+            self._work.stop(chunk)
+
+    def has_drawn(self) -> None:
+        if self._tick is not None:
+            self._tick()
 
 
 class SerialEngine:

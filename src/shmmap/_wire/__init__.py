@@ -21,6 +21,7 @@ from .control import (
     RELAYED,
     RUNNING,
     SINCE,
+    SLOT_WORDS,
     ClaimSlots,
     ControlBlock,
     has_data,

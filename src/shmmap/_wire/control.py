@@ -51,7 +51,7 @@ from .._memory import map_fd, open_scratch
 from .records import READ_NBYTES, RECORD_NBYTES, Record, unpack_records
 
 RUNNING, LEFT, CLAIM, CLAIM_END, INDEX, SINCE, RELAYED, CHUNK, LAST_CHUNK = range(9)
-_SLOT_WORDS = 16
+SLOT_WORDS = 16
 RANKS_MAX = 1024
 
 _LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES = range(4)
@@ -61,7 +61,7 @@ _AWAITED, _TOLD, _NONE = range(3)
 _ABANDONED = -2
 _OUTPUT, _LEDGER = 64, 4096
 OUTPUT_NBYTES = _LEDGER - _OUTPUT
-_BLANK = memoryview(bytes(_SLOT_WORDS * 8)).cast("q")
+_BLANK = memoryview(bytes(SLOT_WORDS * 8)).cast("q")
 # Where tickets, and those who leave, are counted from.
 _ORIGIN = 1 << 40
 
@@ -90,7 +90,7 @@ class ClaimSlots:
     """The claim slots of a team."""
 
     def __init__(self, fd: int | None = None) -> None:
-        nbytes = RANKS_MAX * _SLOT_WORDS * 8
+        nbytes = RANKS_MAX * SLOT_WORDS * 8
         self.fd = open_scratch(nbytes) if fd is None else fd
         try:
             self._map = map_fd(self.fd, nbytes)
@@ -101,23 +101,23 @@ class ClaimSlots:
 
     def slot(self, rank: int) -> memoryview:
         """The words of one rank, for the worker that has it to write."""
-        return self._words[rank * _SLOT_WORDS : (rank + 1) * _SLOT_WORDS]
+        return self._words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS]
 
     def clear(self, rank: int) -> None:
         """Make a slot ready for another worker."""
-        self._words[rank * _SLOT_WORDS : (rank + 1) * _SLOT_WORDS] = _BLANK
+        self._words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS] = _BLANK
 
     def running(self, rank: int) -> int:
         """The call that the worker on a rank is in, 0 if none."""
-        return self._words[rank * _SLOT_WORDS + RUNNING]
+        return self._words[rank * SLOT_WORDS + RUNNING]
 
     def left(self, rank: int) -> int:
         """The last call that the worker on a rank has left."""
-        return self._words[rank * _SLOT_WORDS + LEFT]
+        return self._words[rank * SLOT_WORDS + LEFT]
 
     def relayed(self, rank: int) -> int:
         """How many messages the worker on a rank has put on its relay socket."""
-        return self._words[rank * _SLOT_WORDS + RELAYED]
+        return self._words[rank * SLOT_WORDS + RELAYED]
 
     def call_of_function(self, rank: int) -> tuple[int, int]:
         """Since when the worker on a rank is in a call of the function (0: in none), and for which index."""

@@ -55,7 +55,7 @@ from .baseline import Baseline
 from .cache import Cache
 from .ending import forget_inherited, run_exit_handlers
 from .line import Aside, Line
-from .part import Part
+from .part import WorkerPart
 from .prepare import hold_lifeline, limit_memory, move_up, prepare
 from .reporter import Reporter
 from .role import role
@@ -239,7 +239,7 @@ class Worker:
             kernel.note_attempts(attempts)
             chunks = list(attempts)
         enter_map(kernel.where, self._rank)
-        part = Part(call, kernel, control, slot, self._rank, reporter, chunks)
+        part = WorkerPart(call, kernel, control, slot, self._rank, reporter, chunks)
         if call.redo is not None:
             part.redo(unpack(read_payload(call.redo)))
         part.run()
