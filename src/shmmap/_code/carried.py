@@ -143,7 +143,7 @@ def is_carried(value: object) -> bool:
     waiting = [value]
     for each in waiting:
         room -= 1
-        if room < 0 or _length(each) > room:
+        if room < 0 or (length_of(each) or 0) > room:
             return False
         parts = parts_of(each)
         if parts is None and not _is_carried_alone(each):
@@ -152,12 +152,10 @@ def is_carried(value: object) -> bool:
     return True
 
 
-def _length(value: Any) -> int:
-    """Of a container; 0 for all else."""
-    kind = type(value)
-    if issubclass(kind, dict):
-        return len(dict.keys(value))
-    return len(value) if kind in _CONTAINERS else 0
+def length_of(value: object) -> int | None:
+    """Of a container, whatever its class says; None for all else."""
+    base: Any = next((base for base in _CONTAINERS if issubclass(type(value), base)), None)
+    return None if base is None else int(base.__len__(value))
 
 
 def _is_carried_alone(value: Any) -> bool:

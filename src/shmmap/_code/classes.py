@@ -123,11 +123,14 @@ def _set_class_state(cls: type, state: Any) -> None:
 
 
 def _find_class(token: bytes, name: str) -> type:
-    cls = _classes.get(token)
+    return _there(_classes.get(token), f"{name} that was sent to a worker, and")
+
+
+def _there(cls: type | None, which: str) -> type:
     if cls is None:
         raise LookupError(
-            f"a result is an instance of the class {name} that was sent to a worker, and which is not "
-            "there any more: keep a reference to it until its instances are back"
+            f"a result is an instance of the class {which} which is not there any more: keep a reference "
+            "to it until its instances are back"
         )
     return cls
 
@@ -166,13 +169,8 @@ def _find_by_identity(identity: Any) -> type | None:
 
 
 def _find_inherited(identity: Any) -> type:
-    cls = _find_by_identity(identity)
-    if cls is None:
-        raise LookupError(
-            f"a result is an instance of the class {identity[-1]} as it was when its worker was forked, and "
-            "which is not there any more: keep a reference to it until its instances are back"
-        )
-    return cls
+    name = identity[-1]
+    return _there(_find_by_identity(identity), f"{name} as it was when its worker was forked, and")
 
 
 def _all_classes() -> Iterator[type]:

@@ -9,7 +9,6 @@ What must hold: no code of the user's runs. What may be large is not kept alive.
 
 from __future__ import annotations
 
-import collections
 import gc
 import logging
 import types
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .._interop.scalars import SCALARS
-from .carried import ELEMENTS_MAX, SMALL_NBYTES
+from .carried import ELEMENTS_MAX, SMALL_NBYTES, length_of
 from .large import LargeArray, can_change
 
 FENCE = (object(),)
@@ -33,7 +32,6 @@ _ENDS = (
     *(types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType),
     *(weakref.ref, logging.Logger, logging.Handler, np.dtype, np.ufunc),
 )
-_CONTAINERS = (list, tuple, dict, set, frozenset, collections.deque)
 
 
 def referents(objects: Iterable[object], dicts: Iterable[dict[object, object]]) -> list[object]:
@@ -122,7 +120,7 @@ class Interior:
                 contents.append((own, content))
         elif can_change(each):
             self._large.append(LargeArray(each))
-        length = _length(each)
+        length = length_of(each)
         if length is not None and length > self._left:
             contents.append((own, length))
             return None
@@ -146,12 +144,6 @@ class Interior:
         )
 
 
-def _length(value: object) -> int | None:
-    """Of a container, whatever its class says; None for all else."""
-    base: Any = next((base for base in _CONTAINERS if issubclass(type(value), base)), None)
-    return None if base is None else int(base.__len__(value))
-
-
 def _bytes_of(value: Any) -> object:
     """What is in an object that is not made of objects; None if it is, or never changes."""
     kind = type(value)
@@ -169,5 +161,5 @@ def _bytes_of(value: Any) -> object:
 
 def _differs(value: object, before: object) -> bool:
     """Whether the bytes of an object, or its length, are other ones."""
-    now = _length(value) if type(before) is int else _bytes_of(value)
+    now = length_of(value) if type(before) is int else _bytes_of(value)
     return bool(now != before)

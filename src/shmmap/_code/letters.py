@@ -26,14 +26,6 @@ class Letter(NamedTuple):
     keep: tuple[object, ...]
 
 
-class Home(NamedTuple):
-    """How a module comes to be that no other process can import."""
-
-    package: str | None
-    file: str | None
-    is_package: bool
-
-
 def news(since: int) -> Letter:
     """All that was changed after some version."""
     told: list[Told] = []
@@ -67,6 +59,7 @@ def news_for_all(reaches: Iterable[Reach]) -> bytes:
 
 
 def _pack_news(told: list[Told]) -> bytes:
+    # Of modules that no other process can import: package, file, and whether it is a package itself.
     homes = {}
     names = {each.module for each in told}.difference(MAINS)
     while names:
@@ -74,10 +67,10 @@ def _pack_news(told: list[Told]) -> bytes:
         module = sys.modules.get(name)
         if name and module is not None and name not in homes and not can_be_imported(module):
             file = getattr(module, "__file__", None)
-            homes[name] = Home(module.__package__, file, hasattr(module, "__path__"))
+            homes[name] = module.__package__, file, hasattr(module, "__path__")
             names.add(name.rpartition(".")[0])
-    # As plain tuples: the names of the classes would be told with each.
-    return pickle.dumps((tuple(map(tuple, told)), {k: tuple(v) for k, v in homes.items()}), 5)
+    # As plain tuples: the name of their class would be told with each.
+    return pickle.dumps((tuple(map(tuple, told)), homes), 5)
 
 
 def _segment_of(a: Any) -> int:

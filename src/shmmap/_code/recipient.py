@@ -19,7 +19,6 @@ from .._memory import touched
 from .._system.forks import make_lock
 from . import importing
 from .carried import cached_in, is_carried, is_same
-from .letters import Home
 from .modules import MAIN
 from .namespaces import MISSING, dotted, members_of, resolve
 from .values import Refused, borrow, fill_gaps, pack_value, type_name, unpack_value
@@ -55,7 +54,7 @@ def receive_changes(data: bytes | memoryview, sender: object = None) -> None:
     with _lock:
         for name, home in sorted(homes.items()):  # packages first
             if name not in sys.modules:
-                _make_module(name, Home(*home))
+                _make_module(name, *home)
         for told in (Told(*each) for each in all_told):
             if _is_pending(told):
                 _told.setdefault(told.module, {})[told.owner, told.name] = told
@@ -63,12 +62,12 @@ def receive_changes(data: bytes | memoryview, sender: object = None) -> None:
         _settle(name)
 
 
-def _make_module(name: str, home: Home) -> None:
+def _make_module(name: str, of_package: str | None, file: str | None, is_package: bool) -> None:
     module = types.ModuleType(name)
-    module.__package__ = home.package
-    if home.file is not None:
-        module.__file__ = home.file
-    if home.is_package:
+    module.__package__ = of_package
+    if file is not None:
+        module.__file__ = file
+    if is_package:
         module.__path__ = []
     sys.modules[name] = module
     package, _, last = name.rpartition(".")

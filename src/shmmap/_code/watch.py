@@ -31,11 +31,6 @@ class Reach:
     a thread that reads an older part sees the change once more, and looks again.
     """
 
-    __slots__ = (
-        *("_arrays", "_containers", "_content", "_dicts", "_functions", "_has_caches"),
-        *("_interiors", "_seen", "_spaces", "_weak", "keys", "roots", "version"),
-    )
-
     def __init__(self, roots: tuple[Root, ...]) -> None:
         self.roots = roots
         self.version = -1

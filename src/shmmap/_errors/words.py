@@ -186,7 +186,7 @@ def explain_rng(func: Any) -> str | None:
             return None
     text = (
         "rng= gives the function a numpy.random.Generator as keyword argument 'rng', and "
-        f"{getattr(func, '__name__', type(func).__name__)}{_shown(parameters)} has no such parameter: "
+        f"{getattr(func, '__name__', type(func).__name__)}({', '.join(parameters)}) has no such parameter: "
     )
     like = [
         name for name in parameters if _FOREIGN.get(name) == "rng" or name in ("generator", "gen")
@@ -194,7 +194,3 @@ def explain_rng(func: Any) -> str | None:
     if like:
         return f"{text}rename {like[0]!r} to 'rng'"
     return f"{text}add it"
-
-
-def _shown(parameters: Mapping[str, Any]) -> str:
-    return f"({', '.join(parameters)})"

@@ -48,7 +48,7 @@ def reduce_store(obj: Any) -> Any:
     """What to pickle for a store of zarr's, so that it can only be read; NotImplemented for anything else."""
     if not is_store(obj) or (obj.read_only and not is_locked(obj)):
         return NotImplemented
-    return _restore_locked, (_Plain(obj),)
+    return _lock, (_Plain(obj),)
 
 
 class _Plain:
@@ -67,14 +67,10 @@ def _new(kind: Any, *args: object) -> Any:
     return kind.__new__(kind, *args)
 
 
-def _restore_locked(store: object) -> Any:
-    _lock(store)
-    return store
-
-
-def _lock(store: object) -> None:
+def _lock(store: object) -> object:
     if not isinstance(store, _Locked):
         store.__class__ = _locked_kind(type(store))
+    return store
 
 
 def is_locked(store: object) -> bool:

@@ -42,30 +42,34 @@ def dtype_code(dtype: DType) -> Any:
     return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
 
 
-def find_memmap(a: Array) -> Memmap | None:
-    """The memory-mapped array that owns the mapping `a` is a view of, if there is one."""
+def _place(a: Array) -> tuple[Memmap, str, int] | None:
+    """The array that owns the mapping of a file that `a` is a view of, the file's path, and where `a` begins.
+
+    None if there is none, or the file has no name.
+    """
     base: object = a
     while isinstance(base, np.ndarray):
         owner: object = base.base
         if isinstance(base, np.memmap) and isinstance(owner, mmap.mmap):
-            return base
+            if base.filename is None:
+                return None
+            return base, os.fspath(base.filename), base.offset + _address(a) - _address(base)
         base = owner
     return None
 
 
 def handle_in_file(a: Array) -> FileHandle | None:
     """The handle of an array in a memory-mapped file; None if it is none, or can be had here only."""
-    root = find_memmap(a)
-    if root is None or root.filename is None:
+    place = _place(a)
+    if place is None:
         return None
-    path = os.fspath(root.filename)
+    root, path, position = place
     try:
         stat = os.stat(path)
     except OSError:
         return None  # removed
     if not _is_still_there(root, path, stat):
         return None  # replaced, or removed and made anew
-    position = root.offset + _address(a) - _address(root)
     _check_length(a, path, position, stat.st_size)
     if root.mode == "c":
         return None
@@ -181,32 +185,22 @@ def _over(root: Bytes, handle: FileHandle) -> Array:
 # ---------------------------------------------------------------- outputs
 
 
-def _place(a: Array) -> tuple[str, int] | None:
-    """Path of the file that `a` lies in, and the position of its first element; None if there is none."""
-    root = find_memmap(a)
-    if root is None or root.filename is None:
-        return None
-    return os.fspath(root.filename), root.offset + _address(a) - _address(root)
-
-
 def on_one_mapping(one: Array, other: Array) -> tuple[Array, Array]:
     """The two arrays; if they lie in the same file, as views of a single mapping of it."""
-    places = _place(one), _place(other)
-    if places[0] is None or places[1] is None or not one.size or not other.size:
+    first, second = _place(one), _place(other)
+    if first is None or second is None or not one.size or not other.size:
         return one, other
     try:
-        if not os.path.samefile(places[0][0], places[1][0]):
+        if not os.path.samefile(first[1], second[1]):
             return one, other
-        with open(places[0][0], "rb") as file:
+        with open(first[1], "rb") as file:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        views = [
-            np.ndarray(a.shape, a.dtype, mapping, place[1], a.strides)
-            for a, place in zip((one, other), places, strict=True)
-            if place is not None
-        ]
+        return (
+            np.ndarray(one.shape, one.dtype, mapping, first[2], one.strides),
+            np.ndarray(other.shape, other.dtype, mapping, second[2], other.strides),
+        )
     except (OSError, ValueError, TypeError):
         return one, other  # removed or cut in the meantime: what is mapped there is told elsewhere
-    return views[0], views[1]
 
 
 def reserve_file(out: Array) -> None:
@@ -216,10 +210,9 @@ def reserve_file(out: Array) -> None:
     it was mapped.
     """
     place = _place(out)
-    root = find_memmap(out)
-    if place is None or root is None or root.mode == "c" or not out.size:
+    if place is None or place[0].mode == "c" or not out.size:
         return
-    path, position = place
+    _, path, position = place
     low, high = byte_bounds(out)
     first = position + low - _address(out)
     try:

@@ -27,20 +27,6 @@ from .._interop.numpy_types import Array, Bytes
 class Segment:
     """Memory mapped by this process: mapping, descriptor (-1 where only mapped), identity."""
 
-    __slots__ = (
-        "address",
-        "fd",
-        "id",
-        "is_own",
-        "map",
-        "mapped",
-        "nbytes",
-        "pour_fd",
-        "root",
-        "touched",
-        "used",
-    )
-
     def __init__(
         self, id: int, fd: int, nbytes: int, map: mmap.mmap, *, is_own: bool = False
     ) -> None:

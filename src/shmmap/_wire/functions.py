@@ -80,7 +80,6 @@ _CONSTANT_MOST = 4096
 
 _importable: dict[int, _Importable] = {}
 _known: dict[object, _Known] = {}
-_globals_of: dict[types.CodeType, tuple[str, ...]] = {}
 
 _ATOMS = SCALARS - {str, bytes} | {type(...), np.bool_, np.int64, np.float64}
 
@@ -169,10 +168,7 @@ def _add_function(func: types.FunctionType, parts: _Parts) -> None:
     parts.walked[id(func)] = func
     code, namespace = func.__code__, func.__globals__
     values: list[object] = [code, func.__defaults__, *cell_contents(func)]
-    names = _globals_of.get(code)
-    if names is None:
-        names = _find_globals(code)
-    values += [namespace.get(name, MISSING) for name in names]
+    values += [namespace.get(name, MISSING) for name in _find_globals(code)]
     if func.__kwdefaults__:
         values += func.__kwdefaults__.values()
     if func.__dict__:
@@ -197,6 +193,7 @@ def _add_values(values: Iterable[Any], parts: _Parts) -> None:
             _add_values(value, parts)
 
 
+@functools.lru_cache(_IMPORTABLE_MOST)
 def _find_globals(code: types.CodeType) -> tuple[str, ...]:
     """Names of the globals that some code refers to, code nested in it included."""
     names: dict[str, None] = {}
@@ -207,12 +204,7 @@ def _find_globals(code: types.CodeType) -> tuple[str, ...]:
             if instruction.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"):
                 names[instruction.argval] = None
         waiting += [const for const in each.co_consts if isinstance(const, types.CodeType)]
-    found = tuple(names)
-    with _lock:
-        while len(_globals_of) >= _IMPORTABLE_MOST:
-            del _globals_of[next(iter(_globals_of))]
-        _globals_of[code] = found
-    return found
+    return tuple(names)
 
 
 def _is_constant(part: object, walked: Mapping[int, object]) -> bool:

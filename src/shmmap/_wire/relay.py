@@ -58,12 +58,7 @@ class Relay:
         logging.root.handlers[:] = [_Handler(self)]
 
         def showwarning(
-            message: Any,
-            category: Any,
-            filename: str,
-            lineno: int,
-            file: Any = None,
-            line: Any = None,
+            message: object, category: object, filename: str, lineno: int, *_: object, **__: object
         ) -> None:
             self.send_object(WARNING, (message, category, filename, lineno))
 

@@ -217,24 +217,18 @@ def _first_difference(one: Array, other: Array, rtol: float | None) -> int | Non
     """The first index along axis 0 at which two results differ."""
     if one.dtype != other.dtype or one.shape[1:] != other.shape[1:] or len(one) != len(other):
         return 0
-    kind = one.dtype.kind
-    if kind in "fc":
-        is_equal = one == other
-        if rtol != 0:
-            resolution = float(np.finfo(one.dtype).resolution)
-            finite = np.abs(other[np.isfinite(other)])
-            relative = resolution**0.5 if rtol is None else rtol
-            largest = float(finite.max()) if finite.size else 0.0
-            is_equal |= np.isclose(one, other, rtol=relative, atol=relative * largest)
-        is_equal |= np.isnan(one) & np.isnan(other)
-    elif kind == "O":
+    if one.dtype.kind == "O":
         pairs = zip(one.reshape(-1), other.reshape(-1), strict=True)
         is_equal = np.fromiter((_are_alike(a, b) for a, b in pairs), bool, one.size)
         is_equal = is_equal.reshape(one.shape)
-    elif kind in "mM":
-        is_equal = (one == other) | (np.isnat(one) & np.isnat(other))
     else:
-        is_equal = one == other
+        is_equal = (one == other) | ((one != one) & (other != other))  # both are NaN, or NaT
+    if one.dtype.kind in "fc" and rtol != 0:
+        resolution = float(np.finfo(one.dtype).resolution)
+        finite = np.abs(other[np.isfinite(other)])
+        relative = resolution**0.5 if rtol is None else rtol
+        largest = float(finite.max()) if finite.size else 0.0
+        is_equal |= np.isclose(one, other, rtol=relative, atol=relative * largest)
     differs = ~is_equal.reshape(len(one), -1).all(axis=1) if one.size else np.zeros(len(one), bool)
     return int(differs.argmax()) if differs.any() else None
 
