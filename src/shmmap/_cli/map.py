@@ -250,7 +250,7 @@ def axes(array: Array) -> str:
 
 def probe(
     verb: Callable[..., Any],
-    func: Callable[..., Any],
+    func: Callable[..., object],
     source: Array,
     axis: int,
     chunksize: int | str,
@@ -270,7 +270,7 @@ def probe(
         if isinstance(chunksize, int):
             piece = min(chunksize, length)
     first = source[(slice(None),) * axis + (slice(0, piece),)]
-    options: dict[str, Any] = {"axis": axis, "out": list, "chunksize": piece, "workers": 1}
+    options: dict[str, object] = {"axis": axis, "out": list, "chunksize": piece, "workers": 1}
     try:
         where = engine if engine == "fork" else "processes"
         results = verb(func, first, engine=where, **options)

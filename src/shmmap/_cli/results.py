@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Fitting:
 
     def __init__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         dtype: DType,
         *,
         is_given: bool,
@@ -59,7 +59,7 @@ class Fitting:
         self.axis = axis
         """Along which the items of a block's result lie; None where results are items."""
 
-    def __call__(self, block: Any) -> Any:
+    def __call__(self, block: Array) -> object:
         """Call `func` and look at what it returns."""
         result = self.func(block)
         a = as_result(result)

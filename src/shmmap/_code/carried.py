@@ -51,7 +51,7 @@ WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs_ex__")
 
 
-def is_table(kind: Any) -> bool:
+def is_table(kind: type) -> bool:
     """Whether instances of a class are dictionaries, with nothing to them but attributes."""
     return kind is dict or (
         issubclass(kind, dict) and _has_plain_bases(kind, ("builtins", "collections", "typing"))
@@ -65,7 +65,7 @@ def is_simple_instance(value: object) -> bool:
 
 
 @functools.lru_cache(1024)
-def _is_simple_class(kind: Any) -> bool:
+def _is_simple_class(kind: type) -> bool:
     if kind is types.SimpleNamespace:
         return True
     return (
@@ -77,7 +77,7 @@ def _is_simple_class(kind: Any) -> bool:
 
 
 @functools.lru_cache(1024)
-def _has_plain_bases(kind: Any, libraries: tuple[str, ...]) -> bool:
+def _has_plain_bases(kind: type, libraries: tuple[str, ...]) -> bool:
     """Whether all bases are of some modules, or are the user's and do not say how they are pickled."""
     return all(
         each.__module__ in libraries
@@ -94,7 +94,7 @@ def _forget_classes(_: str) -> None:
 when_gone(_forget_classes)
 
 
-def is_constant(kind: Any) -> bool:
+def is_constant(kind: type) -> bool:
     """Whether values of a type never change, and their texts tell them apart."""
     if kind.__module__ in _MODULES_OF_CONSTANTS:
         return bool(kind.__name__ != "Context")  # of decimals: it is set in place

@@ -97,7 +97,7 @@ def reduce_by_token(cls: type) -> object:
 # ---------------------------------------------------------------- unpickling
 
 
-def _make_class(token: bytes, identity: object, make: Any, args: Any) -> type:
+def _make_class(token: bytes, identity: object, make: Any, args: tuple[object, ...]) -> type:
     cls = _classes.get(token)
     if cls is None and identity is not None:
         cls = _find_by_identity(identity)

@@ -90,7 +90,7 @@ def _note(module: types.ModuleType) -> None:
     _as_imported[module.__name__] = left
 
 
-def _content(value: Any) -> tuple[Any, ...] | None:
+def _content(value: Any) -> tuple[object, ...] | None:
     kind = type(value)
     if is_table(kind) and len(dict.keys(value)) <= ELEMENTS_MAX:
         return (*dict.keys(value), *dict.values(value))
@@ -119,7 +119,7 @@ class _Finder:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
 
-    def find_spec(self, name: str, path: object = None, target: Any = None) -> Any:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
         for finder in list(sys.meta_path):
             find = None if finder is self else getattr(finder, "find_spec", None)
             spec = None if find is None else find(name, path, target)

@@ -83,7 +83,7 @@ def cells_of(func: types.FunctionType) -> Iterator[Variable]:
             yield name, content
 
 
-def cell_contents(func: types.FunctionType) -> list[Any]:
+def cell_contents(func: types.FunctionType) -> list[object]:
     """What the cells of a closure hold; `MISSING` for one that is not filled yet."""
     contents = []
     for cell in func.__closure__ or ():

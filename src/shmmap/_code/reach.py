@@ -246,7 +246,7 @@ class Walk:
         for each in inner:
             self._add(each)
 
-    def _add_class(self, kind: Any) -> None:
+    def _add_class(self, kind: type) -> None:
         home = find_home(kind) if is_users_or_main(kind.__module__) else None
         if home is None or is_immutable_type(kind):
             return

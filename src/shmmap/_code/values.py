@@ -190,7 +190,7 @@ class _Pickler(pickle.Pickler):
         return _make_array, (a.tobytes(order), a.dtype, a.shape, order)
 
 
-def _make_instance(kind: Any) -> object:
+def _make_instance(kind: type[object]) -> object:
     return kind.__new__(kind)
 
 

@@ -30,7 +30,7 @@ def describe_ranges(ranges: Sequence[tuple[int, int]], most: int = 6) -> str:
     return shown + (f" and {left} more" if left > 0 else "")
 
 
-def name_of(func: Any) -> str:
+def name_of(func: object) -> str:
     """How a function is called in messages."""
     while hasattr(func, "func") and not hasattr(func, "__qualname__"):  # functools.partial
         func = func.func
@@ -99,7 +99,7 @@ class WorkerDied(RuntimeError):
         self.failed = failed
         self.result = result
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.args[0], self.failed, self.result)
 
 
@@ -138,5 +138,5 @@ class MapError(ExceptionGroup[Exception]):
         """Keep `failed` and `result` when ``except*`` splits the group."""
         return MapError(self.message, excs, self.failed, self.result)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message, list(self.exceptions), self.failed, self.result)

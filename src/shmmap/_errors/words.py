@@ -146,7 +146,7 @@ def explain_attribute(name: str) -> str | None:
     return _ATTRIBUTES.get(name)
 
 
-def explain_no_function(func: object, inputs: tuple[Any, ...], verb: str) -> str:
+def explain_no_function(func: object, inputs: tuple[object, ...], verb: str) -> str:
     """What to write where the first argument of a verb is no function."""
     what = f"the first argument is the function, and a {type(func).__name__} is not callable"
     function = next(filter(callable, inputs), None)

@@ -28,7 +28,7 @@ def is_plain(a: Any) -> bool:
     )
 
 
-def reduce_kin(obj: Any) -> Any:
+def reduce_kin(obj: Any) -> object:
     """What to pickle in place of a relative of plain arrays; NotImplemented for anything else."""
     kind = type(obj)
     if isinstance(obj, np.ndarray):
@@ -54,7 +54,7 @@ def reduce_kin(obj: Any) -> Any:
     return reduce_exception(obj) if isinstance(obj, BaseException) else NotImplemented
 
 
-def reduce_exception(exc: BaseException) -> Any:
+def reduce_exception(exc: BaseException) -> object:
     """What to pickle for an exception whose class has an ``__init__`` of its own; else NotImplemented.
 
     By the pickling of exceptions ``__init__`` would be called with what it gave to that of its base: one that
@@ -78,12 +78,12 @@ def base_of(kind: type) -> type:
     return next(each for each in kind.__mro__ if not each.__flags__ & _IS_HEAP_TYPE)
 
 
-def restore_exception(kind: Any, args: tuple[Any, ...]) -> Any:
+def restore_exception(kind: type, args: tuple[object, ...]) -> object:
     """An exception with some arguments, for which no ``__init__`` is called."""
     return kind.__new__(kind, *args)
 
 
-def reduce_view(view: memoryview) -> Any:
+def reduce_view(view: memoryview) -> object:
     """What to pickle in place of a view of memory: cloudpickle sends bytes, whatever the items are."""
     a: Any = np.asarray(view)  # a buffer, which a type checker learns from Python 3.12 on
     if memoryview(a).itemsize != view.itemsize or a.dtype.kind not in "biufc":
@@ -91,7 +91,7 @@ def reduce_view(view: memoryview) -> Any:
     return memoryview, (a,)
 
 
-def keep_attributes(a: Any) -> Any:
+def keep_attributes(a: Any) -> object:
     """What to pickle in place of a subclass of ndarray, whose own pickling leaves its attributes behind."""
     kind = type(a)
     if kind is np.ndarray or is_masked(a) or not vars(a) or _has_own_pickling(kind):
@@ -112,7 +112,7 @@ def _take_apart(a: Any) -> tuple[Any, ...]:
     return np.ma.getdata(a), mask, a.fill_value, a.hardmask
 
 
-def _reduce_by_its_own(a: object) -> Any:
+def _reduce_by_its_own(a: object) -> object:
     """A subclass that says itself how it is pickled goes by value, read-only as all private arrays."""
     reduced = a.__reduce_ex__(5)
     if not isinstance(reduced, tuple) or len(reduced) != 3:
@@ -120,7 +120,7 @@ def _reduce_by_its_own(a: object) -> Any:
     return restore_by_its_own, reduced
 
 
-def restore_by_its_own(function: Any, arguments: tuple[Any, ...], state: Any) -> Any:
+def restore_by_its_own(function: Any, arguments: tuple[object, ...], state: object) -> object:
     """An array of a subclass with a pickling of its own."""
     restored = function(*arguments)
     restored.__setstate__(state)
@@ -128,14 +128,14 @@ def restore_by_its_own(function: Any, arguments: tuple[Any, ...], state: Any) ->
     return restored
 
 
-def restore_subclass(a: Any, kind: type, attributes: dict[str, Any]) -> Any:
+def restore_subclass(a: Any, kind: type, attributes: dict[str, object]) -> object:
     """An array of a subclass of ndarray, over the bytes of a plain one."""
     restored: object = np.ndarray.view(a, kind)
     vars(restored).update(attributes)
     return restored
 
 
-def restore_masked(data: object, mask: Any, fill_value: Any, hard_mask: bool) -> Any:
+def restore_masked(data: object, mask: Any, fill_value: Any, hard_mask: bool) -> object:
     """A masked array over the bytes of two plain ones."""
     return np.ma.MaskedArray(
         data,
@@ -146,9 +146,9 @@ def restore_masked(data: object, mask: Any, fill_value: Any, hard_mask: bool) ->
     )
 
 
-def restore_instance(kind: type, attributes: dict[str, Any]) -> Any:
+def restore_instance(kind: type, attributes: dict[str, object]) -> object:
     """An object with the attributes of another."""
-    restored: Any = object.__new__(kind)
+    restored: object = object.__new__(kind)
     vars(restored).update(attributes)
     return restored
 
@@ -161,7 +161,7 @@ def view_of(a: Any) -> Any:
     return view
 
 
-def read_only(a: object) -> Any:
+def read_only(a: object) -> object:
     """A view of an array, of its own class, through which nothing can be written."""
     if is_masked(a) and type(a) is np.ma.MaskedArray:
         data, mask, *rest = _take_apart(a)
@@ -171,7 +171,7 @@ def read_only(a: object) -> Any:
     return view
 
 
-def _reduce_polars(frame: Any, polars: Any) -> Any:
+def _reduce_polars(frame: Any, polars: Any) -> object:
     try:
         table = frame.to_arrow(compat_level=polars.CompatLevel.newest())
         faithful = restore_polars(table[:0]).schema == frame.schema
@@ -187,6 +187,6 @@ def restore_polars(table: object) -> Any:
     return polars.from_arrow(table, rechunk=False)
 
 
-def restore_series(frame: Any) -> Any:
+def restore_series(frame: Any) -> object:
     """The one column of a frame of polars."""
     return frame.to_series()

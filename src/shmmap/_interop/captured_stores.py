@@ -44,7 +44,7 @@ def is_store(obj: object) -> bool:
     return kind is not None and isinstance(obj, kind)
 
 
-def reduce_store(obj: Any) -> Any:
+def reduce_store(obj: Any) -> object:
     """What to pickle for a store of zarr's, so that it can only be read; NotImplemented for anything else."""
     if not is_store(obj) or (obj.read_only and not is_locked(obj)):
         return NotImplemented
@@ -57,13 +57,13 @@ class _Plain:
     def __init__(self, store: Any) -> None:
         self._store = store
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         make, *rest = self._store.__reduce_ex__(5)
         # The pickler wants objects of the class itself from what pickles most objects.
         return (_new if make is copyreg.__newobj__ else make, *rest)  # type: ignore[attr-defined]
 
 
-def _new(kind: Any, *args: object) -> Any:
+def _new(kind: type, *args: object) -> object:
     return kind.__new__(kind, *args)
 
 
@@ -86,7 +86,7 @@ def set_locked(store: Any, locked: bool) -> None:
         store.__class__ = store.plain_kind
 
 
-def unlock(store: Any) -> Any:
+def unlock(store: object) -> object:
     """The same store as it was, to write an output into it; anything else is returned as it is."""
     if not isinstance(store, _Locked):
         return store
@@ -106,15 +106,15 @@ def _refuse_to_write(*args: object, **options: object) -> None:
     raise ValueError(_READ_ONLY)
 
 
-def _reduce_unlocked(store: object, protocol: object) -> Any:
+def _reduce_unlocked(store: object, protocol: object) -> object:
     return _Plain(unlock(store)).__reduce__()
 
 
-_kinds: dict[Any, Any] = {}
+_kinds: dict[object, object] = {}
 """Classes of stores, and what those of their kind that can only be read are of."""
 
 
-def _locked_kind(kind: Any) -> Any:
+def _locked_kind(kind: type) -> Any:
     if kind not in _kinds:
         names = {
             "__module__": kind.__module__,
@@ -158,12 +158,12 @@ def lock_inherited_stores() -> None:
                 _guard(h5py, getattr(h5py, name), method, files)
 
 
-def _guard(h5py: Any, kind: Any, name: str, locked: set[int]) -> None:
+def _guard(h5py: Any, kind: type, name: str, locked: set[int]) -> None:
     """Have a method of h5py refuse objects of some files."""
     method = getattr(kind, name)
 
     @functools.wraps(method)
-    def guarded(self: Any, *args: object, **options: object) -> Any:
+    def guarded(self: Any, *args: object, **options: object) -> object:
         if self.id.valid and h5py.h5i.get_file_id(self.id).id in locked:
             raise ValueError(_READ_ONLY)
         return method(self, *args, **options)

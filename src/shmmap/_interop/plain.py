@@ -107,7 +107,7 @@ def read(value: Any, dtype: Any = None) -> Any:
     return a
 
 
-def _columns_of(value: Any) -> list[Any]:
+def _columns_of(value: Any) -> list[object]:
     """The columns of a frame of pandas or polars, or of an Arrow table; or the value itself."""
     if hasattr(value, "iloc") and getattr(value, "ndim", 1) == 2:
         return [value.iloc[:, j] for j in range(value.shape[1])]
@@ -117,7 +117,7 @@ def _columns_of(value: Any) -> list[Any]:
     return columns if isinstance(columns, list) else [value]
 
 
-def _lacks_integers(column: Any) -> bool:
+def _lacks_integers(column: object) -> bool:
     """Whether values that are no floats are missing: the others become floats beside NaN."""
     dtype = getattr(column, "dtype", getattr(column, "type", None))
     if dtype is None or isinstance(dtype, np.dtype):

@@ -18,7 +18,7 @@ import numpy as np
 from .captured_stores import is_locked, open_hdf5_files, unlock
 from .numpy_types import Array, DType
 
-_opened: dict[Any, tuple[Any, Callable[[], object]]] = {}
+_opened: dict[object, tuple[object, Callable[[], object]]] = {}
 """Arrays open in this process for the call that runs, and how to close them."""
 
 _inherited: set[int] = set()
@@ -33,7 +33,7 @@ class Opener(NamedTuple):
     """A path; or, for zarr, a store that can be pickled because it is reachable from everywhere."""
     name: str
     """Within the store or file."""
-    extra: tuple[Any, ...] = ()
+    extra: tuple[object, ...] = ()
 
     def open(self, mode: str) -> Any:
         """The array, opened once in this process until `forget_opened`."""
@@ -43,7 +43,7 @@ class Opener(NamedTuple):
         return _opened[key][0]
 
 
-def _open_zarr(opener: Opener, mode: str) -> tuple[Any, Callable[[], object]]:
+def _open_zarr(opener: Opener, mode: str) -> tuple[object, Callable[[], object]]:
     import zarr
 
     where = opener.where
@@ -55,7 +55,7 @@ def _open_zarr(opener: Opener, mode: str) -> tuple[Any, Callable[[], object]]:
     return array, array.store.close
 
 
-def _open_hdf5(opener: Opener, mode: str) -> tuple[Any, Callable[[], object]]:
+def _open_hdf5(opener: Opener, mode: str) -> tuple[object, Callable[[], object]]:
     import h5py
 
     swmr, plugins = opener.extra
@@ -121,10 +121,10 @@ class Stored:
         self.has_one_writer = has_one_writer
         """Whether only the caller can write it."""
         self._live = live
-        self._writer: Any = None
+        self._writer: object = None
         self._mode = mode
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return _restore, (self.shape, self.dtype, self.opener, self._mode)
 
     def elsewhere(self, mode: str = "r") -> Stored:
@@ -224,7 +224,7 @@ def find_stored(value: object) -> Stored | None:
 def _find_zarr(array: Any) -> Stored:
     store, name = array.store, array.path
     kind = type(store).__name__
-    where: Any = None
+    where: object = None
     if kind in ("LocalStore", "DirectoryStore", "NestedDirectoryStore"):
         where = os.path.abspath(getattr(store, "root", None) or store.path)
     elif kind == "ZipStore" and store.read_only and str(store.path).endswith(".zip"):

@@ -37,7 +37,7 @@ class FileHandle(NamedTuple):
     writeable: bool
 
 
-def dtype_code(dtype: DType) -> Any:
+def dtype_code(dtype: DType) -> object:
     """What stands for a dtype in a handle: its string where that says all, for speed."""
     return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
 
@@ -106,7 +106,7 @@ def _check_length(a: Array, path: str, position: int, size: int) -> None:
     )
 
 
-_there: dict[int, tuple[weakref.ref[Any], bool]] = {}
+_there: dict[int, tuple[weakref.ref[object], bool]] = {}
 
 
 def _is_still_there(root: Memmap, path: str, stat: os.stat_result) -> bool:

@@ -96,7 +96,7 @@ def _open_posix(nbytes: int) -> int:
         from multiprocessing import shared_memory as module
 
     shared_memory: Any = module
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     if sys.version_info >= (3, 13):
         options["track"] = False
     elif not isinstance(shared_memory.resource_tracker, _Untracked):

@@ -17,7 +17,6 @@ from __future__ import annotations
 import mmap
 import weakref
 from bisect import insort
-from typing import Any
 
 import numpy as np
 
@@ -72,7 +71,7 @@ class Block:
         """The flat array all arrays over this block refer to; further ones must be made from it."""
 
 
-class BlockRef(weakref.ref[Any]):
+class BlockRef(weakref.ref[object]):
     """A reference to what every array over a block refers to; its callback gets it, and so the block."""
 
     __slots__ = ("block",)

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 from .forks import at_fork, make_lock
 
@@ -75,7 +74,7 @@ at_fork(
 class LoaderProxy:
     """A module's loader, but for the module's code, which is run by `load(loader, module)`."""
 
-    def __init__(self, loader: Any, load: Callable[[Any, ModuleType], None]) -> None:
+    def __init__(self, loader: object, load: Callable[[object, ModuleType], None]) -> None:
         self._loader = loader
         self._load = load
 

@@ -44,7 +44,7 @@ class Uninterrupted:
 
     def __enter__(self) -> Self:
         self._caught: list[tuple[int, FrameType | None]] = []
-        self._handlers: dict[int, Any] = {}
+        self._handlers: dict[int, object] = {}
         if threading.current_thread() is threading.main_thread():
             try:
                 for number, handler in zip(_SIGNALS, map(_plain.getsignal, _SIGNALS), strict=True):
@@ -81,7 +81,7 @@ class Uninterrupted:
                 self._call(handlers)
 
 
-def _put_back(handlers: dict[int, Any]) -> None:
+def _put_back(handlers: dict[int, object]) -> None:
     """Install handlers, all of them: one that is there again may be called at once, and raise."""
     try:
         while handlers:

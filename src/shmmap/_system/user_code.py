@@ -52,7 +52,7 @@ class GuardedFuture(Future[Any]):
         super().add_done_callback(fn if self.done() else partial(call_back, fn))
 
 
-def settle(future: Future[Any], value: Any = None, error: BaseException | None = None) -> None:
+def settle(future: Future[object], value: Any = None, error: BaseException | None = None) -> None:
     """Give a future its value or its error, unless the user has set something or cancelled it."""
     try:
         if error is None:

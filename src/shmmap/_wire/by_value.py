@@ -69,7 +69,7 @@ def _reduce_global(obj: Any) -> object:
 
     A worker's ``__main__`` does not have it yet, so its content goes along.
     """
-    kind: Any = type(obj)
+    kind: type[object] = type(obj)
     if kind is typing.NewType:
         if obj.__module__ in MAINS:
             return make_new_type, (obj.__qualname__, obj.__supertype__)
@@ -95,7 +95,7 @@ def _import_home(kind: type) -> None:
 class CallPickler(_Base):  # type: ignore[misc]
     """For what the caller sends: arrays as handles, and one namespace for ``__main__``."""
 
-    dispatch_table: ClassVar[Any] = ChainMap(
+    dispatch_table: ClassVar[object] = ChainMap(
         {types.CodeType: _reduce_code, io.TextIOWrapper: _reduce_text_file}, _Base.dispatch_table
     )
 
@@ -106,7 +106,7 @@ class CallPickler(_Base):  # type: ignore[misc]
         """Something of ``__main__`` is in it."""
         self.classes: list[type] = []
         """Those that are in it by value."""
-        self.met: list[Any] = []
+        self.met: list[object] = []
         """Functions, classes and modules that may lead to the user's modules."""
         main = sys.modules.get(MAIN)
         self._namespaces: list[tuple[dict[str, Any], str]] = []
@@ -174,12 +174,12 @@ class CallPickler(_Base):  # type: ignore[misc]
 class Tracer(CallPickler):
     """Remembers what it was at: to find what does not pickle. It looks at no array."""
 
-    def __init__(self, is_left_out: Callable[[Any], bool]) -> None:
+    def __init__(self, is_left_out: Callable[[object], bool]) -> None:
         super().__init__(io.BytesIO(), _NoArrays(None))
         self._is_left_out = is_left_out
-        self.last: Any = None
+        self.last: object = None
 
-    def reducer_override(self, obj: Any) -> object:
+    def reducer_override(self, obj: object) -> object:
         if self._is_left_out(obj):
             return int, ()
         self.last = obj
@@ -197,11 +197,11 @@ class _NoArrays(ArrayPacker):
 class ResultPickler(_Base):  # type: ignore[misc]
     """For results that do not pickle plainly."""
 
-    def __init__(self, file: io.BytesIO, reduce: Callable[[Any], object]) -> None:
+    def __init__(self, file: io.BytesIO, reduce: Callable[[object], object]) -> None:
         super().__init__(file, protocol=5)
         self._reduce = reduce
 
-    def reducer_override(self, obj: Any) -> object:
+    def reducer_override(self, obj: object) -> object:
         reduced = self._reduce(obj)
         if reduced is not NotImplemented:
             return reduced

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from .._errors.exceptions import RemoteError
 
@@ -82,7 +82,7 @@ def _notes_of(exc: BaseException) -> tuple[str, ...]:
 def link_chain(
     exc: BaseException,
     dump: Callable[[BaseException, dict[int, int]], bytes],
-    load: Callable[[bytes, Callable[[int], BaseException]], Any],
+    load: Callable[[bytes, Callable[[int], BaseException]], object],
 ) -> tuple[ChainLink, ...]:
     """An exception, as the first one, and those it hangs together with.
 
@@ -125,7 +125,7 @@ def link_chain(
 
 
 def unlink_chain(
-    links: tuple[ChainLink, ...], load: Callable[[bytes, Callable[[int], BaseException]], Any]
+    links: tuple[ChainLink, ...], load: Callable[[bytes, Callable[[int], BaseException]], object]
 ) -> BaseException:
     restored = _restore(links, load)
     for exc, each in zip(restored, links, strict=True):
@@ -145,7 +145,7 @@ def stand_in(name: str, text: str) -> RemoteError:
 
 
 def _restore(
-    links: tuple[ChainLink, ...], load: Callable[[bytes, Callable[[int], BaseException]], Any]
+    links: tuple[ChainLink, ...], load: Callable[[bytes, Callable[[int], BaseException]], object]
 ) -> list[BaseException]:
     restored: dict[int, BaseException] = {}
 

@@ -92,7 +92,7 @@ def _use_key(module: Any) -> None:
 
 def _use_tracker(module: Any) -> None:
     tracker = module._resource_tracker
-    kind: Any = type(tracker)
+    kind: type = type(tracker)
 
     class BorrowedTracker(kind):  # type: ignore[misc]
         """The caller's tracker."""
@@ -151,7 +151,7 @@ def _load(adapt: Callable[[Any], None], loader: Any, module: ModuleType) -> None
         adapt(module)
 
 
-_ADAPTERS: dict[str, Callable[[Any], None]] = {
+_ADAPTERS: dict[str, Callable[[object], None]] = {
     _PROCESS: _use_key,
     _RESOURCE_TRACKER: _use_tracker,
 }

@@ -108,7 +108,7 @@ LOOK = b"\x4c" * WAKE_NBYTES
 END_WORKER = b"\x45" * WAKE_NBYTES
 """Nothing will come any more: the worker is to end. Without this, it is the caller that has ended."""
 
-DONE_WITH: Any = object()
+DONE_WITH: object = object()
 """In the place of a message that a worker has dealt with while it waited for another."""
 
 
@@ -229,7 +229,7 @@ class Failed(NamedTuple):
     error: bytes
 
 
-def dumps_message(message: tuple[Any, ...]) -> bytes:
+def dumps_message(message: tuple[object, ...]) -> bytes:
     return pickle.dumps(message, 5)
 
 

@@ -16,9 +16,9 @@ class ThreadSettings(NamedTuple):
 
     errors: dict[str, Any]
     """What NumPy does about floating-point errors."""
-    filters: list[Any]
+    filters: list[object]
     """Of warnings."""
-    decimal: Any
+    decimal: object
     """The decimal context; None where `decimal` is not imported."""
 
     @contextmanager
@@ -46,7 +46,7 @@ def own_decimal_context() -> None:
         sys.modules["decimal"].setcontext(context)
 
 
-def _copy_of_decimal_context() -> Any:
+def _copy_of_decimal_context() -> object:
     """None where `decimal` is not imported, or just being so."""
     get_context = getattr(sys.modules.get("decimal"), "getcontext", None)
     return None if get_context is None else get_context().copy()

@@ -95,7 +95,7 @@ def _pack(obj: object, copies: Copies | None) -> Packed:
     )
 
 
-def find_unpicklable(obj: object, is_left_out: Callable[[Any], bool]) -> Any:
+def find_unpicklable(obj: object, is_left_out: Callable[[object], bool]) -> object:
     """The part of an object that does not pickle; None if all others than those left out do."""
     tracer = load_picklers().Tracer(is_left_out)
     try:
@@ -112,7 +112,7 @@ class _PlainPickler(pickle.Pickler):
         super().__init__(file, 5)
         self.segments: set[int] = set()
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reducer_override(self, obj: object) -> Any:
         if type(obj) is np.ndarray or type(obj) is np.memmap:
             handle = handle_of(obj)
             if handle is not None:

@@ -45,7 +45,7 @@ class _PlainPickler(pickle.Pickler):
         """By address, as a result that is pickled twice shares an array once; with the array, so that no
         other has its address."""
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reducer_override(self, obj: object) -> Any:
         # Called for everything in a result, so what is nothing special leaves as soon as possible.
         if type(obj) is np.ndarray:
             if self._share is None:
@@ -57,7 +57,7 @@ class _PlainPickler(pickle.Pickler):
             raise _ByValue  # whatever else may bear that name in the caller
         return reduced
 
-    def reduce(self, obj: Any) -> object:
+    def reduce(self, obj: object) -> object:
         """What to pickle for what is special; NotImplemented for anything else."""
         if type(obj) is np.ndarray and self._share is not None:
             known = self._shared.get(id(obj))
@@ -140,7 +140,7 @@ class _LinkUnpickler(Unpickler):
         super().__init__(file)
         self._get = get
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if name == _linked.__name__ and module == __name__:
             return self._get
         return super().find_class(module, name)

@@ -203,7 +203,7 @@ def _apply_zone(old: tuple[str, str] | None, new: tuple[str, str]) -> None:
         time.tzset()
 
 
-def _apply_errors(old: dict[str, Any] | None, new: dict[str, Any]) -> None:
+def _apply_errors(old: dict[str, object] | None, new: dict[str, Any]) -> None:
     np.seterr(**{kind: what for kind, what in new.items() if old is None or old[kind] != what})
 
 
@@ -282,7 +282,7 @@ ENTRIES = (
 """A worker applies them in this order."""
 
 _MARKS = [entry.mark for entry in ENTRIES]
-_seen: tuple[list[Any], Surroundings] = ([], ())
+_seen: tuple[list[object], Surroundings] = ([], ())
 """The marks that were looked at last, and the values for them."""
 
 

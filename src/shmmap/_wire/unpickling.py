@@ -26,7 +26,7 @@ from .._memory import FileHandle, SegmentHandle, from_handle
 IN_PACKAGE = " in "
 """In the persistent id of a namespace: before the package that relative imports go by."""
 
-_namespaces: dict[str, dict[str, Any]] = {}
+_namespaces: dict[str, dict[str, object]] = {}
 """Namespaces of scripts that another program runs as ``__main__``, as workers have them."""
 
 
@@ -46,7 +46,7 @@ def unpack(data: bytes | memoryview) -> Any:
     return Unpickler(io.BytesIO(data)).load()
 
 
-def _find_namespace(pid: str) -> dict[str, Any]:
+def _find_namespace(pid: str) -> dict[str, object]:
     name, _, package = pid.partition(IN_PACKAGE)
     namespace = sys.modules[MAIN].__dict__
     if name != MAIN:
@@ -69,7 +69,7 @@ class Accompanied(NamedTuple):
         return _open_accompanied, (*self, sender())
 
 
-def _open_accompanied(news: bytes, data: bytes, origin: Any) -> object:
+def _open_accompanied(news: bytes, data: bytes, origin: object) -> object:
     if origin != sender():  # else this is the very process
         receive_changes(news, origin)
     return unpack(data)

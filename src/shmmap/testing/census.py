@@ -39,7 +39,7 @@ class Census:
         self._told = os.fstat(self._fd).st_size
         self._things = _things_now(token)
 
-    def new_things(self) -> dict[tuple[Any, ...], str]:
+    def new_things(self) -> dict[tuple[object, ...], str]:
         """What is there now and was not; names that belong to other programs are not ours."""
         new = {
             key: text for key, text in _things_now(self._token).items() if key not in self._things
@@ -90,7 +90,7 @@ class Census:
 def _things_now(token: str) -> dict[tuple[Any, ...], str]:
     """Everything that could leak now: what identifies it, and a line that describes it."""
     take_back_released()
-    things: dict[tuple[Any, ...], str] = {}
+    things: dict[tuple[object, ...], str] = {}
     for folder in {"/dev/shm", tempfile.gettempdir()}:
         for name in os.listdir(folder):
             if name.startswith(NAME_PREFIXES):

@@ -31,13 +31,13 @@ class ChunksDiffer(AssertionError):
         self.index = index
         self.chunksize = chunksize
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """By its three arguments, so that it reaches the caller of a worker."""
         return type(self), (str(self), self.index, self.chunksize)
 
 
 def check_chunks(
-    func: Callable[..., Any],
+    func: Callable[..., object],
     *inputs: object,
     axis: int | tuple[int | None, ...] = 0,
     depth: object = 0,
@@ -138,10 +138,10 @@ class _Trial:
 
     def __init__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         inputs: tuple[Any, ...],
         axis: Any,
-        depth: Any,
+        depth: object,
         boundary: object,
     ) -> None:
         self._func = func
@@ -187,7 +187,7 @@ class _Trial:
         return [np.moveaxis(part, axis, 0) for part in parts]
 
 
-def _joined(pieces: list[Any], size: int, n: int) -> list[Array]:
+def _joined(pieces: list[object], size: int, n: int) -> list[Array]:
     """What was returned for chunks of frames or lists, as arrays with an entry per item."""
     columns = [piece if isinstance(piece, tuple) else (piece,) for piece in pieces]
     joined = []
@@ -233,7 +233,7 @@ def _first_difference(one: Array, other: Array, rtol: float | None) -> int | Non
     return int(differs.argmax()) if differs.any() else None
 
 
-def _are_alike(a: Any, b: Any) -> bool:
+def _are_alike(a: object, b: object) -> bool:
     if a is b:
         return True
     if isinstance(a, (list, tuple)) and type(a) is type(b) and len(a) == len(b):

@@ -256,7 +256,7 @@ class KillWhenPickled(Exception):
 class KillWhenUnpickled:
     """A function whose unpickling kills the process that tries it."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Describe it as a call of `os.kill` in the process that loads it."""
         return _kill_self, ()
 
