@@ -7,15 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from shmmap._wire.control import CHUNK, CLAIM, CLAIM_END, LAST_CHUNK, ClaimSlots, ControlBlock
+from shmmap._wire.claims import CHUNK, CLAIM, CLAIM_END, LAST_CHUNK, ClaimSlots
+from shmmap._wire.control import SHELF_RECORDS, ControlBlock
+from shmmap._wire.records import Record, RecordKind, unpack_records
 
 
 @pytest.fixture
 def blocks() -> Iterator[tuple[ControlBlock, ControlBlock]]:
     """The caller's, ready for a map of ten chunks, and a worker's view of it."""
-    ours = ControlBlock(1, 16)
+    ours = ControlBlock(1, 16, 2)
     fd, pipe, leavers = ours.shared_fds()
-    theirs = ControlBlock(1, 16, (os.dup(fd), os.dup(pipe), os.dup(leavers)))
+    theirs = ControlBlock(1, 16, 2, (os.dup(fd), os.dup(pipe), os.dup(leavers)))
     ours.begin(10)
     yield ours, theirs
     theirs.close()
@@ -68,3 +70,58 @@ def test_a_claim_says_where_its_worker_is() -> None:
     assert not any(slot)
     slot.release()
     slots.close()
+
+
+def results(rank: int, number: int) -> Record:
+    return Record(7, rank, RecordKind.RESULTS, number, number + 1, 3, 24, 100)
+
+
+def test_what_is_put_on_shelves_is_taken_once_and_in_order(
+    blocks: tuple[ControlBlock, ControlBlock],
+) -> None:
+    ours, theirs = blocks
+    assert not ours.has_results() and ours.take_results() == b""
+    number = 0
+    for count in (1, 3, SHELF_RECORDS, 5, SHELF_RECORDS, 2):  # round and round
+        put = [results(1, number + i) for i in range(count)]
+        assert all(theirs.put_results(1, record.pack()) for record in put)
+        assert theirs.put_results(0, results(0, number).pack()) and ours.has_results()
+        assert list(unpack_records(ours.take_results())) == [results(0, number), *put]
+        assert not ours.has_results() and ours.take_results() == b""
+        number += count
+
+
+def test_a_full_shelf_takes_no_more_until_it_is_emptied(
+    blocks: tuple[ControlBlock, ControlBlock],
+) -> None:
+    ours, theirs = blocks
+    for number in range(SHELF_RECORDS):
+        assert theirs.put_results(1, results(1, number).pack())
+    assert not theirs.put_results(1, results(1, 99).pack())
+    assert not theirs.put_results(2, results(2, 0).pack()), "there is no shelf for this rank"
+    assert theirs.put_results(0, results(0, 0).pack()), "the others have room"
+    assert len(list(ours.drain())) == SHELF_RECORDS + 1
+    assert theirs.put_results(1, results(1, 99).pack())
+
+
+def test_half_a_record_is_none_and_is_written_over(
+    blocks: tuple[ControlBlock, ControlBlock],
+) -> None:
+    ours, theirs = blocks
+    theirs._shelves[:20] = bytes(range(20))  # and then the worker died
+    assert not ours.has_results()
+    theirs.put_results(0, results(0, 5).pack())
+    assert list(unpack_records(ours.take_results())) == [results(0, 5)]
+
+
+def test_whoever_sleeps_until_results_are_put_is_rung_once(
+    blocks: tuple[ControlBlock, ControlBlock],
+) -> None:
+    ours, theirs = blocks
+    assert not theirs.is_to_ring(), "nobody sleeps"
+    assert not ours.await_results()
+    theirs.put_results(0, results(0, 0).pack())
+    assert theirs.is_to_ring() and not theirs.is_to_ring()
+    assert ours.await_results(), "it was put just before: it must not sleep"
+    ours.begin(10)
+    assert not theirs.is_to_ring(), "that was another map"

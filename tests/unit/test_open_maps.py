@@ -31,6 +31,7 @@ class Workers:
     """One worker, that has left the calls up to `left`."""
 
     def __init__(self) -> None:
+        self.size = 2
         self.links = {0: Link()}
         self.channels = SimpleNamespace(slots=object())
         self.left = 0

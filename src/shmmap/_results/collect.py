@@ -227,6 +227,11 @@ class Collector:
         self._arrivals = Arrivals()
         return self._arrivals
 
+    @property
+    def is_listened_to(self) -> bool:
+        """Whether pieces are wanted as they come."""
+        return self._arrivals is not None
+
     def give(self, k: int) -> bool:
         """Chunk `k` of a list is its receiver's from now on; False if another one has it."""
         mark = object()

@@ -220,6 +220,11 @@ class Folding(Collector):
     def _limits(self, chunks: range) -> tuple[int, int]:
         return self.plan.limits(chunks[0])[0], self.plan.limits(chunks[-1])[1]
 
+    @property
+    def is_listened_to(self) -> bool:
+        """Partials are put together as they come, so that few of them are kept."""
+        return True
+
     def add(self, pieces: list[Piece]) -> None:
         """Take partials. What `combine` raises is kept in `failure`, and ends the map."""
         try:

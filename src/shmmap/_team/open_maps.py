@@ -67,7 +67,7 @@ class OpenMaps:
         # A Ctrl-C may come between any two of these lines: `close` undoes whatever was done.
         self._open.add(run)
         for control in self._free:
-            if control.capacity >= chunks:
+            if control.capacity >= chunks and control.ranks >= self._workers.size:
                 run.open_on(control)
                 self._free.remove(control)
                 break
@@ -76,7 +76,7 @@ class OpenMaps:
                 self._next_id += 1
                 capacity = 1 << max(12, (chunks - 1).bit_length())
                 try:
-                    run.open_on(ControlBlock(self._next_id, capacity))
+                    run.open_on(ControlBlock(self._next_id, capacity, self._workers.size))
                 except OSError as exc:
                     note_scarcity(exc)
                     raise

@@ -1,31 +1,29 @@
 """What crosses the process border, and how.
 
-In reading order: `control` (claim slots and the control block, byte by byte), `records`, `messages`,
-`unpickling`, `arrays`, `by_value`, `pickling` (what the caller sends), `functions`, `results`, `chains` and
-`reports` (results and exceptions), `refusals` (what to say of what cannot be sent), `surroundings` (with
-`search_path`, `loggers` and `inheritance`: what a worker is given of its caller), `per_thread`, `relay`
-(what workers print).
+In reading order: `control` and `claims` (what is shared of a map and of a team, byte by byte), `records`,
+`messages`, `unpickling`, `arrays`, `by_value`, `pickling` (what the caller sends), `functions`, `results`,
+`chains` and `reports` (results and exceptions), `refusals` (what to say of what cannot be sent),
+`surroundings` (with `search_path`, `loggers` and `inheritance`: what a worker is given of its caller),
+`per_thread`, `relay` (what workers print).
 """
 
 from .arrays import INLINE_NBYTES, Copies
 from .chains import describe_exception, note_inherited_exceptions, raise_as_is, stand_in
-from .control import (
+from .claims import (
     CHUNK,
     CLAIM,
     CLAIM_END,
     INDEX,
     LAST_CHUNK,
     LEFT,
-    OUTPUT_NBYTES,
     RANKS_MAX,
     RELAYED,
     RUNNING,
     SINCE,
     SLOT_WORDS,
     ClaimSlots,
-    ControlBlock,
-    has_data,
 )
+from .control import OUTPUT_NBYTES, ControlBlock, has_data
 from .functions import pack_function
 from .inheritance import ask_caller, lend, tell_forked
 from .messages import (

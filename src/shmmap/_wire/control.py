@@ -1,23 +1,6 @@
-"""What caller and workers share besides arrays: claim slots and control blocks.
+"""The control block: what the caller and the workers of one open map share besides arrays.
 
-Claim slots: one block per team, one slot of 16 words (int64) per rank. The caller asks by the methods of
-`ClaimSlots`; a worker writes the words of its own slot.
-
-====== ============ ========== =======================================================
-offset field        written by meaning
-====== ============ ========== =======================================================
-0      RUNNING      worker     sequence number of the call it is in, 0 when parked
-8      LEFT         worker     sequence number of the last call it has left
-16     CLAIM        worker     first ticket of its claim
-24     CLAIM_END    worker     end of its claim; equal to CLAIM when it holds none
-32     INDEX        worker     index the function is called for (only with a timeout)
-40     SINCE        worker     monotonic ns at which that call began, 0 outside one (likewise)
-48     RELAYED      worker     number of messages it has put on its relay socket
-56     CHUNK        worker     1 + number of the chunk it is in, 0 between chunks
-64     LAST_CHUNK   worker     the same of the last one, where it goes through several as one; else 0
-====== ============ ========== =======================================================
-
-Control block: one per open map, a nameless segment. Its *file offset* is the ticket counter, and that of a
+It is a nameless segment. Its *file offset* is the ticket counter, and that of a
 second description counts those who have left.
 
 ====== ============ ============== ===================================================
@@ -31,8 +14,13 @@ offset field        written by     meaning
                     index 0
 16     chunks       caller         how many chunks the map has
 24     told         caller         how many bytes of the output area are told
+32     awaited      caller; cleared 1 while the caller sleeps until results are put
+                    by who rings
 64     output       caller         where results go, see `ControlBlock.tell_output`
 4096   ledger       worker         a byte for each chunk, see `_chunks.ledger`
+after  puts         worker         a word for each rank: results put on its shelf so far
+after  takes        caller         the same: those that were taken
+after  shelves      worker         for each rank the last 64 records of results that were put
 ====== ============ ============== ===================================================
 
 What it requires and guarantees, and what a death leaves, is in docs/design/control-block.md.
@@ -45,23 +33,21 @@ import mmap
 import os
 import select
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from .._memory import map_fd, open_scratch
 from .records import READ_NBYTES, RECORD_NBYTES, Record, unpack_records
 
-RUNNING, LEFT, CLAIM, CLAIM_END, INDEX, SINCE, RELAYED, CHUNK, LAST_CHUNK = range(9)
-SLOT_WORDS = 16
-RANKS_MAX = 1024
-
-_LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES = range(4)
+_LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES, _RESULTS_AWAITED = range(5)
 # Values of the output state.
 _AWAITED, _TOLD, _NONE = range(3)
 # A limit, as it goes on from -1, by which no chunk is started: nobody will look at what is handed over.
 _ABANDONED = -2
 _OUTPUT, _LEDGER = 64, 4096
 OUTPUT_NBYTES = _LEDGER - _OUTPUT
-_BLANK = memoryview(bytes(SLOT_WORDS * 8)).cast("q")
+# Records that a worker can leave on its shelf before the caller has to take some. More: the caller is woken
+# less often; each costs 56 bytes for each worker and open map.
+SHELF_RECORDS = 64
+_SHELF_NBYTES = SHELF_RECORDS * RECORD_NBYTES
 # Where tickets, and those who leave, are counted from.
 _ORIGIN = 1 << 40
 
@@ -73,82 +59,21 @@ def has_data(fd: int, patience_s: float = 0.0) -> bool:
     return bool(poll.poll(max(0.0, patience_s) * 1000))
 
 
-class Claim(NamedTuple):
-    """What a worker's claim slot says of where it is."""
-
-    running: int
-    """The call it is in, 0 if none."""
-    left: int
-    """The last call it has left."""
-    tickets: range
-    """Those it holds."""
-    chunks: range
-    """The chunk it is in, or those it goes through as one; empty if it is in none."""
-
-
-class ClaimSlots:
-    """The claim slots of a team."""
-
-    def __init__(self, fd: int | None = None) -> None:
-        nbytes = RANKS_MAX * SLOT_WORDS * 8
-        self.fd = open_scratch(nbytes) if fd is None else fd
-        try:
-            self._map = map_fd(self.fd, nbytes)
-        except BaseException:
-            os.close(self.fd)
-            raise
-        self._words = memoryview(self._map).cast("q")
-
-    def slot(self, rank: int) -> memoryview:
-        """The words of one rank, for the worker that has it to write."""
-        return self._words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS]
-
-    def clear(self, rank: int) -> None:
-        """Make a slot ready for another worker."""
-        self._words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS] = _BLANK
-
-    def running(self, rank: int) -> int:
-        """The call that the worker on a rank is in, 0 if none."""
-        return self._words[rank * SLOT_WORDS + RUNNING]
-
-    def left(self, rank: int) -> int:
-        """The last call that the worker on a rank has left."""
-        return self._words[rank * SLOT_WORDS + LEFT]
-
-    def relayed(self, rank: int) -> int:
-        """How many messages the worker on a rank has put on its relay socket."""
-        return self._words[rank * SLOT_WORDS + RELAYED]
-
-    def call_of_function(self, rank: int) -> tuple[int, int]:
-        """Since when the worker on a rank is in a call of the function (0: in none), and for which index."""
-        slot = self.slot(rank)
-        return slot[SINCE], slot[INDEX]
-
-    def claim(self, rank: int) -> Claim:
-        """Where the worker on a rank is."""
-        slot = self.slot(rank)
-        first, last = slot[CHUNK], max(slot[CHUNK], slot[LAST_CHUNK])
-        return Claim(
-            running=slot[RUNNING],
-            left=slot[LEFT],
-            tickets=range(slot[CLAIM], slot[CLAIM_END]),
-            chunks=range(first - 1, last) if first else range(0),
-        )
-
-    def close(self) -> None:
-        """Let go of memory and descriptor; a view somebody still has keeps the mapping until it goes."""
-        del self._words, self._map
-        os.close(self.fd)
-
-
 class ControlBlock:
-    """Tickets, ledger and completion pipe of one open map; see the table above."""
+    """Tickets, ledger, shelves and completion pipe of one open map; see the table above."""
 
-    def __init__(self, id: int, capacity: int, fds: tuple[int, ...] | None = None) -> None:
+    def __init__(
+        self, id: int, capacity: int, ranks: int, fds: tuple[int, ...] | None = None
+    ) -> None:
         self.id = id
         self.capacity = capacity
-        """Most chunks the ledger can hold."""
-        nbytes = _LEDGER + capacity
+        """Most chunks the ledger can hold; a multiple of 8."""
+        self.ranks = ranks
+        """For how many workers it has shelves."""
+        puts = _LEDGER + capacity
+        takes = puts + 8 * ranks
+        shelves = takes + 8 * ranks
+        nbytes = shelves + ranks * _SHELF_NBYTES
         self.fd = self.leavers = self.pipe_read = self.pipe_write = self.doorbell = -1
         try:
             if fds is None:
@@ -169,8 +94,11 @@ class ControlBlock:
         self.limit = self._words[_LIMIT : _LIMIT + 1]
         """The last chunk that may be started, as a view of one word: a worker's loop looks there at every
         chunk. It is written here only."""
-        self.ledger = memoryview(self._map)[_LEDGER:]
+        self.ledger = memoryview(self._map)[_LEDGER:puts]
         """The marks, for the worker that writes them at every chunk."""
+        self._puts = memoryview(self._map)[puts:takes].cast("q")
+        self._takes = memoryview(self._map)[takes:shelves].cast("q")
+        self._shelves = memoryview(self._map)[shelves:]
         self._pipe_inode = os.fstat(self.pipe_write).st_ino
 
     def shared_fds(self) -> tuple[int, int, int]:
@@ -197,6 +125,7 @@ class ControlBlock:
         words = self._words
         words[_LIMIT] = words[_CHUNKS] = chunks
         words[_OUTPUT_STATE] = _AWAITED
+        words[_RESULTS_AWAITED] = 0
         self.ledger[:chunks] = bytes(chunks)
         self._rewind()
 
@@ -290,13 +219,56 @@ class ControlBlock:
         """What has become of each chunk. Raises AttributeError once it is closed."""
         return bytes(self.ledger[: self._words[_CHUNKS]])
 
+    # ------------------------------------------------ the shelves
+
+    def put_results(self, rank: int, record: bytes) -> bool:
+        """Leave a record on a worker's shelf, which wakes nobody; False if there is no room."""
+        if rank >= self.ranks:  # the team has grown
+            return False
+        put = self._puts[rank]
+        if put - self._takes[rank] >= SHELF_RECORDS:
+            return False
+        at = rank * _SHELF_NBYTES + put % SHELF_RECORDS * RECORD_NBYTES
+        self._shelves[at : at + RECORD_NBYTES] = record
+        self._puts[rank] = put + 1  # in this order: half a record is none
+        return True
+
+    def has_results(self) -> bool:
+        """Whether there is something on a shelf."""
+        return self._puts != self._takes
+
+    def take_results(self) -> bytes:
+        """What is on the shelves, which are empty then; each worker's in the order in which it was put."""
+        puts = memoryview(bytes(self._puts)).cast("q")  # as they are now
+        records = []
+        for rank, (put, taken) in enumerate(zip(puts, self._takes, strict=True)):
+            for each in range(taken, put):
+                at = rank * _SHELF_NBYTES + each % SHELF_RECORDS * RECORD_NBYTES
+                records.append(self._shelves[at : at + RECORD_NBYTES])
+        data = b"".join(records)
+        self._takes[:] = puts  # only now: workers write there again
+        return data
+
+    def await_results(self) -> bool:
+        """Have the next worker that puts something ring; whether something was put just before."""
+        self._words[_RESULTS_AWAITED] = 1
+        return self.has_results()
+
+    def is_to_ring(self) -> bool:
+        """Whether the caller sleeps until results are put; who asks has to wake it."""
+        is_awaited = self._words[_RESULTS_AWAITED] == 1
+        if is_awaited:
+            self._words[_RESULTS_AWAITED] = 0
+        return is_awaited
+
     # ------------------------------------------------ the pipe
 
     def drain(self, patience: float = 0.0) -> Iterator[Record]:
-        """The records that wait in the pipe, or come within so many seconds of the one before.
+        """The records on the shelves and in the pipe, or that come within so many seconds of the one before.
 
         Whole ones, should something else be among them.
         """
+        yield from unpack_records(self.take_results())
         while has_data(self.pipe_read, patience):
             data = os.read(self.pipe_read, READ_NBYTES)
             yield from unpack_records(data[: len(data) // RECORD_NBYTES * RECORD_NBYTES])
@@ -309,8 +281,9 @@ class ControlBlock:
         return os.dup(self.pipe_write)
 
     def close(self) -> None:
-        """Let go of memory and descriptors; see `ClaimSlots.close`."""
+        """Let go of memory and descriptors; see `_wire.claims.ClaimSlots.close`."""
         del self._words, self._output, self.limit, self.ledger, self._map
+        del self._puts, self._takes, self._shelves
         self.close_in_child()
 
     def close_in_child(self) -> None:

@@ -75,6 +75,7 @@ class Open(NamedTuple):
 
     control: int
     capacity: int
+    ranks: int
 
 
 class Close(NamedTuple):

@@ -1,7 +1,7 @@
-"""Records: what a worker says on the completion pipe of a call, and the pages where their bulk lies.
+"""Records: what a worker says on the completion pipe of a call or on its shelf, and the pages of their bulk.
 
-A record is 56 bytes, so written atomically. Its bulk, if it has one, lies in a *page*: a segment of the
-worker's, which it fills and the caller takes from; a page whose records are all taken is filled again.
+A record is 56 bytes, so written to a pipe atomically. Its bulk, if it has one, lies in a *page*: a segment
+of the worker's, which it fills and the caller takes from; a page whose records are all taken is filled again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RecordKind(IntEnum):
     KEPT = 4
     """The function kept a view of the segment `Record.first`."""
     WAKE = 5
-    """Nothing: it wakes the thread that waits, and is the caller's own."""
+    """Nothing: it wakes the thread that waits. It is the caller's own, or a worker's that has put results."""
 
 
 _RECORD = struct.Struct("<7q")
@@ -126,7 +126,7 @@ class Page:
         self.is_asked_for = True
 
     def close(self) -> None:
-        """Let go of the memory; see `_wire.control.ClaimSlots.close`."""
+        """Let go of the memory; see `_wire.claims.ClaimSlots.close`."""
         del self.counts, self.bytes
 
     def take(self) -> bool:

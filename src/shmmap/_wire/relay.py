@@ -16,7 +16,7 @@ import warnings
 from typing import Any
 
 from .._system.forks import make_lock
-from .control import RELAYED, RUNNING
+from .claims import RELAYED, RUNNING
 from .results import pack_result
 
 STDOUT, STDERR, LOG, WARNING, LOST_WRITE = b"o", b"e", b"l", b"w", b"c"

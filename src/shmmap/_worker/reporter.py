@@ -1,10 +1,13 @@
 """A worker's way to its caller, for the kernel it runs: marks, results, failures, and the output.
 
-Records go on the pipe of the call, which wakes the caller; what is larger lies in a page. Near the end of a
-call they are collected, and go out together with the record that the worker has left.
+Results are put on the worker's shelf in the control block, which wakes nobody: the caller takes them when the
+last worker has left, or when it is woken for anything else. Where it sleeps until there are some, it is rung.
+All else goes on the pipe of the call, which wakes the caller; near the end of a call it is collected, and
+goes out together with the record that the worker has left. The bulk of both lies in a page.
 
 What must hold: a chunk is marked as done, or as failed, only after all that is to be told of it has been
-told.
+told. So of a worker that dies, a chunk is either told and marked; or told and not marked, and done once more,
+which is no harm; or neither.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterable
-from itertools import chain
 from typing import Any
 
 from .._chunks import Destination, Form, Mark, Piece
@@ -43,12 +45,15 @@ from .role import role
 # word in shared memory, which wakes nothing. More often: idle workers take time from others; less: a stop
 # takes longer.
 LOOK_S = 1e-2
+# Bytes of results that are put before the caller is woken to take them. Less: it wakes more often; more:
+# pages are larger.
+QUIET_NBYTES = 1 << 16
 # Records collected for the last write of a call.
 TAIL_NBYTES = 2048
 # With more workers, writing through a descriptor is slower than storing: the file's lock lets in one.
 POUR_TEAM = 4
 # As plain numbers, which are quicker where there is one for each chunk.
-_DONE, _NOTHING, _HANDED = int(Mark.DONE), int(Mark.NOTHING), int(Mark.HANDED)
+_DONE, _NOTHING, _HANDED, _FAILED = map(int, (Mark.DONE, Mark.NOTHING, Mark.HANDED, Mark.FAILED))
 
 
 class Reporter:
@@ -68,11 +73,13 @@ class Reporter:
         self._pipe = -1
         self._tail = b""
         """Records that go out last, so that the caller is not woken for each."""
-        self._waiting: dict[int, int] = {}
-        """Marks of chunks of which the tail tells: nothing is known of them before it is written."""
+        self._failed: set[int] = set()
+        """Chunks of whose failure the tail tells: nothing is known of it before that is written."""
         self._form = b""
         """Index 0's form, on its way: a map that is over at once has no need of it earlier."""
         self._is_closing = False
+        self._quiet_nbytes = 0
+        """Bytes of results that were put since the caller was woken for some."""
 
     def begin(self, call: Call, control: ControlBlock | None, pipe: int) -> None:
         """Serve a call from now on."""
@@ -81,8 +88,9 @@ class Reporter:
         self._control = control
         self._pipe = pipe
         self._tail = self._form = b""
-        self._waiting.clear()
+        self._failed.clear()
         self._is_closing = False
+        self._quiet_nbytes = 0
         if control is not None:
             self._ledger = control.ledger
 
@@ -92,15 +100,18 @@ class Reporter:
             os._exit(0)
         if self._is_abandoned():
             return
-        where = self._put(payload)
-        record = Record(self._seq, self._rank, kind, first, stop, *where)
+        record = self._record(kind, first, stop, payload)
         if self._is_closing and len(self._tail) < TAIL_NBYTES:
-            self._tail += record.pack()
+            self._tail += record
         elif kind == RecordKind.FORM:
-            self._form = record.pack()
+            self._form = record
         else:
-            self._write(self._form + record.pack())
+            self._write(self._form + record)
             self._form = b""
+
+    def _record(self, kind: int, first: int, stop: int, payload: bytes) -> bytes:
+        """Put a payload in place; the record that tells of it."""
+        return Record(self._seq, self._rank, kind, first, stop, *self._put(payload)).pack()
 
     def _put(self, payload: bytes) -> tuple[int, int, int]:
         """Put a payload where the caller finds it, see `Outbox.put`."""
@@ -156,17 +167,8 @@ class Reporter:
         if self._tail:
             self._write(self._tail)
             self._tail = b""
-        for k, mark in self._waiting.items():
-            self._ledger[k] = mark
-        self._waiting.clear()
-
-    def _mark_told(self, chunks: Iterable[int], mark: int) -> None:
-        """Enter chunks into the ledger of which has been told: not before, as we may die in between."""
-        if self._tail:
-            self._waiting.update(dict.fromkeys(chunks, mark))
-            return
-        for k in chunks:
-            self._ledger[k] = mark
+        while self._failed:
+            self._ledger[self._failed.pop()] = _FAILED
 
     def _write(self, records: bytes) -> None:
         """Put records on the pipe of the call, each of them whole."""
@@ -179,7 +181,10 @@ class Reporter:
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
         if role.is_stray:
             os._exit(0)
-        mark = _NOTHING if nothing else _DONE
+        self._enter(first, stop, _NOTHING if nothing else _DONE)
+
+    def _enter(self, first: int, stop: int, mark: int) -> None:
+        """Enter chunks into the ledger."""
         if stop - first == 1:
             self._ledger[first] = mark
         else:
@@ -194,9 +199,22 @@ class Reporter:
             payload = pack_result(pieces, self.share)
         except Exception as exc:
             raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
-        self.send(RecordKind.RESULTS, pieces[0][0], pieces[-1][1], payload)
-        handed = chain.from_iterable(range(first, stop) for first, stop, _ in pieces)
-        self._mark_told(handed, _HANDED)
+        assert self._control is not None
+        record = self._record(RecordKind.RESULTS, pieces[0][0], pieces[-1][1], payload)
+        self._quiet_nbytes += len(payload)
+        is_quiet = self._quiet_nbytes <= QUIET_NBYTES
+        if not (is_quiet and self._control.put_results(self._rank, record)):
+            self._quiet_nbytes = 0
+            self._write(self._form + record)
+            self._form = b""
+        for first, stop, _ in pieces:
+            self._enter(first, stop, _HANDED)
+        if self._control.is_to_ring():
+            self._ring()
+
+    def _ring(self) -> None:
+        """Wake the caller, so that it takes what was put."""
+        self._write(Record(self._seq, self._rank, RecordKind.WAKE).pack())
 
     def wait_taken(self, nbytes: int) -> None:
         self._wait_taken(lambda: self._outbox.waiting_nbytes() > nbytes)
@@ -209,6 +227,7 @@ class Reporter:
     def _wait_taken(self, is_waiting: Callable[[], bool]) -> None:
         if is_waiting():
             self._outbox.await_taken(True)
+            self._ring()  # what is waited for may lie on the shelf, of which nobody was told
             self._wait_while(is_waiting)
             self._outbox.await_taken(False)
 
@@ -238,7 +257,10 @@ class Reporter:
 
     def mark_failed(self, chunk: int) -> None:
         """A chunk is over, as has been told: it is not lost if we die, nor begun again by a successor."""
-        self._mark_told((chunk,), Mark.FAILED)
+        if self._tail:
+            self._failed.add(chunk)
+        else:
+            self._ledger[chunk] = _FAILED
 
     def poll_output(self) -> Destination | None:
         assert self._control is not None

@@ -1,0 +1,101 @@
+"""Claim slots: where each worker of a team is, in shared memory.
+
+One block per team, one slot of 16 words (int64) per rank. The caller asks by the methods of `ClaimSlots`; a
+worker writes the words of its own slot.
+
+====== ============ ========== =======================================================
+offset field        written by meaning
+====== ============ ========== =======================================================
+0      RUNNING      worker     sequence number of the call it is in, 0 when parked
+8      LEFT         worker     sequence number of the last call it has left
+16     CLAIM        worker     first ticket of its claim
+24     CLAIM_END    worker     end of its claim; equal to CLAIM when it holds none
+32     INDEX        worker     index the function is called for (only with a timeout)
+40     SINCE        worker     monotonic ns at which that call began, 0 outside one (likewise)
+48     RELAYED      worker     number of messages it has put on its relay socket
+56     CHUNK        worker     1 + number of the chunk it is in, 0 between chunks
+64     LAST_CHUNK   worker     the same of the last one, where it goes through several as one; else 0
+====== ============ ========== =======================================================
+
+What it requires and guarantees, and what a death leaves, is in docs/design/control-block.md.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from .._memory import map_fd, open_scratch
+
+RUNNING, LEFT, CLAIM, CLAIM_END, INDEX, SINCE, RELAYED, CHUNK, LAST_CHUNK = range(9)
+SLOT_WORDS = 16
+RANKS_MAX = 1024
+_BLANK = memoryview(bytes(SLOT_WORDS * 8)).cast("q")
+
+
+class Claim(NamedTuple):
+    """What a worker's claim slot says of where it is."""
+
+    running: int
+    """The call it is in, 0 if none."""
+    left: int
+    """The last call it has left."""
+    tickets: range
+    """Those it holds."""
+    chunks: range
+    """The chunk it is in, or those it goes through as one; empty if it is in none."""
+
+
+class ClaimSlots:
+    """The claim slots of a team."""
+
+    def __init__(self, fd: int | None = None) -> None:
+        nbytes = RANKS_MAX * SLOT_WORDS * 8
+        self.fd = open_scratch(nbytes) if fd is None else fd
+        try:
+            self._map = map_fd(self.fd, nbytes)
+        except BaseException:
+            os.close(self.fd)
+            raise
+        self._words = memoryview(self._map).cast("q")
+
+    def slot(self, rank: int) -> memoryview:
+        """The words of one rank, for the worker that has it to write."""
+        return self._words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS]
+
+    def clear(self, rank: int) -> None:
+        """Make a slot ready for another worker."""
+        self._words[rank * SLOT_WORDS : (rank + 1) * SLOT_WORDS] = _BLANK
+
+    def running(self, rank: int) -> int:
+        """The call that the worker on a rank is in, 0 if none."""
+        return self._words[rank * SLOT_WORDS + RUNNING]
+
+    def left(self, rank: int) -> int:
+        """The last call that the worker on a rank has left."""
+        return self._words[rank * SLOT_WORDS + LEFT]
+
+    def relayed(self, rank: int) -> int:
+        """How many messages the worker on a rank has put on its relay socket."""
+        return self._words[rank * SLOT_WORDS + RELAYED]
+
+    def call_of_function(self, rank: int) -> tuple[int, int]:
+        """Since when the worker on a rank is in a call of the function (0: in none), and for which index."""
+        slot = self.slot(rank)
+        return slot[SINCE], slot[INDEX]
+
+    def claim(self, rank: int) -> Claim:
+        """Where the worker on a rank is."""
+        slot = self.slot(rank)
+        first, last = slot[CHUNK], max(slot[CHUNK], slot[LAST_CHUNK])
+        return Claim(
+            running=slot[RUNNING],
+            left=slot[LEFT],
+            tickets=range(slot[CLAIM], slot[CLAIM_END]),
+            chunks=range(first - 1, last) if first else range(0),
+        )
+
+    def close(self) -> None:
+        """Let go of memory and descriptor; a view somebody still has keeps the mapping until it goes."""
+        del self._words, self._map
+        os.close(self.fd)
