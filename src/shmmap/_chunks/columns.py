@@ -9,6 +9,7 @@ an output that the user gave or declared are values cast.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, cast
 
 import numpy as np
@@ -24,11 +25,24 @@ _NUMPY_TYPES = cast("set[type]", set(np.sctypeDict.values()))
 _DTYPES: dict[type, np.dtype[Any]] = {kind: np.dtype(kind) for kind in (bool, float, complex)} | {
     kind: np.dtype(kind) for kind in _NUMPY_TYPES if issubclass(kind, (np.number, np.bool_))
 }
+_INT = np.asarray(0).dtype
 Kind = str | type[Any] | None
 """What kind of thing a function returned: nothing, ``"array"``, or a tuple, by its class or, in a worker, the
 name of that, see `told_kind`; ``"unknown"`` before that is known."""
 NUMBERS = frozenset((int, *_DTYPES))
 """Types of numbers, told without a look at the value."""
+
+
+@functools.lru_cache(64)
+def exact_types(dtype: np.dtype[Any]) -> frozenset[type]:
+    """The types of numbers that become just this dtype; of ints those that fit into it."""
+    kinds = {kind for kind, its in _DTYPES.items() if its == dtype}
+    return frozenset(kinds | {int} if dtype == _INT else kinds)
+
+
+def is_just(result: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    """Whether a result is a plain array of a dtype and shape."""
+    return type(result) is np.ndarray and result.dtype == dtype and result.shape == shape
 
 
 def split_result(result: Any) -> tuple[Kind, tuple[Any, ...]]:

@@ -1,83 +1,54 @@
-"""Results that are rows or blocks of arrays, written into the output.
-
-The output is declared, or made from the form of index 0's result. Until it is known, results of other
-chunks are kept (`held`); then all are written straight to where they belong, and their chunks marked as
-done after that. What the output is too narrow for goes to the collector as a piece, in a wider dtype.
+"""Results that are rows or blocks of arrays: what the function returned, as columns, which `placing` places.
 
 Results depend on the plan alone: neither on who ran which chunk, nor on how many were gone through as one.
-What several chunks have as one is placed as one if it fits as it is; else each chunk is dealt with by
-itself. And should a result not fit, `position` tells which index or chunk it came from.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
 from .._interop.numpy_types import Array
-from .._memory import POUR_NBYTES, PageWriter
+from .._memory import POUR_NBYTES
+from .._wire import CHUNK
 from .columns import (
     NUMBERS,
     Column,
     Kind,
     Mixed,
     as_column,
-    begins_at,
     check_axis,
     check_declared,
     check_kind,
     check_shape,
-    dtypes_of,
+    exact_types,
     holds,
+    is_just,
     is_number,
     promote,
-    put_column,
     split_result,
     stack_items,
     uniform_column,
 )
-from .held import Held
-from .job import Form, Job, form_of
-from .kernel import (
-    AS_A_WHOLE,
-    FAILED_ITEM,
-    MISSING,
-    TAKEN_LAST,
-    Destination,
-    Function,
-    Kernel,
-    Reporter,
-    stop_iteration,
-)
+from .job import Form, form_of
+from .kernel import AS_A_WHOLE, FAILED_ITEM, MISSING, TAKEN_LAST, Seat, stop_iteration
+from .ledger import Mark
+from .placing import PlacingKernel
 
+_DONE = int(Mark.DONE)
+_PLAIN_FORMATS = "?bhilqBHILQfd"
+"""Of numbers into which a `memoryview` stores."""
 # A chunk 0 that is going to take longer tells the form of its first result before the others are there.
 FORM_S = 2e-4
 
 
-class FillKernel(Kernel):
+class FillKernel(PlacingKernel):
     """Results are rows or blocks, written into the output; kept until it is known."""
-
-    def __init__(
-        self, job: Job, func: Function, reporter: Reporter, clock: memoryview | None = None
-    ) -> None:
-        super().__init__(job, func, reporter, clock)
-        self._declared = job.out is not None
-        self._kind: Kind = "unknown"
-        self._out: tuple[Array, ...] | None = None
-        self._writers: tuple[PageWriter | None, ...] = ()
-        """Page writers of the outputs, one for each; empty if none of them is large."""
-        if job.out is not None:
-            self._kind = "array" if len(job.out) == 1 else tuple
-            self._out = job.out
-            if not job.store:  # else they are not in memory
-                self._writers = reporter.page_writers(job.out)
-        self._in_place: Array | None = None
-        """The part of the output that `_rows` has just filled."""
-        self._held = Held()
 
     def run(self, k: int, last: int) -> None:
         start = k * self._size
@@ -92,6 +63,47 @@ class FillKernel(Kernel):
         result = self.call_chunk(k, start, stop)
         if self.job.axis != 0 or not self._put(k, last, start, stop, result):
             self._place(k, last, start, stop, *self._block(result, start, stop))
+
+    def run_singles(self, first: int, stop: int, seat: Seat) -> None:
+        if self._kind == "unknown":
+            self._learn_output()
+        out, exact = self._cells_for_numbers(first, stop)
+        slot, limit, ledger, role = seat
+        args, func, k = self.arguments(first, first, stop), self.func, first
+        position, is_sole = self.position, len(args) == 1
+        position.start, position.stop, position.index = first, stop, TAKEN_LAST
+        try:
+            for item in args[0] if is_sole else zip(*args):  # noqa: B905 - some inputs repeat for ever
+                if k > limit[0]:
+                    return
+                slot[CHUNK] = k + 1
+                result = func(item) if is_sole else func(*item)
+                if role.is_stray:
+                    os._exit(0)
+                if type(result) in exact:
+                    try:
+                        out[k] = result
+                        ledger[k] = _DONE
+                        k += 1
+                        continue
+                    except (OverflowError, ValueError):  # an int that takes another dtype
+                        pass
+                position.start = k
+                self._place_items(k, k + 1, k, result, iter(()))
+                position.index = TAKEN_LAST
+                k += 1
+        except StopIteration as exc:
+            raise stop_iteration() from exc
+
+    def _cells_for_numbers(self, start: int, stop: int) -> tuple[Any, frozenset[type]]:
+        """What stores numbers into the output, and the types of those that stay the same there."""
+        if self._kind != "array" or self._out is None or self._out[0].ndim != 1:
+            return (), frozenset()
+        self._make_ready(0, start, stop)
+        out: Any = self._out[0]
+        if out.dtype.char in _PLAIN_FORMATS and out.dtype.isnative and out.flags.aligned:
+            out = memoryview(out)  # it takes a number in half the time
+        return out, exact_types(self._out[0].dtype)
 
     # ------------------------------------------------ what was returned, as columns
 
@@ -112,6 +124,14 @@ class FillKernel(Kernel):
             raise stop_iteration()
         if start == 0 and self._kind == "unknown":
             self._tell_form(first, began, stop)
+        self._place_items(start, stop, at, first, results)
+
+    def _place_items(
+        self, start: int, stop: int, at: int, first: Any, results: Iterator[Any]
+    ) -> None:
+        """Put where it belongs what the items of a range gave; `first` is what index `at` gave."""
+        position = self.position
+        k, last = start // self._size, -(-stop // self._size)
         if first is None:
             if at + 1 < stop:
                 self._check_nothing(results, at, stop)
@@ -180,36 +200,89 @@ class FillKernel(Kernel):
     def _place_rows(
         self, start: int, stop: int, at: int, first: Any, results: Iterator[Any]
     ) -> None:
-        """Store arrays as they come, chunk by chunk; `first` is what index `at` gave.
+        """Store arrays as they come; `first` is what index `at` gave.
 
-        They may fit to those of other chunks or not, and not to each other.
+        In one go as long as each is just what the output takes. From the chunk of one that is not, chunk by
+        chunk: they may fit to those of other chunks or not, and not to each other.
         """
-        position = self.position
-        for lo in range(start, stop, self._size):
+        position, lo, i = self.position, start, 0
+        if self._stores_as_one():
+            at, first = self._store_as_one(at, stop, first, results)
+            lo = stop if at == stop else at - at % self._size
+            if lo > start:
+                self.reporter.mark(start // self._size, -(-lo // self._size))
+            i = at - lo
+        while lo < stop:
             hi = min(lo + self._size, stop)
             position.start, position.index = lo, TAKEN_LAST
-            if lo > start:
+            if first is MISSING:
                 at, first = lo, next(results, MISSING)
                 if first is MISSING:
                     raise stop_iteration()
             part = results if hi == stop else islice(results, hi - at - 1)
-            kind, columns = self._rows(first, part, at, lo, hi)
+            if i:
+                targets: list[Any] = [self._out[0][lo:hi]]  # type: ignore[index]
+                kind, columns = self._rows("array", targets, i, chain((first,), part), lo, hi)
+            else:
+                kind, cells = split_result(first)
+                targets = self._make_targets([as_column(cell) for cell in cells], at, lo, hi)
+                kind, columns = self._rows(kind, targets, at - lo + 1, part, lo, hi)
             position.index = AS_A_WHOLE
             k = lo // self._size
             self._place(k, k + 1, lo, hi, kind, columns)
+            lo, i, first = hi, 0, MISSING
+
+    def _stores_as_one(self) -> bool:
+        """Whether the output is known, and is one array into which items can be stored one by one."""
+        if self._kind != "array" or self._out is None:
+            return False
+        writer = self._writers[0] if self._writers else None
+        return writer is None or writer.stride < POUR_NBYTES
+
+    def _store_as_one(
+        self, at: int, stop: int, first: Any, results: Iterator[Any]
+    ) -> tuple[int, Any]:
+        """Store arrays from index `at` on, `first` among them, while each is just what the output takes.
+
+        Returns the index of one that is not, and what it gave; or `stop`, if all of them are.
+        """
+        out = self._out[0]  # type: ignore[index]
+        dtype, shape = out.dtype, out.shape[1:]
+        if not is_just(first, dtype, shape):
+            return at, first
+        self._make_ready(0, at, stop)
+        out[at] = first
+        at += 1
+        if at == stop:
+            return at, MISSING
+        is_plain, func = self._is_plain, self.func  # see there
+        try:
+            for item in self.position.items if is_plain else results:
+                result = func(item) if is_plain else item
+                if (
+                    type(result) is not np.ndarray
+                    or result.dtype is not dtype
+                    or result.shape != shape
+                ):
+                    if not is_just(result, dtype, shape):
+                        return at, result
+                out[at] = result
+                at += 1
+        except StopIteration as exc:
+            raise stop_iteration() from exc
+        if at < stop:
+            raise stop_iteration()
+        return at, MISSING
 
     def _rows(
-        self, first: Any, results: Iterable[Any], at: int, start: int, stop: int
+        self, kind: Kind, targets: list[Any], i: int, results: Iterable[Any], start: int, stop: int
     ) -> tuple[Kind, tuple[Column, ...]]:
-        """Columns of a chunk whose items are stored as they come, beginning with what index `at` gave."""
-        kind, cells = split_result(first)
-        targets = self._make_targets([as_column(cell) for cell in cells], at, start, stop)
+        """Columns of a chunk whose items are stored as they come, the first `i` of which are there."""
         width = len(targets)
         is_in_place = bool(targets) and targets[0].base is not None
         writer = self._writers[0] if self._writers and is_in_place else None
         if writer is not None and writer.stride < POUR_NBYTES:
             writer = None  # its items are too small, each by itself
-        i = at - start + 1
         for result in results:
             if kind == "array" and type(result) is np.ndarray:
                 target = targets[0]
@@ -271,125 +344,3 @@ class FillKernel(Kernel):
         if start == 0 and self._kind == "unknown":
             self.reporter.tell_form(form_of(kind, tuple(columns)), False)
         return kind, tuple(columns)
-
-    # ------------------------------------------------ into the output
-
-    def _put(self, k: int, last: int, start: int, stop: int, result: Any) -> bool:
-        """Put one array, axis first, into the output if it is just what is taken there: mostly it is.
-
-        What `_block` and `_place` find out about any result costs as much as all else that a chunk does.
-        """
-        if type(result) is not np.ndarray or self._out is None or self._kind != "array":
-            return False
-        part = self._out[0][start:stop]
-        if result.shape != part.shape or result.dtype != part.dtype:
-            return False
-        if result is not self._in_place and not (self._writers and self._pour(0, result, start)):
-            part[...] = result
-        self.reporter.mark(k, last)
-        return True
-
-    def _place(
-        self, k: int, last: int, start: int, stop: int, kind: Kind, columns: tuple[Column, ...]
-    ) -> None:
-        """Put columns of chunks ``[k, last)`` into the output, or keep them until it is known."""
-        if self._kind == "unknown" and kind is not None:
-            self._learn_output()
-        if kind == "array" and self._put(k, last, start, stop, columns[0]):
-            return
-        if self._kind == "unknown":
-            if kind is None:
-                self.reporter.mark(k, last, nothing=True)  # whether that fits is told by the ledger
-                return
-            self._held.add(k, last, kind, columns)
-            if self._held.is_full():
-                self._set_output(self.reporter.wait_output())
-                if self._held:
-                    self.reporter.results(self._held.take())
-            return
-        if last == k + 1:
-            if self._takes(kind, columns):
-                self._fill(start, stop, columns)
-                self.reporter.mark(k, last)
-            else:
-                self.reporter.results([(k, last, (kind, columns))])
-            return
-        # Something does not fit: each chunk by itself, or a chunk that does would seem to be at fault.
-        for each, lo, hi in self._one_by_one(start, stop):
-            part: Any = tuple([column[lo - start : hi - start] for column in columns])  # type: ignore[index]
-            self._place(each, each + 1, lo, hi, kind, part)
-
-    def _takes(self, kind: Kind, columns: tuple[Column, ...]) -> bool:
-        """Whether the output holds a chunk's columns; False if they are to go to the collector as a piece."""
-        out = self._out or ()
-        if kind is not self._kind or len(columns) != len(out):
-            check_kind(kind, len(columns), self._kind, len(out), self._declared)
-            if not self._declared:
-                self._kind = kind  # the class itself, where only its name was known
-        for column, target in zip(columns, out, strict=True):
-            if self._declared:
-                check_declared(column, target)
-                continue
-            check_shape(column.shape[1:], target.shape[1:])
-            if not holds(target.dtype, column):
-                if self.job.dtypes is None:
-                    promote(target.dtype, *dtypes_of(column))
-                return False
-        return True
-
-    def _fill(self, start: int, stop: int, columns: tuple[Column, ...]) -> None:
-        """Write columns where they belong, but for those that are there already."""
-        for j, (column, target) in enumerate(zip(columns, self._out or (), strict=True)):
-            part = target[start:stop]
-            self._make_ready(j, start, stop)
-            if isinstance(column, Mixed) or not begins_at(part, column):
-                put_column(part, column)
-
-    def _pour(self, j: int, part: Array, start: int) -> bool:
-        writer = self._writers[j] if self._writers else None
-        return writer is not None and writer.pour(part, start)
-
-    def _make_ready(self, j: int, start: int, stop: int) -> None:
-        writer = self._writers[j] if self._writers else None
-        if writer is not None:
-            writer.make_ready(start, stop)
-
-    # ------------------------------------------------ while the output is not known
-
-    def _learn_output(self) -> None:
-        self._set_output(self.reporter.poll_output())
-
-    def _set_output(self, output: Destination | None) -> None:
-        """The output is known now, unless it is None: what has been kept goes where it belongs."""
-        if output is None:
-            return
-        self._kind, self._out, self._writers = output
-        position = self.position
-        before = position.start, position.stop, position.index
-        for k, last, (kind, columns) in self._held.take():
-            position.start, position.stop = k * self._size, min(last * self._size, self._n)
-            position.index = AS_A_WHOLE
-            self._place(k, last, position.start, position.stop, kind, columns)
-        position.start, position.stop, position.index = before
-
-    def flush(self) -> None:
-        """Between draws: hand over what has been kept for long."""
-        if self._held.is_old():
-            self._learn_output()
-            if self._held and self._held.is_small():
-                self.reporter.results(self._held.take_merged())
-
-    def finish(self) -> None:
-        if self._held:
-            self._learn_output()
-        if self._held and not self._held.is_small():
-            self._set_output(self.reporter.wait_output())
-        if self._held:
-            self.reporter.results(self._held.take_merged())
-
-    def reset(self) -> None:
-        super().reset()
-        self._held.take()
-        self._in_place = None
-        if not self._declared:
-            self._kind, self._out, self._writers = "unknown", None, ()

@@ -10,14 +10,15 @@ array, nor a tuple, list or dict of them, is handed over at once if it is the re
 
 from __future__ import annotations
 
+import os
 from operator import is_
 from typing import Any
 
 import numpy as np
 
-from .._interop.scalars import SCALAR_CLASSES
+from .._interop.scalars import SCALAR_CLASSES, SCALARS
 from .._memory import COUNTS, handle_of, is_sole
-from .._wire import are_plain
+from .._wire import CHUNK, are_plain
 from .columns import NUMBERS
 from .job import Job, Piece
 from .kernel import (
@@ -28,6 +29,7 @@ from .kernel import (
     Function,
     Kernel,
     Reporter,
+    Seat,
     stop_iteration,
 )
 from .tuples import make_tuple
@@ -136,6 +138,27 @@ class GatherKernel(Kernel):
         # Ranges as well: if we die, what is done must not be done again, nor be named as lost.
         if is_large or not is_settled or self.job.verb == "ranges":
             self.flush()
+
+    def run_singles(self, first: int, stop: int, seat: Seat) -> None:
+        slot, limit, _, role = seat
+        args, func, k = self.arguments(first, first, stop), self.func, first
+        position, is_sole = self.position, len(args) == 1
+        position.start, position.stop, position.index = first, stop, TAKEN_LAST
+        values: list[Any] = []
+        try:
+            for item in args[0] if is_sole else zip(*args):  # noqa: B905 - some inputs repeat for ever
+                if k > limit[0]:
+                    break
+                slot[CHUNK] = k = k + 1
+                result = func(item) if is_sole else func(*item)
+                if role.is_stray:
+                    os._exit(0)
+                values.append(result if type(result) in SCALARS else _settle(result)[0])
+        except StopIteration as exc:
+            raise stop_iteration() from exc
+        finally:
+            if values:
+                self._held.append((first, first + len(values), values))
 
     def flush(self) -> None:
         """Hand over what the draw just ended has brought."""

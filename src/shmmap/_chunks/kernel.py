@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from functools import partial
 from operator import length_hint
 from types import FunctionType, MethodType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -92,6 +92,29 @@ class Reporter(Protocol):
     def wait_output(self) -> Destination | None:
         """Wait for the output; None if it is not going to be told: hand everything over."""
         return None
+
+
+Words = MutableSequence[int] | memoryview
+
+
+class Role(Protocol):
+    """What this process is to the map."""
+
+    @property
+    def is_stray(self) -> bool:
+        """It is a child that the function has forked, which must neither draw nor mark."""
+
+
+class Seat(NamedTuple):
+    """Where it is noted what whoever runs a kernel is at."""
+
+    slot: Words
+    """See `_wire.control`."""
+    limit: Words
+    """One word: the last chunk that may be started."""
+    ledger: Words
+    """The mark of each chunk."""
+    role: Role
 
 
 AS_A_WHOLE, TAKEN_LAST = -1, -2
@@ -169,21 +192,28 @@ class Kernel(ABC):
         """Whether the function is called in a plain loop rather than by `map`: it is quicker. The interpreter
         calls a function written in Python from a loop without leaving its own, which takes a third of what a
         call through `map` does. What is written in C gains nothing."""
-        self.joins = (
-            job.may_join
-            and job.verb == "items"
+        is_cut_anywhere = (
+            job.verb == "items"
             and all(
                 entry.kind in ("array", "sequence", "whole") or entry.parcel for entry in job.inputs
             )
             and not (self._is_slow or job.store)
         )
+        self.joins = job.may_join and is_cut_anywhere
         """Whether neighbouring chunks may be gone through as one. The function does not see where one ends,
         and a chunk costs as much as ten calls of a cheap function; but results are in place only after the
         last."""
+        is_single = self._size == 1 and self._streams is None
+        self.runs_singles = is_single and is_cut_anywhere and not self.joins
+        """Whether chunks of one item can be run by `run_singles`."""
 
     @abstractmethod
     def run(self, k: int, last: int) -> None:
         """Do chunk `k`, or ``[k, last)`` if this kernel `joins` them."""
+
+    @abstractmethod
+    def run_singles(self, first: int, stop: int, seat: Seat) -> None:
+        """Do chunks of one item each, of which index 0 is none; each is marked before the next begins."""
 
     @abstractmethod
     def flush(self) -> None:
@@ -241,13 +271,18 @@ class Kernel(ABC):
             args = [slicer(k, start, stop) for slicer in self._slicers]
         return self.func(*args) if self._is_direct else self._call(args, start)
 
+    def arguments(self, k: int, start: int, stop: int) -> list[Any]:
+        """What to iterate over for the arguments of a chunk's calls; `position` follows."""
+        args = [slicer(k, start, stop) for slicer in self._slicers]
+        args[self._mapped] = self.position.items = _iterator_over(args[self._mapped])
+        return args
+
     def iterate(self, k: int, start: int, stop: int) -> Iterator[Any]:
         """The function's results for a chunk's items, one at a time."""
         if self._is_plain:
             self.position.items = items = _iterator_over(self._slicers[0](k, start, stop))
             return map(self.func, items)
-        args = [slicer(k, start, stop) for slicer in self._slicers]
-        args[self._mapped] = self.position.items = _iterator_over(args[self._mapped])
+        args = self.arguments(k, start, stop)
         if self._is_slow:
             return self._iterate_slowly(k, args, start)
         if self._streams is None:

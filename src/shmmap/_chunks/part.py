@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from .._wire import CHUNK, CLAIM, CLAIM_END, LAST_CHUNK
-from .kernel import Kernel
+from .kernel import Kernel, Role, Seat, Words
 from .ledger import Mark
 
 # A draw should take about this long. Where the function has filled the caches, all that goes with one takes
@@ -32,8 +32,6 @@ LEAST_ITEMS, LEAST_S = 8, 1e-4
 # Target time of chunks that are gone through as one. Longer: more work is lost with a worker, and a stop of
 # the map takes effect later.
 JOIN_S = 5e-4
-
-Words = MutableSequence[int] | memoryview
 
 
 def next_draw(k: int, speed: float, left: int, team: int, least: int | None) -> int:
@@ -70,14 +68,6 @@ class Source(Protocol):
         """Let nobody start a chunk above `at`."""
 
 
-class Role(Protocol):
-    """What the process is to the map."""
-
-    @property
-    def is_stray(self) -> bool:
-        """It is a child that the function has forked, which must neither draw nor mark."""
-
-
 class Part(ABC):
     """One part in one round of a map."""
 
@@ -97,6 +87,7 @@ class Part(ABC):
         self.source = source
         self.slot = slot
         self._role = role
+        self._seat = Seat(slot, source.limit, source.ledger, role)
         self._team = team
         """How many take part."""
         self._chunks = chunks
@@ -105,6 +96,7 @@ class Part(ABC):
         self._share = share
         """Static schedule: what is left of the tickets of this worker."""
         self._joins = kernel.joins and chunks is None and share is None
+        self._is_single = kernel.runs_singles and chunks is None and share is None
         self._least = LEAST_ITEMS // job.plan.chunksize if job.verb == "items" else None
         self._speed = 0.0
         """Tickets a second in the last draw."""
@@ -152,6 +144,14 @@ class Part(ABC):
 
     def _run_claim(self, first: int, stop: int) -> None:
         """Run the chunks of the tickets that were just drawn."""
+        if self._is_single and first:
+            try:
+                self.kernel.run_singles(first, stop, self._seat)
+            except BaseException as exc:
+                self.note_failure(exc)
+            if self._role.is_stray:
+                os._exit(0)
+            return
         chunks, is_shared_out, role = self._chunks, self._share is not None, self._role
         limit, ledger, slot = self.source.limit, self.source.ledger, self.slot
         run = self.kernel.run
