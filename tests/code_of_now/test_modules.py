@@ -17,10 +17,7 @@ import pytest
 
 import shmmap
 from shmmap import pmap
-from tests.code_of_now import test_changes
 from tests.helpers import run_python, run_script
-
-engine = test_changes.engine
 
 SOURCE = """
     import collections, dataclasses, enum, functools, typing

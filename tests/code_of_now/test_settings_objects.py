@@ -7,10 +7,8 @@ gives what a loop in the caller gives, on every engine, with workers that have i
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import functools
 import importlib
-import multiprocessing
 import sys
 import threading
 import types
@@ -24,23 +22,8 @@ import pytest
 import shmmap
 from shmmap import pmap
 from shmmap._code.modules import is_users
-from tests.conftest import ENGINES, open_engine
 
 Change = Callable[[Any], Any]
-
-
-@pytest.fixture(params=[*ENGINES, "clean", "process pool"])
-def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
-    if request.param == "clean":
-        with shmmap.Team(workers=2) as team:
-            yield team
-    elif request.param == "process pool":
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-            yield pool
-    else:
-        with open_engine(request.param) as engine:
-            yield engine
 
 
 @pytest.fixture

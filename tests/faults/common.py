@@ -34,6 +34,26 @@ def works(**options):
 """
 """The first lines of programs that run in surroundings of their own."""
 
+BUSY = (
+    COMMON
+    + """
+from shmmap.testing import HoldGil
+
+running = shmmap.zeros(2, bool)
+
+def busy(i):
+    running[i] = True
+    wait_until(running.all)
+    if i == 0:
+        print("running", flush=True)
+    (HoldGil(20) if "gil" in sys.argv else time.sleep)(20)
+
+def run(**options):
+    shmmap.pmap(busy, np.arange(2), chunksize=1, **options)
+"""
+)
+"""The first lines of programs that are cut off in a map: they say so once it runs on two workers."""
+
 
 def run_program(folder: Path, source: str, *args: str, **options: Any) -> str:
     """Run a program after the common lines; it must end well and silently. Returns what it printed."""

@@ -22,7 +22,7 @@ from tests.helpers import (
     start_script,
 )
 
-from .common import COMMON, run_program, times
+from .common import BUSY, COMMON, run_program, times
 
 MARK = "SHMMAP_FAULTS"
 
@@ -50,25 +50,16 @@ def names_of(pid: int) -> dict[str, int]:
     return found
 
 
-BUSY = """
-    import os, sys, time
-    import numpy as np, shmmap
-    from shmmap.testing import HoldGil, wait_until
+PROGRAM = (
+    BUSY
+    + """
+a = shmmap.zeros(1 << 22)
 
-    a = shmmap.zeros(1 << 22)
-    running = shmmap.zeros(2, bool)
-
-    def busy(i):
-        running[i] = True
-        wait_until(running.all)
-        if i == 0:
-            print("running", flush=True)
-        (HoldGil(20) if "gil" in sys.argv else time.sleep)(20)
-
-    def run():
-        with shmmap.Team(workers=2, start=sys.argv[1]) as team:
-            shmmap.pmap(busy, np.arange(2), engine=team, chunksize=1)
+def run_on_team():
+    with shmmap.Team(workers=2, start=sys.argv[1]) as team:
+        run(engine=team)
 """
+)
 
 
 def kill_and_check(
@@ -92,7 +83,7 @@ class Test26And27KilledCaller:
 
     def start(self, tmp_path: Path, source: str, *args: str) -> tuple[subprocess.Popen[str], str]:
         """Start a program and wait until its map runs; return what it said besides."""
-        script = start_script(tmp_path, textwrap.dedent(BUSY) + textwrap.dedent(source), *args)
+        script = start_script(tmp_path, PROGRAM + textwrap.dedent(source), *args)
         assert script.stdout is not None
         word, _, more = script.stdout.readline().partition(" ")
         assert word.strip() == "running"
@@ -100,13 +91,13 @@ class Test26And27KilledCaller:
 
     @pytest.mark.parametrize("holds", ["", "gil"])
     def test_caller_alone(self, tmp_path: Path, start: str, holds: str) -> None:
-        script, _ = self.start(tmp_path, "run()", start, holds)
+        script, _ = self.start(tmp_path, "run_on_team()", start, holds)
         tree = process_tree(script.pid)
         assert len(tree) >= 3
         kill_and_check(script, script.kill, tree)
 
     def test_whole_group(self, tmp_path: Path, start: str) -> None:
-        script, _ = self.start(tmp_path, "run()", start)
+        script, _ = self.start(tmp_path, "run_on_team()", start)
         tree = process_tree(script.pid)
         kill_and_check(script, lambda: os.killpg(script.pid, signal.SIGKILL), tree)
 
@@ -131,7 +122,7 @@ class Test26And27KilledCaller:
                 time.sleep(20)
 
             threading.Thread(target=fork).start()
-            run()
+            run_on_team()
             """,
             start,
         )
@@ -151,7 +142,7 @@ class Test26And27KilledCaller:
             thread = threading.Thread(
                 target=lambda: made.append(shmmap.Team(workers=2, start=sys.argv[1])))
             thread.start(); thread.join()
-            shmmap.pmap(busy, np.arange(2), engine=made[0], chunksize=1)
+            run(engine=made[0])
             """,
             start,
         )

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -21,36 +20,20 @@ from tests.helpers import (
     write_script,
 )
 
-from .common import times
+from .common import BUSY, times
+
+CALL = "run(workers=2, engine=sys.argv[1])"
+RUN = f"{BUSY}\n{CALL}\n"
 
 
 class Test28CtrlC:
     """Ctrl-C in a terminal: one traceback, prompt back soon, no orphans."""
 
-    SCRIPT = """
-        import sys, time
-        import numpy as np, shmmap
-        from shmmap.testing import wait_until
-
-        running = shmmap.zeros(2, bool)
-
-        def busy(i):
-            running[i] = True
-            wait_until(running.all)
-            if i == 0:
-                print("running", flush=True)
-            time.sleep(20)
-
-        try:
-            shmmap.pmap(busy, np.arange(2), workers=2, engine=sys.argv[1], chunksize=1)
-        finally:
-            print("after", flush=True)
-    """
-
     @pytest.mark.parametrize("engine", ["processes", "fork"])
     @pytest.mark.parametrize("times", [1, 2])
     def test_one_traceback(self, tmp_path: Path, engine: str, times: int) -> None:
-        with Terminal(write_script(tmp_path, self.SCRIPT), engine) as terminal:
+        program = f"{BUSY}\ntry:\n    {CALL}\nfinally:\n    print('after', flush=True)\n"
+        with Terminal(write_script(tmp_path, program), engine) as terminal:
             terminal.read_until("running\n")
             tree = process_tree(terminal.process.pid)
             with in_time(3):
@@ -124,25 +107,11 @@ class Test28CtrlC:
 class Test28Signals:
     """Ctrl-C, SIGTERM, SIGHUP in a terminal: one traceback, prompt back, nobody left."""
 
-    BUSY = """
-        import signal, sys, time
-        import numpy as np, shmmap
-        from shmmap.testing import wait_until
-        running = shmmap.zeros(2, bool)
-        def busy(i):
-            running[i] = True
-            wait_until(running.all)
-            if i == 0:
-                print("running", flush=True)
-            time.sleep(20)
-        shmmap.pmap(busy, np.arange(2), workers=2, engine=sys.argv[1], chunksize=1)
-    """
-
     @pytest.mark.slow
     @pytest.mark.parametrize("engine", ["processes", "fork"])
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
     def test_other_signals(self, tmp_path: Path, engine: str, number: signal.Signals) -> None:
-        with Terminal(write_script(tmp_path, self.BUSY), engine) as terminal:
+        with Terminal(write_script(tmp_path, RUN), engine) as terminal:
             terminal.read_until("running\n")
             tree = process_tree(terminal.process.pid)
             with in_time(3):
@@ -155,7 +124,7 @@ class Test28Signals:
     @pytest.mark.parametrize("engine", ["processes", "fork"])
     def test_terminal_closes(self, tmp_path: Path, engine: str) -> None:
         """The terminal goes away: a real SIGHUP, to the whole session."""
-        terminal = Terminal(write_script(tmp_path, self.BUSY), engine)
+        terminal = Terminal(write_script(tmp_path, RUN), engine)
         try:
             terminal.read_until("running\n")
             tree = process_tree(terminal.process.pid)
@@ -170,7 +139,7 @@ class Test28Signals:
     def test_sigterm_turned_into_an_exception(self, tmp_path: Path) -> None:
         """As servers do: the exception comes out of the map, and nothing stays behind."""
         source = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
-        script = write_script(tmp_path, source + textwrap.dedent(self.BUSY))
+        script = write_script(tmp_path, source + RUN)
         with Terminal(script, "processes") as terminal:
             terminal.read_until("running\n")
             tree = process_tree(terminal.process.pid)
@@ -235,7 +204,7 @@ class Test28Signals:
     @pytest.mark.timeout(900)
     def test_twice_in_quick_succession(self, tmp_path: Path) -> None:
         """The second one may cut the clean-up short; but nobody is left, and it ends."""
-        script = write_script(tmp_path, self.BUSY)
+        script = write_script(tmp_path, RUN)
         rng = random.Random(2)
         for _ in range(times(3, 20)):
             with Terminal(script, "processes") as terminal:
