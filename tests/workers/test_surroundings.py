@@ -7,7 +7,6 @@ import contextlib
 import locale
 import logging
 import os
-import resource
 import sys
 import time
 import warnings
@@ -20,10 +19,12 @@ import pytest
 
 import shmmap
 from shmmap._system.blas import BLAS_VARIABLES
-from tests.helpers import assert_next_map_works, run_python, run_script
+from tests.helpers import run_python
 
 # "KMP": by which `threadpoolctl` begins.
 WORKERS_OWN = {*BLAS_VARIABLES, "KMP_DUPLICATE_LIB_OK"}
+
+
 CATEGORIES = (
     locale.LC_CTYPE,
     locale.LC_NUMERIC,
@@ -31,6 +32,8 @@ CATEGORIES = (
     locale.LC_COLLATE,
     locale.LC_MONETARY,
 )
+
+
 STARTS = ("clean", "fork")
 
 
@@ -144,9 +147,6 @@ def test_files_of_functions_are_as_private_as_the_callers(
     assert modes == [0o666 & ~umask, 0o600, 0o600]
 
 
-# --- what an initializer sets --------------------------------------------------------------------
-
-
 def set_up(folder: str) -> None:
     """An initializer that sets all of it."""
     os.environ["SHMMAP_INITIALIZER"] = "set"
@@ -217,107 +217,6 @@ def test_what_an_initializer_sets_stays_set(
         assert team.submit(os.environ.get, "SHMMAP_INITIALIZER").result() == "caller"
 
 
-# --- loggers ---------------------------------------------------------------------------------------
-
-
-def test_loggers_are_made_by_their_libraries(tmp_path: Path) -> None:
-    """C1: a level is kept until the logger is there; no plain logger takes the name of another class's."""
-    (tmp_path / "library.py").write_text(
-        """
-import logging
-
-class Chatty(logging.Logger):
-    def chat(self, text):
-        self.info("chat: %s", text)
-
-before = logging.getLoggerClass()
-logging.setLoggerClass(Chatty)
-log = logging.getLogger("library")
-child = logging.getLogger("library.child")
-logging.setLoggerClass(before)
-log.setLevel(logging.ERROR)
-"""
-    )
-    done = run_script(
-        tmp_path,
-        """
-import logging, sys
-import shmmap
-logging.basicConfig(stream=sys.stdout, format="%(name)s %(message)s")
-
-import library
-library.log.setLevel(logging.DEBUG)
-library.child.propagate = False
-library.child.addHandler(logging.StreamHandler(sys.stdout))
-
-def chat(i):
-    import library
-    library.log.chat(i)
-    library.child.chat(i)
-    return library.log.level, type(library.log).__name__
-
-for start in "clean", "fork":
-    with shmmap.Team(1, start=start) as team:
-        team.submit(chat, 0).result()
-        print(team.submit(chat, 1).result())
-        library.log.setLevel(logging.INFO)
-        print(team.submit(chat, 2).result())
-        logging.disable(logging.INFO)
-        print(team.submit(chat, 3).result())
-        logging.disable(0)
-    library.log.setLevel(logging.DEBUG)
-""",
-    )
-    assert done.stderr == ""
-    lines = [line for line in done.stdout.splitlines() if " 0" not in line]
-    expected = []
-    for level, i in ((10, 1), (20, 2), (20, 3)):
-        if i < 3:
-            expected += [f"library chat: {i}", f"chat: {i}"]
-        expected.append(str((level, "Chatty")))
-    assert sorted(lines) == sorted(expected * 2)
-
-
-def test_records_make_no_loggers_in_the_caller(tmp_path: Path) -> None:
-    """C1, the other way: a library that only workers have imported makes its own logger later here, too."""
-    (tmp_path / "library.py").write_text(
-        """
-import logging
-
-class Chatty(logging.Logger):
-    def chat(self):
-        self.warning("chat")
-
-logging.setLoggerClass(Chatty)
-log = logging.getLogger("library.deep")
-logging.setLoggerClass(logging.Logger)
-"""
-    )
-    done = run_script(
-        tmp_path,
-        """
-import logging, sys
-import shmmap
-logging.basicConfig(stream=sys.stdout, format="%(name)s %(message)s")
-
-def chat(i):
-    import library
-    library.log.chat()
-
-with shmmap.Team(1) as team:
-    shmmap.pmap(chat, [0], engine=team)
-    import library
-    library.log.chat()
-    logging.getLogger("library").setLevel(logging.ERROR)
-    shmmap.pmap(chat, [0], engine=team)
-""",
-    )
-    assert (done.stdout, done.stderr) == ("library.deep chat\n" * 2, "")
-
-
-# --- modules ---------------------------------------------------------------------------------------
-
-
 def test_relative_entries_of_the_search_path(tmp_path: Path) -> None:
     """C16: they mean what they meant when the caller first searched them."""
     (tmp_path / "lib").mkdir()
@@ -371,140 +270,3 @@ with shmmap.Team(1, preload={["json"] if preload else []}) as team:
 """
     done = run_python("-c", source, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("[2] [5]\n2\n", "")
-
-
-# --- what a function changes ------------------------------------------------------------------------
-
-
-def lower(number: int, value: int) -> None:
-    """Lower the limit itself."""
-    resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
-
-
-def lower_for_good(number: int, value: int) -> None:
-    """Lower it so that only a privileged process may raise it again."""
-    resource.setrlimit(number, (value, value))
-
-
-NOTHING = contextlib.nullcontext()
-LIMITS = {
-    "descriptors": (resource.RLIMIT_NOFILE, 3),
-    "address space": (resource.RLIMIT_AS, 1 << 20),
-    "data": (resource.RLIMIT_DATA, 1 << 20),
-    "file size": (resource.RLIMIT_FSIZE, 0),
-}
-
-
-@pytest.mark.few(2)
-@pytest.mark.parametrize("lowers", [lower, lower_for_good])
-@pytest.mark.parametrize("limit", LIMITS)
-def test_limits_that_a_function_lowers(team: shmmap.Team, limit: str, lowers: Any) -> None:
-    """C17: they are as before in the next call; both in maps and in what is submitted."""
-    number, value = LIMITS[limit]
-    for _ in range(2):
-        shmmap.pmap_ranges(lambda a, b: lowers(number, value), 2, engine=team, chunksize=1)
-        # Its result may need what it has given up for good; a map's marks do not.
-        with contextlib.suppress(shmmap.WorkerDied) if lowers is lower_for_good else NOTHING:
-            team.submit(lowers, number, value).result()
-        assert_next_map_works(team)
-    assert team.submit(resource.getrlimit, number).result() == resource.getrlimit(number)
-
-
-@pytest.mark.parametrize("start", STARTS)
-def test_priority_and_levels(start: Any) -> None:
-    """C17, its kind: what else a call may leave behind."""
-    logging.getLogger("shmmap-quiet")
-
-    def spoil(_: Any) -> None:
-        os.nice(5)
-        logging.getLogger("shmmap-quiet").setLevel(50)
-        logging.disable(50)
-        sys.setrecursionlimit(5000)
-        os.umask(0o123)
-        sys.argv.append("more")
-        os.environ["TZ"] = "XYZ-7"
-        time.tzset()
-
-    def left(_: Any) -> tuple[Any, ...]:
-        return os.nice(0), logging.getLogger("shmmap-quiet").level, look()
-
-    expected = os.nice(0), 0, look()
-    with shmmap.Team(1, start=start) as team:
-        assert team.submit(left, 0).result() == expected
-        shmmap.pmap(spoil, [0], engine=team)
-        assert team.submit(left, 0).result() == expected
-
-
-@pytest.mark.parametrize("start", STARTS)
-def test_a_folder_that_was_removed(start: Any, tmp_path: Path) -> None:
-    """C17, its kind: a function removes the folder it has gone to."""
-
-    def vanish(_: Any) -> None:
-        folder = tmp_path / f"gone{os.getpid()}"
-        folder.mkdir(exist_ok=True)
-        os.chdir(folder)
-        folder.rmdir()
-
-    with shmmap.Team(2, start=start) as team:
-        shmmap.pmap(vanish, [0, 1], engine=team, chunksize=1)
-        assert team.submit(os.getcwd).result() == os.getcwd()
-        assert_next_map_works(team)
-
-
-def log_one(i: Any) -> Any:
-    """Log to a logger of the caller's."""
-    logging.getLogger("shmmap-test.mine").info("item %s", i)
-    return i
-
-
-class Kept(logging.Handler):
-    """Keeps what it is given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
-        self.texts.append(record.getMessage())
-
-
-@pytest.mark.parametrize("propagate", [True, False])
-def test_a_logger_with_handlers_of_its_own(engine: Any, propagate: bool) -> None:
-    """They get each record once, wherever it was logged, and none while the logger is disabled.
-
-    A forked worker has copies of the handlers, from which nobody would read.
-    """
-    logger, handler = logging.getLogger("shmmap-test.mine"), Kept()
-    logger.addHandler(handler)
-    logger.propagate, logger.disabled = propagate, True
-    logger.setLevel("INFO")
-    try:
-        for is_disabled, expected in ((True, []), (False, ["item 1", "item 2"])):
-            logger.disabled = is_disabled
-            assert shmmap.pmap(log_one, [1, 2], engine=engine, workers=2) == [1, 2]
-            assert sorted(handler.texts) == expected
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate, logger.disabled = True, False
-        logger.setLevel("NOTSET")
-
-
-@pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("how", ["breakpoint()", "input()", "pdb.set_trace()"])
-def test_what_asks_the_user(tmp_path: Path, start: str, how: str) -> None:
-    """A worker has no standard input, and the error says where there is one (R11)."""
-    source = f"""
-        import pdb
-        import shmmap
-
-        with shmmap.Team(1, start="{start}") as team:
-            try:
-                shmmap.pmap(lambda i: {how}, [0], engine=team)
-            except Exception as exc:
-                words = str(exc), *getattr(exc, "__notes__", ())
-                print("engine='serial'" in "".join(words))
-            print(shmmap.pmap(abs, [-1], engine=team))
-    """
-    done = run_script(tmp_path, source)
-    assert (done.stdout.splitlines()[-2:], done.stderr) == (["True", "[1]"], "")

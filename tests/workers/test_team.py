@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import gc
-import itertools
 import os
-import pickle
 import signal
-import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,130 +32,6 @@ def pids(team: Team) -> list[int]:
 
     shmmap.pmap(answer, range(n), engine=team, workers=n, chunksize=1)
     return there.tolist()
-
-
-# --- the face of an executor --------------------------------------------------------------------
-
-
-def test_it_is_an_executor(team: Team) -> None:
-    assert isinstance(team, concurrent.futures.Executor)
-    assert team.size == 2
-
-
-def test_submit(team: Team) -> None:
-    future = team.submit(divmod, 17, 5)
-    assert isinstance(future, concurrent.futures.Future)
-    assert future.result(timeout=20) == (3, 2)
-    assert team.submit(int, "ff", base=16).result(timeout=20) == 255
-    with pytest.raises(ZeroDivisionError):
-        team.submit(divmod, 1, 0).result(timeout=20)
-    assert isinstance(team.submit(divmod, 1, 0).exception(timeout=20), ZeroDivisionError)
-
-
-def test_submitted_calls_run_at_the_same_time(team: Team) -> None:
-    met = shmmap.zeros(2, bool)
-
-    def meet(i: int) -> int:
-        met[i] = True
-        wait_until(met.all)
-        return os.getpid()
-
-    first, second = [team.submit(meet, i) for i in range(2)]
-    assert first.result(timeout=20) != second.result(timeout=20)
-
-
-def test_many_calls(team: Team) -> None:
-    futures = [team.submit(pow, i, 2) for i in range(500)]
-    assert [future.result(timeout=20) for future in futures] == [i * i for i in range(500)]
-    assert {*concurrent.futures.as_completed(futures)} == {*futures}
-
-
-def test_map_is_the_executors(team: Team) -> None:
-    results = team.map(pow, range(20), [2] * 100, chunksize=3)
-    assert next(results) == 0
-    assert list(results) == [i * i for i in range(1, 20)]
-    assert list(team.map(str, [])) == []
-    results = team.map(lambda i: 1 // i, [1, 0, 1])
-    assert next(results) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-
-
-def test_the_shortest_iterable_ends_a_map(team: Team) -> None:
-    assert list(team.map(pow, [1, 2, 3], itertools.repeat(2))) == [1, 4, 9]
-    assert list(team.map(pow, iter([1, 2, 3]), itertools.count(), buffersize=4)) == [1, 2, 9]
-    assert list(team.map(pow, [], itertools.repeat(2))) == []
-
-
-def test_map_keeps_to_its_timeout(team: Team) -> None:
-    go_on = shmmap.zeros(1, bool)
-    results = team.map(lambda i: wait_until(lambda: go_on[0]), range(2), timeout=0.2)
-    with pytest.raises(concurrent.futures.TimeoutError):
-        list(results)
-    go_on[0] = True
-
-
-def test_serves_as_a_solver_uses_a_map(team: Team) -> None:
-    """SciPy calls ``workers(func, rows)`` and makes an array of what comes back."""
-    rows = np.arange(30.0).reshape(10, 3)
-    for _ in range(3):
-        energies = np.fromiter(team.map(lambda row: float((row**2).sum()), rows), float)
-        assert_same(energies, (rows**2).sum(axis=1))
-        rows = rows + 1
-
-
-def test_serves_as_the_executor_of_an_event_loop(team: Team) -> None:
-    import asyncio
-
-    async def main() -> list[int]:
-        loop = asyncio.get_running_loop()
-        return await asyncio.gather(*(loop.run_in_executor(team, pow, i, 2) for i in range(5)))
-
-    assert asyncio.run(main()) == [0, 1, 4, 9, 16]
-
-
-def test_shared_arrays_cross_as_handles(team: Team) -> None:
-    a = shmmap.zeros(100_000)
-
-    def write(view: Any, value: float) -> Any:
-        view[:] = value
-        return view[::-1]
-
-    back = team.submit(write, a[10:], 5.0).result(timeout=20)
-    assert (a[10:] == 5).all() and (a[:10] == 0).all()
-    a[10:] = 6
-    assert (back == 6).all()
-    assert team.submit(lambda: a.sum()).result(timeout=20) == a.sum()
-
-
-def test_a_call_that_has_not_started_can_be_cancelled(team: Team) -> None:
-    go_on = shmmap.zeros(1, bool)
-    running = [team.submit(lambda: wait_until(lambda: go_on[0])) for _ in range(2)]
-    waiting = [team.submit(pow, 2, 3) for _ in range(50)]
-    assert waiting[-1].cancel()
-    go_on[0] = True
-    assert [future.result(timeout=20) for future in running] == [None, None]
-    assert waiting[0].result(timeout=20) == 8
-    with pytest.raises(concurrent.futures.CancelledError):
-        waiting[-1].result(timeout=20)
-
-
-def test_calls_and_maps_share_a_team(team: Team) -> None:
-    calls = [team.submit(pow, i, 2) for i in range(50)]
-    result = shmmap.pmap(functions.double, np.arange(1000), engine=team, chunksize=1)
-    assert_same(result, np.arange(1000) * 2)
-    assert [call.result(timeout=20) for call in calls] == [i * i for i in range(50)]
-
-
-def test_arguments_that_cannot_be_pickled(team: Team) -> None:
-    with pytest.raises((TypeError, pickle.PicklingError)):
-        team.submit(len, threading.Lock()).result(timeout=20)  # type: ignore[arg-type]
-    with pytest.raises((TypeError, pickle.PicklingError)):
-        team.submit(threading.Lock).result(timeout=20)
-    assert team.submit(pow, 2, 3).result(timeout=20) == 8
-
-
-# --- its life -----------------------------------------------------------------------------------
 
 
 def test_shutdown_waits_for_what_was_submitted() -> None:
@@ -262,9 +133,6 @@ def test_default_team_is_let_go_after_idling(tmp_path: Any) -> None:
     assert (done.stdout, done.stderr) == ("True 2\n", "")
 
 
-# --- initializer --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("start", ["clean", "fork"])
 def test_initializer_runs_once_in_every_worker(start: str) -> None:
     runs = shmmap.zeros(100, int)
@@ -330,9 +198,6 @@ def test_an_initializer_that_failed_before_the_call_is_told_all_the_same(start: 
                 links = list(team._team.workers.links.values())
                 wait_until(lambda links=links: any(link.failed for link in links))
                 shmmap.pmap(functions.double, np.arange(10), engine=team)
-
-
-# --- staying whole ------------------------------------------------------------------------------
 
 
 def test_dead_worker_is_replaced_between_maps(team: Team) -> None:
@@ -447,78 +312,6 @@ class TestDropped:
         for future in futures:
             assert future.result(5).sum() == n // 8
         wait_until(lambda: gc.collect() >= 0 and not is_alive(pid))
-
-
-class TestModulesInWorkers:
-    """What workers import, and what comes of it."""
-
-    @pytest.mark.parametrize("options", ["start='fork'", "blas_threads=2"])
-    def test_libraries_that_a_function_loads_are_bounded(
-        self, tmp_path: Path, options: str
-    ) -> None:
-        done = run_script(
-            tmp_path,
-            f"""
-            import shmmap
-
-            def load(i):
-                import scipy.linalg  # brings a BLAS of its own
-
-            def threads(i):
-                import threadpoolctl
-                return sorted(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
-
-            with shmmap.Team(workers=1, {options}) as team:
-                for func in (load, threads):
-                    told = shmmap.pmap(func, [0], engine=team)
-                print(len(told[0]), set(told[0]))
-            """,
-        )
-        bound = 2 if "2" in options else 1
-        assert (done.stderr, done.stdout) == ("", f"2 {{{bound}}}\n")
-
-    def test_only_what_is_needed(self, tmp_path: Path) -> None:
-        (tmp_path / "plain.py").write_text("def half(x):\n    return x / 2\n")
-        done = run_script(
-            tmp_path,
-            """
-            import sys
-            import numpy as np, shmmap, plain
-
-            def loaded(_):
-                return sorted({"numpy.ma", "threadpoolctl"} & set(sys.modules))
-
-            x = shmmap.asshared(np.arange(1000.0))
-            with shmmap.Team(workers=1) as team:
-                for out in (None, shmmap.empty(1000)):
-                    assert shmmap.pmap(plain.half, x, out=out, engine=team).sum() == 249750
-                    assert shmmap.pmap_chunks(plain.half, x, out=out, engine=team).sum() == 249750
-                assert shmmap.preduce(np.sum, x, engine=team) == 499500
-                print(shmmap.pmap(loaded, [0], engine=team), loaded(0))
-            """,
-        )
-        assert (done.stderr, done.stdout) == ("", "[[]] []\n")
-
-
-class TestPreload:
-    """What the clean process imports before it forks."""
-
-    def test_workers_have_it(self, capfd: Any) -> None:
-        def loaded() -> tuple[bool, bool]:
-            return "wave" in sys.modules, "colorsys" in sys.modules
-
-        with shmmap.Team(workers=1) as team:
-            assert team.submit(loaded).result(30) == (False, False)
-        with shmmap.Team(workers=1, preload=["wave", "no_such_module", "colorsys"]) as team:
-            assert team.submit(loaded).result(30) == (True, True)
-        assert "preload='no_such_module' could not be imported" in capfd.readouterr().err
-
-    def test_nonsense_is_refused(self) -> None:
-        for wrong in ("wave", [1]):
-            with pytest.raises(TypeError, match="preload"):
-                shmmap.Team(workers=1, preload=wrong)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="preload"):
-            shmmap.Team(workers=1, preload=["wave"], start="fork")
 
 
 @pytest.mark.parametrize("start", ["clean", "fork"])
