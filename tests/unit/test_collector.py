@@ -13,7 +13,8 @@ from shmmap._chunks.job import Form, Job
 from shmmap._chunks.ledger import Mark
 from shmmap._chunks.plan import Plan
 from shmmap._results.arrivals import Arrivals
-from shmmap._results.collect import ABSENT, Collector
+from shmmap._results.collect import Collector
+from shmmap._results.pieces import ABSENT
 from shmmap._results.stand_ins import StandIn, substitute
 
 
@@ -93,12 +94,13 @@ def test_results_of_another_kind_name_their_indices() -> None:
 
 def test_a_part_of_a_list_is_given_once_and_never_looks_lost() -> None:
     collector = make_collector(gather=True)
+    collector.listen()
     collector.add([(0, 2, [1, 2, 3, 4])])
     assert collector.value_of(1, Mark.HANDED, over=False) == [3, 4]
     assert collector.give(1) and not collector.give(1)
-    collector.check_handed(bytes([Mark.HANDED, Mark.HANDED]))
+    collector.take_marks(bytes([Mark.HANDED, Mark.HANDED]))
     with pytest.raises(RuntimeError, match="did not arrive"):
-        collector.check_handed(bytes([Mark.HANDED] * 3))
+        collector.take_marks(bytes([Mark.HANDED] * 3))
 
 
 def test_news_wake_who_waits_and_are_not_missed() -> None:
@@ -110,3 +112,32 @@ def test_news_wake_who_waits_and_are_not_missed() -> None:
     arrivals.wait(before, 30)  # told already
     assert time.monotonic() - began < 20 and arrivals.count == before + 1
     arrivals.wait(arrivals.count, 0.01)
+
+
+def test_a_list_is_put_together_of_runs_whatever_came_first() -> None:
+    collector = make_collector(gather=True)
+    collector.add([(3, 4, [7, 8])])
+    collector.add([(0, 2, [1, 2, 3, 4])])
+    assert len(collector.pieces) == 2, "a run stays in one piece"
+    assert collector.finish() == [1, 2, 3, 4, None, None, 7, 8]
+    collector.add([(2, 3, [5, 6])])
+    assert collector.finish() == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("again", [(0, 1), (1, 2), (2, 4), (1, 3), (0, 4)])
+def test_what_is_told_again_replaces_what_was_told(again: tuple[int, int]) -> None:
+    """By workers that died before they had marked it; pieces need not be cut alike."""
+    first, last = again
+    expected = [i + 10 * (2 * first <= i < 2 * last) for i in range(8)]
+    runs = [(0, 1, [0, 1]), (1, 4, [2, 3, 4, 5, 6, 7])]
+    for listened_to in (False, True):
+        collector = make_collector(gather=True)
+        if listened_to:
+            collector.listen()
+        collector.add(runs)
+        collector.add([(first, last, expected[2 * first : 2 * last])])
+        assert collector.finish() == expected and collector.count_handed() == 4
+    floats = make_collector()
+    floats.add([(a, b, column(*map(float, values))) for a, b, values in runs])
+    floats.add([(first, last, column(*map(float, expected[2 * first : 2 * last])))])
+    assert floats.finish().tolist() == expected and floats.count_handed() == 4

@@ -30,7 +30,7 @@ from .gather import GatherKernel
 from .inputs import make_slicer
 from .job import Form, Input, InputKind, Job, Memo, Piece, Store, Verb
 from .kernel import Destination, Function, Kernel, Reporter
-from .ledger import Mark, count_done, is_done, is_left, items_done, undone
+from .ledger import Mark, is_done, is_left, items_done, undone
 from .lost_writes import Watch, describe, warn_of
 from .part import Part, next_draw
 from .plan import Plan, align_chunksize, merge_ranges, parse_chunksize, share_of

@@ -6,7 +6,6 @@ own; the caller learns from the marks what is done, and what is to be run again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
 
 from .plan import Plan
@@ -45,6 +44,11 @@ def items_done(marks: bytes | bytearray, plan: Plan) -> int:
     return min(count_done(marks) * plan.chunksize, plan.n)
 
 
-def undone(marks: Sequence[int]) -> list[int]:
+_DONE = bytes([Mark.DONE, Mark.HANDED, Mark.NOTHING])
+
+
+def undone(marks: bytes | bytearray) -> list[int]:
     """The chunks that are not done, in order."""
+    if not marks.strip(_DONE):  # most maps
+        return []
     return [chunk for chunk, mark in enumerate(marks) if not mark & 1]

@@ -10,7 +10,7 @@ import os
 from concurrent.futures import CancelledError
 from typing import Any
 
-from .._chunks import count_done, private_arrays, undone
+from .._chunks import private_arrays, undone
 from .._system.interrupts import CleanUp, Uninterrupted
 from .._team import WorkerTeam
 from .._wire import refuse_open_files
@@ -110,7 +110,7 @@ class ProcessWork:
             if run.is_cancelled:
                 raise CancelledError
             marks = run.marks()
-            left = undone(marks) if count_done(marks) < task.job.plan.chunks else []
+            left = undone(marks)
             # Never another round while some worker may still draw in this one.
             again = task.outcome.next_round(left) if left and is_whole else []
             if not again:

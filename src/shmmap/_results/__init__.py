@@ -6,8 +6,9 @@ what `on_error` returned in the place of what failed, `arrivals` wakes iterators
 """
 
 from .arrivals import Arrivals
-from .collect import ABSENT, Collector
+from .collect import Collector
 from .combine import choose_combine
 from .fold import MISSING, Fold, Folding
 from .outcome import Outcome
+from .pieces import ABSENT
 from .recovery import DeadWorker, pass_on

@@ -3,6 +3,8 @@
 One collector per map, whatever the engine. Workers fill arrays in place; what reaches the collector as
 pieces is the rest: objects, results kept from before the output was known, and results of a wider dtype
 than index 0's, which are put in place at the end, by one more pass.
+
+A piece is kept as it comes, for a run of chunks; it is cut into chunks only for those who iterate over these.
 """
 
 from __future__ import annotations
@@ -34,10 +36,9 @@ from .._interop.numpy_types import Array
 from .._interop.plain import is_open
 from .._memory import copy_into, empty
 from .arrivals import Arrivals
+from .pieces import ABSENT, Pieces
 
-ABSENT: Any = object()
-"""In the place of a part of the result that is not there yet."""
-
+_IN_PLACE = bytes([Mark.DONE])
 Part = tuple[int, int, tuple[Column, ...]]
 """``start, stop, columns``: results for an index range. No columns: it is to be blank."""
 
@@ -50,10 +51,9 @@ Part = tuple[int, int, tuple[Column, ...]]
 # | _private       |                  |          |
 # | kind, columns  | the map          | all      | `kind` is set first; a wider output has what is in place
 # |                |                  |          | before it is put in the place of the other
-# | pieces         | the map, `give`  | all      | one of an array goes after it is in place, one of a list
-# |                |                  |          | after `taken` has it: what was handed over never looks lost
-# | given, taken   | iterating ones   | all      | who is the first to enter itself in `given` has the chunk
-# | _placed        | the map          | all      | entered after the results are in place
+# | pieces         | the map, `give`  | all      | see there; what is an array's goes after it is in place
+# | given          | iterating ones   | all      | who is the first to enter itself has the chunk
+# | has_given      | iterating ones   | all      | set before a piece goes
 # | _nothing       | the map, monitor | the same | replaced as a whole, by what the ledger says at that time
 # | failure        | the map          | the map  | set once
 class Collector:
@@ -72,7 +72,7 @@ class Collector:
         """What the verb returns, where outputs were given."""
         self._private = private
         """Pairs of an output of the caller's and of the shared array that is filled in its place."""
-        self.pieces: dict[int, Any] = {}
+        self.pieces = Pieces(job)
         self._nothing: list[int] = []
         """Chunks for which None was returned, while no output was known."""
         self.kind: Kind = "unknown"
@@ -82,10 +82,8 @@ class Collector:
         """Outputs, axis first; as the kernels know them, but stored ones as the caller has them."""
         self.given: dict[int, object] = {}
         """Chunks of a list that somebody has got by iterating over a future, and a mark of who has."""
-        self.taken: set[int] = set()
-        """Those of them that were results handed over, and are not kept here any more."""
-        self._placed: set[int] = set()
-        """Chunks that were handed over and put where they belong at once."""
+        self.has_given = False
+        """Somebody has got results that were handed over, and are not kept here any more."""
         self.failure: Exception | None = None
         """Why the map is to end, whatever its function does: see `_results.fold`."""
         self._arrivals: Arrivals | None = None
@@ -137,33 +135,18 @@ class Collector:
     def add(self, pieces: list[Piece]) -> None:
         """Take results that were handed over rather than written in place."""
         size = self.plan.chunksize
-        for k, last, piece in pieces:
-            chunks, start = range(k, last), k * size
-            stop = min(last * size, self.plan.n)
+        for first, last, piece in pieces:
             if self.job.gather:
-                if len(chunks) == 1:
-                    self.pieces[k] = piece
-                else:
-                    parts = [piece[at : at + size] for at in range(0, stop - start, size)]
-                    self.pieces.update(zip(chunks, parts, strict=True))
+                self.pieces.enter(first, last, piece)
                 continue
             kind, columns = piece
-            if self._fits(kind, columns):
-                self._store(start, stop, columns)
-                self._placed.update(chunks)
-                continue
-            for each in chunks:
-                its_start, its_stop = self.plan.limits(each)
-                part = columns
-                if len(chunks) > 1:
-                    part = tuple([c[its_start - start : its_stop - start] for c in columns])
+            if not self._fits(kind, columns):
                 if self.job.out is None:
-                    self.pieces[each] = kind, part
+                    self.pieces.enter(first, last, piece)
                     continue
-                self._check_declared(kind, part)
-                self._store(its_start, its_stop, part)  # so that it need not be kept
-                self._placed.add(each)
-
+                self._check_declared(kind, columns)
+            self._store(first * size, min(last * size, self.plan.n), columns)
+            self.pieces.enter(first, last)
         if self._arrivals is not None:
             self._arrivals.tell()
 
@@ -205,25 +188,29 @@ class Collector:
         if not self.job.gather and Mark.NOTHING in marks:
             self._nothing = [k for k, mark in enumerate(marks) if mark == Mark.NOTHING]
 
-    def check_handed(self, marks: bytes) -> None:
-        """Refuse to give less than the ledger says was handed over: a wrong result is worse than none.
+    def take_marks(self, marks: bytes) -> None:
+        """Take the ledger of a map that is complete, and refuse to give less than it says was handed over.
 
-        Raises RuntimeError if something is missing, which no worker's death explains.
+        Raises RuntimeError if something is missing, which no worker's death explains: a wrong result is worse
+        than none.
         """
-        handed = marks.count(Mark.HANDED)
-        if handed and handed > self.count_handed():
+        if not marks.strip(_IN_PLACE):
+            return
+        self.note_nothing(marks)
+        if marks.count(Mark.HANDED) > self.count_handed():
             raise RuntimeError(
                 "results that were handed over did not arrive; this is a fault of shmmap"
             )
 
     def count_handed(self) -> int:
         """How many chunks' results were handed over."""
-        return len(self.pieces) + len(self._placed) + len(self.taken)
+        return self.pieces.count()
 
     # ------------------------------------------------ for threads that iterate over a future
 
     def listen(self) -> Arrivals:
         """What tells of pieces, from now on; asked for before the first one can come."""
+        self.pieces.cut_into_chunks()
         self._arrivals = Arrivals()
         return self._arrivals
 
@@ -237,15 +224,16 @@ class Collector:
         mark = object()
         if self.given.setdefault(k, mark) is not mark:
             return False
-        if k in self.pieces:
-            self.taken.add(k)  # first: what was handed over is never to look lost
-            del self.pieces[k]
+        if self.pieces.get(k) is not ABSENT:
+            self.has_given = True  # first: the whole must not be put together of what is left
+            self.pieces.take(k)
         return True
 
     def value_of(self, k: int, mark: int, over: bool) -> Any:
         """The part of the result that chunk `k` is, or ABSENT."""
         start, stop = self.plan.limits(k)
-        piece = self.pieces.get(k, ABSENT)
+        came = self.pieces.came(k)  # first: it is in place, or among the pieces
+        piece = self.pieces.get(k)
         is_in_place = mark == Mark.DONE or (over and is_done(mark))
         if self.job.gather:
             if piece is not ABSENT or not is_in_place:
@@ -255,7 +243,7 @@ class Collector:
             return None
         if piece is not ABSENT:
             return self._assemble(piece[0], tuple(map(as_array, piece[1])))
-        if self.columns is None or not (is_in_place or k in self._placed):
+        if self.columns is None or not (is_in_place or came):
             return ABSENT
         return self._assemble(self.kind, tuple(column[start:stop] for column in self.columns))
 
@@ -295,41 +283,42 @@ class Collector:
         return self._assemble(self.kind, self.columns or ())
 
     def _gathered(self) -> Any:
-        # A copy: another thread may be giving them away.
-        plan, pieces = self.plan, dict(self.pieces)
+        pieces = self.pieces.in_order()
         if not pieces and self.job.verb == "ranges":
             return None
-        if self.job.verb != "items":
-            return [pieces.get(k) for k in range(plan.chunks)]
-        if len(pieces) == plan.chunks:
-            return list(chain.from_iterable(map(pieces.__getitem__, range(plan.chunks))))
+        is_by_item = self.job.verb == "items"
+        size = self.plan.chunksize if is_by_item else 1  # entries of a chunk
         items: list[Any] = []
-        for k in range(plan.chunks):
-            start, stop = plan.limits(k)
-            items.extend(pieces[k] if k in pieces else [None] * (stop - start))
-        return items
+        at = 0  # the chunk that comes next
+        for first, (last, piece) in pieces:
+            items += [None] * (size * (first - at))
+            items += piece if is_by_item else (piece,)
+            at = last
+        return items + [None] * ((self.plan.n if is_by_item else self.plan.chunks) - len(items))
 
     def settle(self) -> None:
         """Put what was handed over into the output, widening it first where that is needed."""
         if self._nothing and (self.pieces or self.columns):
             for k in self._nothing:
-                self.pieces[k] = (None, ())  # which does not fit to the others, and is told so
+                self.pieces.enter(k, k + 1, (None, ()))  # which does not fit to the others
         if not self.pieces:
             return
+        pieces = self.pieces.in_order()
         if self.columns is None or self.kind == "unknown":
-            kind, columns = self.pieces[min(self.pieces)]
+            kind, columns = pieces[0][1][1]
             firsts = [(column.shape[1:], dtypes_of(column)[0]) for column in columns]
             self.allocate_output(Form(kind, tuple(firsts)))
         parts: list[Part] = []
-        for k in sorted(self.pieces):
-            kind, columns = self.pieces[k]
-            start, stop = self.plan.limits(k)
+        for first, (last, (kind, columns)) in pieces:
+            start, stop = self.plan.limits(
+                first
+            )  # a run is of one form: its first chunk is at fault
             try:
                 self._check(kind, columns)
             except (TypeError, ValueError) as exc:
                 exc.add_note(f"for indices [{start}, {stop})")
                 raise
-            parts.append((start, stop, columns))
+            parts.append((start, self.plan.limits(last - 1)[1], columns))
         self.put(parts)
         self.pieces.clear()
 

@@ -209,8 +209,7 @@ class Outcome:
         That exception is the function's own, `WorkerDied` or `MapError`.
         """
         if not undone and not self._failures and self._fatal is None:  # most maps
-            self._collector.note_nothing(marks)
-            self._collector.check_handed(marks)
+            self._collector.take_marks(marks)
             return self._with_warning(self._collector.finish())
         with self._lock:
             error = self._fatal

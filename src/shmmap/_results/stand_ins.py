@@ -15,6 +15,7 @@ import numpy as np
 from .._chunks import Form, as_column, check_cast, check_kind, split_result
 from .._interop.numpy_types import Array
 from .collect import Collector
+from .pieces import ABSENT
 
 
 class StandIn(NamedTuple):
@@ -59,7 +60,10 @@ def _put_object(collector: Collector, start: int, stop: int, value: Any) -> None
         if collector.job.verb != "items":
             collector.add([(k, k + 1, value)])
             continue
-        items = pieces.setdefault(k, [None] * (last - first))
+        items = pieces.get(k)
+        if items is ABSENT:
+            items = [None] * (last - first)
+            pieces.enter(k, k + 1, items)
         for i in range(max(start, first), min(stop, last)):
             items[i - first] = value
 

@@ -133,7 +133,7 @@ class MapFuture(GuardedFuture):
 
     def _is_broken_up(self) -> bool:
         """Whether a part of a list was given away."""
-        return self._gives_away and self._collector is not None and bool(self._collector.taken)
+        return self._gives_away and self._collector is not None and self._collector.has_given
 
     def result(self, timeout: float | None = None) -> Any:
         """The result of the map, once it is over; see :meth:`concurrent.futures.Future.result`.

@@ -67,7 +67,7 @@ from .records import READ_NBYTES, WRITE_NBYTES, Page, Record, RecordKind, says_l
 from .refusals import cannot_send, is_inheritable, is_sendable, refuse_open_files
 from .relay import LOG, LOST_WRITE, STDERR, STDOUT, WARNING, Relay, parse
 from .reports import Report, advise, report_exception, restore_any, restore_exception
-from .results import pack_result
+from .results import pack_pieces, pack_result
 from .search_path import absolute_path
 from .surroundings import (
     Surroundings,

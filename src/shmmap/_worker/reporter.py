@@ -34,6 +34,7 @@ from .._wire import (
     ControlBlock,
     Record,
     RecordKind,
+    pack_pieces,
     pack_result,
     read_fitted,
     report_exception,
@@ -196,7 +197,7 @@ class Reporter:
         if self._is_abandoned():
             return
         try:
-            payload = pack_result(pieces, self.share)
+            payload = pack_pieces(pieces, self.share)
         except Exception as exc:
             raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
         assert self._control is not None
