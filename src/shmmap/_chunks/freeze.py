@@ -20,7 +20,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import count
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -90,27 +89,24 @@ def _bases(a: Any) -> Iterator[Any]:
         base = base.base
 
 
-def private_arrays(*roots: Any) -> list[Any]:
+def private_arrays(*roots: Any, stores: bool = False) -> list[Any]:
     """Arrays that lie in some objects, or are captured by them, and that workers would get copies of.
 
     An array of Python objects inside an object of a library is left alone: workers get it writeable, as
-    libraries expect it.
+    libraries expect it. With `stores`, those of zarr as well.
     """
     return [
         found.obj
         for found in walk("", *roots, most=_MOST)
-        if isinstance(found.obj, np.ndarray)
-        and not (found.is_inner and not is_plain(found.obj) and found.obj.dtype.hasobject)
-        and (_is_writeable(found.obj) or id(found.obj) in _holds)
-        and handle_of(found.obj) is None
-    ]
-
-
-def _stores(*roots: Any) -> list[Any]:
-    return [
-        found.obj
-        for found in walk("", *roots, most=_MOST)
-        if is_store(found.obj) and (_is_writeable(found.obj) or id(found.obj) in _holds)
+        if (
+            isinstance(found.obj, np.ndarray)
+            and not (found.is_inner and not is_plain(found.obj) and found.obj.dtype.hasobject)
+            and (_is_writeable(found.obj) or id(found.obj) in _holds)
+            and handle_of(found.obj) is None
+        )
+        or (
+            stores and is_store(found.obj) and (_is_writeable(found.obj) or id(found.obj) in _holds)
+        )
     ]
 
 
@@ -127,9 +123,7 @@ class frozen:
         self._owner = next(_owners)
 
     def __enter__(self) -> None:
-        arrays = private_arrays(*self._roots)
-        if self._stores and "zarr" in sys.modules:
-            arrays += _stores(*self._roots)
+        arrays = private_arrays(*self._roots, stores=self._stores and "zarr" in sys.modules)
         self._roots = ()
         if not arrays:
             return
@@ -154,12 +148,7 @@ class frozen:
                 return True
             # A signal handler has had it in between.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        exc: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         try:
             self.release()
         except BaseException:  # a Ctrl-C just before it could be held back

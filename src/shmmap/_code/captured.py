@@ -24,6 +24,7 @@ import numpy as np
 from .._interop.buffers import base_of
 from .._interop.captured_stores import is_store
 from .._interop.masked import is_masked, mask_of
+from .._interop.numpy_types import Array
 from .._interop.scalars import SCALARS
 from .modules import MAINS, is_importable, is_users_name
 from .namespaces import Variable, attributes_of, cells_of, defaults_of, globals_of
@@ -143,7 +144,7 @@ class _Walk:
             (value, f"{name}.{at}", inner) for at, value in [*items] if type(value) not in _ATOMS
         ]
 
-    def _add_array(self, a: Any, name: str, inner: bool) -> None:
+    def _add_array(self, a: Array, name: str, inner: bool) -> None:
         if is_masked(a):
             self._stack.append((mask_of(a), name, inner))
         elif type(a) is not np.ndarray and type(a) is not np.memmap:

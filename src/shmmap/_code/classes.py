@@ -12,12 +12,15 @@ import enum
 import os
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .modules import MAINS
 
 _TOKEN_NBYTES = 12
+
+_Identity = tuple[int, int, str, str]
+"""See `_identity`."""
 
 
 class _Entry(weakref.ref[type]):
@@ -97,7 +100,12 @@ def reduce_by_token(cls: type) -> object:
 # ---------------------------------------------------------------- unpickling
 
 
-def _make_class(token: bytes, identity: object, make: Any, args: tuple[object, ...]) -> type:
+def _make_class(
+    token: bytes,
+    identity: _Identity | None,
+    make: Callable[..., type],
+    args: tuple[object, ...],
+) -> type:
     cls = _classes.get(token)
     if cls is None and identity is not None:
         cls = _find_by_identity(identity)
@@ -145,18 +153,18 @@ def note_inherited_classes() -> None:
     _collect_main(vars(sys.modules["__main__"]), _inherited)
 
 
-def _collect_main(namespace: Any, found: dict[int, type]) -> None:
+def _collect_main(namespace: Mapping[str, object], found: dict[int, type]) -> None:
     for value in list(namespace.values()):
         if isinstance(value, type) and value.__module__ in MAINS and id(value) not in found:
             found[id(value)] = value
             _collect_main(vars(value), found)
 
 
-def _identity(cls: type) -> tuple[int, int, str, str]:
+def _identity(cls: type) -> _Identity:
     return id(cls), id(cls.__mro__), cls.__module__, cls.__qualname__
 
 
-def _find_by_identity(identity: Any) -> type | None:
+def _find_by_identity(identity: _Identity) -> type | None:
     """The class of this process that is at an address, if it is the one that is meant."""
     known = _entries.get(identity[0])
     cls = None if known is None else known()
@@ -168,7 +176,7 @@ def _find_by_identity(identity: Any) -> type | None:
     return cls
 
 
-def _find_inherited(identity: Any) -> type:
+def _find_inherited(identity: _Identity) -> type:
     name = identity[-1]
     return _there(_find_by_identity(identity), f"{name} as it was when its worker was forked, and")
 

@@ -14,10 +14,11 @@ import logging
 import types
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from .._interop.numpy_types import Array
 from .._interop.scalars import SCALARS
 from .carried import ELEMENTS_MAX, SMALL_NBYTES, length_of
 from .large import LargeArray, can_change
@@ -42,12 +43,12 @@ def referents(objects: Iterable[object], dicts: Iterable[dict[object, object]]) 
     return found
 
 
-def items_of(each: dict[Any, Any]) -> tuple[object, ...]:
+def items_of(each: dict[object, object]) -> tuple[object, ...]:
     """What is in a dictionary; the collector leaves out keys, and the values that lie in an instance."""
     return (*dict.keys(each), *dict.values(each), FENCE)
 
 
-def is_large(value: object) -> bool:
+def is_large(value: object) -> TypeGuard[Array]:
     """Whether a value is an array that is not to be kept alive."""
     kind = type(value)
     return issubclass(kind, np.ndarray) and value.nbytes >= SMALL_NBYTES  # type: ignore[attr-defined]

@@ -10,8 +10,9 @@ import os
 import pickle
 import sys
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from .._interop.numpy_types import Array
 from .._memory import SegmentHandle, handle_of
 from .modules import MAINS, can_be_imported
 from .versions import Told, entries_since, entry_of, lock, pack_told, value_of
@@ -29,11 +30,11 @@ class Letter(NamedTuple):
 def news(since: int) -> Letter:
     """All that was changed after some version."""
     told: list[Told] = []
-    arrays: list[object] = []
+    arrays: list[Array] = []
     with lock:
         for entry in entries_since(since):
-            those = [ref() for ref in entry.arrays]
-            if not any([each is None for each in those]):
+            those = [a for ref in entry.arrays if (a := ref()) is not None]
+            if len(those) == len(entry.arrays):
                 arrays += those
                 told.append(entry.told)
         data = _pack_news(told)
@@ -73,7 +74,7 @@ def _pack_news(told: list[Told]) -> bytes:
     return pickle.dumps((tuple(map(tuple, told)), homes), 5)
 
 
-def _segment_of(a: Any) -> int:
+def _segment_of(a: Array) -> int:
     handle = handle_of(a)
     assert isinstance(handle, SegmentHandle)
     return handle.segment

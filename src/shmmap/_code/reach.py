@@ -12,11 +12,12 @@ import sys
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._interop.numpy_types import Array
 from .carried import ELEMENTS_MAX, cached_in, is_carried, is_simple_instance, is_table, parts_of
 from .interior import FENCE, Interior, is_large, items_of
 from .modules import MAIN, is_immutable_type, is_users, is_users_or_main
@@ -60,13 +61,21 @@ class NamedCode(NamedTuple):
     modules: tuple[weakref.ref[types.ModuleType], ...]
 
 
+Held = tuple[Callable[[str], object], str, weakref.ref[object]]
+"""Something that is held weakly: how it is asked for, by which name, and the reference."""
+_Function = tuple[
+    types.FunctionType, types.CodeType, tuple[object, ...] | None, dict[str, object] | None
+]
+"""A function, its code, its defaults and its keyword defaults."""
+
+
 class Space(NamedTuple):
     """Names in the namespace of a module or class, and what they stood for."""
 
     get: Callable[[str], object]
     names: tuple[str, ...]
     values: tuple[object, ...]
-    space: Any
+    space: Mapping[str, object]
     length: int
     owner: tuple[str, str]
     """Module and class, as in a `Key`."""
@@ -78,12 +87,11 @@ class Walk:
     def __init__(self, roots: Iterable[object]) -> None:
         self.values: dict[Key, object] = {}
         """What is carried."""
-        self.functions: list[tuple[Any, ...]] = []
-        """With code, defaults and keyword defaults."""
+        self.functions: list[_Function] = []
         self.dicts: list[dict[object, object]] = []
         self.containers: list[object] = []
         """What else can be changed in place, cells included, each followed by a `FENCE`."""
-        self.arrays: list[tuple[Any, bytes]] = []
+        self.arrays: list[tuple[Array, bytes]] = []
         """Small ones, and their bytes."""
         self.interiors: list[Interior] = []
         """Of what is looked at as a whole."""
@@ -114,7 +122,7 @@ class Walk:
 
     # ------------------------------------------------ names
 
-    def spaces(self) -> tuple[list[Space], list[tuple[Any, ...]]]:
+    def spaces(self) -> tuple[list[Space], list[Held]]:
         """The namespaces, and what in them is to be held weakly."""
         spaces, weak = [], []
         for space, names in self._names.values():
@@ -155,7 +163,9 @@ class Walk:
         self.values[key] = value
         self._add(value)
 
-    def _add_code(self, code: types.CodeType, space: dict[str, object], modules: list[Any]) -> None:
+    def _add_code(
+        self, code: types.CodeType, space: dict[str, object], modules: list[types.ModuleType]
+    ) -> None:
         """What code names: globals, and attributes of modules, which need not be there yet."""
         names = names_in(code)
         home = _module_of(space)
@@ -329,7 +339,7 @@ def _module_of(space: dict[str, object]) -> types.ModuleType | None:
 
 
 def modules_named(
-    names: Iterable[str], space: dict[str, Any], more: Iterable[Any]
+    names: Iterable[str], space: dict[str, Any], more: Iterable[types.ModuleType]
 ) -> Iterator[types.ModuleType]:
     """The user's modules that code may mean: its globals, what it imports, and their submodules."""
     package = space.get("__package__") or ""

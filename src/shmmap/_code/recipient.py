@@ -248,7 +248,7 @@ def _class_for(module: types.ModuleType, told: Told, own: object) -> object:
         else:
             late.append(each)
 
-    def fill(namespace: Any) -> None:
+    def fill(namespace: dict[str, object]) -> None:
         for name, value in early.items():  # one by one: that of an enumeration is watching
             namespace[name] = value
 

@@ -17,11 +17,12 @@ import pickle
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from .._interop.buffers import is_plain, reduce_kin, restore_instance
+from .._interop.numpy_types import Array, DType
 from .._memory import FileHandle, SegmentHandle, from_handle, handle_of
 from .carried import (
     SMALL_NBYTES,
@@ -61,7 +62,7 @@ def _set_function(func: types.FunctionType, state: tuple[Any, ...]) -> None:
             cell.cell_contents = content[0]
 
 
-def make_cached(func: Callable[..., Any], maxsize: int | None, typed: bool) -> Callable[..., Any]:
+def make_cached(func: Callable[..., object], maxsize: int | None, typed: bool) -> object:
     """A function with a cache, which is empty here."""
     return functools.lru_cache(maxsize, typed)(func)
 
@@ -117,7 +118,7 @@ def borrow(value: object, own: object) -> None:
 class PackedValue(NamedTuple):
     data: bytes | None
     """None for one that is not carried."""
-    arrays: tuple[object, ...]
+    arrays: tuple[Array, ...]
     """Shared arrays that it refers to."""
     met: tuple[object, ...]
     """Functions and classes in it that may be the user's."""
@@ -137,7 +138,7 @@ class _Pickler(pickle.Pickler):
         super().__init__(file, 5)
         self._defined = defined
         self._may_share = may_share
-        self.arrays: list[object] = []
+        self.arrays: list[Array] = []
         self.met: list[object] = []
 
     def reducer_override(self, obj: Any) -> Any:
@@ -177,7 +178,7 @@ class _Pickler(pickle.Pickler):
             return make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
         return NotImplemented
 
-    def _reduce_array(self, a: Any) -> object:
+    def _reduce_array(self, a: Array) -> object:
         handle = handle_of(a)
         if handle is None and self._may_share and a.nbytes >= SMALL_NBYTES:
             a = copy_of(a)
@@ -186,7 +187,7 @@ class _Pickler(pickle.Pickler):
             self.arrays.append(a)
         if isinstance(handle, FileHandle) or (handle is not None and self._may_share):
             return from_handle, (handle,)
-        order = "F" if a.flags.fnc else "C"
+        order: Literal["C", "F"] = "F" if a.flags.fnc else "C"
         return _make_array, (a.tobytes(order), a.dtype, a.shape, order)
 
 
@@ -206,8 +207,10 @@ def _make_method(func: Callable[..., object], instance: object) -> types.MethodT
     return types.MethodType(func, instance)
 
 
-def _make_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> object:
-    a = np.empty(shape, dtype, order)
+def _make_array(
+    data: bytes, dtype: DType, shape: tuple[int, ...], order: Literal["C", "F"]
+) -> Array:
+    a: Array = np.empty(shape, dtype, order)
     a[...] = np.ndarray(shape, dtype, data, order=order) if data else 0
     return a
 

@@ -37,7 +37,7 @@ class FileHandle(NamedTuple):
     writeable: bool
 
 
-def dtype_code(dtype: DType) -> object:
+def dtype_code(dtype: DType) -> str | DType:
     """What stands for a dtype in a handle: its string where that says all, for speed."""
     return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
 

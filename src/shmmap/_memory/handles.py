@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._interop.numpy_types import Array
+from .._interop.numpy_types import Array, Bytes
 from .files import FileHandle, array_in_file, dtype_code, handle_in_file
 from .segments import byte_bounds
 from .table import find_block, find_segment, get_segment, own_memory
@@ -59,7 +59,7 @@ def from_handle(handle: Handle) -> Array:
         return array_in_file(handle)
     segment = get_segment(handle.segment)
     touched[handle.segment] = touched.get(handle.segment, 0) + 1
-    root: Any = segment.root
+    root: Bytes | None = segment.root
     offset = handle.offset
     block = find_block(segment.address + offset)
     if block is not None and block.root is not None:

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import BuiltinFunctionType, FrameType, TracebackType
+from types import BuiltinFunctionType, FrameType
 from typing import Any, Self
 
 from .forks import make_lock
@@ -59,12 +59,7 @@ class Uninterrupted:
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self._caught.append((number, frame))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         handlers, self._handlers = self._handlers, {}
         try:
             _put_back(dict(handlers))
@@ -110,7 +105,7 @@ class CleanUp(Uninterrupted):
         """Whether there was a Ctrl-C since it was entered."""
         return any(number == signal.SIGINT for number, _ in self._caught)
 
-    def __exit__(self, *exc_info: Any) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         if self._answers:
             self._caught = [each for each in self._caught if each[0] != signal.SIGINT]
         super().__exit__(*exc_info)

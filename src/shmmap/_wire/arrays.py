@@ -5,13 +5,13 @@ A private array is read-only on the other side, as a write to the copy would be 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 from .._interop.numpy_types import Array
 from .._memory import Handle, SegmentHandle, handle_of, packed_nbytes, place
 from .unpickling import frozen_array, open_array
 
-Copies = dict[Any, tuple[Array, Array]]
+Copies = dict[tuple[object, ...], tuple[Array, Array]]
 """Private arrays that were placed for one call, and the shared copies, by address and layout."""
 
 # A private array smaller than this travels inside the pickle; larger ones through shared memory.
@@ -43,7 +43,7 @@ class ArrayPacker:
         handle = self._handle_of(a)
         if handle is not None:
             return reduce_handle(handle)
-        order: Any = "F" if a.flags.fnc else "C"
+        order: Literal["C", "F"] = "F" if a.flags.fnc else "C"
         return frozen_array, (a.tobytes(order), a.dtype, a.shape, order)
 
     def pack_buffer(self, a: Array) -> bytes | tuple[object, ...]:

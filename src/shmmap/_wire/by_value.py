@@ -109,7 +109,7 @@ class CallPickler(_Base):  # type: ignore[misc]
         self.met: list[object] = []
         """Functions, classes and modules that may lead to the user's modules."""
         main = sys.modules.get(MAIN)
-        self._namespaces: list[tuple[dict[str, Any], str]] = []
+        self._namespaces: list[tuple[dict[str, str], str]] = []
         if main is not None:
             self._add_namespace(main.__dict__, MAIN)
 

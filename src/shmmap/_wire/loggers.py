@@ -17,7 +17,7 @@ Levels = dict[str, int]
 class _Seen(NamedTuple):
     """What was read last."""
 
-    registry: dict[str, Any]
+    registry: dict[str, logging.Logger | logging.PlaceHolder]
     """A copy of the manager's: all loggers, and what stands for those that are yet to come."""
     names: list[str]
     loggers: list[Any]

@@ -20,7 +20,7 @@ import numpy as np
 from .._code.letters import sender
 from .._code.modules import MAIN
 from .._code.recipient import receive_changes
-from .._interop.numpy_types import Array
+from .._interop.numpy_types import Array, DType
 from .._memory import FileHandle, SegmentHandle, from_handle
 
 IN_PACKAGE = " in "
@@ -81,7 +81,7 @@ def open_array(handle: tuple[Any, ...]) -> Array:
 
 
 def frozen_array(
-    data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: typing.Literal["C", "F"]
+    data: bytes, dtype: DType, shape: tuple[int, ...], order: typing.Literal["C", "F"]
 ) -> Array:
     """A small private array, read-only because it lies in the bytes it came in."""
     if data:
