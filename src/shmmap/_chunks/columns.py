@@ -26,7 +26,7 @@ _DTYPES: dict[type, np.dtype[Any]] = {kind: np.dtype(kind) for kind in (bool, fl
     kind: np.dtype(kind) for kind in _NUMPY_TYPES if issubclass(kind, (np.number, np.bool_))
 }
 _INT = np.asarray(0).dtype
-Kind = str | type[Any] | None
+Kind = str | type | None
 """What kind of thing a function returned: nothing, ``"array"``, or a tuple, by its class or, in a worker, the
 name of that, see `told_kind`; ``"unknown"`` before that is known."""
 NUMBERS = frozenset((int, *_DTYPES))
@@ -45,7 +45,7 @@ def is_just(result: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
     return type(result) is np.ndarray and result.dtype == dtype and result.shape == shape
 
 
-def split_result(result: Any) -> tuple[Kind, tuple[Any, ...]]:
+def split_result(result: object) -> tuple[Kind, tuple[object, ...]]:
     """Kind and columns of what a function returned, see `_chunks.job.Form`."""
     if result is None:
         return None, ()
@@ -54,7 +54,7 @@ def split_result(result: Any) -> tuple[Kind, tuple[Any, ...]]:
     return "array", (result,)
 
 
-def as_column(value: Any) -> Array:
+def as_column(value: object) -> Array:
     """A result as an array, or an error that says what to do instead."""
     if type(value) is np.ndarray or type(value) in NUMBERS:
         a = np.asarray(value)
@@ -81,7 +81,7 @@ def as_column(value: Any) -> Array:
     return a
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a result is a number of a class of its own or a string, rather than an array or a tuple."""
     return not isinstance(value, (np.ndarray, tuple)) and as_column(value).ndim == 0
 
@@ -105,7 +105,7 @@ class Mixed:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
         self._parts: list[tuple[NDArray[np.intp], Array]] = []
-        self._cells: dict[Any, tuple[list[int], list[Array]]] = {}
+        self._cells: dict[object, tuple[list[int], list[Array]]] = {}
 
     def __setitem__(self, i: int, a: Array) -> None:
         a = as_column(a)
@@ -124,7 +124,7 @@ class Mixed:
         self._cells = {}
         return self._parts
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _mixed, (self.shape, self.parts())
 
     @property
@@ -142,13 +142,13 @@ Column = Array | Mixed
 """Results of a chunk, one for each item."""
 
 
-def dtypes_of(column: Column) -> list[Any]:
+def dtypes_of(column: Column) -> list[object]:
     if isinstance(column, Mixed):
         return [values.dtype for _, values in column.parts()]
     return [column.dtype]
 
 
-def put_column(target: Any, column: Column) -> None:
+def put_column(target: Array, column: Column) -> None:
     """Write a column where it belongs; each item is cast once, from its own dtype."""
     if not isinstance(column, Mixed):
         np.copyto(target, column, casting="same_kind")
@@ -319,7 +319,7 @@ def promote(*dtypes: Any) -> Any:
         ) from None
 
 
-def uniform_column(values: list[Any]) -> Array | None:
+def uniform_column(values: list[object]) -> Array | None:
     """A column, if the values are of one type that has a dtype of its own: then all at once."""
     kinds = set(map(type, values))
     if len(kinds) > 1:

@@ -41,7 +41,7 @@ class _Hold:
 
     __slots__ = ("array", "depth", "owners")
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: object) -> None:
         self.array = array
         self.depth = sum(1 for _ in _bases(array))
         self.owners: dict[int, int] = {}
@@ -68,7 +68,7 @@ def _forget_other_threads() -> None:
 at_fork(after_in_child=_forget_other_threads)
 
 
-def _set_writeable(a: Any, writeable: bool) -> None:
+def _set_writeable(a: object, writeable: bool) -> None:
     if isinstance(a, np.ndarray):
         np.ndarray.setflags(a, write=writeable)
     else:
@@ -82,14 +82,14 @@ def _is_writeable(a: Any) -> bool:
     return bool(a.flags.num & _WRITEABLE)
 
 
-def _bases(a: Any) -> Iterator[Any]:
+def _bases(a: object) -> Iterator[object]:
     base = getattr(a, "base", None)
     while isinstance(base, np.ndarray):
         yield base
         base = base.base
 
 
-def private_arrays(*roots: Any, stores: bool = False) -> list[Any]:
+def private_arrays(*roots: object, stores: bool = False) -> list[object]:
     """Arrays that lie in some objects, or are captured by them, and that workers would get copies of.
 
     An array of Python objects inside an object of a library is left alone: workers get it writeable, as
@@ -116,10 +116,10 @@ class frozen:
     With `stores` those of zarr are, too: two threads that write into one storage chunk lose values.
     """
 
-    def __init__(self, *roots: Any, stores: bool = False) -> None:
+    def __init__(self, *roots: object, stores: bool = False) -> None:
         self._roots = roots
         self._stores = stores
-        self._held: list[Any] = []
+        self._held: list[object] = []
         self._owner = next(_owners)
 
     def __enter__(self) -> None:
@@ -135,7 +135,7 @@ class frozen:
                     _waiting.pop(id(a), None)
                     _set_writeable(a, False)
 
-    def _own(self, a: Any) -> bool:
+    def _own(self, a: object) -> bool:
         """Enter this map into the table; False if it was somebody else who made the array read-only."""
         while True:
             hold = _holds.get(id(a))
@@ -204,7 +204,7 @@ def _thaw(key: int, hold: _Hold) -> None:
         _set_writeable(a, False)
 
 
-def freeze_for_good(arrays: Iterable[Any]) -> None:
+def freeze_for_good(arrays: Iterable[object]) -> None:
     """Make arrays read-only, in a process that ends with its map."""
     for a in arrays:
         _set_writeable(a, False)

@@ -20,17 +20,17 @@ from .._wire import unpack
 from .job import Input, Verb
 
 
-def _make_unpacker(entry: Input) -> Callable[[int, int, int], Any]:
+def _make_unpacker(entry: Input) -> Callable[[int, int, int], object]:
     data, offsets = memoryview(entry.data), entry.offsets
     return lambda k, start, stop: unpack(data[offsets[k] : offsets[k + 1]])
 
 
-def _make_parcel_opener(entry: Input) -> Callable[[int, int, int], Any]:
+def _make_parcel_opener(entry: Input) -> Callable[[int, int, int], object]:
     """For plain items, of which several chunks share a pickle: the one opened last is kept."""
     data, offsets, size = memoryview(entry.data), entry.offsets, entry.parcel
     opened, items = -1, ()
 
-    def take(k: int, start: int, stop: int) -> Any:
+    def take(k: int, start: int, stop: int) -> object:
         nonlocal opened, items
         taken: Any = ()
         for parcel in range(start // size, -(-stop // size)):
@@ -44,7 +44,7 @@ def _make_parcel_opener(entry: Input) -> Callable[[int, int, int], Any]:
     return take
 
 
-def _itself(data: Any) -> Any:
+def _itself(data: object) -> object:
     return data
 
 

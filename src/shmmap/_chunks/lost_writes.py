@@ -37,7 +37,7 @@ _OF_RANDOM = " (each draws the same random numbers from it: pass rng= to the map
 # told how many elements it may look at.
 _Look = Callable[[Any, int], Any]
 _TIMES_SET = "times set"
-_MISSING: Any = object()
+_MISSING: object = object()
 # Whose variables are told by names of their own.
 _NAMED = (types.FunctionType, type)
 _SETS = {opcode.opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF")}
@@ -55,7 +55,7 @@ class _Watched(NamedTuple):
 class Watch:
     """What a function captures, as it was before a call."""
 
-    def __init__(self, func: Any) -> None:
+    def __init__(self, func: object) -> None:
         self._watched: list[_Watched] = []
         room = _MOST
         looks: dict[int, _Look] = {}
@@ -92,7 +92,7 @@ class Watch:
         return list(names)
 
 
-def _look_for(obj: Any) -> _Look:
+def _look_for(obj: object) -> _Look:
     """What gives the state of an object, to be compared later."""
     if isinstance(obj, types.FunctionType):
         return _of_function
@@ -116,7 +116,7 @@ def _look_for(obj: Any) -> _Look:
     return lambda obj, room: dict(attributes_of(obj))
 
 
-def _of_container(kind: Any, obj: Any, room: int) -> Any:
+def _of_container(kind: Any, obj: Any, room: int) -> object:
     """The elements; only their number if there is no room."""
     # By the methods of the kind itself: a subclass may have others.
     if kind.__len__(obj) > room:
@@ -126,7 +126,7 @@ def _of_container(kind: Any, obj: Any, room: int) -> Any:
     return [*kind.__iter__(obj), *(dict.values(obj) if kind is dict else ())]
 
 
-def _of_function(func: Any, room: int) -> Any:
+def _of_function(func: Any, room: int) -> object:
     own = {f"{func.__name__}.{label}": value for label, value in vars(func).items()}
     if _sets_variables(func.__code__):
         own.update(cells_of(func))
@@ -134,7 +134,7 @@ def _of_function(func: Any, room: int) -> Any:
     return own
 
 
-def _of_class(cls: Any, room: int) -> Any:
+def _of_class(cls: type, room: int) -> object:
     return {_TIMES_SET: times_set(cls)} | {
         f"{cls.__name__}.{label}": value
         for label, value in vars(cls).items()
@@ -142,24 +142,24 @@ def _of_class(cls: Any, room: int) -> Any:
     }
 
 
-def _of_generator(generator: Any, room: int) -> Any:
+def _of_generator(generator: Any, room: int) -> object:
     frame = generator.gi_frame
     return [] if frame is None else [frame.f_lasti, *frame.f_locals.values()]
 
 
-def _of_iterator(iterator: Any, room: int) -> Any:
+def _of_iterator(iterator: object, room: int) -> object:
     with warnings.catch_warnings(action="ignore"):
         return repr(_position_of(iterator))
 
 
-def _position_of(iterator: Any) -> Any:
+def _position_of(iterator: Any) -> object:
     """Where an iterator is: how many are left, or else what its pickling says."""
     if hasattr(iterator, "__length_hint__"):
         return iterator.__length_hint__()
     return _positions_in(iterator.__reduce__())
 
 
-def _positions_in(parts: tuple[Any, ...]) -> list[Any]:
+def _positions_in(parts: tuple[object, ...]) -> list[object]:
     return [
         _positions_in(part)
         if isinstance(part, tuple)
@@ -197,7 +197,7 @@ def _compare(watched: _Watched) -> Iterator[str]:
         yield name
 
 
-def describe(func: Any, names: Iterable[str]) -> str:
+def describe(func: object, names: Iterable[str]) -> str:
     """The text of the warning."""
     return (
         f"{name_of(func)} has changed {', '.join(names)} in worker processes, which have copies of what it "
@@ -206,6 +206,6 @@ def describe(func: Any, names: Iterable[str]) -> str:
     )
 
 
-def warn_of(func: Any, names: Iterable[str]) -> None:
+def warn_of(func: object, names: Iterable[str]) -> None:
     """Warn at the line of the user's that called the map."""
     warnings.warn(describe(func, names), RuntimeWarning, stacklevel=depth_of_user())

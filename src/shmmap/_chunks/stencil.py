@@ -36,7 +36,7 @@ class Stencil(NamedTuple):
     """Of the whole input."""
     depth: tuple[tuple[int, int], ...]
     """Neighbours before and after, for each axis."""
-    boundary: tuple[Any, ...]
+    boundary: tuple[object, ...]
     """For each axis one of `_MODES`, or a constant as an array of no dimensions."""
 
     @property
@@ -156,10 +156,10 @@ class Trim(NamedTuple):
     axis: int
     """Of the results, along which they are put together."""
 
-    def wrap(self, func: Callable[..., Any], position: Any, first: int) -> Callable[..., Any]:
+    def wrap(self, func: Callable[..., object], position: Any, first: int) -> Callable[..., object]:
         """`func` with its results trimmed; `position` tells the chunk, counted from index `first`."""
 
-        def trimmed(*args: Any, **kwargs: Any) -> Any:
+        def trimmed(*args: object, **kwargs: object) -> object:
             result = func(*args, **kwargs)
             if result is None:
                 return None
@@ -171,7 +171,7 @@ class Trim(NamedTuple):
 
         return trimmed
 
-    def apply(self, result: Any, start: int, stop: int) -> Array:
+    def apply(self, result: object, start: int, stop: int) -> Array:
         """One array that was returned for chunk ``[start, stop)``, without the neighbours."""
         a = np.asanyarray(result)
         cut = [slice(None)] * a.ndim
@@ -203,7 +203,7 @@ class Trim(NamedTuple):
 
 
 def make_stencils(
-    depth: Any, boundary: Any, inputs: Sequence[tuple[tuple[int, ...], Any, int] | None]
+    depth: object, boundary: object, inputs: Sequence[tuple[tuple[int, ...], object, int] | None]
 ) -> list[Stencil | None]:
     """A stencil for each input, given as ``shape, dtype, axis``; None for those that get none.
 
@@ -232,7 +232,7 @@ def make_stencils(
     return stencils
 
 
-def _per_input(value: Any, count: int) -> list[Any]:
+def _per_input(value: object, count: int) -> list[object]:
     if not isinstance(value, list):
         return [value] * count
     if len(value) != count:
@@ -240,7 +240,7 @@ def _per_input(value: Any, count: int) -> list[Any]:
     return value
 
 
-def _per_axis(value: Any, ndim: int, name: str, position: int, default: Any) -> list[Any]:
+def _per_axis(value: Any, ndim: int, name: str, position: int, default: object) -> list[object]:
     """Entries of a dict or tuple, one per axis."""
     if isinstance(value, tuple):
         if len(value) != ndim:
@@ -259,7 +259,7 @@ def _per_axis(value: Any, ndim: int, name: str, position: int, default: Any) -> 
     return entries
 
 
-def _parse_depth(depth: Any, ndim: int, axis: int, position: int) -> tuple[tuple[int, int], ...]:
+def _parse_depth(depth: object, ndim: int, axis: int, position: int) -> tuple[tuple[int, int], ...]:
     if not isinstance(depth, (tuple, dict)):
         depth = {axis: depth}
     pairs = []
@@ -277,12 +277,12 @@ def _parse_depth(depth: Any, ndim: int, axis: int, position: int) -> tuple[tuple
     return tuple(pairs)
 
 
-def _parse_boundary(boundary: Any, ndim: int, dtype: Any, position: int) -> tuple[Any, ...]:
+def _parse_boundary(boundary: object, ndim: int, dtype: Any, position: int) -> tuple[object, ...]:
     if isinstance(boundary, (tuple, dict)):
         entries = _per_axis(boundary, ndim, "boundary", position, "none")
     else:
         entries = [boundary] * ndim
-    modes: list[Any] = []
+    modes: list[object] = []
     for each in entries:
         if each is None or isinstance(each, str):
             mode = each or "none"

@@ -55,7 +55,7 @@ class Streams:
         self._bits.state = self._state
         return self.generator
 
-    def along(self, items: Iterable[Any], start: int) -> Iterator[Any]:
+    def along(self, items: Iterable[object], start: int) -> Iterator[object]:
         """The items, with the generator at the beginning of its own stream whenever one is taken."""
         where, bits, state = self._where, self._bits, self._state
         for i, item in enumerate(items, start):

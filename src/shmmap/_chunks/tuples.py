@@ -24,7 +24,7 @@ def _hidden_fields(kind: Any) -> tuple[str, ...]:
     return tuple(getattr(kind, "_extra_fields", ()))  # of SciPy
 
 
-def parts_of(value: tuple[Any, ...]) -> tuple[Any, ...]:
+def parts_of(value: tuple[object, ...]) -> tuple[object, ...]:
     """All parts of a tuple, of which `make_tuple` makes another one."""
     kind = type(value)
     if kind is tuple or hasattr(kind, "_make"):
@@ -37,7 +37,7 @@ def _count_seen(kind: Any) -> int:
     return int(getattr(kind, "n_sequence_fields", 0)) or len(kind._fields)
 
 
-def make_tuple(kind: Any, parts: Sequence[Any]) -> tuple[Any, ...]:
+def make_tuple(kind: Any, parts: Sequence[object]) -> tuple[object, ...]:
     """A tuple of a class, of parts as `parts_of` gives them; a plain one if the class does not take them."""
     if kind is tuple:
         return tuple(parts)

@@ -22,15 +22,15 @@ class Task(NamedTuple):
     """A map as an engine gets it: a job handed over, the function, and what takes the results."""
 
     job: Job
-    func: Callable[..., Any]
+    func: Callable[..., object]
     workers: int
     blas_threads: int
     collector: Collector
     outcome: Outcome
     tick: Tick | None
-    keep: tuple[Any, ...]
+    keep: tuple[object, ...]
     """What must live as long as the map runs."""
-    given: tuple[Any, ...]
+    given: tuple[object, ...]
     """Objects of the caller's among the inputs, in which private arrays may lie; see `_chunks.freeze`."""
 
 

@@ -23,7 +23,7 @@ from .._errors.exceptions import name_of
 from .._interop.masked import is_masked
 from .._interop.rows import has_rows
 
-Combine = Callable[[Any, Any], Any]
+Combine = Callable[[Any, Any], object]
 
 _PARTIALS: dict[str, Combine] = {
     "sum": np.add,
@@ -56,7 +56,7 @@ _ASSOCIATIVE = {
     *(np.bitwise_or, np.bitwise_and, np.bitwise_xor),
 }
 # Those for which a o a is a: what every chunk brings along, `initial`, counts once all the same.
-_IDEMPOTENT: set[Any] = {
+_IDEMPOTENT: set[object] = {
     *(np.maximum, np.minimum, np.fmax, np.fmin),
     *(np.logical_or, np.logical_and, np.bitwise_or, np.bitwise_and),
 }
@@ -107,11 +107,11 @@ class _Reduction(NamedTuple):
     name: str
     combine: Combine | None
     """None: its partials do not combine, see `RECIPES`."""
-    axis: Any = None
+    axis: object = None
     """Over which it reduces if not told; None is all of them."""
 
 
-def _of_module(module: Any, prefix: str, names: Any) -> dict[Any, _Reduction]:
+def _of_module(module: object, prefix: str, names: Any) -> dict[object, _Reduction]:
     found = {}
     for name in names:
         function = getattr(module, name, None)
@@ -121,7 +121,7 @@ def _of_module(module: Any, prefix: str, names: Any) -> dict[Any, _Reduction]:
 
 
 @functools.cache
-def _numpys(with_masked: bool) -> dict[Any, _Reduction]:
+def _numpys(with_masked: bool) -> dict[object, _Reduction]:
     names = (*_PARTIALS, *RECIPES)
     found = _of_module(np, "numpy.", names) | _of_module(np.linalg, "numpy.linalg.", ("norm",))
     found |= _of_module(np.ndarray, "numpy.ndarray.", (*_METHODS, *RECIPES))
@@ -130,12 +130,12 @@ def _numpys(with_masked: bool) -> dict[Any, _Reduction]:
     return found
 
 
-def _smallest(left: Any, right: Any) -> Any:
+def _smallest(left: Any, right: Any) -> object:
     _refuse_unordered(left, right)
     return min(left, right)
 
 
-def _largest(left: Any, right: Any) -> Any:
+def _largest(left: Any, right: Any) -> object:
     _refuse_unordered(left, right)
     return max(left, right)
 
@@ -148,7 +148,7 @@ def _refuse_unordered(left: Any, right: Any) -> None:
         )
 
 
-_BUILT_IN: dict[Any, Combine] = {
+_BUILT_IN: dict[object, Combine] = {
     sum: operator.add,
     len: operator.add,
     min: _smallest,
@@ -158,12 +158,12 @@ _BUILT_IN: dict[Any, Combine] = {
 }
 
 
-_chosen: dict[Any, Combine] = {}
+_chosen: dict[object, Combine] = {}
 """What was decided before, for functions of NumPy's and Python's own alone."""
 _CHOSEN_MOST = 256
 
 
-def choose_combine(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
+def choose_combine(func: Any, inputs: tuple[object, ...], axis: object) -> Combine:
     """How partials of `func` combine, for a call of `preduce` without ``combine=``.
 
     Raises TypeError or ValueError if they do not, or if that is not known; the message says what to write.
@@ -181,8 +181,8 @@ def choose_combine(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
     return combine
 
 
-def _choose(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
-    value: Any = inputs[0] if inputs else None
+def _choose(func: Callable[..., object], inputs: tuple[object, ...], axis: object) -> Combine:
+    value: object = inputs[0] if inputs else None
     axis, *_ = axis if isinstance(axis, tuple) else (axis,)
     is_array = isinstance(value, np.ndarray) or (
         hasattr(value, "shape") and hasattr(value, "dtype")
@@ -191,7 +191,7 @@ def _choose(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
         _refuse_missing(func, value)
     ndim = value.ndim if is_array and hasattr(value, "ndim") else None
     is_table = not is_array and bool(has_rows(value))
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     plain = func
     is_bound = False
     while isinstance(plain, functools.partial):
@@ -229,7 +229,7 @@ def _choose(func: Any, inputs: tuple[Any, ...], axis: Any) -> Combine:
     return reduction.combine
 
 
-def _refuse_missing(func: Any, value: Any) -> None:
+def _refuse_missing(func: object, value: Any) -> None:
     """Refuse what a column with missing values answers by a method of its own, which leaves them out."""
     while isinstance(func, functools.partial):
         func = func.func
@@ -244,7 +244,7 @@ def _refuse_missing(func: Any, value: Any) -> None:
     )
 
 
-def _find(func: Any) -> _Reduction | None:
+def _find(func: Callable[..., object]) -> _Reduction | None:
     ufunc = getattr(func, "__self__", None)
     if isinstance(ufunc, np.ufunc):
         if func.__name__ != "reduce":
@@ -259,7 +259,7 @@ def _find(func: Any) -> _Reduction | None:
         return None
 
 
-def _check_axis(reduction: _Reduction, reduced: Any, ndim: int | None, axis: Any) -> None:
+def _check_axis(reduction: _Reduction, reduced: object, ndim: int | None, axis: Any) -> None:
     """Refuse a reduction that leaves the axis along which the chunks are."""
     if reduced is None or not hasattr(axis, "__index__"):
         return
@@ -280,7 +280,7 @@ def _check_axis(reduction: _Reduction, reduced: Any, ndim: int | None, axis: Any
     )
 
 
-def _explain_recipe(name: str, axis: Any, has_mask: bool) -> str:
+def _explain_recipe(name: str, axis: object, has_mask: bool) -> str:
     start = f"the partial results of {name} do not combine into that of the whole"
     name = name.rpartition(".")[2]
     recipe = RECIPES.get(name)
@@ -297,7 +297,7 @@ def _explain_recipe(name: str, axis: Any, has_mask: bool) -> str:
     return f"{start}; write: {text}{hint}"
 
 
-def _explain_unknown(func: Any) -> str:
+def _explain_unknown(func: object) -> str:
     return (
         f"preduce does not know how two partial results of {name_of(func)} are put together: give combine=, "
         "a function of two of them, such as combine=np.add for sums and counts, np.maximum for maxima, or "

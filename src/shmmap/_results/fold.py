@@ -22,8 +22,9 @@ from .._interop.masked import is_masked
 from .._interop.scalars import SCALAR_CLASSES
 from .._memory import handle_of
 from .collect import Collector
+from .combine import Combine
 
-MISSING: Any = object()
+MISSING: object = object()
 """What stands for a partial, or an initial value, that there is none of."""
 
 
@@ -37,7 +38,7 @@ class Tree:
     def __init__(
         self,
         n: int,
-        join: Callable[[Any, Any], Any],
+        join: Callable[[object, object], object],
         note: Callable[[Exception, range, range], None],
     ) -> None:
         self._n = n
@@ -47,10 +48,10 @@ class Tree:
         """Of each level, from the leaves up."""
         while self._lengths[-1] > 1:
             self._lengths.append(-(-self._lengths[-1] // 2))
-        self.held: dict[tuple[int, int], Any] = {}
+        self.held: dict[tuple[int, int], object] = {}
         """What waits for its neighbour, by level and place."""
 
-    def put(self, leaf: int, value: Any) -> None:
+    def put(self, leaf: int, value: object) -> None:
         """Enter a leaf, and join all that are complete by it. MISSING leaves the other as it is."""
         level, place = 0, leaf
         held, lengths = self.held, self._lengths
@@ -77,7 +78,7 @@ class Tree:
         return range(place << level, min((place + 1) << level, self._n))
 
     @property
-    def root(self) -> Any:
+    def root(self) -> object:
         """All leaves together, once each of them was put."""
         return self.held[len(self._lengths) - 1, 0]
 
@@ -85,9 +86,7 @@ class Tree:
 class Fold:
     """How the partials of one `preduce` are put together."""
 
-    def __init__(
-        self, combine: Callable[[Any, Any], Any], initial: Any, *, is_chosen: bool = False
-    ) -> None:
+    def __init__(self, combine: Combine, initial: object, *, is_chosen: bool = False) -> None:
         self._combine = combine
         self._is_chosen = is_chosen
         """`combine` was not given: it is that of a reduction, whose partials are parts of the same result."""
@@ -97,7 +96,7 @@ class Fold:
         self._may_change = not isinstance(combine, np.ufunc)
         """`combine` may change its left argument and return it."""
 
-    def join(self, left: Any, right: Any) -> Any:
+    def join(self, left: Any, right: Any) -> object:
         """Two partials as one; tuples element by element."""
         if type(left) in NUMBERS and type(right) in NUMBERS:  # most are
             return self._combine(left, right)
@@ -113,7 +112,7 @@ class Fold:
             )
         return self._join_one(left, right)  # a tuple is an item, of which max takes one
 
-    def _join_parts(self, left: Any, right: Any) -> Any:
+    def _join_parts(self, left: object, right: object) -> object:
         if isinstance(left, tuple) and isinstance(right, tuple):
             if len(left) != len(right):
                 raise ValueError(
@@ -131,12 +130,12 @@ class Fold:
             )
         return self._join_one(left, right)
 
-    def _join_one(self, left: Any, right: Any) -> Any:
+    def _join_one(self, left: object, right: object) -> object:
         if is_masked(left) or is_masked(right):
             return _join_masked(self._combine, left, right)
         return self._combine(left, right)
 
-    def finish(self, root: Any) -> Any:
+    def finish(self, root: object) -> object:
         """What `preduce` returns, from all partials together."""
         if root is MISSING:
             return None
@@ -144,7 +143,7 @@ class Fold:
             return root
         return self._join_parts(_copied(self.initial) if self._may_change else self.initial, root)
 
-    def own(self, partial: Any) -> Any:
+    def own(self, partial: Any) -> object:
         """A partial that `combine` may change: a copy, where its memory is somebody else's as well."""
         if not self._may_change:
             return partial
@@ -162,7 +161,7 @@ class Fold:
         return partial if self.are_new or isinstance(partial, SCALAR_CLASSES) else _copied(partial)
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> object:
     """An object of the caller's, for a `combine` that may change it."""
     try:
         return copy.deepcopy(value)
@@ -170,7 +169,7 @@ def _copied(value: Any) -> Any:
         return value  # which cannot be copied, so that only its own class knows how it is combined
 
 
-def _join_masked(combine: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+def _join_masked(combine: Combine, left: Any, right: Any) -> object:
     """Two partials of which one at least is masked: what one of them has, the result has as well."""
     if isinstance(combine, np.ufunc):
         masked = np.ma.masked  # which is a float, whatever the other one is
@@ -188,7 +187,7 @@ def _join_masked(combine: Callable[[Any, Any], Any], left: Any, right: Any) -> A
         if not shape:
             return np.ma.masked if mask else data[()]
         return np.ma.array(data, mask=mask)
-    joined = combine(left, right)
+    joined: Any = combine(left, right)
     a, b = np.ma.getmaskarray(left), np.ma.getmaskarray(right)
     mask = np.ma.getmaskarray(joined) if is_masked(joined) else np.False_
     if mask.dtype != bool:  # one for each field
@@ -233,7 +232,7 @@ class Folding(Collector):
         except Exception as exc:
             self.failure = exc
 
-    def _take(self, k: int, partial: Any) -> None:
+    def _take(self, k: int, partial: object) -> None:
         if self.failure is None and not self._came[k]:
             self._came[k] = True
             self._tree.put(k, partial)
@@ -241,14 +240,14 @@ class Folding(Collector):
     def count_handed(self) -> int:
         return self._came.count(1)
 
-    def value_of(self, k: int, mark: int, over: bool) -> Any:
+    def value_of(self, k: int, mark: int, over: bool) -> object:
         """See `Collector`; there is no part of the result that a chunk is."""
         raise TypeError(
             "preduce has one result, and its partials are put together as they come; to iterate over them "
             "use pmap_chunks(func, ..., out=list, wait=False)"
         )
 
-    def finish(self, failed: Sequence[tuple[int, int]] = ()) -> Any:
+    def finish(self, failed: Sequence[tuple[int, int]] = ()) -> object:
         """The reduction, or what could be reduced if some index ranges have `failed`; None if all have."""
         size = self.plan.chunksize
         missing = {k for start, stop in failed for k in range(start // size, -(-stop // size))}

@@ -23,7 +23,7 @@ class StandIn(NamedTuple):
 
     start: int
     stop: int
-    value: Any
+    value: object
 
 
 def substitute(collector: Collector, stand_ins: list[StandIn]) -> None:
@@ -52,7 +52,7 @@ def _noted(start: int, stop: int) -> Iterator[None]:
         raise
 
 
-def _put_object(collector: Collector, start: int, stop: int, value: Any) -> None:
+def _put_object(collector: Collector, start: int, stop: int, value: object) -> None:
     """Enter a value for indices whose results are objects."""
     plan, pieces = collector.plan, collector.pieces
     for k in range(start // plan.chunksize, -(-stop // plan.chunksize)):
@@ -68,7 +68,7 @@ def _put_object(collector: Collector, start: int, stop: int, value: Any) -> None
             items[i - first] = value
 
 
-def _columns_of(collector: Collector, value: Any, length: int) -> tuple[Array, ...]:
+def _columns_of(collector: Collector, value: object, length: int) -> tuple[Array, ...]:
     """A stand-in as columns of so many indices, one for each of the results; none for a blank."""
     job = collector.job
     kind, cells = split_result(value)

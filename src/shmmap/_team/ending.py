@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from .._wire import Ask, has_data, lend, parse
 from .link import WorkerLink
@@ -14,7 +13,7 @@ from .link import WorkerLink
 # are still in a call, whose result is not wanted, have less. Others end by themselves, most of them at once.
 CALM_S, BUSY_S = 2.0, 1.0
 
-Said = list[tuple[bytes, bytes, Any]]
+Said = list[tuple[bytes, bytes, object]]
 """What workers print, log or warn, as `relay.emit` takes it."""
 
 

@@ -307,7 +307,7 @@ def _expect_warning() -> None:
 
     By a filter that stays: `warnings.catch_warnings` undoes what other threads do to theirs meanwhile.
     """
-    ours: Any = ("ignore", None, DeprecationWarning, _FROM_HERE, 0)
+    ours: object = ("ignore", None, DeprecationWarning, _FROM_HERE, 0)
     if list(warnings.filters[:1]) != [ours]:
         warnings.filterwarnings("ignore", "", DeprecationWarning, _FROM_HERE.pattern)
 

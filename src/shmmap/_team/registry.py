@@ -108,7 +108,7 @@ def _has_been_interrupted() -> bool:
     """Whether it is a Ctrl-C that ends the program, which then need not finish anything."""
     if sys.flags.interactive or hasattr(sys, "ps1"):
         return False  # it may be one of long ago
-    kind: Any = getattr(sys, "last_type", None)
+    kind: object = getattr(sys, "last_type", None)
     return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
 
 

@@ -30,7 +30,7 @@ class Progress:
     ) -> None:
         self._total = total
         self._last = -1
-        self._call: Callable[[int, Any], object] | None = None
+        self._call: Callable[[int, object], object] | None = None
         self._bar: _Lines | _Bar | None = None
         if callable(progress):
             self._call = progress
@@ -88,7 +88,7 @@ def _open_in_notebook(name: str, total: int | None) -> _Bar:
 class _Bar:
     """A bar of tqdm's, whose clock goes on while nothing is done."""
 
-    def __init__(self, bar: Any, name: str, total: int | None, **options: Any) -> None:
+    def __init__(self, bar: Any, name: str, total: int | None, **options: object) -> None:
         self._bar = bar(total=total, desc=name or None, miniters=0, **options)
         self._drawn = time.monotonic()
 
@@ -147,7 +147,7 @@ def _terminal_bar() -> Any:
     return _quiet(tqdm.std.tqdm)
 
 
-def _quiet(bar: Any) -> Any:
+def _quiet(bar: Any) -> object:
     """A bar without tqdm's monitor thread, and with a lock that is no named semaphore."""
     return type("Bar", (bar,), {"_lock": threading.RLock(), "monitor_interval": 0})
 

@@ -77,7 +77,7 @@ class Team(Executor):
         *,
         start: str = "clean",
         initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
+        initargs: tuple[object, ...] = (),
         blas_threads: int = 1,
         memory_limit: int | str | None = None,
         preload: Sequence[str] = (),
@@ -124,7 +124,7 @@ class Team(Executor):
         state = "shut down" if team.is_closed else f"{len(team.workers.links)} running"
         return f"<shmmap.Team of {self.size} workers, {state}>"
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[Any]:
         """Run ``fn(*args, **kwargs)`` in a worker; see :meth:`concurrent.futures.Executor.submit`.
 
         Parameters
@@ -182,7 +182,7 @@ class Team(Executor):
         size = check_buffersize(buffersize)
         rows = zip(*map(watched, iterables), strict=False)
 
-        def begin(rows: Iterable[tuple[Any, ...]], chunksize: int | str) -> MapFuture:
+        def begin(rows: Iterable[tuple[object, ...]], chunksize: int | str) -> MapFuture:
             columns = list(map(list, zip(*rows, strict=True))) or [[] for _ in iterables]
             future: MapFuture = pmap(
                 fn, *columns, out=list, engine=self, wait=False, chunksize=chunksize
@@ -266,7 +266,7 @@ class Team(Executor):
 
 def _iterate(
     futures: deque[MapFuture], take: Callable[[], None], deadline: float | None
-) -> Iterator[Any]:
+) -> Iterator[object]:
     try:
         while futures:
             yield from iterate_items(futures[0], deadline)
@@ -277,7 +277,7 @@ def _iterate(
             future.cancel()
 
 
-def _explain_unknown(name: str, value: Any) -> str:
+def _explain_unknown(name: str, value: object) -> str:
     import inspect
 
     with late_import:

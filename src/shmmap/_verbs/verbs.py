@@ -19,14 +19,14 @@ from .options import Keywords, make_options
 from .request import Request
 from .run import run
 
-Depth = int | tuple[Any, ...] | dict[int, Any]
+Depth = int | tuple[object, ...] | dict[int, object]
 
 
 def pmap(
-    func: Callable[..., Any],
-    *inputs: Any,
+    func: Callable[..., object],
+    *inputs: object,
     axis: int | tuple[int | None, ...] = 0,
-    out: Any = None,
+    out: object = None,
     dtype: DTypeLike | tuple[DTypeLike, ...] | None = None,
     **options: Unpack[Keywords],
 ) -> Any:
@@ -88,13 +88,13 @@ def pmap(
 
 
 def pmap_chunks(
-    func: Callable[..., Any],
-    *inputs: Any,
+    func: Callable[..., object],
+    *inputs: object,
     axis: int | tuple[int | None, ...] = 0,
-    out: Any = None,
+    out: object = None,
     dtype: DTypeLike | tuple[DTypeLike, ...] | None = None,
     depth: Depth | list[Depth] = 0,
-    boundary: Any = None,
+    boundary: object = None,
     **options: Unpack[Keywords],
 ) -> Any:
     """Call ``func(chunk, ...)`` for every chunk of indices along an axis, in parallel.
@@ -146,7 +146,7 @@ def pmap_chunks(
     return run(request, make_options(options))
 
 
-def pmap_ranges(func: Callable[[int, int], Any], n: int, **options: Unpack[Keywords]) -> Any:
+def pmap_ranges(func: Callable[[int, int], object], n: int, **options: Unpack[Keywords]) -> Any:
     """Call ``func(start, stop)`` for every chunk of ``range(n)``, in parallel.
 
     Parameters
@@ -184,7 +184,7 @@ def pmap_ranges(func: Callable[[int, int], Any], n: int, **options: Unpack[Keywo
     return run(Request("ranges", func, n=n), make_options(options))
 
 
-def _to_count(n: Any, func: Any) -> int:
+def _to_count(n: Any, func: object) -> int:
     """The number of indices that `pmap_ranges` was given."""
     try:
         if isinstance(n, (bool, np.bool_)):
@@ -201,11 +201,11 @@ def _to_count(n: Any, func: Any) -> int:
 
 
 def preduce(
-    func: Callable[..., Any],
-    *inputs: Any,
+    func: Callable[..., object],
+    *inputs: object,
     axis: int | tuple[int | None, ...] = 0,
-    combine: Callable[[Any, Any], Any] | None = None,
-    initial: Any = MISSING,
+    combine: Callable[[Any, Any], object] | None = None,
+    initial: object = MISSING,
     **options: Unpack[Keywords],
 ) -> Any:
     """Reduce every chunk to a partial result in parallel, then combine the partials in a fixed order.

@@ -31,7 +31,7 @@ BUFFERSIZE = 1024
 WINDOWS = 4
 # Chunks in a window: few enough that near-empty functions are cheap, enough that the last one is not dear.
 _CHUNKS = 32
-_END: Any = object()
+_END: object = object()
 """In the place of an item of an input that has come to its end before others."""
 
 Begin = Callable[[Request, int, int], Work]
@@ -63,7 +63,7 @@ def check_ends(request: Request) -> None:
         )
 
 
-def _axes(request: Request) -> tuple[Any, ...]:
+def _axes(request: Request) -> tuple[object, ...]:
     axis = request.axis
     return axis if isinstance(axis, tuple) else (axis,) * len(request.inputs)
 
@@ -95,10 +95,10 @@ class Stream:
         """Tells of windows that are done."""
         self.has_given = False
         """Whether a window was given to somebody who iterates over a future."""
-        self.finished: deque[tuple[int, int, list[Any]]] = deque()
+        self.finished: deque[tuple[int, int, list[object]]] = deque()
         """``start, stop, values`` of the windows that are done and that nobody has got by iterating."""
 
-    def iterate(self) -> Iterator[tuple[int, int, list[Any]]]:
+    def iterate(self) -> Iterator[tuple[int, int, list[object]]]:
         """``start, stop, values`` of one window after another."""
         errors: list[Exception] = []
         failed: list[tuple[int, int]] = []
@@ -167,7 +167,7 @@ class Stream:
 
     # ------------------------------------------------ as a `Work`
 
-    def wait(self) -> list[Any]:
+    def wait(self) -> list[object]:
         """See `Work`: all results, in a list; but for those that were given away."""
         try:
             for window in self.iterate():
@@ -181,7 +181,7 @@ class Stream:
             raise
         return self._results()
 
-    def _results(self) -> list[Any]:
+    def _results(self) -> list[object]:
         return [value for _, _, values in list(self.finished) for value in values]
 
     def done(self) -> int:

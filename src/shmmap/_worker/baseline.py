@@ -36,7 +36,7 @@ class Baseline:
         import locale  # noqa: F401  (or a function that does would seem to have changed it)
         import resource
 
-        self._changed: set[Any] = set()
+        self._changed: set[object] = set()
         """The modules of which functions were called that change what is put back here."""
         for module, names in ((signal, self._SIGNALS), (os, self._PROCESS)):
             for name in names:
@@ -50,9 +50,9 @@ class Baseline:
         self._nice = os.getpriority(os.PRIO_PROCESS, 0)
         self._limits_version = limit_changes()
 
-    def _watch(self, module: Any, func: Callable[..., Any]) -> Callable[..., Any]:
+    def _watch(self, module: object, func: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(func)
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def watched(*args: object, **kwargs: object) -> Any:
             self._changed.add(module)
             return func(*args, **kwargs)
 

@@ -49,7 +49,7 @@ def forget_inherited() -> None:
         atexit.register(util._exit_function)
 
 
-def _is_of_executors(call: Any) -> bool:
+def _is_of_executors(call: object) -> bool:
     # A partial of the function, or, since Python 3.13, a lambda around it.
     inside = [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
     func = getattr(call, "func", None) or next(filter(callable, inside), call)

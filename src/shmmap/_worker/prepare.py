@@ -7,7 +7,6 @@ import random
 import signal
 import sys
 import types
-from typing import Any
 
 import numpy as np
 
@@ -92,7 +91,7 @@ def prepare(clean: bool) -> None:
         np.random.seed()
 
 
-def _break(*args: Any, **options: Any) -> Any:
+def _break(*args: object, **options: object) -> object:
     """Take the place of `breakpoint`, unless a debugger was chosen that may need no terminal."""
     if os.environ.get("PYTHONBREAKPOINT"):
         return sys.__breakpointhook__(*args, **options)
