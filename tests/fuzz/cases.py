@@ -7,11 +7,9 @@ library, on copies in private memory.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import operator
 import os
-import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any
@@ -22,154 +20,23 @@ import shmmap
 from tests import functions
 from tests.fuzz import settings
 from tests.helpers import assert_same
-from tests.strategies import LAYOUTS, NUMERIC, PLAIN, fill
+from tests.strategies import NUMERIC, PLAIN
 
-EXACT = [dtype for dtype in NUMERIC if dtype.kind in "iu"]
-
-
-@dataclasses.dataclass
-class Case:
-    """A call and its check; `text` describes it for whoever reads of a finding."""
-
-    text: str
-    run: Callable[[Any], None]
-    """Called with the engine."""
-
-
-class Boom(Exception):
-    """What a function raises on purpose."""
-
-
-# ---------------------------------------------------------------- drawing
-
-
-class Draw:
-    """Random choices, all of them from one seed."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
-        self.folder = ""
-
-    def of(self, *choices: Any) -> Any:
-        """One of these."""
-        return self.rng.choice(choices)
-
-    def often(self, share: float) -> bool:
-        """Yes, in so many of all cases."""
-        return self.rng.random() < share
-
-    def length(self) -> int:
-        """How many items a map has: few mostly, none sometimes."""
-        return int(self.of(0, 1, 2, 3, 5, 8, 13, self.rng.randrange(200)))
-
-    def array(self, dtypes: list[Any], shape: tuple[int, ...], path: str = "") -> Any:
-        """An array of some dtype and layout: shared, private, or mapped from a file."""
-        layout, dtype = self.of(*LAYOUTS), self.of(*dtypes)
-        base_shape, order = layout.allocate(shape)
-        if path and 0 not in base_shape and self.often(0.15):
-            np.save(path, np.zeros(base_shape, dtype, order))
-            base = np.load(path, mmap_mode="r+")
-        else:
-            base = self.of(shmmap.zeros, np.zeros)(base_shape, dtype, order)
-        fill(base, self.rng.randrange(1 << 30))
-        return layout.view(base)
-
-    def shape(self, n: int, axis: int, ndim: int) -> tuple[int, ...]:
-        """The shape of an array that is mapped along an axis."""
-        shape = [self.of(0, 1, 2, 3, 4) for _ in range(ndim)]
-        shape[axis] = n
-        return tuple(shape)
-
-    def options(self) -> dict[str, Any]:
-        """Options that must not change a result."""
-        options: dict[str, Any] = {"workers": self.of(1, 2, 2, 3)}
-        if self.often(0.6):
-            options["chunksize"] = self.of(1, 2, 3, 7, 100, "64B", "1KiB", "auto")
-        if self.often(0.2):
-            options["schedule"] = self.of("static", "dynamic")
-        if self.often(0.1):
-            options["progress"] = lambda done, total: None
-        if self.often(0.1):
-            options["retries"] = 1
-        return options
-
-
-# ---------------------------------------------------------------- functions of items, and of chunks
-
-
-def add_all(*items: Any) -> Any:
-    """The sum of all items."""
-    return sum(items[1:], items[0])
-
-
-def as_pair(*items: Any) -> Any:
-    """Two results."""
-    return np.array(items[0]), np.array(items[-1])
-
-
-def as_named(*items: Any) -> Any:
-    """Two results with names."""
-    return functions.MinMax(np.array(items[0]), np.array(items[-1]))
-
-
-def first(*items: Any) -> Any:
-    """The first item itself."""
-    return items[0]
-
-
-def type_code(*items: Any) -> Any:
-    """A number of Python's."""
-    return len(items)
-
-
-def offset_by(amount: Any) -> Callable[..., Any]:
-    """A closure over a number."""
-    return lambda *items: items[0] + amount
-
-
-def looked_up(table: Any) -> Callable[..., Any]:
-    """A closure over an array."""
-    return lambda *items: table[: len(items)].copy()
-
-
-ITEM_FUNCTIONS = [first, as_pair, as_named, type_code, functions.nothing]
-NUMBER_FUNCTIONS = [add_all, settings.scaled, settings.Model()]
-CHUNK_FUNCTIONS = [np.array, np.negative, lambda c: (c + c, c - 1), lambda c: c > 1]
-
-
-def outcome_of(func: Callable[..., Any], *args: Any) -> Any:
-    """What a call returns, or the exception that it raises."""
-    with np.errstate(all="ignore"):
-        try:
-            return func(*args)
-        except Exception as exc:
-            return exc
-
-
-def stacked(results: list[Any], dtype: Any = None) -> Any:
-    """What `pmap` is to return for these results."""
-    if not results:
-        return np.zeros(0, np.float64 if dtype is None else dtype)
-    if all(result is None for result in results):
-        return None
-    if isinstance(results[0], tuple):
-        columns = [np.stack([np.asarray(each) for each in c]) for c in zip(*results, strict=True)]
-        kind = type(results[0])
-        return tuple(columns) if kind is tuple else kind(*columns)
-    return np.stack([np.asarray(result) for result in results], dtype=dtype, casting="same_kind")
-
-
-def quiet(func: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with overflow and the like ignored, which say nothing about a result."""
-
-    def called(*args: Any) -> Any:
-        with np.errstate(all="ignore"):
-            return func(*args)
-
-    return called
-
-
-# ---------------------------------------------------------------- the kinds of cases
+from .draw import (
+    CHUNK_FUNCTIONS,
+    EXACT,
+    ITEM_FUNCTIONS,
+    NUMBER_FUNCTIONS,
+    Case,
+    Draw,
+    first,
+    looked_up,
+    offset_by,
+    outcome_of,
+    quiet,
+    stacked,
+)
+from .special import draw_executor, draw_failure, draw_random, draw_writes
 
 
 def draw_items(draw: Draw) -> Case:
@@ -457,135 +324,6 @@ def draw_ranges(draw: Draw) -> Case:
             assert (limits[0], limits[-1]) == (0, n)
 
     return Case(f"pmap_ranges {n=} {options}", run)
-
-
-def draw_failure(draw: Draw) -> Case:
-    """Functions that fail at some indices, under each `on_error`."""
-    n = draw.length() + 1
-    bad = {draw.rng.randrange(n) for _ in range(draw.of(1, 1, 2, 5))}
-    x = draw.of(shmmap.asshared, np.array)(np.arange(float(n)))
-    mode = draw.of("raise", "continue", "call")
-    options = {**draw.options(), "chunksize": draw.of(1, 2, 7)}
-    options.pop("retries", None)
-
-    def fail(value: Any) -> Any:
-        if int(value) in bad:
-            raise Boom(int(value))
-        return value + 0.5
-
-    def check_values(result: Any, ranges: Any, blank: Callable[[Any], bool]) -> None:
-        failed = {i for start, stop in ranges for i in range(start, stop)}
-        assert bad <= failed
-        for i, value in enumerate(result.tolist()):
-            assert blank(value) if i in failed else value == i + 0.5
-
-    def run(engine: Any) -> None:
-        keywords = {**options, "engine": engine}
-        if mode == "raise":
-            try:
-                shmmap.pmap(fail, x, **keywords)
-            except Boom as exc:
-                assert exc.args[0] in bad
-                assert f"index {exc.args[0]} " in exc.__notes__[0]
-            else:
-                raise AssertionError("nothing was raised")
-        elif mode == "continue":
-            try:
-                shmmap.pmap(fail, x, on_error="continue", **keywords)
-            except shmmap.MapError as exc:
-                assert all(isinstance(each, Boom) for each in exc.exceptions)
-                check_values(exc.result, exc.failed, np.isnan) if exc.result is not None else None
-            else:
-                raise AssertionError("nothing was raised")
-        else:
-            ranges = []
-
-            def stand_in(exc: Exception, start: int, stop: int) -> float:
-                assert isinstance(exc, Boom)
-                ranges.append((start, stop))
-                return -1.0
-
-            result = shmmap.pmap(fail, x, on_error=stand_in, **keywords)
-            check_values(result, ranges, lambda value: value == -1.0)
-
-    return Case(f"failure {n=} {bad=} {mode} {options}", run)
-
-
-def draw_writes(draw: Draw) -> Case:
-    """A function that writes into its item: it lands in shared memory and is refused in private memory."""
-    n = draw.length() + 1
-    is_shared = draw.often(0.5)
-    x = (shmmap.asshared if is_shared else np.array)(np.arange(2.0 * n).reshape(n, 2))
-    captured = (shmmap.asshared if is_shared else np.array)(np.zeros(n))
-    is_captured = draw.often(0.5)
-    options = draw.options()
-    options.pop("retries", None)
-
-    def write(i: Any, row: Any) -> None:
-        if is_captured:
-            captured[int(i)] = 5.0
-        else:
-            row[:] = 5.0
-
-    def run(engine: Any) -> None:
-        if isinstance(engine, Executor) and not isinstance(engine, shmmap.Team):
-            return
-        before = x.copy()
-        try:
-            shmmap.pmap(write, np.arange(n), x, engine=engine, **options)
-        except ValueError as exc:
-            assert not is_shared, exc
-            assert "read-only" in str(exc)
-            assert_same(np.array(x), before)
-            assert not captured.any()
-        else:
-            assert is_shared
-            assert ((captured if is_captured else x) == 5.0).all()
-        assert x.flags.writeable
-        assert captured.flags.writeable
-
-    return Case(f"writes {n=} {is_shared=} {is_captured=} {options}", run)
-
-
-def draw_random(draw: Draw) -> Case:
-    """Random streams: the same on every engine."""
-    n, seed = draw.length() + 1, draw.rng.randrange(1000)
-    options = {"workers": draw.of(1, 2, 3), "chunksize": draw.of(1, 3, "auto")}
-
-    def sample(value: Any, rng: Any) -> Any:
-        return rng.random() + value
-
-    def run(engine: Any) -> None:
-        x = np.arange(float(n))
-        expected = shmmap.pmap(sample, x, rng=seed, engine="serial")
-        assert_same(shmmap.pmap(sample, x, rng=seed, engine=engine, **options), expected)
-        assert len(set(expected.tolist())) == n
-
-    return Case(f"rng {n=} {seed=} {options}", run)
-
-
-def draw_executor(draw: Draw) -> Case:
-    """A team as an executor: `submit` and `map`."""
-    n = draw.length()
-    options = draw.of({}, {"chunksize": 3}, {"buffersize": 2})
-
-    def work(a: Any, b: Any) -> Any:
-        if a == 7:
-            raise Boom(a)
-        return a * settings.FACTOR, b
-
-    def run(engine: Any) -> None:
-        if not isinstance(engine, shmmap.Team):
-            return
-        xs = [i for i in range(n) if i != 7]
-        names = [str(i) for i in xs]
-        expected = [work(a, b) for a, b in zip(xs, names, strict=True)]
-        assert list(engine.map(work, xs, names, **options)) == expected
-        futures = [engine.submit(work, a, b) for a, b in zip(xs[:5], names, strict=False)]
-        assert [future.result() for future in futures] == expected[:5]
-        assert isinstance(engine.submit(work, 7, 0).exception(), Boom)
-
-    return Case(f"executor {n=} {options}", run)
 
 
 KINDS: list[Callable[[Draw], Case]] = [
