@@ -1,32 +1,38 @@
 """Run `shmmap` beside its peers, interleaved in one run, and say how they compare.
 
-    python benchmarks/against.py                    # everything; about a quarter of an hour
-    python benchmarks/against.py --only call chunk  # some figures
-    python benchmarks/against.py --smoke            # tiny sizes: does it all run?
-    python benchmarks/against.py --report           # no run: tables of what is stored
+    python benchmarks/against.py                     # everything; about half an hour
+    python benchmarks/against.py --only calls cold   # some groups or figures, of those that --list names
+    python benchmarks/against.py --smoke             # tiny sizes: does it all run?
+    python benchmarks/against.py --report            # no run: tables of what is stored
+    python benchmarks/against.py --publish           # everything, then the documents and their pictures
 
 Results are added to a JSON file, figure by figure, so a run may be done in pieces; the samples of
-one figure always come from one run. ``--readme`` and ``--docs`` fill the generated blocks of the
-documents from that file. A peer that is not installed is left out with a line saying so.
+one figure always come from one run. ``--publish`` fills the generated blocks of the documents from that
+file and draws the pictures, with ``--report`` from what is stored. A peer that is not installed is left
+out with a line saying so.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import machine, measure, plot, report
-from harness.figures import Figure, Result, figures
+from harness import documents, machine, measure, plot, report
+from harness.figures import Figure, figures
 from harness.peers import ENTRIES
+from harness.results import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE = ROOT / "benchmarks" / "results" / "against.json"
-PICTURE = ROOT / "docs" / "_static" / "against.svg"
+COUNTS = ROOT / "benchmarks" / "results" / "call_counts.json"
+PICTURES = ROOT / "docs" / "_static"
 
 
 def main() -> int:
@@ -36,18 +42,19 @@ def main() -> int:
     everything = figures(workers, args.smoke)
     if args.list:
         for figure in everything.values():
-            print(f"{figure.name:15} {figure.title}")
+            print(f"{figure.group:10} {figure.name:16} {figure.title}")
         print("\npeers:", " ".join(ENTRIES))
         return 0
     failed = False
     store = args.json or (ROOT / "benchmarks" / "results" / "smoke.json" if args.smoke else STORE)
     if not args.report:
-        for name in args.only or everything:
-            figure = everything[name]
+        for name, figure in everything.items():
+            if args.only and not {name, figure.group} & set(args.only):
+                continue
             start = time.perf_counter()
             print(f"\n## {figure.title}\n", flush=True)
             peers = choose(figure, args.peers, args.smoke)
-            rounds = args.repeat or (2 if args.smoke else 3 if figure.is_memory else 7)
+            rounds = args.repeat or usual_rounds(figure, args.smoke)
             result = measure.run(figure, peers, workers, rounds, args.smoke, say)
             failed |= any("failed" in why or "no answer" in why for why in result.notes.values())
             show(figure, result)
@@ -57,17 +64,31 @@ def main() -> int:
     if args.no_save or not store.exists():
         return int(failed)
     stored = report.load(store)
-    print("\n" + report.summary_table(everything, stored[0]))
-    print(report.target_table(everything, stored[0]))
+    python = ".".join(stored[1]["python"].split(".")[:2])
+    counts = json.loads(COUNTS.read_text()).get(python, {})
+    print("\n" + report.calls_table(everything, stored[0]))
+    print(report.effort_table(everything, stored[0], counts))
+    print(report.summary_table(everything, stored[0], everything))
+    print(report.target_table(everything, stored[0], counts))
     print(report.machine_lines(stored[1], stored[0]))
-    if args.plot or args.docs:
-        plot.draw(PICTURE, everything, stored[0])
-    if args.readme:
-        report.fill(ROOT / "README.md", report.readme_block(stored, everything))
-    if args.docs:
-        block = report.docs_block(stored, everything, f"_static/{PICTURE.name}")
-        report.fill(ROOT / "docs" / "performance.md", block)
+    if args.publish:
+        if not args.report:
+            subprocess.run([sys.executable, ROOT / "benchmarks" / "scaling.py"], check=True)
+        plot.draw(PICTURES, everything, stored[0])
+        documents.fill(ROOT / "README.md", documents.readme_block(stored, everything))
+        documents.fill(
+            ROOT / "docs" / "performance.md", documents.docs_block(stored, everything, counts)
+        )
     return int(failed)
+
+
+def usual_rounds(figure: Figure, smoke: bool) -> int:
+    """More where a round is quick, and where processes differ most."""
+    if smoke:
+        return 1 if figure.kind else 2
+    if figure.script == "idle":
+        return 1
+    return 9 if figure.kind else 3 if figure.is_memory else 7
 
 
 def arguments() -> argparse.Namespace:
@@ -76,18 +97,23 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--only", nargs="+", metavar="FIGURE", choices=list(figures(1)), help="these figures only")
+    known = figures(1)
+    choices = [*known, *{figure.group for figure in known.values()}]
+    add("--only", nargs="+", metavar="FIGURE", choices=choices, help="these figures or groups only")
     add("--peers", nargs="+", metavar="PEER", choices=list(ENTRIES), help="these peers only")
-    add("--repeat", type=int, metavar="N", help="rounds (default: 7, memory 3, smoke 2)")
+    add(
+        "--repeat",
+        type=int,
+        metavar="N",
+        help="rounds (default: kinds of call 9, memory 3, others 7)",
+    )
     add("--workers", type=int, default=machine.usable_cores(), help="default: usable cores")
     add("--smoke", action="store_true", help="tiny sizes; Ray only if it is named")
     add("--list", action="store_true", help="name the figures and the peers")
     add("--report", action="store_true", help="run nothing; use the stored results")
     add("--json", type=Path, metavar="PATH", help="where results are stored")
     add("--no-save", action="store_true", help="store nothing")
-    add("--plot", action="store_true", help="draw the picture for the docs")
-    add("--readme", action="store_true", help="fill the block in README.md")
-    add("--docs", action="store_true", help="fill the block in docs/performance.md, and draw")
+    add("--publish", action="store_true", help="fill README.md and docs/performance.md, and draw")
     return parser.parse_args()
 
 
@@ -96,7 +122,7 @@ def choose(figure: Figure, wanted: list[str] | None, smoke: bool) -> list[str]:
     able = [p for p in ENTRIES if (p in figure.peers if figure.peers else True)]
     able = [p for p in able if ENTRIES[p].warm or figure.script == "cold"]
     named = {peer for target in figure.targets for peer in target.peers}
-    able = [p for p in able if p in named or not ENTRIES[p].asked]
+    able = [p for p in able if p in (*named, *figure.peers) or not ENTRIES[p].asked]
     if wanted:
         return [p for p in able if p in wanted]
     asked = figure.has_ray or "ray" in figure.peers

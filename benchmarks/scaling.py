@@ -1,10 +1,10 @@
 """Strong scaling: the same work on 1, 2, 4, ... workers up to every core.
 
-    python benchmarks/scaling.py            # table, stored in benchmarks/results/scaling.json
-    python benchmarks/scaling.py --plot     # and docs/_static/scaling.svg
+    python benchmarks/scaling.py     # table, stored in benchmarks/results/scaling.json
 
 Four cases: bound by memory, bound by computing, uneven costs, and a warm call that does nothing
-(which may only grow). Rounds are interleaved over the numbers of workers.
+(which may only grow). Rounds are interleaved over the numbers of workers. `against.py --publish` runs
+this as well, and puts it into the documents.
 """
 
 from __future__ import annotations
@@ -18,17 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness import machine, report, work
 
 import shmmap
-
-ROOT = Path(__file__).resolve().parent.parent
-STORE = ROOT / "benchmarks" / "results" / "scaling.json"
-PICTURE = ROOT / "docs" / "_static" / "scaling.svg"
 
 
 def cases(smoke: bool) -> dict[str, Callable[[int], Any]]:
@@ -56,16 +50,16 @@ def counts(cores: int) -> list[int]:
 
 
 def main() -> None:
-    """Measure, print, store, draw."""
+    """Measure, print, store."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cores", type=int, default=machine.usable_cores())
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes")
-    parser.add_argument("--plot", action="store_true")
     args = parser.parse_args()
     steps = counts(args.cores)
+    busy = machine.Busy()
     times: dict[str, dict[int, list[float]]] = {}
     for name, call in cases(args.smoke).items():
         taken: dict[int, list[float]] = {workers: [] for workers in steps}
@@ -80,39 +74,10 @@ def main() -> None:
         name: {workers: statistics.median(values) for workers, values in taken.items()}
         for name, taken in times.items()
     }
-    rows = [
-        (
-            name,
-            *(f"{by[w] * 1e3:.3g} ms ({by[1] / by[w]:.2f}x)" for w in steps),
-        )
-        for name, by in medians.items()
-    ]
-    print(report.markdown(("", *(f"{w} workers" for w in steps)), rows))
+    facts = {"machine": machine.describe(), "busy": busy.shares(), "seconds": medians}
+    print(report.scaling_table(facts))
     if not args.smoke:
-        STORE.parent.mkdir(exist_ok=True)
-        facts = {"machine": machine.describe(), "seconds": medians}
-        STORE.write_text(json.dumps(facts, indent=1) + "\n")
-    if args.plot:
-        draw(medians)
-
-
-def draw(medians: dict[str, dict[int, float]]) -> None:
-    """Speed-up against workers, with the diagonal."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(5.5, 4.2), layout="constrained")
-    for name, by in medians.items():
-        if name != "a call":
-            axes.plot(list(by), [by[1] / seconds for seconds in by.values()], "o-", label=name)
-    steps = np.array(list(next(iter(medians.values()))))
-    axes.plot(steps, steps, ":", color="black", label="ideal")
-    axes.set(xlabel="workers", ylabel="speed-up over one worker")
-    axes.legend()
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURE)
+        report.SCALING.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

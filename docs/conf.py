@@ -19,6 +19,7 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc", "myst_pars
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
+html_static_path = ["_static"]  # pictures that pages name in HTML, for light and for dark
 html_title = f"{project} {version}"
 
 myst_heading_anchors = 3

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.work import burn, evolve, norm, walk, zero, zero_range
+
 if TYPE_CHECKING:
     import shmmap
 
@@ -31,7 +33,7 @@ class Kind:
     name: str
     title: str
     func: Callable[..., Any]
-    """What is called for every item; for ``given``, a program that takes a ``map``."""
+    """What is called for every item; for ``given``, a program that takes a ``map``. Importable."""
     items: Callable[[bool], Sequence[Any]]
     """What it is called for; whether in tiny sizes is its argument."""
     ours: Callable[[shmmap.Team, Kind, Sequence[Any]], Task]
@@ -41,10 +43,14 @@ class Kind:
     give their ``map`` to the function."""
     chunksize: int | None = None
     """Items in one piece of a pool's ``map``; left to the pool if None."""
+    group: str = "calls"
+    unit: str = "us"
     per: bool = False
     """Whether the time is divided by the number of items."""
-    peers: tuple[str, ...] = ("serial", "bare", "pool", "ppe", "joblib", "tpe")
-    """Whom it is measured beside."""
+    is_cpu: bool = False
+    """Whether the figure is the caller's processor time."""
+    peers: tuple[str, ...] = ("bare", "pool", "ppe", "joblib", "tpe")
+    """Whom it is measured beside; a plain loop only where the function does something."""
     needs: str | None = None
     """A package that must be installed."""
     is_counted: bool = True
@@ -53,58 +59,6 @@ class Kind:
     def is_there(self) -> bool:
         """Whether the package it needs can be imported."""
         return self.needs is None or importlib.util.find_spec(self.needs) is not None
-
-
-# ------------------------------------------------------------------------------ functions
-
-
-def zero(_: Any) -> float:
-    """Do nothing, and return a number."""
-    return 0.0
-
-
-def zero_range(start: int, stop: int) -> float:
-    """Do nothing with a range, and return a number."""
-    return 0.0
-
-
-def norm(vector: Any) -> float:
-    """A log-probability of a few parameters."""
-    return -0.5 * float((vector * vector).sum())
-
-
-def evolve(given_map: Callable[..., Any], size: int) -> Any:
-    """Fit with SciPy: two parameters, and as many generations."""
-    from scipy.optimize import differential_evolution, rosen
-
-    found = differential_evolution(
-        rosen,
-        [(-2, 2), (-2, 2)],
-        workers=given_map,
-        updating="deferred",
-        maxiter=size,
-        popsize=15,
-        tol=0,
-        polish=False,
-        rng=1,
-    )
-    return float(found.fun)
-
-
-def walk(given_map: Callable[..., Any], size: int, walkers: int) -> Any:
-    """Sample with emcee: three parameters, and as many steps."""
-    import emcee
-
-    class Pool:
-        """All that emcee asks of a pool."""
-
-        map = staticmethod(given_map)
-
-    start = np.random.default_rng(1).normal(size=(walkers, 3))
-    sampler = emcee.EnsembleSampler(walkers, 3, norm, pool=Pool())
-    np.random.seed(1)
-    sampler.run_mcmc(start, size)
-    return float(sampler.get_chain()[-1].sum())
 
 
 # ------------------------------------------------------------------------------ the table
@@ -233,10 +187,19 @@ def _rows(n: int) -> Callable[[bool], Sequence[Any]]:
     return lambda smoke: np.random.default_rng(0).normal(size=(n // 10 if smoke else n, 3))
 
 
+def _costs(steps: int, smoke: bool) -> Sequence[Any]:
+    return [steps] * 100
+
+
 PAIR = _range(2)
+COSTS = (1, 10, 100, 1_000, 10_000, 100_000)
+"""Steps of an item, some 20 ns each."""
 LISTS = (10, 75, 300, 1000)
 WITH_MAP = ("serial", "pool", "ppe", "tpe")
 LOOP = ("serial",)
+ONE_BY_ONE = ("bare", "pool", "ppe", "tpe")
+EVERYBODY = ("serial", "bare", "pool", "ppe", "joblib", "tpe")
+MANY = ("shmmap-many", "pool", "pool-many")
 
 KINDS = {
     kind.name: kind
@@ -244,7 +207,7 @@ KINDS = {
         Kind("seen", "a call seen before, shared arrays, `out=`", zero, PAIR, _seen, chunksize=1),
         Kind(
             "seen-default",
-            "the same, on the default team",
+            "a call seen before, on the default team",
             zero,
             PAIR,
             _seen_default,
@@ -252,23 +215,44 @@ KINDS = {
         ),
         Kind("range-out", "`pmap` of `range(2)`, `out=`", zero, PAIR, _range_out, chunksize=1),
         Kind("range-list", "`pmap` of `range(2)`, to a list", zero, PAIR, _pmap, chunksize=1),
-        Kind("fresh", "shared array, fresh output", zero, PAIR, _fresh, chunksize=1),
-        Kind("lambda", "the same, a lambda made anew", zero, PAIR, _lambda, chunksize=1),
-        Kind("view", "the same, a view made anew", zero, PAIR, _view, chunksize=1),
-        Kind("private", "small private array, made anew", zero, PAIR, _private, chunksize=1),
+        Kind("fresh", "a shared array, a fresh output", zero, PAIR, _fresh, chunksize=1),
+        Kind("lambda", "a lambda made anew for each call", zero, PAIR, _lambda, chunksize=1),
+        Kind("view", "a view made anew for each call", zero, PAIR, _view, chunksize=1),
+        Kind(
+            "private",
+            "a small private array made anew for each call",
+            zero,
+            PAIR,
+            _private,
+            chunksize=1,
+        ),
         Kind("ranges", "`pmap_ranges` of 2", zero, PAIR, _ranges, chunksize=1),
         Kind("map-2", "`list(team.map(f, range(2)))`", zero, PAIR, _team_map, chunksize=1),
         Kind("map-1000", "`list(team.map(f, range(1000)))`", zero, _range(1000), _team_map),
-        Kind("floats-75", "`pmap` of a list of 75 floats", zero, _floats(75), _pmap),
+        Kind("floats-75", "`pmap` of a list of 75 floats", zero, _floats(75), _pmap, group="lists"),
         *(
-            Kind(f"arrays-{n}", f"`pmap` of a list of {n} arrays of 3", norm, _arrays(n), _pmap)
+            Kind(
+                f"{verb}arrays-{n}",
+                f"`{title}` of {n:,} arrays of 3 numbers",
+                norm,
+                _arrays(n),
+                ours,
+                group="lists",
+                peers=EVERYBODY,
+            )
+            for verb, title, ours in (("", "pmap", _pmap), ("map-", "team.map", _team_map))
             for n in LISTS
         ),
-        *(
-            Kind(f"map-arrays-{n}", f"`team.map` of {n} arrays of 3", norm, _arrays(n), _team_map)
-            for n in LISTS
+        Kind(
+            "submit",
+            "`team.submit(f).result()`",
+            zero,
+            _range(1),
+            _submit,
+            verb="submit",
+            group="submit",
+            peers=ONE_BY_ONE,
         ),
-        Kind("submit", "`team.submit(f).result()`", zero, _range(1), _submit, verb="submit"),
         Kind(
             "submits-1000",
             "1,000 submits, then the results",
@@ -276,17 +260,20 @@ KINDS = {
             _range(1000),
             _submit,
             verb="submit",
+            group="submit",
+            unit="ms",
+            peers=ONE_BY_ONE,
             is_counted=False,
         ),
         Kind(
             "chunk-number",
-            "one more chunk (`chunksize=1`, a function that returns a number)",
+            "one more chunk (`chunksize=1`, input a `range`, a function that returns a number)",
             zero,
             _range(20_000, 200),
             _pmap,
             chunksize=1,
             per=True,
-            peers=("serial", "bare", "pool", "tpe"),
+            peers=("bare", "pool", "tpe"),
         ),
         Kind(
             "scipy",
@@ -295,6 +282,8 @@ KINDS = {
             _range(30, 2),
             _given,
             verb="given",
+            group="programs",
+            unit="ms",
             peers=WITH_MAP,
             needs="scipy",
             is_counted=False,
@@ -307,6 +296,8 @@ KINDS = {
                 _range(50, 2),
                 _given,
                 verb="given",
+                group="programs",
+                unit="ms",
                 peers=WITH_MAP,
                 needs="emcee",
                 is_counted=False,
@@ -320,11 +311,50 @@ KINDS = {
                 zero,
                 _rows(n),
                 _local(engine),
+                group="local",
+                unit="us" if n == 100 else "ms",
                 peers=LOOP,
                 is_counted=n == 100 and engine == "serial",
             )
             for engine in ("serial", "threads")
             for n in (100, 100_000)
+        ),
+        Kind(
+            "many-seen",
+            "the caller's processor time with 64 workers, a call seen before",
+            zero,
+            _range(64),
+            _seen,
+            chunksize=1,
+            group="many",
+            is_cpu=True,
+            peers=MANY,
+            is_counted=False,
+        ),
+        Kind(
+            "many-range",
+            "the caller's processor time with 64 workers, `range` to a list",
+            zero,
+            _range(64),
+            _pmap,
+            chunksize=1,
+            group="many",
+            is_cpu=True,
+            peers=MANY,
+            is_counted=False,
+        ),
+        *(
+            Kind(
+                f"cost-{steps}",
+                f"100 items of {steps:,} steps of pure Python",
+                burn,
+                functools.partial(_costs, steps),
+                _pmap,
+                group="cost",
+                peers=EVERYBODY,
+                is_counted=False,
+            )
+            for steps in COSTS
         ),
         Kind("death", "a worker dies", zero, _range(100), _death, peers=(), is_counted=False),
     )

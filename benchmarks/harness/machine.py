@@ -6,10 +6,11 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import time
 from pathlib import Path
 
-PACKAGES = ("numpy", "joblib", "mpire", "dask", "ray", "numba")
+from harness import memory
+
+PACKAGES = ("numpy", "joblib", "mpire", "dask", "ray", "numba", "scipy", "emcee")
 
 
 def usable_cores() -> int:
@@ -66,29 +67,28 @@ def _since(before: dict[str, int]) -> dict[str, int]:
     return {name: value - before[name] for name, value in _jiffies().items()}
 
 
-def busyness(seconds: float = 1.0) -> float:
-    """The share of the cores' time that others used just now, or other machines on this one.
+class Busy:
+    """How busy the cores were since this was made, but for this process and all it has started.
 
-    Nothing of ours may run meanwhile. The load average is of no use for that: it goes on telling of
-    what ended a minute ago.
+    The load average is of no use for that: it goes on telling of what ended a minute ago.
     """
-    before = _jiffies()
-    time.sleep(seconds)
-    spent = _since(before)
-    return 1 - (spent["idle"] + spent["iowait"]) / max(1, sum(spent.values()))
-
-
-class Stolen:
-    """The share of the cores' time that the machine below has kept for itself since this was made."""
 
     def __init__(self) -> None:
-        self._before = _jiffies()
+        self._before, self._ours = _jiffies(), memory.jiffies(os.getpid())
 
-    def share(self) -> float:
-        """Of the time that was asked for: idle cores are not stolen from."""
+    def shares(self) -> dict[str, float]:
+        """What ``others`` used of the cores' time, and the share ``stolen`` by the machine below.
+
+        That is of the time that was asked for: idle cores are not stolen from.
+        """
         spent = _since(self._before)
-        wanted = sum(spent.values()) - spent["idle"] - spent["iowait"]
-        return spent["steal"] / max(1, wanted)
+        ours = memory.jiffies(os.getpid()) - self._ours
+        stolen = spent["steal"]
+        used = sum(spent.values()) - spent["idle"] - spent["iowait"]
+        return {
+            "others": max(0, used - stolen - ours) / max(1, sum(spent.values())),
+            "stolen": stolen / max(1, used),
+        }
 
 
 def available_nbytes() -> int:

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import select
-import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from harness import machine, memory, scripts
-from harness.figures import Figure, Result
+from harness.calls import Kind
+from harness.figures import Figure
+from harness.hosts import LIMIT_S, START_S, Host, LeftOut, environment
 from harness.peers import ENTRIES
+from harness.results import Result
 
-LIMIT_S = 60.0
-"""A host that says nothing for this long is ended, and left out with a line."""
-START_S = 150.0
-"""The same while it starts, which others do beside it."""
 MAIN_S, PEER_S = 6.0, 3.0
 """How long the samples of one peer may take in one figure. Who is slower sits out some rounds: `MAIN_S`
 for those that the targets speak of, less for the others. More rounds say little more: see the spread."""
@@ -37,104 +33,6 @@ LEAST = 3
 SLOW_S = 4.0
 MEMORY = 0.6
 """The share of the memory available that the hosts of one wave may take."""
-
-BENCHMARKS = Path(__file__).resolve().parent.parent
-
-
-class LeftOut(Exception):
-    """Why a peer is missing from a figure."""
-
-
-class Host:
-    """One peer in an interpreter of its own."""
-
-    known: list[float]
-    """Fingerprint of its result, for its own number of items."""
-    n: int
-    """Items it does; fewer than others where an item is dear to it."""
-    sample_s: float
-    """About how long a sample takes."""
-
-    def __init__(self, figure: Figure, peer: str, workers: int, smoke: bool) -> None:
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()
-        command = [sys.executable, "-m", "harness.host", figure.name, peer, str(workers)]
-        command += ["--smoke"] if smoke else []
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=environment(),
-            start_new_session=True,
-        )
-
-    def wait_ready(self) -> None:
-        """Wait until the work was done once and is warm."""
-        said = self._answer(START_S)
-        if "left_out" in said:
-            raise LeftOut(said["left_out"])
-        self.known, self.n, self.sample_s = said["ready"], said["n"], said["sample_s"]
-        self.where = said["where"]
-
-    def sample(self) -> float:
-        """Seconds of one sample."""
-        return float(self._ask("sample")["seconds"])
-
-    def expect(self, n: int) -> list[float]:
-        """The fingerprint for the first `n` items alone."""
-        known: list[float] = self._ask(f"expect {n}")["known"]
-        return known
-
-    def _ask(self, what: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `_answer` says why.
-            self.process.stdin.write(what.encode() + b"\n")
-            self.process.stdin.flush()
-        return self._answer()
-
-    def let_go(self) -> None:
-        """Let it close by itself, while others do."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-
-    def end(self) -> None:
-        """Let it close by itself, for a while; then end its whole session."""
-        self.let_go()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self._stderr.close()
-
-    def _answer(self, limit_s: float = LIMIT_S) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], limit_s)
-        if not ready:
-            raise LeftOut(f"no answer within {limit_s:.0f} s")
-        line = self.process.stdout.readline()
-        if not line:
-            self._stderr.seek(0)
-            last = self._stderr.read().decode(errors="replace").strip().splitlines() or ["died"]
-            raise LeftOut(f"failed: {last[-1]}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-
-def environment() -> dict[str, str]:
-    """The environment of a host: it finds this package wherever it is started from."""
-    environ = dict(os.environ)
-    path = environ.get("PYTHONPATH")
-    environ["PYTHONPATH"] = os.pathsep.join([str(BENCHMARKS), *([path] if path else [])])
-    # As when installed: importing does not compile, whatever the surroundings say.
-    environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    environ["PYTHONPYCACHEPREFIX"] = str(
-        Path(tempfile.gettempdir()) / "benchmarks-of-shmmap-pycache"
-    )
-    return environ
 
 
 def run(
@@ -160,8 +58,11 @@ def run(
             leave_out(peer, LeftOut("not installed"))
     main = {"serial", *(peer for peer in there if ENTRIES[peer].kind in ("ours", "limit"))}
     main |= {peer for target in figure.targets for peer in target.peers}
-    result.busy["before"] = machine.busyness()
-    stolen = machine.Stolen()
+    busy = machine.Busy()
+    if figure.kind is not None:
+        run_kind(figure.kind, there, workers, rounds, smoke, result)
+        result.busy = busy.shares()
+        return result
     sampler = (Scripts if figure.script else Hosts)(figure, workers, smoke)
     with contextlib.closing(sampler):
         for wave in sampler.waves(there):
@@ -191,8 +92,35 @@ def run(
     for taken in result.rounds:
         for peer in result.notes:
             taken.pop(peer, None)
-    result.busy["stolen"] = stolen.share()
+    result.busy = busy.shares()
     return result
+
+
+def run_kind(
+    kind: Kind, peers: list[str], workers: int, rounds: int, smoke: bool, result: Result
+) -> None:
+    """Measure a kind of call in as many processes as there are rounds."""
+    cpu: dict[str, list[float]] = {peer: [] for peer in peers}
+    command = [sys.executable, "-m", "harness.call_host", kind.name, str(workers), *peers]
+    for _ in range(rounds):
+        done = subprocess.run(
+            command + ["--smoke"] * smoke,
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            check=False,
+            env=environment(),
+        )
+        if done.returncode:
+            last = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+            result.notes["shmmap"] = f"failed: {last[-1]}"
+            return
+        calls = len(kind.items(smoke)) if kind.per else 1
+        answer = json.loads(done.stdout)
+        result.rounds.append({peer: answer[peer][kind.is_cpu] / calls for peer in peers})
+        for peer in peers:
+            cpu[peer].append(answer[peer][1] / calls)
+    result.cpu = {peer: statistics.median(values) for peer, values in cpu.items()}
 
 
 def goes_on(taken: int, spent_s: float, is_main: bool) -> bool:
@@ -340,7 +268,8 @@ class Scripts:
                 if text is None:
                     raise LeftOut("has no such program")
                 self.paths[peer].write_text(text)
-                self.sample(peer)
+                if self.scenario != "idle":
+                    self.sample(peer)
             except LeftOut as reason:
                 leave_out(peer, reason)
             else:
@@ -368,7 +297,7 @@ class Scripts:
         if done.returncode:
             last = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
             raise LeftOut(f"failed: {last[-1]}")
-        return float(done.stdout) if self.scenario == "import" else seconds
+        return seconds if self.scenario == "cold" else float(done.stdout)
 
     def close(self) -> None:
         """Remove the programs."""

@@ -1,4 +1,4 @@
-"""Proportional set size (PSS) of a process tree: shared pages counted once altogether."""
+"""What a process tree takes: proportional set size (shared pages counted once), processor time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 
 def tree(root: int) -> list[int]:
-    """The process, its descendants, and whoever else is in its session."""
+    """The process, its descendants, and whoever else is in the sessions they began."""
     parents: dict[int, int] = {}
     sessions: dict[int, int] = {}
     for entry in os.listdir("/proc"):
@@ -24,7 +24,7 @@ def tree(root: int) -> list[int]:
         more = {
             pid
             for pid, parent in parents.items()
-            if pid not in members and (parent in members or sessions[pid] == root)
+            if pid not in members and (parent in members or sessions[pid] in members)
         }
         if not more:
             return sorted(members)
@@ -39,6 +39,15 @@ def pss(root: int) -> int:
             for line in file:
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) * 1024
+    return total
+
+
+def jiffies(root: int) -> int:
+    """Processor time of the tree so far, and of those of it that have ended."""
+    total = 0
+    for pid in tree(root):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+            total += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
     return total
 
 

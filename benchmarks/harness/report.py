@@ -1,23 +1,24 @@
-"""Tables in markdown, results as JSON, and the generated blocks of README and docs."""
+"""Tables in markdown, and results as JSON."""
 
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.figures import UNITS, Figure, Result
+from harness.figures import UNITS, Figure
 from harness.peers import ENTRIES
+from harness.results import MOST_CALLS, Result
 
 BUSY = 0.05
-"""Share of the cores' time, used by others just before a figure, above which the tables carry a warning."""
+"""The share of the cores' time, used by others during a figure, above which tables carry a warning."""
 STOLEN = 0.05
-"""The same for what the machine below kept for itself while the figure was measured."""
-BEGIN, END = "<!-- against:begin -->", "<!-- against:end -->"
+"""The same for what the machine below kept for itself."""
+SCALING = Path(__file__).resolve().parent.parent / "results" / "scaling.json"
+"""What `scaling.py` has measured."""
 
 
 # ----------------------------------------------------------------------------------- JSON
@@ -52,11 +53,11 @@ def figure_table(figure: Figure, result: Result) -> str:
     reference = "bare" if "bare" in result.samples else "shmmap"
     rows = []
     for peer in sorted(result.samples, key=result.median):
-        title = ENTRIES[peer].title
+        called = title(peer, figure)
         seen = result.seen.get(peer)
         rows.append(
             (
-                f"**{title}**" if ENTRIES[peer].kind == "ours" else title,
+                f"**{called}**" if ENTRIES[peer].kind == "ours" else called,
                 f"{number(result.median(peer) / scale)} ± {result.spread(peer):.0%}",
                 times(result, peer, "shmmap"),
                 times(result, peer, reference) if reference != "shmmap" else "",
@@ -79,12 +80,12 @@ def figure_table(figure: Figure, result: Result) -> str:
 
 def disturbance(result: Result) -> str:
     """Say that other work ran, if it did: then the figure is to be measured again."""
-    before, stolen = result.busy.get("before", 0.0), result.busy.get("stolen", 0.0)
+    others, stolen = result.busy.get("others", 0.0), result.busy.get("stolen", 0.0)
     said = []
-    if before > BUSY:
-        said.append(f"other work took {before:.0%} of the cores' time just before")
+    if others > BUSY:
+        said.append(f"other programs took {others:.0%} of the cores' time meanwhile")
     if stolen > STOLEN:
-        said.append(f"the machine below kept {stolen:.0%} of it meanwhile")
+        said.append(f"the machine below kept {stolen:.0%} of it")
     return f"Disturbed: {', and '.join(said)}." if said else ""
 
 
@@ -96,38 +97,161 @@ def times(result: Result, peer: str, to: str) -> str:
         return ""
 
 
-def summary_table(figures: dict[str, Figure], results: dict[str, Result]) -> str:
-    """A row per figure: ours, the limit, the best of each kind of peer."""
+SHORT = {"pool": "Pool", "ppe": "Executor", "tpe": ""}
+"""Names of peers where there is little room; of threads, those of the standard library."""
+
+
+def summary_table(
+    figures: dict[str, Figure],
+    results: dict[str, Result],
+    names: Iterable[str],
+    titles: dict[str, str] | None = None,
+) -> str:
+    """A row per figure: ours, the best of each kind of peer, the limit; the best in bold.
+
+    With titles, that and the names of the peers are short.
+    """
     rows = []
-    for name, figure in figures.items():
-        if name not in results:
+    for name in names:
+        if name not in results or not results[name].rounds:
             continue
-        result = results[name]
+        figure, result = figures[name], results[name]
         scale = UNITS[figure.unit]
-
-        def cell(peers: Iterable[str], scale: float = scale, result: Result = result) -> str:
-            there = [peer for peer in peers if peer in result.samples]
-            if not there:
-                return "-"
-            best = min(there, key=result.median)
-            text = number(result.median(best) / scale)
-            return text if len(set(peers)) == 1 else f"{text} ({ENTRIES[best].title})"
-
-        rows.append(
-            (
-                f"{figure.title}, {figure.unit}",
-                f"**{cell(['shmmap'])}**",
-                cell(["bare"]),
-                cell(result.of_kind("processes")),
-                cell(result.of_kind("threads")),
-                cell(["serial"]),
-            )
+        contenders = (
+            ("shmmap",),
+            result.of_kind("processes"),
+            result.of_kind("threads"),
+            ("serial",),
         )
-    head = ("", "shmmap", "bare hands", "best other processes", "best threads", "serial NumPy")
+        best = [
+            min((peer for peer in peers if peer in result.samples), key=result.median, default=None)
+            for peers in contenders
+        ]
+        least = min(result.median(peer) for peer in best if peer)
+        cells = []
+        for peer in (*best, "bare" if "bare" in result.samples else None):
+            if peer is None:
+                cells.append("-")
+                continue
+            text = number(result.median(peer) / scale)
+            text = f"**{text}**" if result.median(peer) == least and peer != "bare" else text
+            called = SHORT.get(peer, title(peer, figure)) if titles else title(peer, figure)
+            is_named = ENTRIES[peer].kind in ("processes", "threads") and called
+            cells.append(f"{text} ({called})" if is_named else text)
+        rows.append((titles[name] if titles else f"{figure.title}, {figure.unit}", *cells))
+    head = ("", "shmmap", "other processes", "threads", "one process", "bare hands")
     return markdown(head, rows)
 
 
-def target_table(figures: dict[str, Figure], results: dict[str, Result]) -> str:
+def title(peer: str, figure: Figure) -> str:
+    """How a peer is called: in a kind of call there is no shared memory by hand."""
+    full = ENTRIES[peer].title
+    return full.rpartition(" ")[2] if figure.kind is not None and peer == "pool" else full
+
+
+COLUMNS = {
+    "shmmap": "shmmap",
+    "pool": "Pool",
+    "ppe": "Executor",
+    "joblib": "joblib",
+    "tpe": "threads",
+    "serial": "a loop",
+    "bare": "bare hands",
+}
+"""Short names, for tables in which all are columns."""
+
+
+def calls_table(figures: dict[str, Figure], results: dict[str, Result]) -> str:
+    """A row per kind of call: everybody's time, the best of each in bold."""
+    rows = []
+    for name in kinds(figures, results):
+        figure, result = figures[name], results[name]
+        there = [peer for peer in COLUMNS if peer in result.samples]
+        least = min(result.median(peer) for peer in there if peer != "bare")
+        cells = dict.fromkeys(COLUMNS, "-")
+        for peer in there:
+            text = number(result.median(peer) / UNITS[figure.unit])
+            is_best = peer != "bare" and result.median(peer) == least
+            cells[peer] = f"**{text}**" if is_best else text
+        first, *others = cells.values()
+        ratio = times(result, "shmmap", "pool") or "-"
+        rows.append((f"{figure.title}, {figure.unit}", first, ratio, *others))
+    return markdown(("", "shmmap", "/ Pool", *list(COLUMNS.values())[1:]), rows)
+
+
+def effort_table(
+    figures: dict[str, Figure], results: dict[str, Result], counts: dict[str, int]
+) -> str:
+    """A row per kind of call: what the caller has to do for it."""
+    rows = [
+        (
+            figures[name].title,
+            f"{number(results[name].cpu['shmmap'] * 1e6)} us",
+            f"{number(results[name].cpu['pool'] * 1e6)} us" if "pool" in results[name].cpu else "-",
+            f"{counts[name]:,}" if name in counts and not figures[name].per else "-",
+            f"{results[name].busy['others']:.0%}",
+        )
+        for name in kinds(figures, results)
+    ]
+    head = ("", "caller's CPU", "with a Pool", "function calls", "cores busy elsewhere")
+    return markdown(head, rows)
+
+
+def kinds(figures: dict[str, Figure], results: dict[str, Result]) -> list[str]:
+    """The kinds of call that have a row in the common tables."""
+    return [
+        name
+        for name, figure in figures.items()
+        if figure.kind is not None
+        and figure.group not in OWN_TABLE
+        and name in results
+        and results[name].rounds
+    ]
+
+
+OWN_TABLE = ("cost", "many")
+
+
+def cost_table(figures: dict[str, Figure], results: dict[str, Result]) -> str:
+    """Speed-up over a plain loop, by what an item costs."""
+    names = [name for name, figure in figures.items() if figure.group == "cost" and name in results]
+    peers = [peer for peer in COLUMNS if peer != "serial"]
+    rows = []
+    for name in names:
+        result = results[name]
+        ratios = {peer: result.ratio("serial", peer) for peer in peers if peer in result.samples}
+        best = max((peer for peer in ratios if peer != "bare"), key=lambda peer: ratios[peer])
+        cells = [f"{ratios[p]:.2f}x" if p in ratios else "-" for p in peers]
+        cells = [
+            f"**{c}**" if p == best and ratios[p] > 1 else c
+            for p, c in zip(peers, cells, strict=True)
+        ]
+        rows.append(
+            (
+                f"{number(result.median('serial') / 100 * 1e6)} us",
+                *cells,
+                f"{result.busy['others']:.0%}",
+            )
+        )
+    head = ("an item costs", *(COLUMNS[peer] for peer in peers), "cores busy elsewhere")
+    return markdown(head, rows)
+
+
+def scaling_table(facts: Any) -> str:
+    """The times of `scaling.py`, and the speed-up over one worker."""
+    rows = []
+    for name, seconds in facts["seconds"].items():
+        by = {int(workers): value for workers, value in seconds.items()}
+        cells = [f"{number(each * 1e3)} ms ({by[1] / each:.2f}x)" for each in by.values()]
+        rows.append((name, *cells))
+    head = ("", *(f"{workers} worker{'s' * (workers > 1)}" for workers in by))
+    others = f"{facts['busy']['others']:.0%}" if "busy" in facts else "an unknown part"
+    return markdown(head, rows) + f"\nOther programs took {others} of the cores' time meanwhile.\n"
+
+
+def target_table(
+    figures: dict[str, Figure], results: dict[str, Result], counts: dict[str, int]
+) -> str:
     """A row per target: what was measured, and whether it holds."""
     rows = []
     for name, figure in figures.items():
@@ -137,25 +261,30 @@ def target_table(figures: dict[str, Figure], results: dict[str, Result]) -> str:
             measured, holds = target.verdict(results[name])
             word = {True: "yes", False: "**no**", None: "-"}[holds]
             rows.append((figure.title, target.text, measured, word))
+        if name in MOST_CALLS and name in counts:
+            most, counted = MOST_CALLS[name], counts[name]
+            word = "yes" if counted <= most else "**no**"
+            rows.append((figure.title, f"at most {most} function calls", f"{counted:,}", word))
     return markdown(("figure", "target", "measured", "holds"), rows)
 
 
 def machine_lines(facts: dict[str, str], results: dict[str, Result]) -> str:
     """What this ran on, in one paragraph, and whether it had the machine to itself."""
-    counts = [len(result.samples.get("shmmap", ())) for result in results.values()]
-    span = str(min(counts)) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
-    told = ", ".join(f"{key}: {value}" for key, value in facts.items())
+    counts = [len(result.rounds) for result in results.values() if result.rounds]
+    told = ", ".join(f"{key}: {value}" for key, value in facts.items() if value != "not installed")
+    busy = [result.busy.get("others", 0.0) for result in results.values()]
     disturbed = [name for name, result in results.items() if disturbance(result)]
     warning = ""
     if disturbed:
         warning = (
-            f"**Other work ran beside {len(disturbed)} of the {len(results)} figures"
-            f" ({', '.join(disturbed)}): speed-ups are not to be read off those.** "
+            f" In {len(disturbed)} of {len(results)} figures it was more than {BUSY:.0%}, which slows"
+            " whoever uses all cores most: speed-ups are not to be read off those."
         )
     return (
-        warning
-        + f"Medians of {span} interleaved rounds ± half the distance between the quartiles; ratios"
-        f" are medians of the ratios within a round. Measured on {told}.\n"
+        f"Medians of {min(counts)} to {max(counts)} interleaved rounds; ratios are medians of the ratios"
+        " within a round. Other programs took"
+        f" {statistics.median(busy):.0%} of the cores' time meanwhile (median of the figures,"
+        f" {max(busy):.0%} at most).{warning} Measured on {told}.\n"
     )
 
 
@@ -167,44 +296,13 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def capital(text: str) -> str:
+    """The text as the beginning of a sentence."""
+    return text[0].upper() + text[1:]
+
+
 def number(value: float) -> str:
     """Three digits, no exponent."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.4f}"
-
-
-# ----------------------------------------------------------------------- generated blocks
-
-
-def fill(path: Path, text: str) -> None:
-    """Put the text between the two marks of a document."""
-    document = path.read_text()
-    if BEGIN not in document or END not in document:
-        raise SystemExit(f"{path} has no {BEGIN} ... {END}")
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    path.write_text(pattern.sub(lambda _: f"{BEGIN}\n{text.strip()}\n{END}", document))
-
-
-def readme_block(stored: Any, figures: dict[str, Figure]) -> str:
-    """The short form."""
-    results, facts = stored
-    return summary_table(figures, results) + "\n" + machine_lines(facts, results)
-
-
-def docs_block(stored: Any, figures: dict[str, Figure], picture: str | None) -> str:
-    """The long form: summary, targets, picture, and every peer of every figure."""
-    results, facts = stored
-    parts = [
-        machine_lines(facts, results),
-        summary_table(figures, results),
-        "### Targets\n",
-        target_table(figures, results),
-    ]
-    if picture:
-        parts += [f"![Every peer against bare hands]({picture})\n"]
-    for name, figure in figures.items():
-        if name in results:
-            parts += [f"### {figure.title[0].upper()}{figure.title[1:]}\n"]
-            parts += [figure_table(figure, results[name])]
-    return "\n".join(parts)

@@ -162,8 +162,65 @@ IMPORTS = {
 }
 
 
+IDLE = """\
+import os, re, time
+from pathlib import Path
+{imports}
+
+def half(value):
+    return value / 2
+
+def switches():
+    \"""Of this process but for the thread that sleeps here, and of all it has started.\"""
+    parents = {{}}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            pass
+    ours = {{os.getpid()}}
+    while more := {{pid for pid, parent in parents.items() if parent in ours}} - ours:
+        ours |= more
+    tasks = (task for pid in ours for task in Path(f"/proc/{{pid}}/task").iterdir())
+    return sum(
+        int(count)
+        for task in tasks
+        if task.name != str(os.getpid())
+        for count in re.findall(r"ctxt_switches:\\s*(\\d+)", (task / "status").read_text())
+    )
+
+if __name__ == "__main__":
+    {warm}
+    time.sleep({settle})
+    before = switches()
+    time.sleep({seconds})
+    print(switches() - before)
+    {end}
+"""
+
+IDLERS = {
+    "shmmap": ("import shmmap", "shmmap.pmap(half, range(100), workers={n})", ""),
+    "pool": (
+        "from multiprocessing import Pool",
+        "pool = Pool({n}); pool.map(half, range(100))",
+        "pool.terminate()",
+    ),
+}
+
+
 def script(scenario: str, peer: str, workers: int, smoke: bool) -> str | None:
-    """The program; None if this peer has none. ``import`` prints its own seconds."""
+    """The program; None if this peer has none. ``import`` and ``idle`` print their own figure."""
+    if scenario == "idle":
+        if peer not in IDLERS:
+            return None
+        imports, run, end = IDLERS[peer]
+        return IDLE.format(
+            imports=imports,
+            warm=run.format(n=workers),
+            end=end,
+            settle=0.1 if smoke else 1,
+            seconds=0.1 if smoke else 10,
+        )
     if scenario == "import":
         if peer not in IMPORTS:
             return None

@@ -44,6 +44,10 @@ class Work:
     """Calls at the least that make one sample, which is their median: for what a loop is to show."""
     drops: bool = True
     """Whether letting the result go belongs to the time."""
+    takes_out: bool = False
+    """Whether ``func`` takes ``out=``; who can, hands it the place where its result belongs."""
+    view: bool = False
+    """Whether every map is over a view of the input that was just made."""
     pause_s: float = 0.0
     """For how long everybody rests before each call; not part of the time."""
 
@@ -92,6 +96,13 @@ def polish(chunk: Array) -> Array:
     return np.sqrt(chunk) * 2 + 1
 
 
+def polish_into(chunk: Array, out: Array | None = None) -> Array:
+    """The same by a careful author: no temporary, and written where the caller says."""
+    y = np.sqrt(chunk, out=out)
+    np.multiply(y, 2, out=y)
+    return np.add(y, 1, out=y)
+
+
 def spectrum(image: Array) -> Array:
     """A result twice as large as its input."""
     return np.fft.fft2(image)
@@ -114,6 +125,55 @@ def burn(steps: float) -> float:
     for step in range(int(steps)):
         total += step * 0.5
     return total
+
+
+def zero(_: Any) -> float:
+    """Do nothing, and return a number."""
+    return 0.0
+
+
+def zero_range(start: int, stop: int) -> float:
+    """Do nothing with a range, and return a number."""
+    return 0.0
+
+
+def norm(vector: Any) -> float:
+    """A log-probability of a few parameters."""
+    return -0.5 * float((vector * vector).sum())
+
+
+def evolve(given_map: Callable[..., Any], size: int) -> Any:
+    """Fit with SciPy: two parameters, and as many generations."""
+    from scipy.optimize import differential_evolution, rosen
+
+    found = differential_evolution(
+        rosen,
+        [(-2, 2), (-2, 2)],
+        workers=given_map,
+        updating="deferred",
+        maxiter=size,
+        popsize=15,
+        tol=0,
+        polish=False,
+        rng=1,
+    )
+    return float(found.fun)
+
+
+def walk(given_map: Callable[..., Any], size: int, walkers: int) -> Any:
+    """Sample with emcee: three parameters, and as many steps."""
+    import emcee
+
+    class Pool:
+        """All that emcee asks of a pool."""
+
+        map = staticmethod(given_map)
+
+    start = np.random.default_rng(1).normal(size=(walkers, 3))
+    sampler = emcee.EnsembleSampler(walkers, 3, norm, pool=Pool())
+    sampler.random_state = np.random.RandomState(1).get_state()
+    sampler.run_mcmc(start, size)
+    return float(sampler.get_chain()[-1].sum())
 
 
 # ----------------------------------------------------------------------------------- data

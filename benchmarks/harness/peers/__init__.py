@@ -43,6 +43,7 @@ ENTRIES = {
     for entry in (
         Entry("shmmap", "shmmap", "ours", "ours", "shmmap"),
         Entry("shmmap-fork", 'shmmap, engine="fork"', "ours", "ours", "shmmap", warm=False),
+        Entry("shmmap-many", "shmmap, 64 workers", "ours", "ours", "shmmap", asked=True),
         Entry("bare", "bare hands", "limit", "bare"),
         Entry(
             "loops", "a loop per core at once, each over everything", "limit", "serial", asked=True
@@ -51,6 +52,7 @@ ENTRIES = {
         Entry("serial", "serial NumPy", "serial", "serial"),
         Entry("pool", "SharedMemory + Pool", "processes", "pool"),
         Entry("ppe", "ProcessPoolExecutor", "processes", "futures"),
+        Entry("pool-many", "Pool, 64 workers", "processes", "pool", asked=True),
         Entry("joblib", "joblib", "processes", "joblibs", "joblib"),
         Entry("mpire", "MPIRE", "processes", "mpires", "mpire"),
         Entry("dask-processes", "dask, processes", "processes", "dasks", "dask"),

@@ -156,7 +156,7 @@ class Bare(Peer):
     def _body(self) -> Callable[[int, int], None]:
         func, x, n, lseek, write = self.work.func, self.x, self.n, os.lseek, self._write
         is_poured = self.y is None and self.work.result_nbytes >= POUR_NBYTES
-        parts, cur = self.parts(), os.SEEK_CUR
+        parts, cur, takes_out = self.parts(), os.SEEK_CUR, self.work.takes_out
         if self.work.verb == "touch":
 
             def touch(rank: int, tickets: int) -> None:
@@ -180,6 +180,8 @@ class Bare(Peer):
                     start, stop = limits[ticket - 1]
                     if y is None:
                         write(start, func(x[start:stop]))
+                    elif takes_out:
+                        func(x[start:stop], out=y[start:stop])
                     else:
                         y[start:stop] = func(x[start:stop])
 

@@ -106,7 +106,10 @@ class Threads(Peer):
         def fill(pair: tuple[int, int]) -> None:
             y[slice(*pair)] = func(x[slice(*pair)])
 
-        list(self.executor.map(fill, self.block_ranges()))
+        def fill_into(pair: tuple[int, int]) -> None:
+            func(x[slice(*pair)], out=y[slice(*pair)])
+
+        list(self.executor.map(fill_into if self.work.takes_out else fill, self.block_ranges()))
         return y
 
 

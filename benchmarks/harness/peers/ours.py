@@ -42,7 +42,8 @@ class Shmmap(Peer):
 
     def blocks(self) -> Array:
         """Automatic chunks."""
-        return shmmap.pmap_chunks(self.work.func, self.x, out=self.y)
+        x = self.x[:] if self.work.view else self.x
+        return shmmap.pmap_chunks(self.work.func, x, out=self.y)
 
     def place(self) -> Array:
         """One copy, by several threads."""

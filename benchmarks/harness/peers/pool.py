@@ -39,7 +39,9 @@ class Pool(Peer):
             return
         self.place_data()
         self.pool = multiprocessing.Pool(
-            self.workers, initializer=_attach, initargs=(self._spec(self.x), self.work.func)
+            self.workers,
+            initializer=_attach,
+            initargs=(self._spec(self.x), self.work.func),
         )
 
     def close(self) -> None:
@@ -83,7 +85,7 @@ class Pool(Peer):
 
     def blocks(self) -> Array:
         """A call per range."""
-        return self._fill(_blocks, self.block_ranges())
+        return self._fill(_blocks_into if self.work.takes_out else _blocks, self.block_ranges())
 
     def _fill(self, func: Callable[..., None], pairs: list[tuple[int, int]]) -> Array:
         y = self.result_array()
@@ -173,6 +175,10 @@ def _rows(spec: Spec | None, start: int, stop: int) -> None:
 
 def _blocks(spec: Spec, start: int, stop: int) -> None:
     _output(spec)[start:stop] = _func(_x[start:stop])
+
+
+def _blocks_into(spec: Spec, start: int, stop: int) -> None:
+    _func(_x[start:stop], out=_output(spec)[start:stop])
 
 
 PEERS = {"pool": Pool}

@@ -47,7 +47,8 @@ class Serial(Peer):
 
     def blocks(self) -> Array:
         """One call, as NumPy users write it; copying it to where an earlier result lay helps nobody."""
-        result: Array = self.work.func(self.x)
+        out = {"out": self.y} if self.work.takes_out else {}
+        result: Array = self.work.func(self.x, **out)
         return result
 
     def place(self) -> Array:
