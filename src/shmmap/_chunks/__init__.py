@@ -2,8 +2,8 @@
 
 In reading order: `plan` (which index ranges), `ledger` (what has become of each), `stencil` (their
 neighbours), `job` (a map as kernels get it), `part` (who runs which chunks), `kernel`, `inputs` and `streams`
-(calls of the function), `gather`, `held`, `placing`, `fill` and `store` (where results go), `columns` and
-`tuples` (what a function returned), `current` (where a function is), `freeze` and `lost_writes` (what a
+(calls of the function), `gather`, `held`, `placing`, `fill`, `told` and `store` (where results go), `columns`
+and `tuples` (what a function returned), `current` (where a function is), `freeze` and `lost_writes` (what a
 function must not change).
 """
 

@@ -35,10 +35,20 @@ from .columns import (
     stack_items,
     uniform_column,
 )
-from .job import Form, form_of
-from .kernel import AS_A_WHOLE, FAILED_ITEM, MISSING, TAKEN_LAST, Seat, stop_iteration
+from .job import Form, Job, form_of
+from .kernel import (
+    AS_A_WHOLE,
+    FAILED_ITEM,
+    MISSING,
+    TAKEN_LAST,
+    Function,
+    Reporter,
+    Seat,
+    stop_iteration,
+)
 from .ledger import Mark
 from .placing import PlacingKernel
+from .told import may_be_told, may_tell
 
 _DONE = int(Mark.DONE)
 _PLAIN_FORMATS = "?bhilqBHILQfd"
@@ -50,6 +60,14 @@ FORM_S = 2e-4
 class FillKernel(PlacingKernel):
     """Results are rows or blocks, written into the output; kept until it is known."""
 
+    def __init__(
+        self, job: Job, func: Function, reporter: Reporter, clock: memoryview | None = None
+    ) -> None:
+        super().__init__(job, func, reporter, clock)
+        self._may_tell = self._is_direct and may_tell(job, self.func)
+        self._tells = False
+        """The function is told where its result goes, see `told`."""
+
     def run(self, k: int, last: int) -> None:
         start = k * self._size
         stop = min(last * self._size, self._n)
@@ -60,9 +78,34 @@ class FillKernel(PlacingKernel):
                 self._learn_output()  # so that items are stored where they belong as they come
             self._run_items(k, last, start, stop)
             return
-        result = self.call_chunk(k, start, stop)
-        if self.job.axis != 0 or not self._put(k, last, start, stop, result):
+        part = self._part_to_tell(start, stop) if self._tells else None
+        if part is None:
+            result = self.call_chunk(k, start, stop)
+        else:
+            result = self.func(*[cut(k, start, stop) for cut in self._slicers], out=part)
+            if result is part:
+                self.reporter.mark(k, last)
+                return
+        if self.job.axis == 0 and self._put(k, last, start, stop, result):
+            if (
+                self._may_tell and self._out is not None
+            ):  # its results are just what the output takes
+                self._tells = may_be_told(self.job, self.func, self._out[0])
+        else:
             self._place(k, last, start, stop, *self._block(result, start, stop))
+
+    def _part_to_tell(self, start: int, stop: int) -> Array | None:
+        """The part of the output that the function is to write into; None where it is better poured."""
+        assert self._out is not None
+        writer = self._writers[0] if self._writers else None
+        if writer is not None and writer.is_fresh(start, stop):
+            return None
+        self._make_ready(0, start, stop)
+        return self._out[0][start:stop]
+
+    def reset(self) -> None:
+        super().reset()
+        self._tells = self._tells and self._declared
 
     def run_singles(self, first: int, stop: int, seat: Seat) -> None:
         if self._kind == "unknown":

@@ -212,6 +212,11 @@ class PageWriter(NamedTuple):
         _write_all(self.segment.pour_fd, _bytes_of(part), at)
         return True
 
+    def is_fresh(self, start: int, stop: int) -> bool:
+        """Whether the pages under the indices ``[start, stop)`` are better poured into than stored to."""
+        nbytes = (stop - start) * self.stride
+        return nbytes >= POUR_NBYTES and self.offset + start * self.stride + nbytes > self.fresh
+
     def make_ready(self, start: int, stop: int) -> None:
         """Have the indices ``[start, stop)`` entered, unless each of them is going to be poured."""
         at, nbytes = self.offset + start * self.stride, (stop - start) * self.stride

@@ -103,7 +103,8 @@ def pmap_chunks(
     ----------
     func : callable
         A vectorised function: gets one chunk of every input (a view) and returns an array, or a tuple of
-        arrays, of the same length along `axis`.
+        arrays, of the same length along `axis`. If it is a ufunc, or has a parameter ``out=None``, it may be
+        called with the array that its result belongs to; see Notes.
     *inputs, axis, out, dtype, **options
         As for :func:`pmap`. ``out`` may be an input: the map then works in place. Of data frames, Arrow
         tables and CSR matrices, chunks are rows, in an object of the same class.
@@ -124,6 +125,15 @@ def pmap_chunks(
     ------
     Exception
         As for :func:`pmap`.
+
+    Notes
+    -----
+    A result is written twice: by `func`, and then where it belongs. A ufunc of one output, and a function
+    written in Python that has a parameter ``out`` with default None, as NumPy's own have it, can write it
+    there at once. Such a function is called with ``out=`` an array of the shape and dtype of its result for
+    the chunk, which may hold anything and overlaps no input; it writes its result into that array and returns
+    it. It has to work without ``out`` as well: it is called so for the first chunks, where its result would
+    be of another dtype than the output, or with an output that is an input.
 
     Examples
     --------
