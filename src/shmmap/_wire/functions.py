@@ -138,9 +138,11 @@ def pack_function(func: Any) -> PackedFunction:
 
 
 def _are_same(earlier: _Parts, now: _Parts) -> bool:
-    return all(
-        len(then) == len(those) and all(map(is_, then, those))
-        for then, those in ((earlier.values, now.values), (earlier.labels, now.labels))
+    return (
+        len(earlier.values) == len(now.values)
+        and len(earlier.labels) == len(now.labels)
+        and all(map(is_, earlier.values, now.values))
+        and all(map(is_, earlier.labels, now.labels))
     )
 
 
