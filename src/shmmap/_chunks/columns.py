@@ -13,10 +13,9 @@ import functools
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._interop.masked import is_masked
-from .._interop.numpy_types import Array
+from .._interop.numpy_types import Array, Places
 from .._interop.plain import is_open, read, what_is_lost
 from .tuples import parts_of
 
@@ -104,7 +103,7 @@ class Mixed:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
-        self._parts: list[tuple[NDArray[np.intp], Array]] = []
+        self._parts: list[tuple[Places, Array]] = []
         self._cells: dict[object, tuple[list[int], list[Array]]] = {}
 
     def __setitem__(self, i: int, a: Array) -> None:
@@ -117,7 +116,7 @@ class Mixed:
         """Enter the first items, which are of one dtype."""
         self._parts.append((np.arange(len(rows)), rows.copy()))
 
-    def parts(self) -> list[tuple[NDArray[np.intp], Array]]:
+    def parts(self) -> list[tuple[Places, Array]]:
         """Places and values, by dtype."""
         for places, cells in self._cells.values():
             self._parts.append((np.array(places), np.stack(cells)))

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._errors.arguments import as_int
 from .._interop.masked import is_masked
-from .._interop.numpy_types import Array
+from .._interop.numpy_types import Array, Places
 from .._interop.plain import what_is_lost
 from .columns import check_axis
 from .tuples import make_tuple, parts_of
@@ -139,7 +138,7 @@ class Stencil(NamedTuple):
         return new
 
 
-def _repeat(positions: NDArray[np.intp], length: int, mode: str) -> NDArray[np.intp]:
+def _repeat(positions: Places, length: int, mode: str) -> Places:
     """Which items inside stand for these positions outside."""
     if mode == "nearest":
         return np.clip(positions, 0, length - 1)

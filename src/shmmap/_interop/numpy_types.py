@@ -10,6 +10,7 @@ DType = np.dtype[Any]
 Array = np.ndarray[tuple[Any, ...], DType]
 Memmap = np.memmap[Any, DType]
 Bytes = np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]
+Places = np.ndarray[tuple[Any, ...], np.dtype[np.intp]]
 
 any_numpy: Any = np
 """NumPy itself, where the annotations of its releases differ in what they accept."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from .._results import MISSING, Fold, choose_combine
 from .._system.imports import late_import
@@ -27,7 +26,7 @@ def pmap(
     *inputs: object,
     axis: int | tuple[int | None, ...] = 0,
     out: object = None,
-    dtype: DTypeLike | tuple[DTypeLike, ...] | None = None,
+    dtype: np.typing.DTypeLike | tuple[np.typing.DTypeLike, ...] | None = None,
     **options: Unpack[Keywords],
 ) -> Any:
     """Call ``func(item, ...)`` for every index along an axis, in parallel.
@@ -92,7 +91,7 @@ def pmap_chunks(
     *inputs: object,
     axis: int | tuple[int | None, ...] = 0,
     out: object = None,
-    dtype: DTypeLike | tuple[DTypeLike, ...] | None = None,
+    dtype: np.typing.DTypeLike | tuple[np.typing.DTypeLike, ...] | None = None,
     depth: Depth | list[Depth] = 0,
     boundary: object = None,
     **options: Unpack[Keywords],
