@@ -84,9 +84,7 @@ def main() -> int:
 
 def usual_rounds(figure: Figure, smoke: bool) -> int:
     """More where a round is quick, and where processes differ most."""
-    if smoke:
-        return 1 if figure.kind else 2
-    if figure.script == "idle":
+    if smoke or figure.script == "idle":
         return 1
     return 9 if figure.kind else 3 if figure.is_memory else 7
 
@@ -105,7 +103,7 @@ def arguments() -> argparse.Namespace:
         "--repeat",
         type=int,
         metavar="N",
-        help="rounds (default: kinds of call 9, memory 3, others 7)",
+        help="rounds (default: kinds of call 9, memory 3, others 7; smoke 1)",
     )
     add("--workers", type=int, default=machine.usable_cores(), help="default: usable cores")
     add("--smoke", action="store_true", help="tiny sizes; Ray only if it is named")
@@ -125,6 +123,8 @@ def choose(figure: Figure, wanted: list[str] | None, smoke: bool) -> list[str]:
     able = [p for p in able if p in (*named, *figure.peers) or not ENTRIES[p].asked]
     if wanted:
         return [p for p in able if p in wanted]
+    if smoke and figure.kind is not None and figure.name != "seen":
+        able = [p for p in able if p != "joblib"]  # its workers are slow to start
     asked = figure.has_ray or "ray" in figure.peers
     return [p for p in able if p != "ray" or (asked and not smoke)]
 

@@ -99,6 +99,7 @@ def docs_block(stored: Any, figures: dict[str, Figure], counts: dict[str, int]) 
         "100 items of pure Python: the speed-up over a plain loop, by what an item costs."
         " `python benchmarks/against.py --only cost`\n",
         cost_table(figures, results),
+        picture("cores", "Speed-up over one worker by the number of workers"),
         "By the number of workers: `python benchmarks/scaling.py`\n",
         scaling_table(json.loads(SCALING.read_text())),
         "### Work of all sorts\n",

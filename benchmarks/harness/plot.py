@@ -12,6 +12,9 @@ from harness.figures import UNITS, Figure
 from harness.report import SCALING
 from harness.results import Result
 
+WIDTH = 6.6
+"""Inches, of which a page makes its own width: letters are readable on a phone as well."""
+
 THEMES = {
     "": {"back": "#ffffff", "text": "#1f2328", "grid": "#d8dee4"},
     "-dark": {"back": "#0d1117", "text": "#e6edf3", "grid": "#30363d"},
@@ -68,7 +71,7 @@ def draw(folder: Path, figures: dict[str, Figure], results: dict[str, Result]) -
 def style(theme: dict[str, str]) -> dict[str, Any]:
     """Readable at the width of a page, and the same file for the same figures."""
     text = dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"),
+        ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"),
         theme["text"],
     )
     return {
@@ -79,7 +82,7 @@ def style(theme: dict[str, str]) -> dict[str, Any]:
         "axes.edgecolor": theme["grid"],
         "grid.color": theme["grid"],
         "font.size": 12,
-        "axes.titlesize": 13,
+        "figure.titlesize": 13,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "svg.hashsalt": "shmmap",
@@ -91,7 +94,7 @@ def style(theme: dict[str, str]) -> dict[str, Any]:
 def calls(plt: Any, figures: dict[str, Figure], results: dict[str, Result], dark: bool) -> Any:
     """A row per kind of call, a mark per peer."""
     names = [name for name in CALLS if name in results]
-    picture, axes = plt.subplots(figsize=(8.4, 5.6))
+    picture, axes = plt.subplots(figsize=(WIDTH, 5.4))
     for peer, (title, marker, *colours) in PEERS.items():
         places = [
             (results[name].median(peer) * 1e6, -row)
@@ -112,19 +115,18 @@ def calls(plt: Any, figures: dict[str, Figure], results: dict[str, Result], dark
     axes.grid(axis="both", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(lambda value, _: duration(value * 1e-6))
-    axes.set_title("What a call costs: the time of a map whose function does nothing", loc="left")
+    picture.suptitle("What a call costs, when its function does next to nothing", x=0.01, ha="left")
     axes.set_xlabel("less is better")
-    picture.legend(loc="outside lower center", ncols=3, handletextpad=0.2)
+    picture.legend(loc="outside lower center", ncols=2, handletextpad=0.2)
     return picture
 
 
 def pays(plt: Any, figures: dict[str, Figure], results: dict[str, Result], dark: bool) -> Any:
-    """Speed-up by the cost of an item; and by workers, where that was measured."""
-    scaling = json.loads(SCALING.read_text()) if SCALING.exists() else None
-    picture, axes = plt.subplots(1, 2, figsize=(8.4, 4.6), width_ratios=(3, 2))
+    """A line per peer, over what an item costs."""
+    picture, axes = plt.subplots(figsize=(WIDTH, 4.6))
     names = [f"cost-{steps}" for steps in COSTS]
     for peer, (title, marker, *colours) in PEERS.items():
-        axes[0].plot(
+        axes.plot(
             [results[name].median("serial") / 100 for name in names],
             [results[name].ratio("serial", peer) for name in names],
             marker=None if peer == "bare" else marker,
@@ -134,32 +136,36 @@ def pays(plt: Any, figures: dict[str, Figure], results: dict[str, Result], dark:
             label=title,
             zorder=3 if peer == "shmmap" else 2,
         )
-    axes[0].axhline(1, color=plt.rcParams["text.color"], linewidth=0.8)
-    axes[0].annotate("a plain loop", (0.02, 1), xycoords=("axes fraction", "data"), va="bottom")
-    axes[0].set_xscale("log")
-    axes[0].set_ylim(0, None)
-    axes[0].xaxis.set_major_formatter(lambda value, _: duration(value))
-    axes[0].set_title("Speed-up over a plain loop", loc="left")
-    axes[0].set_xlabel("cost of an item, of 100")
-    axes[0].grid(linewidth=0.7)
-    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    if scaling is None:
-        axes[1].set_visible(False)
-        return picture
+    axes.axhline(1, color=plt.rcParams["text.color"], linewidth=0.8)
+    axes.annotate("a plain loop", (0.02, 1), xycoords=("axes fraction", "data"), va="bottom")
+    axes.set_xscale("log")
+    axes.set_ylim(0, None)
+    axes.xaxis.set_major_formatter(lambda value, _: duration(value))
+    picture.suptitle("When processes pay: speed-up of a map of 100 items", x=0.01, ha="left")
+    axes.set_xlabel("cost of an item; more speed-up is better")
+    axes.grid(linewidth=0.7)
+    picture.legend(loc="outside lower center", ncols=2)
+    return picture
+
+
+def cores(plt: Any, figures: dict[str, Figure], results: dict[str, Result], dark: bool) -> Any:
+    """A line per kind of work, over the number of workers."""
+    seconds = json.loads(SCALING.read_text())["seconds"]
+    picture, axes = plt.subplots(figsize=(WIDTH, 3.4))
     shades = (PEERS["shmmap"], PEERS["pool"], PEERS["tpe"])
-    cases = [case for case in scaling["seconds"] if case != "a call"]
+    cases = [case for case in seconds if case != "a call"]
     for case, (_, marker, *colours) in zip(cases, shades, strict=False):
-        by = {int(workers): seconds for workers, seconds in scaling["seconds"][case].items()}
-        speed = [by[1] / seconds for seconds in by.values()]
-        axes[1].plot(list(by), speed, marker=marker, color=colours[dark], label=case)
+        by = {int(workers): value for workers, value in seconds[case].items()}
+        speed = [by[1] / value for value in by.values()]
+        axes.plot(list(by), speed, marker=marker, color=colours[dark], label=case)
     most = max(by)
-    axes[1].plot([1, most], [1, most], ":", color=plt.rcParams["text.color"], linewidth=0.8)
-    axes[1].set_xticks(list(by))
-    axes[1].set_ylim(0, None)
-    axes[1].legend(loc="upper left", fontsize=11)
-    axes[1].set_title("Speed-up by workers", loc="left")
-    axes[1].set_xlabel("workers")
-    axes[1].grid(linewidth=0.7)
+    axes.plot([1, most], [1, most], ":", color=plt.rcParams["text.color"], label="ideal")
+    axes.set_xticks(list(by))
+    axes.set_ylim(0, None)
+    picture.suptitle("Speed-up by workers", x=0.01, ha="left")
+    axes.set_xlabel("workers")
+    axes.grid(linewidth=0.7)
+    axes.legend(loc="upper left")
     return picture
 
 
@@ -168,7 +174,7 @@ def memory(plt: Any, figures: dict[str, Figure], results: dict[str, Result], dar
     result, figure = results["peak-memory"], figures["peak-memory"]
     peers = [peer for peer in MEMORY if peer in result.samples]
     values = [result.median(peer) / UNITS[figure.unit] for peer in peers]
-    picture, axes = plt.subplots(figsize=(8.4, 2.9))
+    picture, axes = plt.subplots(figsize=(WIDTH, 2.7))
     grey, green = PEERS["bare"][2 + dark], PEERS["shmmap"][2 + dark]
     rows = [-row for row in range(len(peers))]
     axes.barh(
@@ -177,11 +183,11 @@ def memory(plt: Any, figures: dict[str, Figure], results: dict[str, Result], dar
     for row, value in zip(rows, values, strict=True):
         axes.text(value + max(values) / 100, row, f"{value:,.0f} MB", va="center")
     axes.set_yticks(rows, [MEMORY[peer] for peer in peers])
-    axes.set_xlim(0, max(values) * 1.12)
+    axes.set_xlim(0, max(values) * 1.25)
     axes.xaxis.set_visible(False)
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)
-    axes.set_title("Memory beyond 512 MiB of input and 512 MiB of output", loc="left")
+    picture.suptitle("Memory beyond 512 MiB of input and 512 MiB of output", x=0.01, ha="left")
     return picture
 
 
@@ -196,6 +202,7 @@ def duration(seconds: float) -> str:
 PICTURES: dict[str, tuple[Draw, tuple[str, ...]]] = {
     "calls": (calls, ("seen",)),
     "pays": (pays, tuple(f"cost-{steps}" for steps in COSTS)),
+    "cores": (cores, ()),
     "memory": (memory, ("peak-memory",)),
 }
 """What draws each, and the figures it cannot do without."""
