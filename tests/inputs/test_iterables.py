@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import shmmap
-from shmmap._verbs.memo import _exact
+from shmmap._verbs.templates import _exact
 from shmmap.testing import wait_until
 from tests.helpers import run_script
 

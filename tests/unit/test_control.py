@@ -18,7 +18,7 @@ def blocks() -> Iterator[tuple[ControlBlock, ControlBlock]]:
     ours = ControlBlock(1, 16, 2)
     fd, pipe, leavers = ours.shared_fds()
     theirs = ControlBlock(1, 16, 2, (os.dup(fd), os.dup(pipe), os.dup(leavers)))
-    ours.begin(10)
+    ours.begin(10, b"", b"")
     yield ours, theirs
     theirs.close()
     ours.close()
@@ -123,5 +123,5 @@ def test_whoever_sleeps_until_results_are_put_is_rung_once(
     theirs.put_results(0, results(0, 0).pack())
     assert theirs.is_to_ring() and not theirs.is_to_ring()
     assert ours.await_results(), "it was put just before: it must not sleep"
-    ours.begin(10)
+    ours.begin(10, b"", b"")
     assert not theirs.is_to_ring(), "that was another map"

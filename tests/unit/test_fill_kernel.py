@@ -23,7 +23,7 @@ class Noted:
         self.waited = 0
 
     def tell(self, *columns: np.ndarray, kind: Any = "array") -> None:
-        self.output = (kind, columns, ())
+        self.output = Destination(kind, columns, ())
 
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
         self.marked.append((first, stop, nothing))

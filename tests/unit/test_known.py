@@ -48,7 +48,7 @@ def test_what_is_left_out_of_a_call_the_worker_has(steps: list[tuple[int, bool, 
                 forget=forget,
             )
             assert kept.function(call)[0] is abs
-            job: Any = kept.job(call).job
+            job: Any = kept.job(call).template
             assert job == 1
             known.gets_call(None, writes_main=event == "writes main")
             if event == "modules":

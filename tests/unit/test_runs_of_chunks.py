@@ -52,7 +52,7 @@ class Caller(Reporter):
             self.ledger[first:stop] = bytes([Mark.HANDED]) * (stop - first)
 
     def tell_form(self, form: Form, at_once: bool) -> None:
-        self.output = (*self.collector.allocate_output(form), ())
+        self.output = Destination(*self.collector.allocate_output(form), ())
 
     def poll_output(self) -> Destination | None:
         return self.output

@@ -7,6 +7,7 @@ and `tuples` (what a function returned), `current` (where a function is), `freez
 function must not change).
 """
 
+from .arguments import is_small, make_template, put_together, take_apart
 from .columns import (
     NUMBERS,
     Column,
@@ -28,7 +29,7 @@ from .fill import FillKernel
 from .freeze import freeze_for_good, frozen, private_arrays
 from .gather import GatherKernel
 from .inputs import make_slicer
-from .job import Form, Input, InputKind, Job, Memo, Piece, Store, Verb
+from .job import Form, Input, InputKind, Job, Pickles, Piece, Store, Template, Verb
 from .kernel import Destination, Function, Kernel, Reporter
 from .ledger import Mark, is_done, is_left, items_done, undone
 from .lost_writes import Watch, describe, warn_of
@@ -44,6 +45,7 @@ def make_kernel(
     job: Job, func: Function, reporter: Reporter, clock: memoryview | None = None
 ) -> Kernel:
     """The kernel for a job: results are handed over, written in place, or stored elsewhere."""
-    if job.gather:
-        return GatherKernel(job, func, reporter, clock)
-    return (StoreKernel if job.store else FillKernel)(job, func, reporter, clock)
+    kind = GatherKernel if job.gather else StoreKernel if job.store else FillKernel
+    kernel = kind(job, func, reporter, clock)
+    kernel.bind(job)
+    return kernel

@@ -350,7 +350,7 @@ class FillKernel(PlacingKernel):
         targets: list[Any] = []
         for j, a in enumerate(firsts):
             target = None if self._out is None or j >= len(self._out) else self._out[j]
-            if target is not None and a.shape == target.shape[1:] and holds(target.dtype, a):
+            if target is not None and a.shape == target.shape[1:] and self._holds(target, a):
                 targets.append(target[start:stop])
                 self._make_ready(j, start, stop)
                 if a.dtype == target.dtype and self._pour(j, a, at):

@@ -17,17 +17,20 @@ import numpy as np
 from .._interop.buffers import view_of
 from .._interop.rows import take_rows
 from .._wire import unpack
-from .job import Input, Verb
+from .job import Input, Pickles, Verb
+
+Slicer = Callable[[int, int, int], Any]
+"""A function ``(k, start, stop) -> what chunk k gets of an input``; or chunks from k on, as one."""
 
 
-def _make_unpacker(entry: Input) -> Callable[[int, int, int], object]:
-    data, offsets = memoryview(entry.data), entry.offsets
+def _make_unpacker(pickles: Pickles) -> Slicer:
+    data, offsets = memoryview(pickles.bytes), pickles.offsets
     return lambda k, start, stop: unpack(data[offsets[k] : offsets[k + 1]])
 
 
-def _make_parcel_opener(entry: Input) -> Callable[[int, int, int], object]:
+def _make_parcel_opener(pickles: Pickles) -> Slicer:
     """For plain items, of which several chunks share a pickle: the one opened last is kept."""
-    data, offsets, size = memoryview(entry.data), entry.offsets, entry.parcel
+    data, offsets, size = memoryview(pickles.bytes), pickles.offsets, pickles.parcel
     opened, items = -1, ()
 
     def take(k: int, start: int, stop: int) -> object:
@@ -48,8 +51,8 @@ def _itself(data: object) -> object:
     return data
 
 
-def make_slicer(entry: Input, verb: Verb) -> Callable[[int, int, int], Any]:
-    """A function ``(k, start, stop) -> what chunk k gets of this input``; or chunks from k on, as one."""
+def make_slicer(entry: Input, verb: Verb) -> Slicer:
+    """What cuts this input."""
     data, axis, stencil = entry.data, entry.axis, entry.stencil
     if stencil is not None:
         return lambda k, start, stop: stencil.cut(data, start, stop)
@@ -69,7 +72,7 @@ def make_slicer(entry: Input, verb: Verb) -> Callable[[int, int, int], Any]:
             return lambda k, start, stop: repeat(view(data))
         return lambda k, start, stop: view(data)
     if entry.kind == "items":
-        return _make_parcel_opener(entry) if entry.parcel else _make_unpacker(entry)
+        return _make_parcel_opener(data) if data.parcel else _make_unpacker(data)
     if entry.kind == "rows" and verb == "items":
         # As a list, whose iterator knows how many are left: see `Kernel.where`.
         return lambda k, start, stop: list(take_rows(data, start, stop))

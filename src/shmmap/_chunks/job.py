@@ -5,14 +5,16 @@ where its chunks are run, whole or in parts; there a kernel (`_chunks.kernel`) b
 Results come back in place or as a `Piece`, and from the `Form` of the first one the collector makes the
 output.
 
-Nothing here changes once it is made, but for what an engine keeps in a `Memo`.
+Nothing here changes once it is made, but for what an engine keeps in a `Template`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from .._interop.numpy_types import Array
+from .._wire import Packed
 from .columns import Kind
 from .plan import Plan
 from .stencil import Stencil, Trim
@@ -23,35 +25,50 @@ InputKind = Literal["array", "stored", "whole", "items", "sequence", "rows"]
 Store = Literal["", "write", "hand"]
 
 
+Place = tuple[int, int]
+"""The segment that an array lies in, and where in it the first element is."""
+
+
+class Pickles(NamedTuple):
+    """A sequence of objects, pickled a few at a time."""
+
+    bytes: Any
+    """The pickles, one after the other: bytes, or an array of them in shared memory."""
+    offsets: list[int]
+    """Where each pickle begins, one more entry than pickles."""
+    parcel: int = 0
+    """How many items are in one pickle, where they `are_plain`; else it is the items of a chunk."""
+    packed: Sequence[Packed] = ()
+    """What else there is to know of the pickles; without their `data`."""
+
+
 class Input(NamedTuple):
     kind: InputKind
     """``"array"``: sliced along `axis`; ``"stored"``: the same, read at every slice; ``"whole"``: passed
-    whole; ``"items"``: a pickled sequence; ``"sequence"``: a sequence that is sliced as it is (range, or any
-    in the caller's process); ``"rows"``: a frame or sparse matrix, see `_interop.rows`."""
+    whole; ``"items"``: `Pickles`; ``"sequence"``: a sequence that is sliced as it is (a range, a list of
+    plain values, or any in the caller's process); ``"rows"``: a frame or sparse matrix, see
+    `_interop.rows`."""
     data: Any
     axis: int = 0
-    offsets: Any = None
-    """Items only: where each pickle begins in `data`, one more entry than pickles."""
-    segments: frozenset[int] = frozenset()
-    """Items only: segments that their pickles refer to."""
     stencil: Stencil | None = None
     """Arrays only: the neighbours that each chunk gets."""
-    by_value: bool = False
-    """Items only: see `Packed.by_value`."""
-    parcel: int = 0
-    """Items only: how many are in one pickle, where they `are_plain`; else it is the items of a chunk."""
-    modules: int = 0
-    """Items only: version of the user's modules that they need, see `_code.watch`."""
+    layout: Any = None
+    """How the data are made of the argument that stands for them, see `arguments`; None if not known yet."""
+    place: Place | None = None
+    """Where an array lies in shared memory, if that is known already."""
 
 
-class Memo:
-    """What an engine has prepared for a map that may come again; see `shmmap._verbs.memo`."""
+class Template:
+    """What an engine keeps for calls alike; see `_verbs.templates`."""
 
-    __slots__ = ("job_id", "packed")
+    __slots__ = ("forms", "packed")
 
-    def __init__(self, job_id: int) -> None:
-        self.job_id = job_id
-        self.packed: Any = None
+    def __init__(self) -> None:
+        self.forms: dict[bytes, Form] = {}
+        """By function: what its results were like, where they are small arrays of numbers."""
+        self.packed: dict[object, tuple[int, Any]] = {}
+        """By the layouts of inputs and outputs: under which number workers keep the job without its
+        arguments, and that job, packed."""
 
 
 class Job(NamedTuple):
@@ -95,8 +112,10 @@ class Job(NamedTuple):
     ndims: tuple[int, ...] = ()
     """Dimensions of the inputs that are cut (`chunks` only): a result of as many has the axis of the chunks
     where they have it. Empty where nothing can be wrong, or the length of another chunk tells."""
-    memo: Memo | None = None
-    """Only if everything it refers to lies in shared memory, so that it may come again."""
+    template: Template | None = None
+    """None if it is not known what a call like this one has in common with it."""
+    places: tuple[Place | None, ...] = ()
+    """An argument, too: of each output, if it is known where in shared memory they lie."""
 
     def to_plain(self) -> tuple[Any, ...]:
         """The same as plain tuples: pickling them takes two thirds of the time."""
@@ -104,7 +123,7 @@ class Job(NamedTuple):
         plain: dict[str, Any] = {
             "inputs": tuple(map(tuple, self.inputs)),
             "plan": (plan.n, plan.chunksize, plan.schedule),
-            "memo": None,
+            "template": None,
         }
         return tuple(self._replace(**plain))
 

@@ -29,7 +29,7 @@ from .._memory import PageWriter
 from .._wire import INDEX, SINCE
 from .columns import Kind
 from .current import Context
-from .inputs import make_slicer
+from .inputs import Slicer, make_slicer
 from .job import Form, Job, Piece
 from .streams import Streams
 
@@ -40,8 +40,16 @@ FAILED_ITEM: Any = object()
 MISSING: Any = object()
 """In the place of a result if the function has raised StopIteration."""
 
-Destination = tuple[Kind, tuple[Array, ...], tuple[PageWriter | None, ...]]
-"""Where results go: their kind, columns, and page writers for those that are large (or none at all)."""
+
+class Destination(NamedTuple):
+    """Where results go."""
+
+    kind: Kind
+    columns: tuple[Array, ...]
+    writers: tuple[PageWriter | None, ...] = ()
+    """Page writers of the columns that are large; none at all if none is."""
+    is_guess: bool = False
+    """It was made before anything was known of the results: see `FillKernel`."""
 
 
 class Reporter(Protocol):
@@ -82,7 +90,7 @@ class Reporter(Protocol):
         return
 
     def page_writers(self, columns: tuple[Array, ...]) -> tuple[PageWriter | None, ...]:
-        """Page writers for a declared output, see `Destination`."""
+        """Page writers of a declared output, see `Destination`."""
         return ()
 
     def poll_output(self) -> Destination | None:
@@ -167,27 +175,27 @@ class Kernel(ABC):
         self.position = Position()
         self._attempts: dict[int, int] = {}
         """How often chunks were begun by workers that are no more; only those that were."""
-        self._streams = None if job.seed is None else Streams(job.seed)
+        self._slicers: list[Slicer] = []
+        self._streams: Streams | None = None
         if job.trim is not None and job.inputs:
             func = job.trim.wrap(func, self.position, job.first)
         self.func = func
         self._clock = clock
-        self._slicers = [make_slicer(entry, job.verb) for entry in job.inputs]
         self._mapped = next((j for j, e in enumerate(job.inputs) if e.kind != "whole"), 0)
         self._has_items = job.verb == "items"
         self._n = job.plan.n
         self._size = job.plan.chunksize
         is_timed, can_fail = clock is not None, job.keep_going or job.retries > 0
-        self._is_direct = not (is_timed or job.retries or self._streams is not None)
+        self._is_direct = not (is_timed or job.retries or job.seed is not None)
         """Whether a chunk is a call of the function and nothing else."""
         self._is_slow = is_timed or can_fail
         """Whether each item is dealt with by itself."""
         self._is_plain = (
             job.verb == "items"
             and isinstance(func, (FunctionType, MethodType))
-            and [entry.kind for entry in job.inputs] in (["array"], ["items"])
+            and [entry.kind for entry in job.inputs] in (["array"], ["items"], ["sequence"])
             and not self._is_slow
-            and self._streams is None
+            and job.seed is None
         )
         """Whether the function is called in a plain loop rather than by `map`: it is quicker. The interpreter
         calls a function written in Python from a loop without leaving its own, which takes a third of what a
@@ -195,7 +203,9 @@ class Kernel(ABC):
         is_cut_anywhere = (
             job.verb == "items"
             and all(
-                entry.kind in ("array", "sequence", "whole") or entry.parcel for entry in job.inputs
+                entry.kind in ("array", "sequence", "whole")
+                or (entry.kind == "items" and entry.data.parcel)
+                for entry in job.inputs
             )
             and not (self._is_slow or job.store)
         )
@@ -203,7 +213,7 @@ class Kernel(ABC):
         """Whether neighbouring chunks may be gone through as one. The function does not see where one ends,
         and a chunk costs as much as ten calls of a cheap function; but results are in place only after the
         last."""
-        is_single = self._size == 1 and self._streams is None
+        is_single = self._size == 1 and job.seed is None
         self.runs_singles = is_single and is_cut_anywhere and not self.joins
         """Whether chunks of one item can be run by `run_singles`."""
 
@@ -222,6 +232,17 @@ class Kernel(ABC):
     @abstractmethod
     def finish(self) -> None:
         """No tickets are left: everything has to go."""
+
+    def bind(self, job: Job) -> None:
+        """Take a call's arguments: those of a job that is like the one before in all else."""
+        self.job = job
+        self._slicers = [make_slicer(entry, job.verb) for entry in job.inputs]
+        self._streams = None if job.seed is None else Streams(job.seed)
+
+    def unbind(self) -> None:
+        """Let go of the arrays among the arguments."""
+        self.job = self.job._replace(inputs=(), out=None)
+        self._slicers = []
 
     def reset(self) -> None:
         """Make ready for another call of the same map; only what was declared is known then."""

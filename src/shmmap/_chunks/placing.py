@@ -4,6 +4,10 @@ The output is declared, or made from the form of index 0's result. Until it is k
 chunks are kept (`held`); then all are written straight to where they belong, and their chunks marked as
 done after that. What the output is too narrow for goes to the collector as a piece, in a wider dtype.
 
+An output may be made before anything is known of the results, as those of a call like this one were. Into
+such a *guess* goes what is just of its dtype and shape; all else is handed over. So if nothing was placed in
+it, the collector drops it, and the results are what they would be without it.
+
 What several chunks have as one is placed as one if it fits as it is; else each chunk is dealt with by
 itself. And should a result not fit, `position` tells which index or chunk it came from.
 """
@@ -46,14 +50,22 @@ class PlacingKernel(Kernel):
         self._out: tuple[Array, ...] | None = None
         self._writers: tuple[PageWriter | None, ...] = ()
         """Page writers of the outputs, one for each; empty if none of them is large."""
+        self._is_guess = False
+        self._in_place: Array | None = None
+        """The part of the output that `_rows` has just filled."""
+        self._held = Held()
+
+    def bind(self, job: Job) -> None:
+        super().bind(job)
         if job.out is not None:
             self._kind = "array" if len(job.out) == 1 else tuple
             self._out = job.out
             if not job.store:  # else they are not in memory
-                self._writers = reporter.page_writers(job.out)
-        self._in_place: Array | None = None
-        """The part of the output that `_rows` has just filled."""
-        self._held = Held()
+                self._writers = self.reporter.page_writers(job.out)
+
+    def unbind(self) -> None:
+        super().unbind()
+        self._out, self._writers = None, ()
 
     # ------------------------------------------------ into the output
 
@@ -80,10 +92,10 @@ class PlacingKernel(Kernel):
             self._learn_output()
         if kind == "array" and self._put(k, last, start, stop, columns[0]):
             return
+        if kind is None and (self._kind == "unknown" or self._is_guess):
+            self.reporter.mark(k, last, nothing=True)  # whether that fits is told by the ledger
+            return
         if self._kind == "unknown":
-            if kind is None:
-                self.reporter.mark(k, last, nothing=True)  # whether that fits is told by the ledger
-                return
             self._held.add(k, last, kind, columns)
             if self._held.is_full():
                 self._set_output(self.reporter.wait_output())
@@ -105,6 +117,15 @@ class PlacingKernel(Kernel):
     def _takes(self, kind: Kind, columns: tuple[Column, ...]) -> bool:
         """Whether the output holds a chunk's columns; False if they are to go to the collector as a piece."""
         out = self._out or ()
+        if self._is_guess:
+            return (
+                kind is self._kind
+                and len(columns) == len(out)
+                and all(
+                    column.shape[1:] == target.shape[1:] and self._holds(target, column)
+                    for column, target in zip(columns, out, strict=True)
+                )
+            )
         if kind is not self._kind or len(columns) != len(out):
             check_kind(kind, len(columns), self._kind, len(out), self._declared)
             if not self._declared:
@@ -119,6 +140,12 @@ class PlacingKernel(Kernel):
                     promote(target.dtype, *dtypes_of(column))
                 return False
         return True
+
+    def _holds(self, target: Array, column: Column) -> bool:
+        """Whether an output takes a column; a guessed one takes what is just as it is, and nothing else."""
+        if self._is_guess:
+            return not isinstance(column, Mixed) and column.dtype == target.dtype
+        return holds(target.dtype, column)
 
     def _fill(self, start: int, stop: int, columns: tuple[Column, ...]) -> None:
         """Write columns where they belong, but for those that are there already."""
@@ -146,7 +173,7 @@ class PlacingKernel(Kernel):
         """The output is known now, unless it is None: what has been kept goes where it belongs."""
         if output is None:
             return
-        self._kind, self._out, self._writers = output
+        self._kind, self._out, self._writers, self._is_guess = output
         position = self.position
         before = position.start, position.stop, position.index
         for k, last, (kind, columns) in self._held.take():
@@ -175,4 +202,4 @@ class PlacingKernel(Kernel):
         self._held.take()
         self._in_place = None
         if not self._declared:
-            self._kind, self._out, self._writers = "unknown", None, ()
+            self._kind, self._out, self._writers, self._is_guess = "unknown", None, (), False

@@ -6,6 +6,8 @@ caller, who alone may write into some files: `Job.store` says which. The outputs
 
 from __future__ import annotations
 
+from typing import Any
+
 from .columns import Column, Kind, as_array, check_declared, check_kind
 from .fill import FillKernel
 from .job import Job
@@ -23,8 +25,16 @@ class StoreKernel(FillKernel):
         self, job: Job, func: Function, reporter: Reporter, clock: memoryview | None = None
     ) -> None:
         super().__init__(job, func, reporter, clock)
-        self._targets = job.out or ()
-        self._out, self._declared = None, False  # blocks are put together in memory of their own
+        self._targets: tuple[Any, ...] = ()
+        self._declared = False  # blocks are put together in memory of their own
+
+    def bind(self, job: Job) -> None:
+        super().bind(job)
+        self._targets, self._out = job.out or (), None
+
+    def unbind(self) -> None:
+        super().unbind()
+        self._targets = ()
 
     def reset(self) -> None:
         """See `FillKernel`; the kind stays what it is."""

@@ -28,8 +28,6 @@ class Task(NamedTuple):
     collector: Collector
     outcome: Outcome
     tick: Tick | None
-    keep: tuple[object, ...]
-    """What must live as long as the map runs."""
     given: tuple[object, ...]
     """Objects of the caller's among the inputs, in which private arrays may lie; see `_chunks.freeze`."""
 

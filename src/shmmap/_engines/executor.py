@@ -103,7 +103,7 @@ class _ExecutorWork(RoundsWork):
             plan=Plan(stop - start, stop - start),
             first=job.first + start,
             store="",
-            memo=None,
+            template=None,
         )
 
     # ------------------------------------------------ and back
@@ -157,7 +157,7 @@ def _as_input(entry: Input, data: Any) -> Input:
     """What a chunk gets of an input, as the input of a job of its own."""
     if entry.stencil is not None:
         return Input("whole", data)
-    return entry._replace(kind="array" if entry.kind == "stored" else entry.kind, data=data)
+    return Input("array" if entry.kind == "stored" else entry.kind, data, entry.axis)
 
 
 def _shifted(failure: Failure, by: int) -> Failure:

@@ -131,7 +131,7 @@ class _LocalWork(RoundsWork):
     def allocate_output(self, form: Form) -> None:
         """Index 0 has told the form of its result."""
         with self.lock:
-            self.output = (*self.task.collector.allocate_output(form), ())
+            self.output = Destination(*self.task.collector.allocate_output(form))
         self.is_told.set()
 
     def note(

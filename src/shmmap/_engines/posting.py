@@ -6,31 +6,32 @@ worker: the team sends what is made here, also to those that take the place of o
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from typing import Any
 
-import numpy as np
-
-from .._chunks import told_kind
+from .._chunks import make_template, take_apart, told_kind
 from .._code.watch import current_version
 from .._memory import fresh_from, handle_of
 from .._results import Collector
 from .._team import Needs
 from .._wire import (
+    ARGUMENTS_NBYTES,
     OUTPUT_NBYTES,
     Call,
     ControlBlock,
     Payload,
-    cannot_send,
     fit,
-    is_sendable,
     make_payload,
-    pack,
     pack_function,
     pack_plain,
     snapshot,
 )
 from .base import Task
+
+_job_ids = itertools.count(1)
+# Templates of one kind of call, by what its lists consist of: they would be endless for lists of all lengths.
+_TEMPLATES_MOST = 8
 
 
 class Posting:
@@ -46,51 +47,78 @@ class Posting:
         self._job = Payload(b"")
         self._writes_main = False
         """Unpickling them writes into ``__main__`` there."""
+        self.arguments = self.output = b""
+        """What goes into the control block: this map's own part of the job; where results go, if known."""
         self.keep: list[Any] = [task]
         """What all this refers to."""
         if inherited is None:
             func, self._digest, self._by_value = pack_function(task.func)
             if func.reaches:
                 self._modules = current_version(func.reaches)
-            payload, root = make_payload(func.data)
+            payload, root = self._pay(func.data)
             self._func: Payload | None = payload
-            self._pack_job()
-            if func.segments or root is not None:
-                self._segments |= func.segments | payload.segments()
+            self._segments |= func.segments
             self.keep += (root, func.keep)
+            self._pack_job()
+            self._guess_output()
         else:
             self._digest, self._by_value, self._func = inherited, False, None
         self._surroundings = snapshot()
 
+    def _pay(self, data: bytes) -> tuple[Payload, Any]:
+        """Bytes for the call, which needs the segment that they lie in, if any; and what is to be kept."""
+        payload, root = make_payload(data)
+        if root is not None:
+            self._segments |= payload.segments()
+        return payload, root
+
     def _pack_job(self) -> None:
-        """Pack the job, unless it has come before."""
-        memo, inputs = self._task.job.memo, self._task.job.inputs
-        if memo is not None and memo.packed is not None:
-            self._job_id = memo.job_id
-            self._job, self._segments, self._writes_main = memo.packed
+        """Pack the arguments; and the template, unless one like it was packed before."""
+        job = self._task.job
+        layouts, arguments = take_apart(job)
+        self.arguments, segments, root = fit(arguments.data, ARGUMENTS_NBYTES)
+        self._segments = self._segments.union(arguments.segments, segments)
+        self._modules = max(self._modules, arguments.modules)
+        self._writes_main = arguments.writes_main
+        self.keep += (root, arguments.keep)
+        known = {} if job.template is None else job.template.packed
+        if layouts in known:
+            self._job_id, self._job = known[layouts]
             return
-        is_plain = all(
-            entry.kind in ("stored", "items") or type(entry.data) in (range, np.ndarray, np.memmap)
-            for entry in inputs
-        )
-        try:
-            packed = (pack_plain if is_plain else pack)(self._task.job.to_plain())
-        except Exception as exc:
-            for position, entry in enumerate(inputs):
-                if entry.kind == "whole" and not is_sendable(entry.data):
-                    raise cannot_send(f"input {position}", entry.data, exc) from None
-            raise
-        versions = [entry.modules for entry in inputs]
-        self._modules = max(self._modules, current_version(packed.reaches), *versions)
-        self._job, root = make_payload(packed.data)
-        segments = packed.segments | self._job.segments()
-        self._segments = segments.union(*(entry.segments for entry in inputs))
-        self._writes_main = packed.by_value or any(entry.by_value for entry in inputs)
-        if memo is not None and root is None:
-            memo.packed = self._job, self._segments, self._writes_main
-            self._job_id = memo.job_id
-        else:
-            self.keep += (root, packed.keep)
+        packed = pack_plain(make_template(job, layouts).to_plain())
+        self._job, root = self._pay(packed.data)
+        self.keep.append(root)
+        if job.template is not None and root is None:
+            self._job_id = next(_job_ids)
+            if len(known) >= _TEMPLATES_MOST:
+                known.clear()
+            known[layouts] = self._job_id, self._job
+
+    def _guess_output(self) -> None:
+        """Make the output before the workers begin, if a call like this one had results to go by."""
+        job, collector = self._task.job, self._task.collector
+        form = None if job.template is None else job.template.forms.get(self._digest)
+        if form is not None and self._digest:
+            collector.guess_output(form)
+            self.output, segments, root = pack_output(collector)
+            self._segments |= segments
+            self.keep.append(root)
+
+    def note_form(self) -> None:
+        """The map is over: take note of what its results are like, for calls like it."""
+        job = self._task.job
+        if job.template is None or not self._digest or job.out is not None or job.gather:
+            return
+        if job.keep_going or job.dtypes is not None:
+            return  # what the output is like depends on more than the function
+        form = self._task.collector.form()
+        forms = job.template.forms
+        if form is None:
+            forms.pop(self._digest, None)
+        elif forms.get(self._digest) != form:
+            if len(forms) >= _TEMPLATES_MOST:
+                forms.clear()
+            forms[self._digest] = form
 
     def call(
         self, control: ControlBlock, workers: int, attempts: dict[int, int] | None
@@ -111,6 +139,7 @@ class Posting:
                 self._by_value,
                 self._surroundings,
                 self._modules,
+                self._segments,
             )
         call = Call(
             control=control.id,
@@ -136,9 +165,9 @@ class Posting:
 
 def pack_output(collector: Collector) -> tuple[bytes, frozenset[int], Any]:
     """What is told of where results go, the segments it needs, and what is to be kept for it."""
-    columns = collector.columns or ()
+    kind, columns, is_guess = collector.told_output()
     handles = tuple([tuple(handle_of(a) or ()) for a in columns])
     fresh = tuple(map(fresh_from, columns))
-    data = pickle.dumps((told_kind(collector.kind), handles, fresh), 5)
+    data = pickle.dumps((told_kind(kind), handles, fresh, is_guess), 5)
     told, segments, root = fit(data, OUTPUT_NBYTES)
     return told, segments.union([handle[0] for handle in handles]), root

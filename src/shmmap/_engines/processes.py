@@ -62,7 +62,7 @@ class ProcessWork:
         assert control is not None
         workers = max(1, min(task.workers, task.job.plan.chunks if chunks is None else len(chunks)))
         if chunks is None:
-            control.begin(task.job.plan.chunks)
+            control.begin(task.job.plan.chunks, self._posting.arguments, self._posting.output)
             attempts = None
         else:
             control.begin_again(chunks)
@@ -73,7 +73,7 @@ class ProcessWork:
         # First: whatever becomes of sending it, these workers may have got it.
         self._round = Round(self._team, task, run, control, workers, is_reusable=is_reusable)
         self._team.post_run(run, call, needs)
-        if task.job.out is None and task.collector.columns:
+        if chunks is not None and task.job.out is None and task.collector.columns:
             self._round.tell_output()
 
     def wait(self) -> Any:
@@ -99,7 +99,9 @@ class ProcessWork:
             with CleanUp(exc) as clean_up:
                 self._abandon(clean_up)
             raise
-        return task.outcome.finish(left, marks)
+        result = task.outcome.finish(left, marks)
+        self._posting.note_form()
+        return result
 
     def _wait_rounds(self) -> tuple[list[int], bytes]:
         """Wait for the round that was posted, and further ones; which chunks stay undone, and the ledger."""

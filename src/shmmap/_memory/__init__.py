@@ -20,8 +20,16 @@ from .arrays import (
     zeros_like,
 )
 from .blocks import ALIGN, allocate_bytes
-from .files import FileHandle, create_npy, on_one_mapping, reserve_file
-from .handles import Handle, SegmentHandle, from_handle, handle_of, touched
+from .files import FileHandle, create_npy, dtype_code, handle_in_file, on_one_mapping, reserve_file
+from .handles import (
+    Handle,
+    SegmentHandle,
+    from_handle,
+    handle_of,
+    layout_of,
+    locate,
+    touched,
+)
 from .nameless import (
     SHM_FOLDER,
     SHMEM_ENABLED,

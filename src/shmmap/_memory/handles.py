@@ -32,21 +32,26 @@ touched: dict[int, int] = {}
 """Number of arrays made from handles in each segment since a worker's call began; see `_worker.cache`."""
 
 
-def handle_of(a: Array) -> Handle | None:
-    """The handle of a shared array or memory-mapped array; None for a private one."""
+def locate(a: Array) -> tuple[int, int] | None:
+    """Segment of an array, and where in it the first element lies; None if it is in none."""
     address = a.__array_interface__["data"][0]
     low = byte_bounds(a)[0] if a.ndim and min(a.strides) < 0 else address
     segment = find_segment(low)
-    if segment is not None:
-        return SegmentHandle(
-            segment.id,
-            address - segment.address,
-            a.shape,
-            a.strides,
-            dtype_code(a.dtype),
-            a.flags.writeable,
-        )
-    return handle_in_file(a)
+    return None if segment is None else (segment.id, address - segment.address)
+
+
+def layout_of(a: Array) -> tuple[Any, tuple[int, ...], tuple[int, ...], bool]:
+    """What a `SegmentHandle` says of an array besides its place."""
+    return dtype_code(a.dtype), a.shape, a.strides, a.flags.writeable
+
+
+def handle_of(a: Array) -> Handle | None:
+    """The handle of a shared array or memory-mapped array; None for a private one."""
+    place = locate(a)
+    if place is None:
+        return handle_in_file(a)
+    dtype, shape, strides, writeable = layout_of(a)
+    return SegmentHandle(*place, shape, strides, dtype, writeable)
 
 
 def from_handle(handle: Handle) -> Array:

@@ -39,6 +39,8 @@ from .arrivals import Arrivals
 from .pieces import ABSENT, Pieces
 
 _IN_PLACE = bytes([Mark.DONE])
+# Larger outputs are not guessed: which of their pages are fresh is told once it is known what they are.
+GUESS_NBYTES = 1 << 19
 Part = tuple[int, int, tuple[Column, ...]]
 """``start, stop, columns``: results for an index range. No columns: it is to be blank."""
 
@@ -49,8 +51,8 @@ Part = tuple[int, int, tuple[Column, ...]]
 # | field          | written by       | read by  | what must hold
 # | job, _out,     | the map, at last | all      | only what iterating threads do not ask for changes
 # | _private       |                  |          |
-# | kind, columns  | the map          | all      | `kind` is set first; a wider output has what is in place
-# |                |                  |          | before it is put in the place of the other
+# | kind, columns, | the map          | all      | `kind` is set first; a wider output has what is in place
+# | _is_guess      |                  |          | before it is put in the place of the other
 # | pieces         | the map, `give`  | all      | see there; what is an array's goes after it is in place
 # | given          | iterating ones   | all      | who is the first to enter itself has the chunk
 # | has_given      | iterating ones   | all      | set before a piece goes
@@ -78,6 +80,8 @@ class Collector:
         self.kind: Kind = "unknown"
         if columns is not None:
             self.kind = "array" if len(columns) == 1 else tuple
+        self._is_guess = False
+        """The output was made before anything was known of the results."""
         self.columns = columns
         """Outputs, axis first; as the kernels know them, but stored ones as the caller has them."""
         self.given: dict[int, object] = {}
@@ -124,6 +128,33 @@ class Collector:
         assert self.columns is not None
         return self.kind, self.columns
 
+    def guess_output(self, form: Form) -> None:
+        """Make the output as results of a call like this one were: see `_chunks.fill`."""
+        self.allocate_output(form)
+        self._is_guess = True
+
+    def told_output(self) -> tuple[Kind, tuple[Any, ...], bool]:
+        """Kind and columns of the output, and whether it is a guess."""
+        return self.kind, self.columns or (), self._is_guess
+
+    def confirm_output(self, marks: bytes) -> None:
+        """The ledger is final: an output that was guessed is dropped if nothing was placed in it."""
+        if self._is_guess and Mark.DONE not in marks:
+            self.kind, self.columns = "unknown", None
+        self._is_guess = False
+
+    def form(self) -> Form | None:
+        """The form of the results, if they are small arrays of numbers."""
+        columns = self.columns
+        if columns is None or (self.kind != "array" and self.kind is not tuple):
+            return None
+        if sum(column.nbytes for column in columns) > GUESS_NBYTES:
+            return None
+        if any(column.dtype.kind not in "biufc" for column in columns):
+            return None
+        # A dtype that was unpickled is not NumPy's own object: it is compared and sent more slowly.
+        return Form(self.kind, tuple([(c.shape[1:], np.dtype(c.dtype.str)) for c in columns]))
+
     def _new_column(self, item_shape: tuple[int, ...], dtype: Any) -> Array:
         """A fresh column: shared memory, axis first."""
         n, axis = self.plan.n, self.job.axis
@@ -146,6 +177,7 @@ class Collector:
                     continue
                 self._check_declared(kind, columns)
             self._store(first * size, min(last * size, self.plan.n), columns)
+            self._is_guess = False
             self.pieces.enter(first, last)
         if self._arrivals is not None:
             self._arrivals.tell()
@@ -196,6 +228,7 @@ class Collector:
         """
         if not marks.strip(_IN_PLACE):
             return
+        self.confirm_output(marks)
         self.note_nothing(marks)
         if marks.count(Mark.HANDED) > self.count_handed():
             raise RuntimeError(

@@ -217,6 +217,7 @@ class Outcome:
         try:
             if error is None:
                 self._collector.note_nothing(marks)
+                self._collector.confirm_output(marks)
                 if not undone and not failures:
                     return self._with_warning(self._collector.finish())
                 if callable(self._on_error):

@@ -40,7 +40,6 @@ class Options:
     """Options as they are used."""
 
     workers: int | None = None
-    engine: str | WorkerTeam | Executor | None = None
     chunksize: int | str = "auto"
     schedule: str = "dynamic"
     rng: Any = None
@@ -65,7 +64,7 @@ class Options:
         object.__setattr__(self, "plan_key", key)
 
 
-_NAMES = tuple(name for name, each in Options.__dataclass_fields__.items() if each.init)
+_NAMES = ("engine", *(name for name, each in Options.__dataclass_fields__.items() if each.init))
 # Those that cannot change a result, so that a library called inside gives what it always gives.
 _OUTSIDE = ("workers", "engine", "schedule", "retries", "timeout", "progress")
 _VERB_ONLY = ("axis", "out", "dtype", "combine", "initial")
@@ -73,9 +72,13 @@ _VERB_ONLY = ("axis", "out", "dtype", "combine", "initial")
 # More items than any memory holds; what is computed from it stays within what the system counts.
 _BUFFERSIZE_MAX = 1 << 40
 
-_BUILT_IN = Options()
-_defaults: ContextVar[Options] = ContextVar("shmmap-config", default=_BUILT_IN)
+EngineOption = str | WorkerTeam | Executor | None
+"""The option ``engine=``, checked. It is no part of `Options`, which are kept, and keep nothing alive."""
 
+_BUILT_IN = Options()
+_defaults: ContextVar[tuple[Options, EngineOption]] = ContextVar(
+    "shmmap-config", default=(_BUILT_IN, None)
+)
 
 # Options of calls before, checked: most calls are written once and made often. Plain values only, so that
 # nothing is kept alive; their types belong to the key, because 1 and True are equal.
@@ -83,25 +86,29 @@ _made: dict[Any, tuple[Options, Options]] = {}
 _MADE_MOST = 256
 
 
-def make_options(keywords: Mapping[str, Any]) -> Options:
-    """Options for one call.
+def make_options(keywords: Keywords) -> tuple[Options, EngineOption]:
+    """Options for one call, and the engine it asks for. `keywords` are the verb's own dictionary of them.
 
     Raises TypeError or ValueError for a name that is no option, or a value that makes no sense.
     """
-    defaults = _defaults.get()
+    defaults, engine = _defaults.get()
     if not keywords:
-        return defaults
+        return defaults, engine
+    if "engine" in keywords:
+        engine = _check_engine(keywords.pop("engine"))
+        if not keywords:
+            return defaults, engine
     types = tuple(map(type, keywords.values()))
     if not SCALARS.issuperset(types):
-        return _make_options(defaults, keywords)
+        return _make_options(defaults, keywords), engine
     key = (*keywords.items(), types)
     made = _made.get(key)
     if made is not None and made[0] is defaults:
-        return made[1]
+        return made[1], engine
     options = _make_options(defaults, keywords)
-    if len(_made) < _MADE_MOST and type(defaults.engine) in SCALARS:
+    if len(_made) < _MADE_MOST:
         _made[key] = defaults, options
-    return options
+    return options, engine
 
 
 def _make_options(defaults: Options, keywords: Mapping[str, Any]) -> Options:
@@ -127,7 +134,7 @@ def _check_workers(workers: Any) -> int | None:
     return workers  # type: ignore[no-any-return]
 
 
-def _check_engine(engine: Any) -> Any:
+def _check_engine(engine: Any) -> EngineOption:
     if engine is None or isinstance(engine, Executor):
         team = getattr(engine, "_team", None)
         return team if isinstance(team, WorkerTeam) else engine  # the workers of a `Team`
@@ -190,7 +197,6 @@ def _check_wait(wait: Any) -> bool:
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "workers": _check_workers,
-    "engine": _check_engine,
     "chunksize": _check_chunksize,
     "schedule": _check_schedule,
     "rng": lambda rng: rng,  # drawn from when the map begins
@@ -232,8 +238,10 @@ def config(**options: Any) -> Iterator[None]:
                 from .._errors.words import explain_keyword
 
             raise TypeError(explain_keyword(name, options[name], _OUTSIDE, "config"))
-    changed = replace(_defaults.get(), **_checked(options))
-    token = _defaults.set(changed)
+    defaults, engine = _defaults.get()
+    if "engine" in options:
+        engine = _check_engine(options.pop("engine"))
+    token = _defaults.set((replace(defaults, **_checked(options)), engine))
     try:
         yield
     finally:

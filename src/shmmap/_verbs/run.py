@@ -1,7 +1,6 @@
 """The way of a call below the verbs: recalled or bound, handed over, given to an engine, waited for.
 
-Called by the verbs alone. A call seen before (`memo`) goes the shortest way: its job is made of the template
-that was kept, and nothing is checked or handed over again.
+Called by the verbs alone. A call like one before (`templates`) is neither checked nor planned again.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from .._team import refuse_at_exit
 from .bind import bind
 from .future import MapFuture, Over, StreamFuture
 from .hand_over import hand_over_inputs, hand_over_outputs
-from .memo import recall, remember
-from .options import Options
+from .options import EngineOption, Options
 from .progress import Progress
 from .request import Request
+from .templates import look_at, recall, remember
 from .windows import Stream, check_ends, is_stream
 
 
-def run(request: Request, options: Options) -> Any:
+def run(request: Request, options: Options, engine: EngineOption) -> Any:
     """Do what was asked for: the result, or a future of it."""
     if not callable(request.func):
         with late_import:
@@ -42,14 +41,17 @@ def run(request: Request, options: Options) -> Any:
         )
     if not options.wait:
         refuse_at_exit()
-    job = recall(request, options)
+    given = look_at(request, options)
+    job = None if given is None else recall(request, given)
     if job is None:
         if is_stream(request):
-            return _run_stream(request, options)
-        job = remember(request, options, bind(request, options))
+            return _run_stream(request, options, engine)
+        job = bind(request, options)
+        if given is not None:
+            job = remember(given, job)
     if job.plan.n == 0:
         return _finish_empty(request, job, options)
-    route = resolve_engine(options.engine, options.workers)
+    route = resolve_engine(engine, options.workers)
     if options.wait and options.progress is False and options.rng is None:
         # Most calls: nothing is to be undone afterwards.
         return _start(request, job, options, route, None)[0].wait()
@@ -72,12 +74,12 @@ def run(request: Request, options: Options) -> Any:
     return MapFuture(work, wait, collector, job.gather and request.fold is None)
 
 
-def _run_stream(request: Request, options: Options) -> Any:
+def _run_stream(request: Request, options: Options, engine: EngineOption) -> Any:
     """A map over an iterator: windows of its items, each a map of its own."""
     if options.wait:
         check_ends(request)
     seed = _make_seed(request, options)
-    route = resolve_engine(options.engine, options.workers)
+    route = resolve_engine(engine, options.workers)
     ending = ExitStack()
     progress: Progress | None = None
 
@@ -89,7 +91,7 @@ def _run_stream(request: Request, options: Options) -> Any:
         job = bind(window, replace(options, chunksize=chunksize))
         may_join = options.chunksize == "auto"
         job = job._replace(seed=seed, first=first, may_join=may_join)
-        route = resolve_engine(options.engine, options.workers)
+        route = resolve_engine(engine, options.workers)
         return _start(window, job, options, route, None if progress is None else show)[0]
 
     stream = Stream(request, begin, options.buffersize, options.chunksize)
@@ -119,12 +121,13 @@ def _start(
     given: tuple[Any, ...] = ()
     if engine.sees_caller:
         given = tuple([e.data for e in job.inputs if e.kind in ("sequence", "whole", "rows")])
-    columns, keep = job.out, ()
+    columns = job.out
     private: Sequence[tuple[Any, Any]] = ()
-    if job.memo is None:
+    if job.template is None or not job.template.packed:  # else they are there
         engine.warm_up(min(workers, job.plan.chunks))
-        inputs, keep = hand_over_inputs(job, engine)
-        job, columns, private = hand_over_outputs(job._replace(inputs=inputs), engine)
+    job = hand_over_inputs(job, engine)
+    if job.template is None:  # else outputs are in shared memory
+        job, columns, private = hand_over_outputs(job, engine)
 
     if request.fold is None:
         collector = Collector(job, columns, request.out, private)
@@ -140,7 +143,6 @@ def _start(
         collector=collector,
         outcome=outcome,
         tick=tick,
-        keep=keep,
         given=given,
     )
     return engine.start(task), collector

@@ -83,7 +83,7 @@ def pmap(
     ['A', 'B']
     """
     request = Request("items", func, inputs, axis=axis, out=out, dtype=dtype)
-    return run(request, make_options(options))
+    return run(request, *make_options(options))
 
 
 def pmap_chunks(
@@ -152,7 +152,7 @@ def pmap_chunks(
     request = Request(
         "chunks", func, inputs, axis=axis, out=out, dtype=dtype, depth=depth, boundary=boundary
     )
-    return run(request, make_options(options))
+    return run(request, *make_options(options))
 
 
 def pmap_ranges(func: Callable[[int, int], object], n: int, **options: Unpack[Keywords]) -> Any:
@@ -190,7 +190,7 @@ def pmap_ranges(func: Callable[[int, int], object], n: int, **options: Unpack[Ke
     n = _to_count(n, func)
     if n < 0:
         raise ValueError(f"n={n}: a number of indices is not negative")
-    return run(Request("ranges", func, n=n), make_options(options))
+    return run(Request("ranges", func, n=n), *make_options(options))
 
 
 def _to_count(n: Any, func: object) -> int:
@@ -265,4 +265,4 @@ def preduce(
         fold = Fold(combine, initial)
     else:
         raise TypeError(f"combine must be a function of two partials, not {combine!r}")
-    return run(Request("chunks", func, inputs, axis=axis, fold=fold), make_options(options))
+    return run(Request("chunks", func, inputs, axis=axis, fold=fold), *make_options(options))

@@ -23,7 +23,7 @@ from .claims import (
     SLOT_WORDS,
     ClaimSlots,
 )
-from .control import OUTPUT_NBYTES, ControlBlock, has_data
+from .control import ARGUMENTS_NBYTES, OUTPUT_NBYTES, ControlBlock, has_data
 from .functions import pack_function
 from .inheritance import ask_caller, lend, tell_forked
 from .messages import (

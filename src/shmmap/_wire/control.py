@@ -16,8 +16,10 @@ offset field        written by     meaning
 24     told         caller         how many bytes of the output area are told
 32     awaited      caller; cleared 1 while the caller sleeps until results are put
                     by who rings
+40     given        caller         how many bytes of the arguments are given
 64     output       caller         where results go, see `ControlBlock.tell_output`
-4096   ledger       worker         a byte for each chunk, see `_chunks.ledger`
+4096   arguments    caller         what is this map's own, see `_chunks.arguments`
+69632  ledger       worker         a byte for each chunk, see `_chunks.ledger`
 after  puts         worker         a word for each rank: results put on its shelf so far
 after  takes        caller         the same: those that were taken
 after  shelves      worker         for each rank the last 64 records of results that were put
@@ -37,13 +39,13 @@ from collections.abc import Iterable, Iterator
 from .._memory import map_fd, open_scratch
 from .records import READ_NBYTES, RECORD_NBYTES, Record, unpack_records
 
-_LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES, _RESULTS_AWAITED = range(5)
+_LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES, _RESULTS_AWAITED, _GIVEN_NBYTES = range(6)
 # Values of the output state.
 _AWAITED, _TOLD, _NONE = range(3)
 # A limit, as it goes on from -1, by which no chunk is started: nobody will look at what is handed over.
 _ABANDONED = -2
-_OUTPUT, _LEDGER = 64, 4096
-OUTPUT_NBYTES = _LEDGER - _OUTPUT
+_OUTPUT, _ARGUMENTS, _LEDGER = 64, 4096, 4096 + (1 << 16)
+OUTPUT_NBYTES, ARGUMENTS_NBYTES = _ARGUMENTS - _OUTPUT, _LEDGER - _ARGUMENTS
 # Records that a worker can leave on its shelf before the caller has to take some. More: the caller is woken
 # less often; each costs 56 bytes for each worker and open map.
 SHELF_RECORDS = 64
@@ -90,7 +92,8 @@ class ControlBlock:
             self.close_in_child()
             raise
         self._words = memoryview(self._map)[:_OUTPUT].cast("q")
-        self._output = memoryview(self._map)[_OUTPUT:_LEDGER]
+        self._output = memoryview(self._map)[_OUTPUT:_ARGUMENTS]
+        self._arguments = memoryview(self._map)[_ARGUMENTS:_LEDGER]
         self.limit = self._words[_LIMIT : _LIMIT + 1]
         """The last chunk that may be started, as a view of one word: a worker's loop looks there at every
         chunk. It is written here only."""
@@ -120,12 +123,19 @@ class ControlBlock:
 
     # ------------------------------------------------ rounds
 
-    def begin(self, chunks: int) -> None:
-        """Make ready for a map of that many chunks. Nobody may be drawing from it."""
+    def begin(self, chunks: int, arguments: bytes, output: bytes) -> None:
+        """Make ready for a map of that many chunks. Nobody may be drawing from it.
+
+        Its arguments take `ARGUMENTS_NBYTES` or fewer; the output, if it is known already, `OUTPUT_NBYTES`.
+        """
         words = self._words
+        words[_GIVEN_NBYTES] = len(arguments)
+        self._arguments[: len(arguments)] = arguments
         words[_LIMIT] = words[_CHUNKS] = chunks
         words[_OUTPUT_STATE] = _AWAITED
         words[_RESULTS_AWAITED] = 0
+        if output:
+            self.tell_output(output)
         self.ledger[:chunks] = bytes(chunks)
         self._rewind()
 
@@ -155,6 +165,10 @@ class ControlBlock:
         if count < 0:
             raise _not_ours()
         return count
+
+    def arguments(self) -> bytes:
+        """The arguments of the map."""
+        return bytes(self._arguments[: self._words[_GIVEN_NBYTES]])
 
     # ------------------------------------------------ stopping
 
@@ -282,7 +296,7 @@ class ControlBlock:
 
     def close(self) -> None:
         """Let go of memory and descriptors; see `_wire.claims.ClaimSlots.close`."""
-        del self._words, self._output, self.limit, self.ledger, self._map
+        del self._words, self._output, self._arguments, self.limit, self.ledger, self._map
         del self._puts, self._takes, self._shelves
         self.close_in_child()
 

@@ -260,9 +260,9 @@ def fit(data: bytes, most: int) -> tuple[bytes, frozenset[int], Any]:
     data, segments, root
         What to put there; segments that must be attached to read it; what must stay alive until then.
     """
-    payload, root = make_payload(data, most)
-    if root is None:
+    if len(data) <= most:
         return data, frozenset(), None
+    payload, root = make_payload(data, most)
     return _ELSEWHERE.pack(_ELSEWHERE_MARK, *payload[1:]), payload.segments(), root
 
 

@@ -12,41 +12,63 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .._chunks import Job, Kernel, Reporter, Watch, freeze_for_good, make_kernel
+from .._chunks import Job, Kernel, Reporter, Watch, freeze_for_good, make_kernel, put_together
 from .._code.recipient import forget_segments
 from .._memory import Segment, count_references, detach_segment, get_segment, touched
-from .._wire import CACHED_FUNCTIONS, Call, read_payload, unpack
+from .._wire import CACHED_FUNCTIONS, Call, ControlBlock, read_fitted, read_payload, unpack
 from .role import role
 
 Function = Callable[..., Any]
 
 
 class CachedJob:
-    """A job that may come again, with the kernel that binds it to the function it came with."""
+    """A job without its arguments, and the kernel that binds it to a function, with those it had last."""
 
-    __slots__ = ("_func", "_kernel", "arrays", "job")
+    __slots__ = ("_arguments", "_func", "_kernel", "arrays", "template")
 
-    def __init__(self, job: Job, arrays: dict[int, int]) -> None:
-        self.job = job
-        self.arrays = arrays
-        """Number of arrays the job has in each segment; they are no views that a function kept."""
+    def __init__(self, template: Job) -> None:
+        self.template = template
+        self.arrays: dict[int, int] = {}
+        """Number of arrays the kernel has in each segment; they are no views that a function kept."""
         self._func: Function | None = None
         self._kernel: Kernel | None = None
+        self._arguments: bytes | None = None
+        """What the kernel is bound to, packed; None if to nothing."""
 
-    def kernel(self, func: Function, reporter: Reporter, clock: memoryview | None) -> Kernel:
-        """The kernel for this job and a function: as it was, or a new one, which is kept."""
-        if self._kernel is not None and self._func is func:
+    def kernel(
+        self, func: Function, arguments: bytes, reporter: Reporter, slot: memoryview
+    ) -> Kernel:
+        """The kernel for a function and packed arguments: as it was if both are the same."""
+        if self._kernel is not None and self._func is func and self._arguments == arguments:
+            for id in self.arrays:
+                touched.setdefault(id, 0)
             self._kernel.reset()
             return self._kernel
-        segments = {id: get_segment(id) for id in self.arrays}
-        # What an earlier kernel had is counted down as what this one has is counted up.
-        before = {id: count_references(segment) for id, segment in segments.items()}
-        self._func = self._kernel = None
-        self._kernel = make_kernel(self.job, func, reporter, clock)
-        self._func = func
-        for id, segment in segments.items():
-            self.arrays[id] += count_references(segment) - before[id]
+        self.unbind()
+        before = dict(touched)
+        job = put_together(self.template, read_fitted(arguments))
+        made = {id: count - before.get(id, 0) for id, count in touched.items()}
+        segments = {id: get_segment(id) for id, count in made.items() if count}
+        counts = {id: count_references(segment) for id, segment in segments.items()}
+        if self._kernel is None or self._func is not func:
+            clock = None if job.timeout is None else slot
+            self._func, self._kernel = func, make_kernel(job, func, reporter, clock)
+        else:
+            self._kernel.reset()
+            self._kernel.bind(job)
+        self._arguments = arguments
+        self.arrays = {
+            id: made[id] + count_references(segment) - counts[id]
+            for id, segment in segments.items()
+        }
         return self._kernel
+
+    def unbind(self) -> None:
+        """Let go of the arguments."""
+        if self._kernel is not None:
+            self._arguments = None
+            self._kernel.unbind()
+        self.arrays = {}
 
 
 class Cache:
@@ -55,8 +77,8 @@ class Cache:
     ======= ============================================ =========== ===================================
     field   written by                                   read by     what must hold
     ======= ============================================ =========== ===================================
-    _jobs   main thread; the aside thread removes those  both        in one step: the GIL is enough
-            that refer to what it unmaps
+    _jobs   main thread                                  both        those of a call under way refer to
+                                                                     nothing that is being unmapped
     others  main thread                                  main thread
     ======= ============================================ =========== ===================================
     """
@@ -93,30 +115,41 @@ class Cache:
                 self._functions.popitem(last=False)
         return func, None
 
+    def kernel(
+        self,
+        call: Call,
+        func: Function,
+        control: ControlBlock,
+        reporter: Reporter,
+        slot: memoryview,
+    ) -> Kernel:
+        """The kernel of a call, its arrays over this process's mappings."""
+        if call.digest in role.inherited:
+            job = role.inherited[call.digest][1]
+            return make_kernel(job, func, reporter, None if job.timeout is None else slot)
+        cached = self.job(call)
+        if not call.digest:
+            # A function that refers to arrays is loaded anew each time, and they are to go with it.
+            cached = CachedJob(cached.template)
+        return cached.kernel(func, control.arguments(), reporter, slot)
+
     def job(self, call: Call) -> CachedJob:
-        """The job of a call, its arrays over this process's mappings."""
+        """The job of a call, without its arguments."""
         for id in call.forget:
             self._jobs.pop(id, None)
         if call.job is None:
-            cached = self._jobs[call.job_id]
-            for id in cached.arrays:
-                touched.setdefault(id, 0)
-            return cached
-        if call.digest in role.inherited:
-            return CachedJob(role.inherited[call.digest][1], {})
-        before = dict(touched)
-        job = Job.from_plain(unpack(read_payload(call.job)))
-        made = {id: count - before.get(id, 0) for id, count in touched.items()}
-        cached = CachedJob(job, {id: count for id, count in made.items() if count})
+            return self._jobs[call.job_id]
+        cached = CachedJob(Job.from_plain(unpack(read_payload(call.job))))
         if call.job_id:
             self._jobs[call.job_id] = cached
         return cached
 
     def drop(self, dropped: set[int]) -> None:
-        """Unmap segments, and forget the jobs that refer to them. Called by the aside thread."""
+        """Unmap segments, and what kernels have of them. Called by the aside thread."""
         forget_segments(dropped)
-        for job_id in [id for id, each in list(self._jobs.items()) if dropped & each.arrays.keys()]:
-            self._jobs.pop(job_id, None)
+        for each in list(self._jobs.values()):
+            if dropped & each.arrays.keys():
+                each.unbind()
         for id in dropped:
             detach_segment(id)
 

@@ -285,11 +285,12 @@ class Reporter:
 
     def _open_output(self, told: bytes) -> Destination:
         """The output that was told. Raises KeyError if a segment it lies in is not attached."""
-        kind, handles, fresh = pickle.loads(read_fitted(told))
+        kind, handles, fresh, is_guess = pickle.loads(read_fitted(told))
         columns = tuple([from_handle(SegmentHandle(*handle)) for handle in handles])
         if self._team > POUR_TEAM:
-            return kind, columns, self.page_writers(columns)
-        return kind, columns, _if_any(map(make_page_writer, columns, fresh))
+            return Destination(kind, columns, self.page_writers(columns), is_guess)
+        writers = _if_any(map(make_page_writer, columns, fresh))
+        return Destination(kind, columns, writers, is_guess)
 
     def page_writers(self, columns: tuple[Array, ...]) -> tuple[PageWriter | None, ...]:
         return _if_any(map(make_page_writer, columns))

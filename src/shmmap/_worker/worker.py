@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from .._chunks import Watch, describe, enter_map, leave_map, make_kernel
+from .._chunks import Watch, describe, enter_map, leave_map
 from .._code.classes import note_inherited_classes
 from .._code.recipient import note_imports, receive_changes
 from .._interop.captured_stores import lock_inherited_stores
@@ -226,13 +226,7 @@ class Worker:
     def _run_map(self, call: Call, control: ControlBlock) -> None:
         slot, reporter = self._slot, self._reporter
         func, watch = self._cache.function(call)
-        cached = self._cache.job(call)
-        clock = None if cached.job.timeout is None else slot
-        # Not a function that refers to arrays: it is loaded anew each time, and they are to go with it.
-        if call.job_id and call.digest:
-            kernel = cached.kernel(func, reporter, clock)
-        else:
-            kernel = make_kernel(cached.job, func, reporter, clock)
+        kernel = self._cache.kernel(call, func, control, reporter, slot)
         chunks = None
         if call.chunks is not None:
             attempts = unpack(read_payload(call.chunks))

@@ -1,0 +1,187 @@
+"""A call's arguments: where its arrays lie, and small values themselves.
+
+A job goes to workers in two parts. Its *template* is the same for all calls alike, and workers keep it; in
+the place of each input and output it has a layout. The *arguments* are this call's own: some bytes in its
+control block, which say for each layout what is there. The caller takes jobs apart here, and workers put
+them together.
+
+What must hold: a job put together is the job that was taken apart, but for private arrays, which workers get
+as copies that nothing can be written through.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._code.watch import current_version
+from .._interop.numpy_types import Array
+from .._interop.scalars import SCALARS
+from .._interop.stored import Stored, Target
+from .._memory import SegmentHandle, from_handle, handle_in_file, layout_of, locate
+from .._wire import (
+    INLINE_NBYTES,
+    Packed,
+    are_plain,
+    cannot_send,
+    is_sendable,
+    pack,
+    pack_plain,
+    unpack,
+)
+from .job import Input, Job, Pickles, Place
+
+_RANGE, _ITSELF, _PICKLED = "range", "itself", "pickled"
+_PICKLES, _PARCELS = "pickles", "parcels"
+"""Layouts, besides those of arrays: the argument has the limits of a range; or is the value; or says which
+of the objects it is that are pickled with all of the library's care; or has the fields of `Pickles`."""
+
+Layouts = tuple[Any, ...]
+"""One for each input, and for each output that is given."""
+
+
+class Arguments(NamedTuple):
+    """The arguments of a call, packed."""
+
+    data: bytes
+    segments: frozenset[int] | set[int]
+    """Segments that must be attached where they are put together with the template."""
+    keep: Sequence[Any] = ()
+    """What must stay alive until they were used."""
+    writes_main: bool = False
+    """Unpickling them writes into ``__main__`` there."""
+    modules: int = 0
+    """Version of the user's modules that they need, see `_code.watch`."""
+
+
+class _Packer:
+    """Packs one call's arguments."""
+
+    def __init__(self) -> None:
+        self.objects: list[Any] = []
+        """What is to be pickled with all of the library's care."""
+        self.are_simple = True
+        """All of `objects` are the library's own, or arrays in files."""
+        self.segments: set[int] = set()
+        self.packed: list[Packed] = []
+
+    def add(self, data: Any, layout: Any, place: Place | None) -> tuple[Any, Any]:
+        """``layout, argument`` of an input or an output, some of which may be known already."""
+        kind = type(data)
+        if kind is np.ndarray:
+            place = place or locate(data)
+            if place is not None:
+                self.segments.add(place[0])
+                return layout or layout_of(data), place
+            if is_small(data):
+                code, shape, strides, _ = layout or layout_of(data)
+                return (code, shape, strides, False), data.tobytes()
+        elif kind is range:
+            return _RANGE, (data.start, data.stop, data.step)
+        elif kind is Pickles:
+            layout, blob = self.add(data.bytes, None, None)
+            self.packed += data.packed
+            how = _PARCELS if data.parcel else _PICKLES
+            return how, (layout, blob, data.offsets, data.parcel)
+        elif kind in SCALARS or (kind in (list, tuple) and are_plain(data)):
+            return _ITSELF, data
+        self.objects.append(data)
+        self.are_simple &= kind in (Stored, Target, np.memmap, np.ndarray)
+        return _PICKLED, len(self.objects) - 1
+
+    def pack_objects(self) -> bytes:
+        """Pickle what needs all care."""
+        packed = (pack_plain if self.are_simple else pack)(self.objects)
+        self.packed.append(packed)
+        return packed.data
+
+
+def is_small(a: Array) -> bool:
+    """Whether the bytes of a private array travel by themselves: few, laid out in order, and in no file."""
+    return a.nbytes <= INLINE_NBYTES and a.flags.c_contiguous and handle_in_file(a) is None
+
+
+def take_apart(job: Job) -> tuple[Layouts, Arguments]:
+    """The layouts of inputs and outputs, of which `make_template` makes the template, and the arguments."""
+    packer = _Packer()
+    layouts, values = [], []
+    for _, data, _, _, layout, place in job.inputs:
+        layout, value = packer.add(data, layout, place)
+        layouts.append(layout)
+        values.append(value)
+    if job.out is not None:
+        for a, place in zip(job.out, job.places or repeat(None), strict=False):
+            layout, value = packer.add(a, None, place)
+            layouts.append(layout)
+            values.append(value)
+    try:
+        objects = packer.pack_objects() if packer.objects else b""
+    except Exception as exc:
+        for position, entry in enumerate(job.inputs):
+            if entry.kind == "whole" and not is_sendable(entry.data):
+                raise cannot_send(f"input {position}", entry.data, exc) from None
+        raise
+    data = pickle.dumps((values, job.seed, job.first, objects), 5)
+    packed = packer.packed
+    if not packed:  # most calls
+        return tuple(layouts), Arguments(data, packer.segments)
+    arguments = Arguments(
+        data,
+        packer.segments.union(*(each.segments for each in packed)),
+        keep=[(each.keep, each.classes) for each in packed],
+        writes_main=any(each.by_value for each in packed),
+        modules=current_version({reach for each in packed for reach in each.reaches}),
+    )
+    return tuple(layouts), arguments
+
+
+def make_template(job: Job, layouts: Layouts) -> Job:
+    """A job without its arguments: layouts are in their places."""
+    inputs = tuple(
+        [
+            Input(entry.kind, None, entry.axis, entry.stencil, layout)
+            for entry, layout in zip(job.inputs, layouts, strict=False)
+        ]
+    )
+    out = None if job.out is None else layouts[len(inputs) :]
+    return job._replace(inputs=inputs, out=out, seed=None, first=0)
+
+
+def put_together(template: Job, data: bytes | memoryview) -> Job:
+    """A job of its template and the packed arguments."""
+    values, seed, first, pickled = pickle.loads(data)
+    objects = unpack(pickled) if pickled else ()
+    inputs = tuple(
+        [
+            entry._replace(data=_make(entry.layout, value, objects))
+            for entry, value in zip(template.inputs, values, strict=False)
+        ]
+    )
+    out = template.out
+    if out is not None:
+        outs = zip(out, values[len(inputs) :], strict=True)
+        out = tuple([_make(layout, value, objects) for layout, value in outs])
+    return template._replace(inputs=inputs, out=out, seed=seed, first=first)
+
+
+def _make(layout: Any, value: Any, objects: Sequence[Any]) -> Any:
+    """What an argument stands for."""
+    if layout == _ITSELF:
+        return value
+    if layout == _RANGE:
+        return range(*value)
+    if layout == _PICKLED:
+        return objects[value]
+    if layout in (_PICKLES, _PARCELS):
+        its_layout, blob, offsets, parcel = value
+        return Pickles(_make(its_layout, blob, objects), offsets, parcel)
+    if type(value) is bytes:
+        code, shape, _, _ = layout
+        return np.ndarray(shape, code, value)
+    code, shape, strides, writeable = layout
+    segment, offset = value
+    return from_handle(SegmentHandle(segment, offset, shape, strides, code, writeable))

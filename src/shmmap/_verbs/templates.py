@@ -1,0 +1,166 @@
+"""Calls that are alike: what was checked and planned for one is used again for the next.
+
+Two calls are alike if they ask for the same in the same words, and what they give is laid out alike: arrays
+by dtype, shape and strides, lists by their length. Which arrays they are, and what they hold, is told anew
+with every call (see `_chunks.arguments`). So an array made anew costs no more than one seen before.
+
+What must hold: nothing here keeps an array alive; and all that `bind` finds out depends on the key alone. The
+function is looked at anew for every call. See docs/design/0028-calls-seen-before.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._chunks import Input, InputKind, Job, Stencil, Template
+from .._interop.scalars import SCALARS
+from .._memory import layout_of, locate
+from .._system.forks import make_lock
+from .hand_over import axis_first
+from .options import Options
+from .request import Request
+
+# Kinds of calls remembered: those of an inner loop, and of the loops around it.
+_MOST = 64
+# Where the part of a job begins, among its fields, that calls alike have in common; and its axis there.
+_COMMON = Job._fields.index("verb")
+_AXIS = Job._fields.index("axis") - _COMMON
+
+
+class _Entry(NamedTuple):
+    common: tuple[Any, ...]
+    """A job without its arguments, see `Job`."""
+    kinds: tuple[tuple[InputKind, int, Stencil | None], ...]
+    """Kind and axis of each input, and the neighbours its chunks get."""
+
+
+class Given(NamedTuple):
+    """What a call gives: how it is laid out, and where it lies."""
+
+    key: Any
+    """Equal for calls alike."""
+    layouts: list[Any]
+    places: list[tuple[int, int] | None]
+
+
+_entries: dict[Any, _Entry] = {}
+_lock = make_lock()
+"""Held to add to them; looking one up takes none."""
+
+
+def _exact(value: Any) -> Any:
+    """A value as part of a key that only the same value has: to the last bit, and of the same type.
+
+    Equal is not enough, as 1 is equal to True and 0.0 to -0.0; and a `repr` is as short as the print options
+    say. Raises TypeError for what nobody here knows all of.
+    """
+    kind = type(value)
+    if value is None or kind in (int, str, bool):
+        return kind, value
+    if kind is float:
+        return kind, value.hex(), math.copysign(1.0, value)
+    if kind in (tuple, list):
+        return kind, *map(_exact, value)
+    if kind is dict:
+        return kind, *[(_exact(key), _exact(each)) for key, each in value.items()]
+    if (kind is np.ndarray or isinstance(value, np.generic)) and not value.dtype.hasobject:
+        return kind, value.dtype, value.shape, value.tobytes()
+    raise TypeError
+
+
+def look_at(request: Request, options: Options) -> Given | None:
+    """What a call gives; None if it is not known all that its plan depends on."""
+    verb, _, inputs, n, axis, out, dtype, depth, boundary, fold = request
+    layouts: list[Any] = []
+    places: list[tuple[int, int] | None] = []
+    key: list[Any] = [
+        verb,
+        n,
+        fold is None,
+        out is list,
+        out is np.ndarray,
+        dtype,
+        options.plan_key,
+        options.rng is None,
+        len(inputs),
+    ]
+    outs = () if out is None else request.outs()
+    try:
+        key.append(axis if type(axis) is int else _exact(axis))
+        if type(depth) is not int or depth != 0:
+            key.append(_exact((depth, boundary)))
+        for value in inputs + outs:
+            layout = place = None
+            kind = type(value)
+            if kind is np.ndarray:
+                layout, place = layout_of(value), locate(value)
+                key.append(layout)
+                if type(layout[0]) is not str:
+                    key.append(id(layout[0]))  # equal dtypes may differ in what they say besides
+            elif kind is range or kind is list or kind is tuple:
+                key += (kind, len(value))
+            elif kind in SCALARS:
+                key.append(kind)
+            else:
+                return None
+            layouts.append(layout)
+            places.append(place)
+        if outs and not _add_overlaps(key, places, len(inputs)):
+            return None
+        whole = tuple(key)
+        hash(whole)
+    except TypeError:
+        return None
+    return Given(whole, layouts, places)
+
+
+def _add_overlaps(key: list[Any], places: list[tuple[int, int] | None], inputs: int) -> bool:
+    """Add where outputs lie in relation to all else in their segments; False if one is in none.
+
+    An array in no segment shares no byte with one that is.
+    """
+    for j in range(inputs, len(places)):
+        its = places[j]
+        if its is None:
+            return False
+        for other in places[:j]:
+            same = other is not None and other[0] == its[0]
+            key.append(its[1] - other[1] if same and other is not None else None)
+    return True
+
+
+def recall(request: Request, given: Given) -> Job | None:
+    """The job of a call, if one like it was made before."""
+    entry = _entries.get(given.key)
+    if entry is None:
+        return None
+    common, kinds = entry
+    _, layouts, places = given
+    inputs = tuple(
+        [
+            Input(kind, a, axis, stencil, layout, place)
+            for (kind, axis, stencil), a, layout, place in zip(
+                kinds, request.inputs, layouts, places, strict=False
+            )
+        ]
+    )
+    out = None if request.out is None else request.outs() or None
+    if out is not None and common[_AXIS]:
+        out = axis_first(out, common[_AXIS])
+    fields: tuple[Any, ...] = (inputs, out, None, 0, *common, tuple(places[len(inputs) :]))
+    return Job(*fields)
+
+
+def remember(given: Given, job: Job) -> Job:
+    """Take note of a call that was checked and planned: others like it have its template."""
+    out = None if job.out is None else axis_first(job.out, job.axis)
+    job = job._replace(out=out, template=Template())
+    kinds = tuple((entry.kind, entry.axis, entry.stencil) for entry in job.inputs)
+    with _lock:
+        while len(_entries) >= _MOST:
+            _entries.pop(next(iter(_entries)), None)  # a signal handler may have done so
+        _entries[given.key] = _Entry(job[_COMMON:-1], kinds)
+    return job
