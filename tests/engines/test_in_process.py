@@ -171,6 +171,37 @@ def test_blas_is_bound_until_the_last_map_ends() -> None:
     assert count() == before
 
 
+def test_blas_is_given_back_by_another_thread_than_that_which_bound_it() -> None:
+    """A19. Kind: a library that lets one thread have the say, as threadpoolctl does since 3.6."""
+    import threadpoolctl
+
+    def count() -> set[int]:
+        info = threadpoolctl.threadpool_info()
+        return {each["num_threads"] for each in info if each["user_api"] == "blas"}
+
+    before, is_inside, is_over = count(), threading.Event(), threading.Event()
+
+    def last(i: int) -> set[int]:
+        is_inside.set()
+        assert is_over.wait(30)
+        return count()
+
+    found: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: found.append(shmmap.pmap(last, [0], engine="serial", out=list))
+    )
+
+    def first(i: int) -> None:
+        thread.start()
+        assert is_inside.wait(30)
+
+    shmmap.pmap(first, [0], engine="serial")
+    is_over.set()
+    thread.join()
+    assert found == [[{1}]]
+    assert count() == before
+
+
 # --- executors whose workers are in this process ------------------------------------------------
 
 

@@ -42,7 +42,8 @@ def makespan(costs: Sequence[float], team: int, least: int | None = LEAST_ITEMS)
 )
 def test_a_draw_is_bounded(k: int, speed: float, left: int, team: int, least: int | None) -> None:
     drawn = next_draw(k, speed, left, team, least)
-    assert 1 <= drawn <= max(1, min(4 * k, 1 << 16, int(speed * DRAW_S)))
+    grow = 4 if team > 1 else 16
+    assert 1 <= drawn <= max(1, min(grow * k, 1 << 16, int(speed * DRAW_S)))
     if drawn > 1:
         assert drawn <= left  # what is not there is not drawn
         if team > 1:
@@ -82,5 +83,6 @@ def test_dear_items_after_cheap_ones_stay_balanced(team: int) -> None:
 
 
 def test_a_team_of_one_leaves_nothing_for_others() -> None:
-    assert next_draw(64, 1e6, 300, 1, LEAST_ITEMS) == 256
+    assert next_draw(1, 1e6, 300, 1, LEAST_ITEMS) == 16
+    assert next_draw(64, 1e6, 300, 1, LEAST_ITEMS) == 300
     assert next_draw(64, 1e6, 300, 2, LEAST_ITEMS) == 18

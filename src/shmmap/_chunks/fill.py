@@ -195,9 +195,10 @@ class FillKernel(PlacingKernel):
         """Tell the form of index 0's result, the first of so many."""
         kind, cells = split_result(first)
         columns = [as_column(cell) for cell in cells]
-        left = (time.perf_counter() - began) * count
-        form = Form(kind, tuple((c.shape, c.dtype) for c in columns))
-        self.reporter.tell_form(form, left > FORM_S)
+        now = time.perf_counter()
+        form = Form(kind, tuple([(c.shape, c.dtype) for c in columns]))
+        self.reporter.tell_form(form, (now - began) * count > FORM_S)
+        self.aside_s = time.perf_counter() - now
 
     def _check_nothing(self, results: Iterator[Any], at: int, stop: int) -> None:
         """Refuse results up to `stop` that are something, after that of index `at`, which is None."""

@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import count
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,15 @@ from .._system.interrupts import ShortLock
 # Objects looked at: a second's worth. What holds more is no closure that anybody writes.
 _MOST = 2_000_000
 _WRITEABLE = 0x400  # NPY_ARRAY_WRITEABLE
+
+
+def _captures_nothing(root: Any) -> bool:
+    """Whether an object is a function that refers to nothing but its arguments."""
+    if type(root) is not FunctionType or root.__closure__ or root.__defaults__:
+        return False
+    code = root.__code__
+    is_closed = not (root.__kwdefaults__ or root.__dict__ or code.co_names)
+    return is_closed and CodeType not in map(type, code.co_consts)
 
 
 class _Hold:
@@ -123,6 +133,8 @@ class frozen:
         self._owner = next(_owners)
 
     def __enter__(self) -> None:
+        if all(map(_captures_nothing, self._roots)):
+            return
         arrays = private_arrays(*self._roots, stores=self._stores and "zarr" in sys.modules)
         self._roots = ()
         if not arrays:

@@ -173,6 +173,8 @@ class Kernel(ABC):
         self.job = job
         self.reporter = reporter
         self.position = Position()
+        self.aside_s = 0.0
+        """Seconds since it was set to 0 that went to what is done once in a map."""
         self._attempts: dict[int, int] = {}
         """How often chunks were begun by workers that are no more; only those that were."""
         self._slicers: list[Slicer] = []

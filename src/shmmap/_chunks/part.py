@@ -41,13 +41,15 @@ def next_draw(k: int, speed: float, left: int, team: int, least: int | None) -> 
     if those that come turn out to be dear. `left` is an upper bound of what can be drawn; `least` the number
     of chunks that `LEAST_ITEMS` are in, None if the function takes whole chunks.
     """
-    fair = left
-    if team > 1 and least is None:
+    grow, fair = 4, left
+    if team == 1:
+        grow = 16  # nobody is kept waiting
+    elif least is None:
         fair = left // (REST * team)
-    elif team > 1:
+    else:
         fair = left // (REST_OF_ITEMS * team)
-        fair = max(fair, min(least or 0, int(speed * LEAST_S), left // (2 * team)))
-    return max(1, int(min(4 * k, speed * DRAW_S, fair, 1 << 16)))
+        fair = max(fair, min(least, int(speed * LEAST_S), left // (2 * team)))
+    return max(1, int(min(grow * k, speed * DRAW_S, fair, 1 << 16)))
 
 
 class Source(Protocol):
@@ -127,7 +129,9 @@ class Part(ABC):
             except BaseException as exc:
                 self.note_failure(exc)
             slot[CHUNK] = slot[LAST_CHUNK] = 0
-            self._speed = speed = (stop - first) / max(now() - began, 1e-9)
+            took = now() - began - kernel.aside_s
+            kernel.aside_s = 0.0
+            self._speed = speed = (stop - first) / max(took, 1e-9)
             self.has_drawn()
             k = next_draw(k, speed, self._tickets - stop, self._team, self._least)
 

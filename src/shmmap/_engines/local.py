@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .._chunks import (
     Destination,
@@ -60,8 +60,31 @@ class _LocalReporter(Reporter):
         return self._work.output
 
     def wait_output(self) -> Destination | None:
-        self._work.is_told.wait()
+        if self._work.is_told is not None:
+            self._work.is_told.wait()
         return self._work.output
+
+
+class _Bounds:
+    """A context of two, the second inside the first."""
+
+    def __init__(self, threads: limited, held: frozen) -> None:
+        self._threads = threads
+        self._held = held
+
+    def __enter__(self) -> None:
+        self._threads.__enter__()
+        try:
+            self._held.__enter__()
+        except BaseException:
+            self._threads.__exit__()
+            raise
+
+    def __exit__(self, *exc_info: Any) -> None:
+        try:
+            self._held.__exit__()
+        finally:
+            self._threads.__exit__()
 
 
 class _LocalWork(RoundsWork):
@@ -72,10 +95,12 @@ class _LocalWork(RoundsWork):
     ============= =========================== ============== ========================================
     output        the thread with index 0     any thread     set once
     is_told       any thread                  any thread     set once the output is known, or not
-                                                             going to be told in this round
+                                                             going to be told in this round; None
+                                                             with one thread, which has no one to
+                                                             wait for
     limit         any thread, downwards; the  any thread     chunks above it are not to be started
                   waiting one between rounds
-    _drawn        any thread, in `_draws`;    any thread     tickets below it are drawn
+    _drawn        any thread, with `lock`;    any thread     tickets below it are drawn
                   the waiting one between
                   rounds
     ============= =========================== ============== ========================================
@@ -88,26 +113,24 @@ class _LocalWork(RoundsWork):
         self._caller = threading.get_ident()
         self._context_vars = contextvars.copy_context()
         self.output: Destination | None = None
-        self.is_told = threading.Event()
+        self.is_told = threading.Event() if threads > 1 else None
         self.limit = [task.job.plan.chunks]
         self._drawn = 0
-        self._draws = threading.Lock()
 
     def cancel(self) -> None:
         super().cancel()
         self.stop(-1)
 
-    @contextmanager
-    def _context(self) -> Iterator[None]:
+    def _context(self) -> _Bounds:
         task = self.task
-        with limited(task.blas_threads), frozen(task.func, *task.given, stores=not self._is_serial):
-            yield
+        held = frozen(task.func, *task.given, stores=not self._is_serial)
+        return _Bounds(limited(task.blas_threads), held)
 
     # ------------------------------------------------ for those who take part
 
     def draw(self, k: int) -> int:
         """Draw `k` consecutive tickets; the first is returned."""
-        with self._draws:
+        with self.lock:
             first = self._drawn
             self._drawn = first + k
         return first
@@ -115,7 +138,12 @@ class _LocalWork(RoundsWork):
     def stop(self, at: int) -> None:
         """Start no chunk above this one any more, and let no thread wait for the output."""
         self.limit[0] = min(self.limit[0], at)
-        self.is_told.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        """The output is known, or not going to be told in this round."""
+        if self.is_told is not None:
+            self.is_told.set()
 
     # ------------------------------------------------ for kernels
 
@@ -132,20 +160,20 @@ class _LocalWork(RoundsWork):
         """Index 0 has told the form of its result."""
         with self.lock:
             self.output = Destination(*self.task.collector.allocate_output(form))
-        self.is_told.set()
+        self._tell()
 
     def note(
         self, exc: BaseException, chunk: int, index: int, start: int, stop: int, who: str
     ) -> None:
         super().note(exc, chunk, index, start, stop, who)
         if chunk == 0:
-            self.is_told.set()  # it may have told nothing
+            self._tell()  # it may have told nothing
 
     # ------------------------------------------------ a round
 
     def _run_round(self, chunks: Sequence[int]) -> None:
         if 0 not in chunks:
-            self.is_told.set()
+            self._tell()
         self._drawn = 0
         again = None if len(chunks) == len(self.ledger) else chunks
         if self.threads == 1 and threading.get_ident() == self._caller:
@@ -154,7 +182,7 @@ class _LocalWork(RoundsWork):
             self._run_threads(again)
         # For the next one, if there is any.
         self.limit[0] = self.task.job.plan.chunks
-        if self.output is None:
+        if self.output is None and self.is_told is not None:
             self.is_told.clear()
 
     def _run_threads(self, chunks: Sequence[int] | None) -> None:

@@ -38,11 +38,11 @@ def resolve_engine(engine: str | WorkerTeam | Executor | None, workers: int | No
         if workers is not None and workers != -1:
             count = min(resolve_workers(workers), count)
         return ProcessEngine(engine), count, engine.blas_threads
-    count = resolve_workers(workers)
     # Inside a worker everything is serial: no team of its own, no deadlock.
     nested = role.is_worker and not isinstance(engine, Executor)
     if engine == "serial" or nested or (is_ending() and engine in ("threads", "fork")):
         return _in_this_thread()
+    count = resolve_workers(workers)
     if engine == "threads":
         with late_import:
             from .local import ThreadsEngine

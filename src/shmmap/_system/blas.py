@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
@@ -34,14 +33,14 @@ def blas_variables(environment: Mapping[str, str]) -> dict[str, str]:
 _SUFFIXES = tuple(EXTENSION_SUFFIXES)
 
 _controller: Any = None
-_blas: Any = None
-_openmp: Any = None
+_blas: list[Any] = []
+_openmp: list[Any] = []
 """The controller's libraries of both kinds."""
 _modules = -1
 _lock = ShortLock()
 _maps = 0
 """Maps that run in this process now, and want the bound."""
-_bound: Any = None
+_bound: list[tuple[Any, int]] = []
 """What the first of them found, for the last to put back."""
 
 
@@ -53,36 +52,72 @@ def _current_controller() -> Any:
             from threadpoolctl import ThreadpoolController
 
         _controller = ThreadpoolController()
-        _blas = _controller.select(user_api="blas")
-        _openmp = _controller.select(user_api="openmp")
+        _blas = _controller.select(user_api="blas").lib_controllers
+        _openmp = _controller.select(user_api="openmp").lib_controllers
         _modules = len(sys.modules)
     return _controller
 
 
-@contextmanager
-def limited(threads: int) -> Iterator[None]:
-    """Limit the threads of BLAS, which are the process's, until the last of several maps ends."""
-    global _maps, _bound
-    with _lock.held():
-        if not _maps:
-            _current_controller()
-            _bound = _blas.limit(limits=threads)
-        _maps += 1
-    try:
-        yield
-    finally:
+class limited:
+    """A context that limits the threads of BLAS, which a process has, until the last of several maps ends."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def __enter__(self) -> None:
+        global _maps, _bound
+        with _lock.held():
+            if not _maps:
+                _current_controller()
+                _bound = _limit(_blas, self._threads)
+            _maps += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        global _maps
         with _lock.held():
             _maps -= 1
             if not _maps:
-                _bound.restore_original_limits()
+                _put_back(_bound)
 
 
-@contextmanager
-def limited_here(threads: int) -> Iterator[None]:
-    """Limit the threads of OpenMP, which each thread has a number of its own of, in this one."""
-    _current_controller()
-    with _openmp.limit(limits=threads):
-        yield
+class limited_here:
+    """A context that limits the threads of OpenMP, of which each thread has its own number, in this one."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def __enter__(self) -> None:
+        _current_controller()
+        self._bound = _limit(_openmp, self._threads)
+
+    def __exit__(self, *exc_info: object) -> None:
+        _put_back(self._bound)
+
+
+def _limit(libraries: list[Any], threads: int) -> list[tuple[Any, int]]:
+    """Limit the threads of some libraries; those that had another number are returned, with that.
+
+    As `ThreadpoolController.limit` does, which takes three times as long.
+    """
+    found = [(library, library.get_num_threads()) for library in libraries]
+    changed = [(library, had) for library, had in found if had != threads]
+    for library, _ in changed:
+        _set(library, threads)
+    return changed
+
+
+def _put_back(changed: list[tuple[Any, int]]) -> None:
+    for library, threads in changed:
+        _set(library, threads)
+
+
+def _set(library: Any, threads: int) -> None:
+    library.set_num_threads(threads)
+    if library.get_num_threads() != threads and hasattr(library, "clear_controlling_thread"):
+        # threadpoolctl gives one thread the say over OpenBLAS, for as long as it lives. Of several maps, the
+        # last that ends has to put back what the first one has changed.
+        library.clear_controlling_thread(force=True)
+        library.set_num_threads(threads)
 
 
 class ThreadLimit:

@@ -12,8 +12,6 @@ import _thread
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import BuiltinFunctionType, FrameType
 from typing import Any, Self
 
@@ -45,10 +43,10 @@ class Uninterrupted:
     def __enter__(self) -> Self:
         self._caught: list[tuple[int, FrameType | None]] = []
         self._handlers: dict[int, object] = {}
-        if threading.current_thread() is threading.main_thread():
+        if threading.get_ident() == threading.main_thread().ident:
             try:
                 for number, handler in zip(_SIGNALS, map(_plain.getsignal, _SIGNALS), strict=True):
-                    if callable(handler):
+                    if handler.__class__ is not int and handler is not None:  # one of Python's
                         self._handlers[number] = handler
                         _plain.signal(number, self._catch)
             except BaseException:  # the handler of one that is still to come
@@ -165,14 +163,23 @@ class ShortLock:
     def __init__(self) -> None:
         self._lock = make_lock()
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold it for the time of a block."""
-        with Uninterrupted():
-            lock = self._lock
-            has_it = lock.acquire(timeout=_PATIENCE_S)
-            try:
-                yield
-            finally:
-                if has_it:
-                    lock.release()
+    def held(self) -> _Held:
+        """A context for the time of a block: the lock is held."""
+        return _Held(self._lock)
+
+
+class _Held(Uninterrupted):
+    __slots__ = ("_has_it", "_lock")
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._has_it = self._lock.acquire(timeout=_PATIENCE_S)
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if self._has_it:
+            self._lock.release()
+        super().__exit__(*exc_info)
