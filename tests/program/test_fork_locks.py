@@ -147,6 +147,7 @@ def test_locks_are_made_in_one_place() -> None:
     of_a_map = {
         "_results/arrivals.py",
         "_results/outcome.py",
+        "_verbs/in_order.py",
         "_verbs/progress.py",
         "_engines/rounds.py",
     }

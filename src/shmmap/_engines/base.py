@@ -35,6 +35,10 @@ class Task(NamedTuple):
 class Work(Protocol):
     """A map under way."""
 
+    @property
+    def in_steps(self) -> SteppedWork | None:
+        """The same, if it can be waited for in steps."""
+
     def wait(self) -> Any:
         """Wait for the end; the result is returned, or the map's exception raised."""
 
@@ -46,6 +50,19 @@ class Work(Protocol):
 
     def cancel(self) -> None:
         """Stop: chunks under way may finish within a second. `wait` then raises CancelledError."""
+
+
+class SteppedWork(Work, Protocol):
+    """A map under way that can be waited for in steps. One thread takes a step at a time."""
+
+    def be_attended(self, attend: Callable[[], object]) -> None:
+        """Nobody waits for it just now: `attend` is called once somebody has to, which may be at once."""
+
+    def step(self) -> bool:
+        """Wait until results have come, where they are wanted as they come; or it is over, as is returned."""
+
+    def finish(self) -> Any:
+        """After the last step: the result, or the map's exception."""
 
 
 class Engine(Protocol):

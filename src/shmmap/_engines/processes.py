@@ -7,6 +7,7 @@ What is sent lies in `posting`, the wait for a round in `waiting`, and what foll
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -22,7 +23,7 @@ from .waiting import Round
 
 
 class ProcessWork:
-    """A map on a team.
+    """A map on a team, that can be waited for in steps.
 
     `inherited`: the key of what its workers were forked with, by a team that is this map's only. All state is
     the waiting thread's; what other threads ask or want is in `MapRun`.
@@ -36,6 +37,10 @@ class ProcessWork:
         self._run = run = MapRun(team, task)
         self._round: Round | None = None
         """The round that was posted last."""
+        self._left: list[int] = []
+        """Chunks that are not done, when it is over."""
+        self._marks = b""
+        """The ledger, when it is over."""
         self._has_ended = False
         self._posting = Posting(task, inherited)
         run.keep += self._posting.keep
@@ -76,48 +81,71 @@ class ProcessWork:
         if chunks is not None and task.job.out is None and task.collector.columns:
             self._round.tell_output()
 
+    @property
+    def in_steps(self) -> ProcessWork:
+        return self
+
+    def be_attended(self, attend: Callable[[], object]) -> None:
+        self._team.have_attended(self._run, attend)
+
     def wait(self) -> Any:
-        task, run = self._task, self._run
+        while not self.step():
+            pass
+        return self.finish()
+
+    def step(self) -> bool:
+        """See `SteppedWork`."""
         try:
-            if run.admitted is not None:
-                run.admitted.wait()
-                if run.is_cancelled:
-                    raise CancelledError
-                if run.refusal is not None:
-                    raise run.refusal
-                self._post(None)
-            left, marks = self._wait_rounds()
-            if task.tick is not None:
-                task.tick(run.done)
-            assert self._round is not None
-            if not self._round.is_reusable:
-                self._round.end_workers()
-                marks = run.marks()
-            run.keep_marks(marks)
-            self._close(self._round.is_reusable)
+            if self._round is None:
+                self._wait_for_turn()
+            is_over = self._step()
+            if not is_over and self._run.control is not None:
+                self._run.control.note_attended(False)
+            return is_over
         except BaseException as exc:
             with CleanUp(exc) as clean_up:
                 self._abandon(clean_up)
             raise
-        result = task.outcome.finish(left, marks)
+
+    def _wait_for_turn(self) -> None:
+        """Begin as soon as fewer maps are open."""
+        run = self._run
+        assert run.admitted is not None
+        run.admitted.wait()
+        if run.is_cancelled:
+            raise CancelledError
+        if run.refusal is not None:
+            raise run.refusal
+        self._post(None)
+
+    def _step(self) -> bool:
+        task, run, round = self._task, self._run, self._round
+        assert round is not None and run.control is not None
+        run.control.note_attended(True)
+        if not round.step():
+            return False
+        if run.is_cancelled:
+            raise CancelledError
+        self._marks = marks = run.control.marks()
+        self._left = left = undone(marks)
+        # Never another round while some worker may still draw in this one.
+        if left and round.is_whole and (again := task.outcome.next_round(left)):
+            self._post(again)
+            return False
+        if task.tick is not None:
+            task.tick(run.done)
+        if not round.is_reusable:
+            round.end_workers()
+            self._marks = run.control.marks()
+        run.keep_marks(self._marks)
+        self._close(round.is_reusable)
+        return True
+
+    def finish(self) -> Any:
+        """See `SteppedWork`."""
+        result = self._task.outcome.finish(self._left, self._marks)
         self._posting.note_form()
         return result
-
-    def _wait_rounds(self) -> tuple[list[int], bytes]:
-        """Wait for the round that was posted, and further ones; which chunks stay undone, and the ledger."""
-        task, run = self._task, self._run
-        while True:
-            assert self._round is not None
-            is_whole = self._round.wait()
-            if run.is_cancelled:
-                raise CancelledError
-            marks = run.marks()
-            left = undone(marks)
-            # Never another round while some worker may still draw in this one.
-            again = task.outcome.next_round(left) if left and is_whole else []
-            if not again:
-                return left, marks
-            self._post(again)
 
     # ------------------------------------------------ the end
 

@@ -34,6 +34,8 @@ class RoundsWork(ABC):
     ========== ============================== ============== =========================================
     """
 
+    in_steps: None = None
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self.ledger = bytearray(task.job.plan.chunks)

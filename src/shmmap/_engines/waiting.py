@@ -77,19 +77,26 @@ class Round:
         self._is_over = False
         """The last worker says that all have left."""
 
-    def wait(self) -> bool:
-        """Take records until every participant has left, or need not be waited for any more.
+    @property
+    def is_whole(self) -> bool:
+        """Whether no worker is inside. Else, after it was over, it was broken off."""
+        return not self._remaining
 
-        False if it was broken off: it had been stopped, and some worker is still inside.
+    def step(self) -> bool:
+        """Take records until the round is over, or results have come that are wanted as they come.
+
+        Whether it is over: every participant has left, or need not be waited for any more. Or it was broken
+        off: it had been stopped, and some worker is still inside.
         """
-        run = self._run
+        run, control = self._run, self._control
         while self._remaining:
             data = self._read()
             if says_left(data, run.seq) or self._take_records(data):
                 self._is_over = True
             self._strike_off()
-            if self._control.has_results():  # only now: of those struck off, all are there
-                self._take_records(self._control.take_results())
+            has_results = control.has_results()  # only now: of those struck off, all are there
+            if has_results:
+                self._take_records(control.take_results())
             self._heed_run()
             # Not before it is known why: the worker that stopped it may be saying so, or have died over it.
             if self._deadline is None and self._is_stopped():
@@ -97,16 +104,18 @@ class Round:
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self.is_reusable = False
                 break
+            if has_results and self._remaining and self._task.collector.is_listened_to:
+                return False
         if not self._is_over:
             self.is_reusable = False  # some worker may be about to count as the last one
         if not self.is_reusable:  # and may have done so in this round for the one before
-            self._take_records(self._control.take_results())
-            while has_data(self._control.pipe_read):
-                self._take_records(os.read(self._control.pipe_read, READ_NBYTES))
+            self._take_records(control.take_results())
+            while has_data(control.pipe_read):
+                self._take_records(os.read(control.pipe_read, READ_NBYTES))
         self._team.take_relayed(self._ranks)
         if run.relayed:
             self._emit_relayed()
-        return not self._remaining
+        return True
 
     def _read(self) -> bytes:
         """What comes on the pipe next; or nothing, if there is something else to be looked at."""

@@ -91,6 +91,8 @@ class Collector:
         self.failure: Exception | None = None
         """Why the map is to end, whatever its function does: see `_results.fold`."""
         self._arrivals: Arrivals | None = None
+        self.is_listened_to = False
+        """Pieces are wanted as they come."""
 
     # ------------------------------------------------ while the map runs
 
@@ -241,16 +243,20 @@ class Collector:
 
     # ------------------------------------------------ for threads that iterate over a future
 
-    def listen(self) -> Arrivals:
-        """What tells of pieces, from now on; asked for before the first one can come."""
-        self.pieces.cut_into_chunks()
+    def listen(self, by_chunk: bool = True) -> Arrivals:
+        """What tells of pieces, from now on, which are wanted as they come.
+
+        `by_chunk`: each chunk is asked for alone; said before the first piece can come.
+        """
+        if by_chunk:
+            self.pieces.cut_into_chunks()
+        self.is_listened_to = True
         self._arrivals = Arrivals()
         return self._arrivals
 
-    @property
-    def is_listened_to(self) -> bool:
-        """Whether pieces are wanted as they come."""
-        return self._arrivals is not None
+    def take_turns(self) -> None:
+        """Pieces are wanted as they come, by the thread that waits for them itself."""
+        self.is_listened_to = True
 
     def give(self, k: int) -> bool:
         """Chunk `k` of a list is its receiver's from now on; False if another one has it."""

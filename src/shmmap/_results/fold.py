@@ -205,6 +205,9 @@ class Folding(Collector):
 
     def __init__(self, job: Job, fold: Fold) -> None:
         super().__init__(job)
+        self.is_listened_to = (
+            True  # partials are put together as they come, so that few of them are kept
+        )
         self._fold = fold
         self._tree = Tree(self.plan.chunks, fold.join, self._note)
         self._came = bytearray(self.plan.chunks)
@@ -218,11 +221,6 @@ class Folding(Collector):
 
     def _limits(self, chunks: range) -> tuple[int, int]:
         return self.plan.limits(chunks[0])[0], self.plan.limits(chunks[-1])[1]
-
-    @property
-    def is_listened_to(self) -> bool:
-        """Partials are put together as they come, so that few of them are kept."""
-        return True
 
     def add(self, pieces: list[Piece]) -> None:
         """Take partials. What `combine` raises is kept in `failure`, and ends the map."""

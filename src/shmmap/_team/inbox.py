@@ -24,6 +24,7 @@ from .._wire import (
     Ready,
     Record,
     ReleasePages,
+    Unattended,
     dumps_message,
     unpack,
 )
@@ -57,7 +58,7 @@ class Inbox:
     def __init__(self, lock: Any, workers: Workers) -> None:
         self._lock = lock
         self._workers = workers
-        self.messages: deque[tuple[WorkerLink, Ready | Failed | Ask]] = deque()
+        self.messages: deque[tuple[WorkerLink, Ready | Failed | Ask | Unattended]] = deque()
         """What workers have said that concerns others; the monitor takes it."""
         self._open: set[int] = set()
         """Calls whose results are still taken."""

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Never
@@ -20,6 +21,7 @@ from .._errors.exceptions import WorkerDied, note_scarcity
 from .._memory import expire_spare, refuse_reentry_here
 from .._system.forks import make_lock
 from .._system.interrupts import Uninterrupted, refuse_green_threads, refuse_reentry
+from .._system.user_code import guarded
 from .inbox import Inbox
 from .monitor import Monitor, MonitorThread, Watched
 from .open_maps import OpenMaps
@@ -53,6 +55,7 @@ class Life:
     `_last_words`     the thread that stops the workers           monitor, as it prints them
     `_finished`       the main thread, at the program's end       monitor
     `_handed_over`    `__del__`, in any thread, without the lock  monitor's thread
+    `_calls`          any thread at any moment, without the lock  monitor, which calls them with the lock
     ================  ==========================================  =====================================
 
     What must hold: `_thread` is None exactly if no worker runs; `_last_words` are printed after the workers
@@ -71,6 +74,7 @@ class Life:
         self._thread: MonitorThread | None = None
         """The monitor's; there while any worker is."""
         self._handed_over: SimpleQueue[Watched] = SimpleQueue()
+        self._calls: deque[Callable[[], object]] = deque()
         self._idle_timeout = idle_timeout
         self._last_run = time.monotonic()
         """When the last run ended."""
@@ -177,6 +181,11 @@ class Life:
             self._handed_over.put(self)
             self.workers.wake()
 
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Have the monitor call something, with the lock held. From any thread, also in a finalizer."""
+        self._calls.append(call)
+        self.workers.wake()
+
     # ------------------------------------------------ the monitor's round
 
     def watch(self) -> PollSet | None:
@@ -186,6 +195,9 @@ class Life:
         self._submissions.resolve()
         words, self._last_words = self._last_words, []
         self.monitor.hear(words)
+        while self._calls:
+            with self._lock:
+                guarded(self._calls.popleft())
         if self._finished is not None and self._submissions.is_idle():
             self._finished.set()
         return watch
@@ -284,6 +296,7 @@ class Life:
                 return
             if cancel_waiting:
                 self._submissions.cancel_waiting()
+            self.open_maps.attend()
             thread = self._thread
             if thread is None:
                 if not was_closed:

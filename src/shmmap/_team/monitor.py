@@ -24,6 +24,7 @@ from .._wire import (
     Payload,
     Ready,
     Report,
+    Unattended,
     lend,
     parse,
     restore_exception,
@@ -128,6 +129,9 @@ class Monitor:
                 report = Report(*unpack(message.error))
                 link.note_failed(report)
                 self._note_failed_start(link, report)
+            elif isinstance(message, Unattended):
+                if (run := self._open_maps.runs.get(message.seq)) is not None:
+                    run.attend()
             else:
                 self._asked.append((link, message.what))
 

@@ -63,6 +63,7 @@ class OpenMaps:
         if len(self._open) >= OPEN_MAX:
             run.admitted = threading.Event()
             self.waiting.append((run, chunks))
+            self.attend()
             return False
         # A Ctrl-C may come between any two of these lines: `close` undoes whatever was done.
         self._open.add(run)
@@ -81,6 +82,11 @@ class OpenMaps:
                     note_scarcity(exc)
                     raise
         return True
+
+    def attend(self) -> None:
+        """Others wait for the end of these maps: have a thread wait for each."""
+        for run in (*self._open, *(run for run, _ in self.waiting)):
+            run.attend()
 
     def begin(self, run: Run, seq: int) -> None:
         """A run's call, or that of its next round, gets this number; it is told of deaths from now on."""

@@ -38,8 +38,16 @@ class Endable(Protocol):
 
 _teams: weakref.WeakSet[Endable] = weakref.WeakSet()
 
-unfinished: set[threading.Event] = set()
-"""Of maps that no thread may be waiting for: each is set when its map is over, and taken out then."""
+
+class Unfinished(Protocol):
+    """A map that the end of the program waits for."""
+
+    def wait(self) -> object:
+        """Wait until it is over."""
+
+
+unfinished: set[Unfinished] = set()
+"""Maps that no thread may be waiting for; each takes itself out when it is over."""
 _is_ending = False
 _finished_before: weakref.WeakSet[type] = weakref.WeakSet()
 

@@ -100,6 +100,7 @@ class Run:
                                                   another run; under the lock
     `deaths`, `vacated`, `failed_start`,          monitor, under the lock               its own, without it
     `broken`, `relayed`
+    `_attend`, `_is_to_be_attended`               any thread, under the lock            the same
     `keep`                                        its own; monitor; as it is let go,    none
                                                   the thread that does so
     ============================================  ====================================  ====================
@@ -127,6 +128,9 @@ class Run:
         """What messages refer to, and must stay in place until the run is over."""
         self.admitted: threading.Event | None = None
         """Only if it has to wait until fewer maps are open."""
+        self._attend: Callable[[], object] | None = None
+        """Starts a thread that waits for it, where its own does so only as it likes. May be called again."""
+        self._is_to_be_attended = False
         self.refusal: Exception | None = None
         """Why it could not be opened when its turn had come."""
 
@@ -171,6 +175,8 @@ class Run:
         """A worker has printed, logged or warned something; the thread that waits for the run says it."""
         self.relayed.append(frame)
         self.ring()
+        if self.control is not None and not self.control.is_attended():
+            self.attend()
 
     def fail(self, make_error: Callable[[], BaseException]) -> None:
         """It will be told of no death any more, and is to raise such an error."""
@@ -200,6 +206,20 @@ class Run:
     def note_death(self, death: Death) -> dict[int, int]:
         """Decide what follows from a death; the chunks that the successor is to do first."""
         raise NotImplementedError
+
+    def be_attended(self, attend: Callable[[], object]) -> None:
+        """Nobody waits for it just now; `attend` is called once somebody has to, which may be at once."""
+        self._attend = attend
+        if self.control is not None:
+            self.control.note_attended(False)
+        if self._is_to_be_attended or self.admitted is not None:
+            attend()
+
+    def attend(self) -> None:
+        """Have a thread wait for it, as others wait for its end, and its own may never do so."""
+        self._is_to_be_attended = True
+        if self._attend is not None:
+            self._attend()
 
     def ring(self) -> None:
         """Wake the thread that waits for this run, or for its turn."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
@@ -25,6 +24,8 @@ def _limit(timeout: float | None) -> float | None:
 
 class Over:
     """What is left of a map's work when it is over: its inputs, function and messages are let go."""
+
+    in_steps: None = None
 
     def __init__(self, marks: bytes, done: int) -> None:
         self._marks = marks
@@ -215,9 +216,7 @@ class MapFuture(GuardedFuture):
         """Yield ``start, stop, value`` of every chunk in index order, each as soon as possible."""
         return self._chunks(in_order=True)
 
-    def _chunks(
-        self, in_order: bool, deadline: float | None = None
-    ) -> Iterator[tuple[int, int, Any]]:
+    def _chunks(self, in_order: bool) -> Iterator[tuple[int, int, Any]]:
         collector = self._collector
         assert collector is not None
         plan, given = collector.plan, collector.given
@@ -253,21 +252,12 @@ class MapFuture(GuardedFuture):
                     left.rotate(-1)
             if over and not found:
                 break
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError
             if not found:
-                self._wait_for_arrivals(told, look, deadline)
+                self._arrivals.wait(told, look)
         try:
             self._raise_failure()
         finally:
             del self
-
-    def _wait_for_arrivals(self, told: int, most: float | None, deadline: float | None) -> None:
-        """Wait for results, or for the end; not longer than `most`, nor beyond the deadline."""
-        if deadline is not None:
-            left = max(0.0, deadline - time.monotonic())
-            most = left if most is None else min(most, left)
-        self._arrivals.wait(told, most)
 
     def _raise_failure(self) -> None:
         """Raise what has ended the map, or what failed only at its end: results that do not fit together."""
@@ -275,15 +265,6 @@ class MapFuture(GuardedFuture):
             super().result()
         finally:
             del self  # see `result`
-
-
-def iterate_items(future: MapFuture, deadline: float | None) -> Iterator[Any]:
-    """The results one by one, in order, until a moment of ``time.monotonic()``, for `Team.map`."""
-    for _, _, values in future._chunks(in_order=True, deadline=deadline):
-        left = deque(values)
-        del values
-        while left:
-            yield left.popleft()
 
 
 def _broken_up() -> RuntimeError:
@@ -307,9 +288,7 @@ class StreamFuture(MapFuture):
     def _is_broken_up(self) -> bool:
         return self._stream.has_given
 
-    def _chunks(
-        self, in_order: bool, deadline: float | None = None
-    ) -> Iterator[tuple[int, int, Any]]:
+    def _chunks(self, in_order: bool) -> Iterator[tuple[int, int, Any]]:
         stream = self._stream
         while True:
             told = self._arrivals.count
@@ -324,6 +303,4 @@ class StreamFuture(MapFuture):
                 finally:
                     del self
                 return
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError
-            self._wait_for_arrivals(told, None, deadline)
+            self._arrivals.wait(told, None)

@@ -31,30 +31,70 @@ from .windows import Stream, check_ends, is_stream
 def run(request: Request, options: Options, engine: EngineOption) -> Any:
     """Do what was asked for: the result, or a future of it."""
     if not callable(request.func):
-        with late_import:
-            from .._errors.words import explain_no_function
-
-        raise TypeError(explain_no_function(request.func, request.inputs, request.name))
+        raise _no_function(request)
     if options.buffersize is not None and request.verb != "items":
         raise ValueError(
             "buffersize= bounds how far pmap reads an iterator ahead; use it with pmap"
         )
     if not options.wait:
         refuse_at_exit()
-    given = look_at(request, options)
-    job = None if given is None else recall(request, given)
+    job = _plan(request, options)
     if job is None:
-        if is_stream(request):
-            return _run_stream(request, options, engine)
-        job = bind(request, options)
-        if given is not None:
-            job = remember(given, job)
+        return _run_stream(request, options, engine)
     if job.plan.n == 0:
         return _finish_empty(request, job, options)
     route = resolve_engine(engine, options.workers)
     if options.wait and options.progress is False and options.rng is None:
         # Most calls: nothing is to be undone afterwards.
         return _start(request, job, options, route, None)[0].wait()
+    work, collector, ending = _start_shown(request, job, options, route)
+
+    def wait() -> Any:
+        with ending:
+            return work.wait()
+
+    if options.wait:
+        return wait()
+    return MapFuture(work, wait, collector, job.gather and request.fold is None)
+
+
+def start(
+    request: Request, options: Options, engine: EngineOption
+) -> tuple[Work, Collector, ExitStack] | None:
+    """Start a map over sequences, and what is to be closed at its end; None if they are empty."""
+    if not callable(request.func):
+        raise _no_function(request)
+    refuse_at_exit()
+    job = _plan(request, options)
+    if job is None or job.plan.n == 0:
+        return None
+    return _start_shown(request, job, options, resolve_engine(engine, options.workers))
+
+
+def _plan(request: Request, options: Options) -> Job | None:
+    """The job, as it was for a call alike, or planned now; None for an iterator, whose length is unknown."""
+    given = look_at(request, options)
+    job = None if given is None else recall(request, given)
+    if job is None:
+        if is_stream(request):
+            return None
+        job = bind(request, options)
+        if given is not None:
+            job = remember(given, job)
+    return job
+
+
+def _no_function(request: Request) -> TypeError:
+    with late_import:
+        from .._errors.words import explain_no_function
+
+    return TypeError(explain_no_function(request.func, request.inputs, request.name))
+
+
+def _start_shown(
+    request: Request, job: Job, options: Options, route: Route
+) -> tuple[Work, Collector, ExitStack]:
+    """Start a map that may show its progress, and what is to be closed at its end."""
     with ExitStack() as stack:
         tick = None
         if options.progress is not False:
@@ -62,16 +102,7 @@ def run(request: Request, options: Options, engine: EngineOption) -> Any:
             stack.callback(tick.close)
         if options.rng is not None:
             job = job._replace(seed=_make_seed(request, options))
-        work, collector = _start(request, job, options, route, tick)
-        if options.wait:
-            return work.wait()
-        ending = stack.pop_all()
-
-    def wait() -> Any:
-        with ending:
-            return work.wait()
-
-    return MapFuture(work, wait, collector, job.gather and request.fold is None)
+        return *_start(request, job, options, route, tick), stack.pop_all()
 
 
 def _run_stream(request: Request, options: Options, engine: EngineOption) -> Any:

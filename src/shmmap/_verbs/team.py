@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextvars import Token
+from dataclasses import replace
 from itertools import islice
 from types import TracebackType
 from typing import Any, Never
@@ -19,10 +20,11 @@ from .._errors.arguments import as_int, as_nbytes, as_seconds, check_word, descr
 from .._system.imports import late_import
 from .._system.interrupts import CleanUp
 from .._team import WorkerTeam, entered
-from .future import MapFuture, iterate_items
-from .options import check_buffersize
+from .in_order import Pending, Results
+from .options import Options, check_buffersize, make_options
+from .request import Request
+from .run import start
 from .sequences import watched
-from .verbs import pmap
 from .windows import WINDOWS
 
 
@@ -180,32 +182,40 @@ class Team(Executor):
             timeout = as_seconds(timeout, "timeout", is_limit=False)
         deadline = None if timeout is None else time.monotonic() + timeout
         size = check_buffersize(buffersize)
-        rows = zip(*map(watched, iterables), strict=False)
+        options, _ = make_options({"chunksize": "auto" if chunksize is None else chunksize})
+        maps: deque[Pending] = deque()
 
-        def begin(rows: Iterable[tuple[object, ...]], chunksize: int | str) -> MapFuture:
-            columns = list(map(list, zip(*rows, strict=True))) or [[] for _ in iterables]
-            future: MapFuture = pmap(
-                fn, *columns, out=list, engine=self, wait=False, chunksize=chunksize
-            )
-            return future
+        def begin(columns: tuple[Any, ...], options: Options) -> None:
+            request = Request("items", fn, columns, axis=0, out=list)
+            started = start(request, options, self._team)
+            if started is not None:
+                maps.append(Pending(self._team, *started))
+                if deadline is not None:
+                    maps[-1].attend()
 
         if size is None:
-            # Taken whole, row by row: the shortest one ends the map, and another one may be endless.
-            whole = begin(rows, "auto" if chunksize is None else chunksize)
-            return _iterate(deque([whole]), lambda: None, deadline)
+            if len(iterables) == 1:
+                (only,) = iterables
+                begin((only if type(only) is range else list(watched(only)),), options)
+            else:
+                # Row by row: the shortest one ends the map, and another one may be endless.
+                rows = zip(*map(watched, iterables), strict=False)
+                begin(tuple(map(list, zip(*rows, strict=True))) or ([],), options)
+            return Results(maps, lambda: None, deadline)
+        rows = zip(*map(watched, iterables), strict=False)
         width = max(1, size // WINDOWS)
-        futures: deque[MapFuture] = deque()
+        if chunksize is None:
+            options = replace(options, chunksize=max(1, width // 32))
 
-        def take() -> None:
+        def begin_next() -> None:
             """Begin with the items that take the places of those that were given out."""
             self._team.check_open()
             if window := list(islice(rows, width)):
-                each = max(1, width // 32) if chunksize is None else chunksize
-                futures.append(begin(window, each))
+                begin(tuple(map(list, zip(*window, strict=True))), options)
 
         for _ in range(min(size, WINDOWS)):
-            take()
-        return _iterate(futures, take, deadline)
+            begin_next()
+        return Results(maps, begin_next, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the team; see :meth:`concurrent.futures.Executor.shutdown`.
@@ -262,19 +272,6 @@ class Team(Executor):
                     self.kill_workers()
                     self.shutdown(wait=True, cancel_futures=True)
             del interruption  # it refers to this frame
-
-
-def _iterate(
-    futures: deque[MapFuture], take: Callable[[], None], deadline: float | None
-) -> Iterator[object]:
-    try:
-        while futures:
-            yield from iterate_items(futures[0], deadline)
-            futures.popleft()
-            take()
-    finally:
-        for future in futures:
-            future.cancel()
 
 
 def _explain_unknown(name: str, value: object) -> str:

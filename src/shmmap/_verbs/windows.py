@@ -71,6 +71,8 @@ def _axes(request: Request) -> tuple[object, ...]:
 class Stream:
     """A map over iterators under way; a `Work` without a ledger."""
 
+    in_steps: None = None
+
     def __init__(
         self, request: Request, begin: Begin, buffersize: int | None, chunksize: int | str
     ) -> None:

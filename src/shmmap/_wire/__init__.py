@@ -55,6 +55,7 @@ from .messages import (
     Ready,
     ReleasePages,
     Start,
+    Unattended,
     dumps_message,
     fit,
     make_payload,

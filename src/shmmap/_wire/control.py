@@ -17,6 +17,7 @@ offset field        written by     meaning
 32     awaited      caller; cleared 1 while the caller sleeps until results are put
                     by who rings
 40     given        caller         how many bytes of the arguments are given
+48     unattended   caller         1 while nobody waits for the map, nor takes what is put
 64     output       caller         where results go, see `ControlBlock.tell_output`
 4096   arguments    caller         what is this map's own, see `_chunks.arguments`
 69632  ledger       worker         a byte for each chunk, see `_chunks.ledger`
@@ -39,7 +40,9 @@ from collections.abc import Iterable, Iterator
 from .._memory import map_fd, open_scratch
 from .records import READ_NBYTES, RECORD_NBYTES, Record, unpack_records
 
-_LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES, _RESULTS_AWAITED, _GIVEN_NBYTES = range(6)
+_LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES, _RESULTS_AWAITED, _GIVEN_NBYTES, _UNATTENDED = range(
+    7
+)
 # Values of the output state.
 _AWAITED, _TOLD, _NONE = range(3)
 # A limit, as it goes on from -1, by which no chunk is started: nobody will look at what is handed over.
@@ -133,7 +136,7 @@ class ControlBlock:
         self._arguments[: len(arguments)] = arguments
         words[_LIMIT] = words[_CHUNKS] = chunks
         words[_OUTPUT_STATE] = _AWAITED
-        words[_RESULTS_AWAITED] = 0
+        words[_RESULTS_AWAITED] = words[_UNATTENDED] = 0
         if output:
             self.tell_output(output)
         self.ledger[:chunks] = bytes(chunks)
@@ -274,6 +277,13 @@ class ControlBlock:
         if is_awaited:
             self._words[_RESULTS_AWAITED] = 0
         return is_awaited
+
+    def note_attended(self, is_attended: bool) -> None:
+        """Somebody waits for the map, or does not: a worker that needs the caller then tells the monitor."""
+        self._words[_UNATTENDED] = not is_attended
+
+    def is_attended(self) -> bool:
+        return not self._words[_UNATTENDED]
 
     # ------------------------------------------------ the pipe
 

@@ -224,6 +224,12 @@ class Ask(NamedTuple):
     what: str
 
 
+class Unattended(NamedTuple):
+    """Something waits to be taken, and nobody waits for the map."""
+
+    seq: int
+
+
 class Failed(NamedTuple):
     """The worker's initializer raised; a packed exception."""
 

@@ -34,6 +34,7 @@ from .._wire import (
     ControlBlock,
     Record,
     RecordKind,
+    Unattended,
     pack_pieces,
     pack_result,
     read_fitted,
@@ -81,6 +82,7 @@ class Reporter:
         self._is_closing = False
         self._quiet_nbytes = 0
         """Bytes of results that were put since the caller was woken for some."""
+        self._has_called = False
 
     def begin(self, call: Call, control: ControlBlock | None, pipe: int) -> None:
         """Serve a call from now on."""
@@ -90,7 +92,7 @@ class Reporter:
         self._pipe = pipe
         self._tail = self._form = b""
         self._failed.clear()
-        self._is_closing = False
+        self._is_closing = self._has_called = False
         self._quiet_nbytes = 0
         if control is not None:
             self._ledger = control.ledger
@@ -206,12 +208,19 @@ class Reporter:
         is_quiet = self._quiet_nbytes <= QUIET_NBYTES
         if not (is_quiet and self._control.put_results(self._rank, record)):
             self._quiet_nbytes = 0
+            self._call_for_caller()
             self._write(self._form + record)
             self._form = b""
         for first, stop, _ in pieces:
             self._enter(first, stop, _HANDED)
         if self._control.is_to_ring():
             self._ring()
+
+    def _call_for_caller(self) -> None:
+        """Have somebody wait for the map, if nobody does: the caller is needed to go on."""
+        if not (self._has_called or self._control is None or self._control.is_attended()):
+            self._has_called = True
+            self._line.tell(Unattended(self._seq))
 
     def _ring(self) -> None:
         """Wake the caller, so that it takes what was put."""
@@ -228,6 +237,7 @@ class Reporter:
     def _wait_taken(self, is_waiting: Callable[[], bool]) -> None:
         if is_waiting():
             self._outbox.await_taken(True)
+            self._call_for_caller()
             self._ring()  # what is waited for may lie on the shelf, of which nobody was told
             self._wait_while(is_waiting)
             self._outbox.await_taken(False)
