@@ -29,7 +29,7 @@ from .fill import FillKernel
 from .freeze import freeze_for_good, frozen, private_arrays
 from .gather import GatherKernel
 from .inputs import make_slicer
-from .job import Form, Input, InputKind, Job, Pickles, Piece, Store, Template, Verb
+from .job import Form, Input, InputKind, Job, Pickles, Piece, Place, Store, Template, Verb
 from .kernel import Destination, Function, Kernel, Reporter
 from .ledger import Mark, is_done, is_left, items_done, undone
 from .lost_writes import Watch, describe, warn_of

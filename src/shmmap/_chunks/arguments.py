@@ -108,16 +108,12 @@ def is_small(a: Array) -> bool:
 def take_apart(job: Job) -> tuple[Layouts, Arguments]:
     """The layouts of inputs and outputs, of which `make_template` makes the template, and the arguments."""
     packer = _Packer()
-    layouts, values = [], []
-    for _, data, _, _, layout, place in job.inputs:
-        layout, value = packer.add(data, layout, place)
-        layouts.append(layout)
-        values.append(value)
+    parts = [packer.add(data, layout, place) for _, data, _, _, layout, place in job.inputs]
     if job.out is not None:
-        for a, place in zip(job.out, job.places or repeat(None), strict=False):
-            layout, value = packer.add(a, None, place)
-            layouts.append(layout)
-            values.append(value)
+        places = job.places or repeat(None)
+        parts += [packer.add(a, None, place) for a, place in zip(job.out, places, strict=False)]
+    layouts = tuple([layout for layout, _ in parts])
+    values = [value for _, value in parts]
     try:
         objects = packer.pack_objects() if packer.objects else b""
     except Exception as exc:
@@ -128,7 +124,7 @@ def take_apart(job: Job) -> tuple[Layouts, Arguments]:
     data = pickle.dumps((values, job.seed, job.first, objects), 5)
     packed = packer.packed
     if not packed:  # most calls
-        return tuple(layouts), Arguments(data, packer.segments)
+        return layouts, Arguments(data, packer.segments)
     arguments = Arguments(
         data,
         packer.segments.union(*(each.segments for each in packed)),
@@ -136,7 +132,7 @@ def take_apart(job: Job) -> tuple[Layouts, Arguments]:
         writes_main=any(each.by_value for each in packed),
         modules=current_version({reach for each in packed for reach in each.reaches}),
     )
-    return tuple(layouts), arguments
+    return layouts, arguments
 
 
 def make_template(job: Job, layouts: Layouts) -> Job:

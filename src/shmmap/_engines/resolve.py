@@ -6,6 +6,7 @@ Engines are imported when they are first used.
 from __future__ import annotations
 
 from concurrent.futures import Executor
+from functools import cache
 from typing import TYPE_CHECKING
 
 from .._memory import release_spare
@@ -31,13 +32,10 @@ def resolve_engine(engine: str | WorkerTeam | Executor | None, workers: int | No
         if engine is None:  # most calls
             return _on_default_team(resolve_workers(workers))
     if isinstance(engine, WorkerTeam) and not role.is_worker:
-        with late_import:
-            from .processes import ProcessEngine
-
         count = engine.workers.size
         if workers is not None and workers != -1:
             count = min(resolve_workers(workers), count)
-        return ProcessEngine(engine), count, engine.blas_threads
+        return _process_engine()(engine), count, engine.blas_threads
     # Inside a worker everything is serial: no team of its own, no deadlock.
     nested = role.is_worker and not isinstance(engine, Executor)
     if engine == "serial" or nested or (is_ending() and engine in ("threads", "fork")):
@@ -59,6 +57,13 @@ def resolve_engine(engine: str | WorkerTeam | Executor | None, workers: int | No
 
         return ExecutorEngine(engine), count, 1
     return _on_default_team(count)
+
+
+@cache
+def _process_engine() -> type[ProcessEngine]:
+    with late_import:
+        from .processes import ProcessEngine
+    return ProcessEngine
 
 
 def _in_this_thread() -> Route:
@@ -85,11 +90,9 @@ def _on_default_team(workers: int) -> Route:
 def _grow_default(workers: int) -> ProcessEngine:
     """The engine of the default team, with at least that many workers."""
     global _default
-    with late_import:
-        from .processes import ProcessEngine
     with _default_lock:
         if _default is None or not _default.team.is_usable():
-            _default = ProcessEngine(WorkerTeam(workers))
+            _default = _process_engine()(WorkerTeam(workers))
         _default.team.grow(workers)
         return _default
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._interop.numpy_types import Array, Bytes
-from .files import FileHandle, array_in_file, dtype_code, handle_in_file
+from .files import FileHandle, array_in_file, handle_in_file
 from .segments import byte_bounds
 from .table import find_block, find_segment, get_segment, own_memory
 
@@ -34,15 +34,18 @@ touched: dict[int, int] = {}
 
 def locate(a: Array) -> tuple[int, int] | None:
     """Segment of an array, and where in it the first element lies; None if it is in none."""
-    address = a.__array_interface__["data"][0]
-    low = byte_bounds(a)[0] if a.ndim and min(a.strides) < 0 else address
+    address = low = a.__array_interface__["data"][0]
+    if not a.flags.c_contiguous and a.ndim and min(a.strides) < 0:
+        low = byte_bounds(a)[0]
     segment = find_segment(low)
     return None if segment is None else (segment.id, address - segment.address)
 
 
 def layout_of(a: Array) -> tuple[Any, tuple[int, ...], tuple[int, ...], bool]:
     """What a `SegmentHandle` says of an array besides its place."""
-    return dtype_code(a.dtype), a.shape, a.strides, a.flags.writeable
+    dtype = a.dtype
+    code = dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
+    return code, a.shape, a.strides, a.flags.writeable
 
 
 def handle_of(a: Array) -> Handle | None:

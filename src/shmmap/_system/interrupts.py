@@ -114,18 +114,19 @@ def is_inside(lock: Any) -> bool:
     return bool(lock._is_owned())
 
 
-def refuse_reentry(lock: object) -> None:
-    """Refuse a thread that holds this `RLock` already: a signal handler, or a finalizer, runs in the middle.
+def refuse_reentry(*locks: Any) -> None:
+    """Refuse a thread that holds one of these `RLock`s already.
 
-    It interrupts what changes tables and messages, and would find them half changed; a lock that is not
-    re-entrant would have it wait for itself. To be called at each entrance, never within. Raises RuntimeError
-    with what to do instead.
+    Then a signal handler, or a finalizer, runs in the middle. It interrupts what changes tables and messages,
+    and would find them half changed; a lock that is not re-entrant would have it wait for itself. To be
+    called at each entrance, never within. Raises RuntimeError with what to do instead.
     """
-    if is_inside(lock):
-        raise RuntimeError(
-            "a signal handler or a finalizer has called shmmap while it interrupts shmmap itself; let it set "
-            "a flag, and do the work when it has returned"
-        )
+    for lock in locks:
+        if lock._is_owned():  # asked as `threading.Condition` asks it
+            raise RuntimeError(
+                "a signal handler or a finalizer has called shmmap while it interrupts shmmap itself; let it "
+                "set a flag, and do the work when it has returned"
+            )
 
 
 def refuse_green_threads() -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._chunks import Input, InputKind, Job, Stencil, Template
+from .._chunks import Input, InputKind, Job, Place, Stencil, Template
 from .._interop.scalars import SCALARS
 from .._memory import layout_of, locate
 from .._system.forks import make_lock
@@ -42,8 +42,8 @@ class Given(NamedTuple):
 
     key: Any
     """Equal for calls alike."""
-    layouts: list[Any]
-    places: list[tuple[int, int] | None]
+    layouts: tuple[tuple[Any, ...], ...]
+    places: list[Place | None]
 
 
 _entries: dict[Any, _Entry] = {}
@@ -74,62 +74,62 @@ def _exact(value: Any) -> Any:
 def look_at(request: Request, options: Options) -> Given | None:
     """What a call gives; None if it is not known all that its plan depends on."""
     verb, _, inputs, n, axis, out, dtype, depth, boundary, fold = request
-    layouts: list[Any] = []
-    places: list[tuple[int, int] | None] = []
-    key: list[Any] = [
-        verb,
-        n,
-        fold is None,
-        out is list,
-        out is np.ndarray,
-        dtype,
-        options.plan_key,
-        options.rng is None,
-        len(inputs),
-    ]
-    outs = () if out is None else request.outs()
+    given = inputs if out is None else inputs + request.outs()
     try:
-        key.append(axis if type(axis) is int else _exact(axis))
-        if type(depth) is not int or depth != 0:
-            key.append(_exact((depth, boundary)))
-        for value in inputs + outs:
-            layout = place = None
-            kind = type(value)
-            if kind is np.ndarray:
-                layout, place = layout_of(value), locate(value)
-                key.append(layout)
-                if type(layout[0]) is not str:
-                    key.append(id(layout[0]))  # equal dtypes may differ in what they say besides
-            elif kind is range or kind is list or kind is tuple:
-                key += (kind, len(value))
-            elif kind in SCALARS:
-                key.append(kind)
-            else:
-                return None
-            layouts.append(layout)
-            places.append(place)
-        if outs and not _add_overlaps(key, places, len(inputs)):
-            return None
-        whole = tuple(key)
-        hash(whole)
+        seen = [
+            (layout_of(value), locate(value))
+            if type(value) is np.ndarray
+            else (_look_at_other(value), None)
+            for value in given
+        ]
+        layouts = tuple([layout for layout, _ in seen])
+        places = [place for _, place in seen]
+        key = (
+            verb,
+            n,
+            axis if type(axis) is int else _exact(axis),
+            fold is None,
+            out is list,
+            out is np.ndarray,
+            dtype,
+            0 if type(depth) is int and depth == 0 else _exact((depth, boundary)),
+            options.plan_key,
+            options.rng is None,
+            layouts,
+            # Equal dtypes may differ in what they say besides.
+            tuple([id(layout[0]) for layout in layouts if isinstance(layout[0], np.dtype)]),
+            None if given is inputs else _overlaps(places, len(inputs)),
+        )
+        hash(key)
     except TypeError:
         return None
-    return Given(whole, layouts, places)
+    return Given(key, layouts, places)
 
 
-def _add_overlaps(key: list[Any], places: list[tuple[int, int] | None], inputs: int) -> bool:
-    """Add where outputs lie in relation to all else in their segments; False if one is in none.
+def _look_at_other(value: Any) -> tuple[Any, ...]:
+    """How an input that is no plain array is laid out. Raises TypeError for what nobody here knows all of."""
+    kind = type(value)
+    if kind is range or kind is list or kind is tuple:
+        return kind, len(value)
+    if kind in SCALARS:
+        return (kind,)
+    raise TypeError
+
+
+def _overlaps(places: list[Place | None], inputs: int) -> tuple[int | None, ...]:
+    """Where outputs lie in relation to all else in their segments. Raises TypeError if one is in none.
 
     An array in no segment shares no byte with one that is.
     """
+    found = []
     for j in range(inputs, len(places)):
         its = places[j]
         if its is None:
-            return False
-        for other in places[:j]:
-            same = other is not None and other[0] == its[0]
-            key.append(its[1] - other[1] if same and other is not None else None)
-    return True
+            raise TypeError
+        found += [
+            its[1] - at[1] if at is not None and at[0] == its[0] else None for at in places[:j]
+        ]
+    return tuple(found)
 
 
 def recall(request: Request, given: Given) -> Job | None:
@@ -141,7 +141,7 @@ def recall(request: Request, given: Given) -> Job | None:
     _, layouts, places = given
     inputs = tuple(
         [
-            Input(kind, a, axis, stencil, layout, place)
+            Input(kind, a, axis, stencil, layout if type(a) is np.ndarray else None, place)
             for (kind, axis, stencil), a, layout, place in zip(
                 kinds, request.inputs, layouts, places, strict=False
             )
