@@ -192,7 +192,7 @@ def _costs(steps: int, smoke: bool) -> Sequence[Any]:
 
 
 PAIR = _range(2)
-COSTS = (1, 10, 100, 1_000, 10_000, 100_000)
+COSTS = (1, 10, 100, 300, 1_000, 3_000, 10_000, 100_000)
 """Steps of an item, some 20 ns each."""
 LISTS = (10, 75, 300, 1000)
 WITH_MAP = ("serial", "pool", "ppe", "tpe")

@@ -10,6 +10,7 @@ from typing import Any
 from harness.figures import Figure
 from harness.report import (
     SCALING,
+    breaking_even,
     calls_table,
     capital,
     cost_table,
@@ -94,11 +95,13 @@ def docs_block(stored: Any, figures: dict[str, Figure], counts: dict[str, int]) 
         "### When processes pay\n",
         picture(
             "pays",
-            "Speed-up over a plain loop by the cost of an item, and by the number of workers",
+            "Speed-up over a plain loop by the cost of an item, for the library and its peers",
         ),
         "100 items of pure Python: the speed-up over a plain loop, by what an item costs."
         " `python benchmarks/against.py --only cost`\n",
         cost_table(figures, results),
+        f"A map of 100 items is quicker than a loop {breaking_even(results, 'shmmap')}; with a Pool"
+        f" {breaking_even(results, 'pool')}, with a ProcessPoolExecutor {breaking_even(results, 'ppe')}.\n",
         picture("cores", "Speed-up over one worker by the number of workers"),
         "By the number of workers: `python benchmarks/scaling.py`\n",
         scaling_table(json.loads(SCALING.read_text())),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.calls import COSTS
 from harness.figures import UNITS, Figure
 from harness.peers import ENTRIES
 from harness.results import MOST_CALLS, Result
@@ -221,7 +223,7 @@ def cost_table(figures: dict[str, Figure], results: dict[str, Result]) -> str:
         result = results[name]
         ratios = {peer: result.ratio("serial", peer) for peer in peers if peer in result.samples}
         best = max((peer for peer in ratios if peer != "bare"), key=lambda peer: ratios[peer])
-        cells = [f"{ratios[p]:.2f}x" if p in ratios else "-" for p in peers]
+        cells = [f"{number(ratios[p])}x" if p in ratios else "-" for p in peers]
         cells = [
             f"**{c}**" if p == best and ratios[p] > 1 else c
             for p, c in zip(peers, cells, strict=True)
@@ -235,6 +237,21 @@ def cost_table(figures: dict[str, Figure], results: dict[str, Result]) -> str:
         )
     head = ("an item costs", *(COLUMNS[peer] for peer in peers), "cores busy elsewhere")
     return markdown(head, rows)
+
+
+def breaking_even(results: dict[str, Result], peer: str) -> str:
+    """From which cost of an item on a map of 100 is quicker than a plain loop."""
+    last = None
+    for name in (f"cost-{steps}" for steps in COSTS):
+        cost = results[name].median("serial") / 100
+        ratio = results[name].ratio("serial", peer)
+        if ratio >= 1:
+            if last is not None:  # between two points, a line on paper with logarithmic axes
+                share = math.log(1 / last[1]) / math.log(ratio / last[1])
+                cost = last[0] * (cost / last[0]) ** share
+            return f"from {cost * 1e6:.2g} us an item on"
+        last = cost, ratio
+    return "never"
 
 
 def scaling_table(facts: Any) -> str:
