@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,26 +39,18 @@ def check_length(a: Array, axis: int, length: int) -> None:
         )
 
 
+@dataclasses.dataclass(eq=False)
 class Fitting:
     """`func`, refusing every result that OUT cannot hold as it is."""
 
-    def __init__(
-        self,
-        func: Callable[..., object],
-        dtype: DType,
-        *,
-        is_given: bool,
-        shape: tuple[int, ...],
-        axis: int | None,
-    ) -> None:
-        self.func = func
-        self.dtype = dtype
-        self.is_given = is_given
-        """The dtype was asked for, so that a result need only be of its kind."""
-        self.shape = shape
-        """Of a result, without the axis mapped."""
-        self.axis = axis
-        """Along which the items of a block's result lie; None where results are items."""
+    func: Callable[..., object]
+    dtype: DType
+    is_given: bool
+    """The dtype was asked for, so that a result need only be of its kind."""
+    shape: tuple[int, ...]
+    """Of a result, without the axis mapped."""
+    axis: int | None
+    """Along which the items of a block's result lie; None where results are items."""
 
     def __call__(self, block: Array) -> object:
         """Call `func` and look at what it returns."""

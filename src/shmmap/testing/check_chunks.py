@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -133,28 +134,26 @@ def _choose_sizes(n: int) -> list[int]:
     return sizes or [1]
 
 
+@dataclasses.dataclass
 class _Trial:
     """A function, and what it is called with."""
 
-    def __init__(
-        self,
-        func: Callable[..., object],
-        inputs: tuple[Any, ...],
-        axis: Any,
-        depth: object,
-        boundary: object,
-    ) -> None:
-        self._func = func
-        self._inputs = inputs
-        self._axes = axis if isinstance(axis, tuple) else (axis,) * len(inputs)
-        self._options = {"axis": axis, "depth": depth, "boundary": boundary, "engine": "serial"}
+    func: Callable[..., object]
+    inputs: tuple[Any, ...]
+    axis: Any
+    depth: object
+    boundary: object
+
+    def __post_init__(self) -> None:
+        func = self.func
+        self._axes = self.axis if isinstance(self.axis, tuple) else (self.axis,) * len(self.inputs)
         module = getattr(func, "__module__", None)
         name = getattr(func, "__qualname__", None) or getattr(func, "__name__", repr(func))
         self.name = name if module is None else f"{module}.{name}"
 
     def count_items(self) -> int:
         """The length of what is cut into chunks."""
-        for value, axis in zip(self._inputs, self._axes, strict=False):
+        for value, axis in zip(self.inputs, self._axes, strict=False):
             if axis is not None:
                 return int(value.shape[axis]) if hasattr(value, "shape") else len(value)
         return 0
@@ -164,10 +163,13 @@ class _Trial:
         # The function may work in place: never on the arrays themselves, which would differ the next time.
         given = [
             shmmap.asshared(np.array(each)) if shmmap.is_shared(each) else each
-            for each in self._inputs
+            for each in self.inputs
         ]
+        options = {"axis": self.axis, "depth": self.depth, "boundary": self.boundary}
         try:
-            result = shmmap.pmap_chunks(self._func, *given, chunksize=size, **self._options)
+            result = shmmap.pmap_chunks(
+                self.func, *given, chunksize=size, engine="serial", **options
+            )
         except Exception as exc:
             exc.add_note(f"check_chunks ran it in chunks of {size}")
             raise
