@@ -7,6 +7,7 @@ imported here unless an array of theirs was given.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import sys
@@ -92,40 +93,32 @@ def _close_inherited(path: str) -> None:
             h5py.File(file).close()
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Stored:
     """A zarr array or an HDF5 dataset."""
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        dtype: DType,
-        opener: Opener | None,
-        live: object = None,
-        *,
-        key: object = None,
-        units: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
-        refusals: tuple[str, str] = ("", ""),
-        has_one_writer: bool = True,
-        mode: str = "r",
-    ) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self.opener = opener
-        """None: no other process can open it."""
-        self.key = key
-        """Equal for objects that stand for the same array."""
-        self.units = units
-        """Shape of the smallest part that is read, and that is written, as one; empty if any part is."""
-        self.why_not_read, self.why_not_write = refusals
-        """Why other processes cannot read it, and why no process can write it; empty if they can."""
-        self.has_one_writer = has_one_writer
-        """Whether only the caller can write it."""
-        self._live = live
-        self._writer: object = None
-        self._mode = mode
+    shape: tuple[int, ...]
+    dtype: DType
+    opener: Opener | None
+    """None: no other process can open it."""
+    mode: str = "r"
+    live: Any = None
+    """The array itself, once it is open here."""
+    key: object = None
+    """Equal for objects that stand for the same array."""
+    units: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    """Shape of the smallest part that is read, and that is written, as one; empty if any part is."""
+    why_not_read: str = ""
+    """Why other processes cannot read it; empty if they can."""
+    why_not_write: str = ""
+    """Why no process can write it; likewise."""
+    has_one_writer: bool = True
+    """Whether only the caller can write it."""
+
+    _writer: Any = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restore, (self.shape, self.dtype, self.opener, self._mode)
+        return _restore, (self.shape, self.dtype, self.opener, self.mode)
 
     def elsewhere(self, mode: str = "r") -> Stored:
         """The same array as other processes see it: opened there, at its first use."""
@@ -144,9 +137,9 @@ class Stored:
         return self.itemsize * math.prod(self.shape)
 
     def _array(self) -> Any:
-        if self._live is None:
+        if self.live is None:
             assert self.opener is not None
-            live = self.opener.open(self._mode)
+            live = self.opener.open(self.mode)
             # A zarr array is opened in the machine's byte order, whatever it was made with.
             dtypes = [dtype.newbyteorder("=") for dtype in (live.dtype, self.dtype)]
             if live.shape != self.shape or dtypes[0] != dtypes[1]:
@@ -155,8 +148,8 @@ class Stored:
                     f"{live.dtype} in its file, and {self.shape} and {self.dtype} for its caller: it was "
                     "changed and not written yet, or replaced"
                 )
-            self._live = live
-        return self._live
+            self.live = live
+        return self.live
 
     def __getitem__(self, index: object) -> Array:
         """Read a part of it, into a private array that is read-only."""
@@ -180,7 +173,7 @@ class Stored:
 def _restore(shape: tuple[int, ...], dtype: DType, opener: Opener | None, mode: str) -> Stored:
     if _inherited and opener is not None and opener.kind == "hdf5":
         _close_inherited(opener.where)
-    return Stored(shape, dtype, opener, mode=mode)
+    return Stored(shape, dtype, opener, mode)
 
 
 class Target:
@@ -235,16 +228,16 @@ def _find_zarr(array: Any) -> Stored:
         f"no other process can open a zarr array in this {kind}: use engine='threads', or copy it "
         "into a folder (zarr.save_array), or into memory (shmmap.asshared(array[:]))"
     )  # fmt: skip
-    why_not_write = "was opened read-only" if array.read_only else ""
     place = os.path.realpath(where) if isinstance(where, str) else str(store)
     return Stored(
         array.shape,
         array.dtype,
         None if where is None else Opener("zarr", where, name),
-        array,
+        live=array,
         key=("zarr array", place, name),
         units=(array.chunks, getattr(array, "shards", None) or array.chunks),
-        refusals=(why_not_read, why_not_write),
+        why_not_read=why_not_read,
+        why_not_write="was opened read-only" if array.read_only else "",
         has_one_writer=where is None or kind == "ZipStore",
     )
 
@@ -279,13 +272,10 @@ def _find_hdf5(dataset: Any) -> Stored:
         dataset.shape or (),
         dataset.dtype,
         opener,
-        dataset,
+        live=dataset,
         key=("HDF5 dataset", place, dataset.name or dataset.id),
         units=(dataset.chunks or (), ()),
-        refusals=(
-            why
-            and f"workers cannot open {dataset.name or 'an HDF5 dataset'}: {why}, or use "
-            "engine='threads'",
-            "was opened read-only" if file.mode == "r" else "",
-        ),
+        why_not_read=why
+        and f"workers cannot open {dataset.name or 'an HDF5 dataset'}: {why}, or use engine='threads'",
+        why_not_write="was opened read-only" if file.mode == "r" else "",
     )
