@@ -249,7 +249,7 @@ def breaking_even(results: dict[str, Result], peer: str) -> str:
             if last is not None:  # between two points, a line on paper with logarithmic axes
                 share = math.log(1 / last[1]) / math.log(ratio / last[1])
                 cost = last[0] * (cost / last[0]) ** share
-            return f"from {cost * 1e6:.2g} us an item on"
+            return f"from {number(cost * 1e6)} us an item on"
         last = cost, ratio
     return "never"
 
