@@ -70,6 +70,29 @@ def test_automatic_chunks_of_items_balance_any_costs(n: int, size: int) -> None:
     assert auto_chunksize(n, 8, vectorised=False) == size
 
 
+@pytest.mark.parametrize(
+    ("n", "item_nbytes", "chunks"),
+    [
+        (10, 8, 10),
+        (1600, 8, 16),
+        (16384, 256, 16),  # 4 MiB
+        (3 * 8192, 256, 24),
+        (1 << 15, 256, 32),
+        (1 << 20, 256, 128),
+        (1600, 0, 32),  # ranges
+    ],
+)
+def test_maps_of_few_bytes_have_fewer_chunks(n: int, item_nbytes: int, chunks: int) -> None:
+    assert Plan(n, auto_chunksize(n, item_nbytes, vectorised=True)).chunks == chunks
+
+
+@given(st.integers(1, 1 << 20), st.integers(0, 1 << 16))
+def test_more_bytes_never_mean_fewer_chunks(n: int, item_nbytes: int) -> None:
+    size = auto_chunksize(n, item_nbytes, vectorised=True)
+    assert auto_chunksize(n, item_nbytes + 1, vectorised=True) <= size or item_nbytes == 0
+    assert size >= auto_chunksize(n, 0, vectorised=True) or n * item_nbytes > 32 << 18
+
+
 def test_automatic_chunks_of_items_are_bounded_in_bytes() -> None:
     assert auto_chunksize(1_000_000, 1 << 20, vectorised=False) == 8
 

@@ -18,6 +18,9 @@ from .._errors.arguments import as_int, parse_nbytes
 CHUNK_NBYTES = 1 << 21
 # A map of few bytes can still be dear per item. More chunks balance better, and each costs some 10 us.
 CHUNKS_MIN = 32
+# But if a chunk has less than this, half as many: where the function is cheap, its calls cost as much as all
+# else. Fewer still, and dear functions would leave cores idle: see 0040.
+FEW_NBYTES, CHUNKS_OF_FEW = 1 << 18, 16
 # A chunk takes a byte of the ledger and a quarter of a microsecond; `pmap_ranges` is asked for any number.
 CHUNKS_MAX = 1 << 20
 # Per-item functions: enough chunks that a worker with dear items does not finish long after the others.
@@ -74,10 +77,16 @@ def merge_ranges(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ..
 
 
 def auto_chunksize(n: int, item_nbytes: int, vectorised: bool) -> int:
-    """Items per chunk for ``chunksize="auto"``; see the constants above for what each bounds."""
+    """Items per chunk for ``chunksize="auto"``; see the constants above for what each bounds.
+
+    `item_nbytes` is 0 if nothing is known of the bytes that belong to an index.
+    """
+    chunks = CHUNKS_MIN
+    if item_nbytes:  # else it is not known how many they are
+        chunks = max(CHUNKS_OF_FEW, min(chunks, n * item_nbytes // FEW_NBYTES))
     item_nbytes = max(1, item_nbytes)
     if vectorised:
-        size = min(CHUNK_NBYTES // item_nbytes, -(-n // CHUNKS_MIN))
+        size = min(CHUNK_NBYTES // item_nbytes, -(-n // chunks))
         return max(1, size, -(-n // CHUNKS_MAX))
     return max(1, min(ITEM_CHUNK_NBYTES // item_nbytes, -(-n // ITEM_CHUNKS)))
 

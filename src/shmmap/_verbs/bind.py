@@ -43,7 +43,7 @@ def bind(request: Request, options: Options) -> Job:
     verb, out = request.verb, request.out
     if verb == "ranges":
         inputs: list[Input] = []
-        n, nbytes, axis = request.n, 1, 0
+        n, nbytes, axis = request.n, 0, 0
     else:
         inputs, n, nbytes, axis = _bind_inputs(request)
         inputs = _add_stencils(inputs, request.depth, request.boundary)
