@@ -146,10 +146,8 @@ def test_locks_are_made_in_one_place() -> None:
     }
     of_a_map = {
         "_results/arrivals.py",
-        "_results/outcome.py",
         "_verbs/in_order.py",
         "_verbs/progress.py",
-        "_engines/local.py",
         "_engines/rounds.py",
     }
     assert makers == {"_system/forks.py"} | of_a_map

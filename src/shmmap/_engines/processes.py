@@ -86,7 +86,7 @@ class ProcessWork:
         return self
 
     def be_attended(self, attend: Callable[[], object]) -> None:
-        self._team.have_attended(self._run, attend)
+        self._run.be_attended(attend)
 
     def wait(self) -> Any:
         while not self.step():
@@ -98,10 +98,7 @@ class ProcessWork:
         try:
             if self._round is None:
                 self._wait_for_turn()
-            is_over = self._step()
-            if not is_over and self._run.control is not None:
-                self._run.control.note_attended(False)
-            return is_over
+            return self._step()
         except BaseException as exc:
             with CleanUp(exc) as clean_up:
                 self._abandon(clean_up)
@@ -121,8 +118,10 @@ class ProcessWork:
     def _step(self) -> bool:
         task, run, round = self._task, self._run, self._round
         assert round is not None and run.control is not None
-        run.control.note_attended(True)
+        if task.collector.is_listened_to:
+            run.control.note_attended(True)
         if not round.step():
+            run.control.note_attended(False)
             return False
         if run.is_cancelled:
             raise CancelledError
@@ -131,6 +130,7 @@ class ProcessWork:
         # Never another round while some worker may still draw in this one.
         if left and round.is_whole and (again := task.outcome.next_round(left)):
             self._post(again)
+            run.control.note_attended(not task.collector.is_listened_to)
             return False
         if task.tick is not None:
             task.tick(run.done)

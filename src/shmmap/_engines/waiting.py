@@ -25,7 +25,6 @@ from .._wire import (
     Record,
     RecordKind,
     Report,
-    has_data,
     says_left,
     unpack,
     unpack_records,
@@ -93,13 +92,16 @@ class Round:
             data = self._read()
             if says_left(data, run.seq) or self._take_records(data):
                 self._is_over = True
-            self._strike_off()
+            if run.deaths or run.vacated:
+                self._strike_off()
+            elif self._is_over:
+                self._remaining.clear()
             has_results = control.has_results()  # only now: of those struck off, all are there
             if has_results:
                 self._take_records(control.take_results())
             self._heed_run()
             # Not before it is known why: the worker that stopped it may be saying so, or have died over it.
-            if self._deadline is None and self._is_stopped():
+            if self._remaining and self._deadline is None and self._is_stopped():
                 self._deadline = time.monotonic() + GRACE_S
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self.is_reusable = False
@@ -110,9 +112,10 @@ class Round:
             self.is_reusable = False  # some worker may be about to count as the last one
         if not self.is_reusable:  # and may have done so in this round for the one before
             self._take_records(control.take_results())
-            while has_data(control.pipe_read):
+            while control.has_records(0):
                 self._take_records(os.read(control.pipe_read, READ_NBYTES))
-        self._team.take_relayed(self._ranks)
+        if control.has_relayed() or not self.is_reusable:  # who died has not said so
+            self._team.take_relayed(self._ranks)
         if run.relayed:
             self._emit_relayed()
         return True
@@ -120,7 +123,7 @@ class Round:
     def _read(self) -> bytes:
         """What comes on the pipe next; or nothing, if there is something else to be looked at."""
         control, pipe = self._control, self._control.pipe_read
-        if self._task.collector.is_listened_to and not has_data(pipe, GATHER_S):
+        if self._task.collector.is_listened_to and not control.has_records(GATHER_S):
             if control.has_results() or control.await_results():
                 return b""
         # After a death, no worker may turn out to be the last one: the claim slots are asked instead.
@@ -128,7 +131,7 @@ class Round:
         if not (is_doubtful or self._ticks or self._deadline is not None):
             return os.read(pipe, READ_NBYTES)
         data = b""
-        if has_data(pipe, DOUBT_S if is_doubtful else TICK_S):
+        if control.has_records(DOUBT_S if is_doubtful else TICK_S):
             data = os.read(pipe, READ_NBYTES)
         self._tick()
         return data
@@ -147,12 +150,9 @@ class Round:
                 run.kill_overdue(rank, since, index)
 
     def _strike_off(self) -> None:
-        """Wait no more for those that have left, by what is known now."""
+        """After a death: wait no more for those that have left, by what is known now."""
         run, remaining = self._run, self._remaining
-        if run.deaths:
-            remaining -= {rank for rank in remaining if self._channels.has_left(rank, run.seq)}
-        elif self._is_over:
-            remaining.clear()
+        remaining -= {rank for rank in remaining if self._channels.has_left(rank, run.seq)}
         while run.vacated:
             remaining.discard(run.vacated.popleft())
 

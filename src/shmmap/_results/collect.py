@@ -230,8 +230,9 @@ class Collector:
         """
         if not marks.strip(_IN_PLACE):
             return
-        self.confirm_output(marks)
-        self.note_nothing(marks)
+        if not self.job.gather:
+            self.confirm_output(marks)
+            self.note_nothing(marks)
         if marks.count(Mark.HANDED) > self.count_handed():
             raise RuntimeError(
                 "results that were handed over did not arrive; this is a fault of shmmap"

@@ -10,16 +10,19 @@ each public method takes.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from .._chunks import Job, merge_ranges, warn_of
 from .._errors.exceptions import MapError, WorkerDied, describe_ranges, name_of
+from .._system.forks import make_lock
 from .._wire import Report, advise, describe_exception, raise_as_is, restore_exception, stand_in
 from .collect import Collector
 from .recovery import DeadWorker, Instructions, Recovery
 from .stand_ins import StandIn, substitute
+
+_lock = make_lock()
+"""One for all maps: few fail, and nobody waits or calls the function while holding it."""
 
 
 class Failure(NamedTuple):
@@ -49,7 +52,6 @@ class Outcome:
         self._on_error = on_error
         self._axis = axis
         self._first = job.first
-        self._lock = threading.RLock()
         self._failures: dict[int, Failure] = {}
         """By first index; one per range."""
         self._fatal: Exception | None = None
@@ -88,13 +90,13 @@ class Outcome:
     def note_report(self, chunk: int, report: Report) -> bool:
         """A worker process reports an exception; chunk -1 means before any chunk. Whether it counts."""
         if chunk < 0:
-            with self._lock:
+            with _lock:
                 self._fatal = restore_exception(report, self._name, "before its first chunk")
                 self._recovery.broken()
             return True
         where = self.describe(report.position, report.start, report.stop)
         exc = restore_exception(report, self._name, where)
-        with self._lock:
+        with _lock:
             if self._recovery.is_superseded(report.pid, chunk):
                 return False
             self._note(chunk, report.start, report.stop, exc)
@@ -118,7 +120,7 @@ class Outcome:
             exc.add_note(
                 "rng= gives the function a numpy.random.Generator as keyword argument 'rng'"
             )
-        with self._lock:
+        with _lock:
             self._forgive(start, stop)
             self._failures[start] = Failure(start, stop, exc)
             self._recovery.failed(chunk, is_whole=(start, stop) == self._plan.limits(chunk))
@@ -147,7 +149,7 @@ class Outcome:
         chunk = None if overdue is None else overdue // self._plan.chunksize
         ranges = self._shown(self._plan.ranges(dead.inside))
         where = f" in indices {describe_ranges(ranges)}" if ranges else ""
-        with self._lock:
+        with _lock:
             self._collector.note_nothing(marks)
             told = self._recovery.died(
                 dead._replace(overdue=chunk), marks, stopped_at, is_safe=self.is_safe()
@@ -175,7 +177,7 @@ class Outcome:
     # ------------------------------------------------ decisions
 
     def is_doomed(self) -> bool:
-        with self._lock:
+        with _lock:
             return self._recovery.is_doomed()
 
     def is_safe(self) -> bool:
@@ -188,7 +190,7 @@ class Outcome:
 
     def next_round(self, undone: list[int]) -> list[int]:
         """Which of the chunks that are not done are run in another round, which begins; see `Recovery`."""
-        with self._lock:
+        with _lock:
             again = self._recovery.next_round(undone, is_safe=self.is_safe())
             self._forgive_chunks(again)
         return again
@@ -211,7 +213,7 @@ class Outcome:
         if not undone and not self._failures and self._fatal is None:  # most maps
             self._collector.take_marks(marks)
             return self._with_warning(self._collector.finish())
-        with self._lock:
+        with _lock:
             error = self._fatal
             failures = [self._failures[start] for start in sorted(self._failures)]
         try:

@@ -41,9 +41,10 @@ class Inbox:
     =============================  ==========================================  ===========================
     field                          written by                                  read by
     =============================  ==========================================  ===========================
-    `_pages`, `_announced`         the thread that reads a line, under the     all, under the lock; that
-                                   lock: a caller's or the monitor             there are announced ones
-                                                                               without it, by `end_call`
+    `_pages`, `_announced`         the thread that reads a line, under the     all, under the lock; without
+                                   lock: a caller's or the monitor             it `take` looks up a page, and
+                                                                               `end_call` if there are
+                                                                               announced ones
     `messages`                     the same                                    monitor, under the lock
     `_open`                        `begin_call`, under the lock; `end_call`,   the thread that reads a line
                                    in any thread
@@ -92,7 +93,7 @@ class Inbox:
 
     def take(self, record: Record) -> Any:
         """Unpickle what a record carries."""
-        page = self._page(record)
+        page = self._pages.get(record.page) or self._page(record)
         data = page.bytes[record.offset : record.offset + record.nbytes]
         try:
             try:
@@ -105,19 +106,21 @@ class Inbox:
                 return unpack(data)
         finally:
             del data
-            self._note_taken(page, record.rank)
+            if page.take():
+                self._tell_of_room(page, record.rank)
 
     def skip(self, record: Record) -> None:
         """Let go of what a record carries."""
         if record.page:
             try:
-                self._note_taken(self._page(record), record.rank)
+                page = self._page(record)
+                if page.take():
+                    self._tell_of_room(page, record.rank)
             except OSError:
                 pass
 
-    def _note_taken(self, page: Page, rank: int) -> None:
-        if page.take():
-            self._workers.wake()  # the monitor sees to it once more, later
+    def _tell_of_room(self, page: Page, rank: int) -> None:
+        self._workers.wake()  # the monitor sees once more, later, to what was asked for
         if page.is_awaited():
             with self._lock:
                 link = self._workers.links.get(rank)

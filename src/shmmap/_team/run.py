@@ -100,7 +100,8 @@ class Run:
                                                   another run; under the lock
     `deaths`, `vacated`, `failed_start`,          monitor, under the lock               its own, without it
     `broken`, `relayed`
-    `_attend`, `_is_to_be_attended`               any thread, under the lock            the same
+    `_attend`                                     its own, once                         any thread
+    `_is_to_be_attended`                          any thread                            its own
     `keep`                                        its own; monitor; as it is let go,    none
                                                   the thread that does so
     ============================================  ====================================  ====================
@@ -209,7 +210,9 @@ class Run:
 
     def be_attended(self, attend: Callable[[], object]) -> None:
         """Nobody waits for it just now; `attend` is called once somebody has to, which may be at once."""
-        self._attend = attend
+        self._attend = (
+            attend  # first: the method `attend` looks there after it has said that it is wanted
+        )
         if self.control is not None:
             self.control.note_attended(False)
         if self._is_to_be_attended or self.admitted is not None:

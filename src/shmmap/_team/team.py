@@ -150,11 +150,6 @@ class WorkerTeam(Life):
                 control.abandon() if abandons else control.stop(-1)
             run.ring()
 
-    def have_attended(self, run: Run, attend: Callable[[], object]) -> None:
-        """Nobody waits for a run just now; `attend` starts a thread that does, once somebody has to."""
-        with self._lock:
-            run.be_attended(attend)
-
     def disown(self, run: Run) -> None:
         """No worker is to get a run's call again."""
         with self._lock:

@@ -47,7 +47,7 @@ class Pending:
     """
 
     def __init__(
-        self, team: WorkerTeam, work: Work, collector: Collector, ending: ExitStack
+        self, team: WorkerTeam, work: Work, collector: Collector, ending: ExitStack | None
     ) -> None:
         self._team = team
         self._work: Work | None = work
@@ -121,7 +121,8 @@ class Pending:
         self._work = self._steps = None
         self.is_over = True
         unfinished.discard(self)
-        self._ending.close()
+        if self._ending is not None:
+            self._ending.close()
         self._collector.release()
         if self._arrivals is not None:
             self._arrivals.tell()

@@ -60,7 +60,7 @@ def run(request: Request, options: Options, engine: EngineOption) -> Any:
 
 def start(
     request: Request, options: Options, engine: EngineOption
-) -> tuple[Work, Collector, ExitStack] | None:
+) -> tuple[Work, Collector, ExitStack | None] | None:
     """Start a map over sequences, and what is to be closed at its end; None if they are empty."""
     if not callable(request.func):
         raise _no_function(request)
@@ -68,7 +68,10 @@ def start(
     job = _plan(request, options)
     if job is None or job.plan.n == 0:
         return None
-    return _start_shown(request, job, options, resolve_engine(engine, options.workers))
+    route = resolve_engine(engine, options.workers)
+    if options.progress is False and options.rng is None:
+        return *_start(request, job, options, route, None), None
+    return _start_shown(request, job, options, route)
 
 
 def _plan(request: Request, options: Options) -> Job | None:

@@ -18,6 +18,7 @@ offset field        written by     meaning
                     by who rings
 40     given        caller         how many bytes of the arguments are given
 48     unattended   caller         1 while nobody waits for the map, nor takes what is put
+56     relayed      workers        1 if one has printed, logged or warned something
 64     output       caller         where results go, see `ControlBlock.tell_output`
 4096   arguments    caller         what is this map's own, see `_chunks.arguments`
 69632  ledger       worker         a byte for each chunk, see `_chunks.ledger`
@@ -40,9 +41,8 @@ from collections.abc import Iterable, Iterator
 from .._memory import map_fd, open_scratch
 from .records import READ_NBYTES, RECORD_NBYTES, Record, unpack_records
 
-_LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES, _RESULTS_AWAITED, _GIVEN_NBYTES, _UNATTENDED = range(
-    7
-)
+_LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES, _RESULTS_AWAITED = range(5)
+_GIVEN_NBYTES, _UNATTENDED, _HAS_RELAYED = range(5, 8)
 # Values of the output state.
 _AWAITED, _TOLD, _NONE = range(3)
 # A limit, as it goes on from -1, by which no chunk is started: nobody will look at what is handed over.
@@ -106,6 +106,7 @@ class ControlBlock:
         self._takes = memoryview(self._map)[takes:shelves].cast("q")
         self._shelves = memoryview(self._map)[shelves:]
         self._pipe_inode = os.fstat(self.pipe_write).st_ino
+        self._poll: select.poll | None = None
 
     def shared_fds(self) -> tuple[int, int, int]:
         """The descriptors that a worker needs, as its own `ControlBlock` takes them."""
@@ -136,7 +137,7 @@ class ControlBlock:
         self._arguments[: len(arguments)] = arguments
         words[_LIMIT] = words[_CHUNKS] = chunks
         words[_OUTPUT_STATE] = _AWAITED
-        words[_RESULTS_AWAITED] = words[_UNATTENDED] = 0
+        words[_RESULTS_AWAITED] = words[_UNATTENDED] = words[_HAS_RELAYED] = 0
         if output:
             self.tell_output(output)
         self.ledger[:chunks] = bytes(chunks)
@@ -285,7 +286,22 @@ class ControlBlock:
     def is_attended(self) -> bool:
         return not self._words[_UNATTENDED]
 
+    def note_relayed(self) -> None:
+        """A worker has printed, logged or warned something, and is about to leave."""
+        self._words[_HAS_RELAYED] = 1
+
+    def has_relayed(self) -> bool:
+        """Whether a worker that has left has printed, logged or warned something."""
+        return self._words[_HAS_RELAYED] == 1
+
     # ------------------------------------------------ the pipe
+
+    def has_records(self, patience_s: float) -> bool:
+        """Whether there is something to read, or will be within so many seconds."""
+        if self._poll is None:
+            self._poll = select.poll()  # `select.select` takes no descriptor above 1023
+            self._poll.register(self.pipe_read, select.POLLIN)
+        return bool(self._poll.poll(patience_s * 1000))
 
     def drain(self, patience: float = 0.0) -> Iterator[Record]:
         """The records on the shelves and in the pipe, or that come within so many seconds of the one before.
@@ -293,7 +309,7 @@ class ControlBlock:
         Whole ones, should something else be among them.
         """
         yield from unpack_records(self.take_results())
-        while has_data(self.pipe_read, patience):
+        while self.has_records(patience):
             data = os.read(self.pipe_read, READ_NBYTES)
             yield from unpack_records(data[: len(data) // RECORD_NBYTES * RECORD_NBYTES])
 

@@ -130,8 +130,11 @@ class Page:
         del self.counts, self.bytes
 
     def take(self) -> bool:
-        """Count a record as taken, the only write of the caller here; whether to ask for the page again."""
-        self.counts[1] += 1
-        self.taken_at = time.monotonic()
-        was_asked_for, self.is_asked_for = self.is_asked_for, False
-        return was_asked_for
+        """Count a record as taken, the only write of the caller here; whether somebody is to hear of it."""
+        counts = self.counts
+        counts[1] += 1
+        was_asked_for = False
+        if self.segment.nbytes > self.KEPT_NBYTES:
+            self.taken_at = time.monotonic()
+            was_asked_for, self.is_asked_for = self.is_asked_for, False
+        return was_asked_for or counts[2] != 0

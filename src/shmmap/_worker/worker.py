@@ -31,6 +31,7 @@ from .._wire import (
     LAST_CHUNK,
     LEFT,
     LOST_WRITE,
+    RELAYED,
     RUNNING,
     SINCE,
     WARNING,
@@ -155,6 +156,7 @@ class Worker:
     def _serve_call(self, call: Call) -> None:
         slot, reporter = self._slot, self._reporter
         slot[RUNNING] = call.seq
+        relayed = slot[RELAYED]
         control = self._line.controls.get(call.control)
         reporter.begin(call, control, self._submitted if control is None else control.pipe_write)
         try:
@@ -185,6 +187,8 @@ class Worker:
                 slot[LEFT] = call.seq  # all it did is in place
             os._exit(EXIT_DESCRIPTORS)  # what waits in the tail does not count as done
         reporter.end(self._cache.newly_viewed())
+        if control is not None and slot[RELAYED] != relayed:
+            control.note_relayed()
         slot[RUNNING] = 0
         slot[LEFT] = call.seq
         if control is None or control.leave() >= call.team:
