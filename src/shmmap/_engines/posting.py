@@ -44,11 +44,13 @@ class Posting:
         self._modules = 0
         """The version of the user's modules that they need."""
         self._job_id = 0
-        self._job = Payload(b"")
+        self._job: Payload | None = None
         self._writes_main = False
         """Unpickling them writes into ``__main__`` there."""
         self.arguments = self.output = b""
         """What goes into the control block: this map's own part of the job; where results go, if known."""
+        self._guessed: object = None
+        """The output, if it was made by what the last call's results were like."""
         self.keep: list[Any] = [task]
         """What all this refers to."""
         if inherited is None:
@@ -57,7 +59,8 @@ class Posting:
                 self._modules = current_version(func.reaches)
             payload, root = self._pay(func.data)
             self._func: Payload | None = payload
-            self._segments |= func.segments
+            if func.segments:
+                self._segments |= func.segments
             self.keep += (root, func.keep)
             self._pack_job()
             self._guess_output()
@@ -78,7 +81,8 @@ class Posting:
         layouts, arguments = take_apart(job)
         self.arguments, segments, root = fit(arguments.data, ARGUMENTS_NBYTES)
         self._segments = self._segments.union(arguments.segments, segments)
-        self._modules = max(self._modules, arguments.modules)
+        if arguments.modules > self._modules:
+            self._modules = arguments.modules
         self._writes_main = arguments.writes_main
         self.keep += (root, arguments.keep)
         known = {} if job.template is None else job.template.packed
@@ -100,18 +104,21 @@ class Posting:
         form = None if job.template is None else job.template.forms.get(self._digest)
         if form is not None and self._digest:
             collector.guess_output(form)
+            self._guessed = collector.columns
             self.output, segments, root = pack_output(collector)
             self._segments |= segments
             self.keep.append(root)
 
     def note_form(self) -> None:
         """The map is over: take note of what its results are like, for calls like it."""
-        job = self._task.job
+        job, collector = self._task.job, self._task.collector
         if job.template is None or not self._digest or job.out is not None or job.gather:
             return
+        if collector.columns is self._guessed is not None:
+            return  # they are like those of the last call again
         if job.keep_going or job.dtypes is not None:
             return  # what the output is like depends on more than the function
-        form = self._task.collector.form()
+        form = collector.form()
         forms = job.template.forms
         if form is None:
             forms.pop(self._digest, None)
@@ -167,7 +174,7 @@ def pack_output(collector: Collector) -> tuple[bytes, frozenset[int], Any]:
     """What is told of where results go, the segments it needs, and what is to be kept for it."""
     kind, columns, is_guess = collector.told_output()
     handles = tuple([tuple(handle_of(a) or ()) for a in columns])
-    fresh = tuple(map(fresh_from, columns))
+    fresh = () if is_guess else tuple(map(fresh_from, columns))
     data = pickle.dumps((told_kind(kind), handles, fresh, is_guess), 5)
     told, segments, root = fit(data, OUTPUT_NBYTES)
     return told, segments.union([handle[0] for handle in handles]), root

@@ -14,6 +14,7 @@ from .arrays import (
     empty_like,
     full,
     full_like,
+    new_array,
     ones,
     ones_like,
     zeros,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence, Set
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -64,16 +64,22 @@ def allocate(
     """A shared array, of zeros if asked for."""
     dims = to_shape(shape)
     dt, inner = complete(dtype)
-    dims += inner
-    check_dtype(dt)
     check_word(order, "order", ("C", "F", None))
-    nbytes = dt.itemsize
-    for length in dims:
+    return new_array(dims + inner, dt, "F" if order == "F" else "C", zero=zero)
+
+
+def new_array(
+    shape: tuple[int, ...], dtype: DType, order: Literal["C", "F"] = "C", *, zero: bool = False
+) -> Array:
+    """A shared array; shape and dtype are those of another array, or as complete."""
+    check_dtype(dtype)
+    nbytes = dtype.itemsize
+    for length in shape:
         nbytes *= length
     root = allocate_bytes(nbytes)
     if zero and not is_fresh(root):
         fill(root, 0)
-    return cast(Array, any_numpy.ndarray(dims, dt, root, order="F" if order == "F" else "C"))
+    return cast(Array, any_numpy.ndarray(shape, dtype, root, order=order))
 
 
 def empty(

@@ -34,7 +34,7 @@ from .._chunks import (
 )
 from .._interop.numpy_types import Array
 from .._interop.plain import is_open
-from .._memory import copy_into, empty
+from .._memory import copy_into, new_array
 from .arrivals import Arrivals
 from .pieces import ABSENT, Pieces
 
@@ -161,9 +161,9 @@ class Collector:
         """A fresh column: shared memory, axis first."""
         n, axis = self.plan.n, self.job.axis
         if axis == 0:
-            return empty((n, *item_shape), dtype)
+            return new_array((n, *item_shape), dtype)
         axis %= len(item_shape) + 1
-        return np.moveaxis(empty((*item_shape[:axis], n, *item_shape[axis:]), dtype), axis, 0)
+        return np.moveaxis(new_array((*item_shape[:axis], n, *item_shape[axis:]), dtype), axis, 0)
 
     def add(self, pieces: list[Piece]) -> None:
         """Take results that were handed over rather than written in place."""

@@ -53,6 +53,8 @@ class Roster:
         self.seats: dict[int, Seat] = {}
         self._limit = limit
         """Replacements that one call may cause, per seat."""
+        self._filled = 0
+        """All ranks below it are taken."""
         self._replaced: dict[int, int] = {}
 
     def fill(self, size: int) -> list[int]:
@@ -63,15 +65,17 @@ class Roster:
             if seat.state == EMPTY:
                 seat.state = STARTING
                 started.append(rank)
+        self._filled = max(self._filled, size)
         return started
 
     def is_filled(self, size: int) -> bool:
         """Whether `fill` would start nobody."""
-        for rank in range(size):  # on the path of every call: no generator
-            seat = self.seats.get(rank)
-            if seat is None or seat.state == EMPTY:
-                return False
-        return True
+        return size <= self._filled  # a number, as every call asks
+
+    def _empty(self, seat: Seat) -> None:
+        """Nobody sits on it any more."""
+        seat.state = EMPTY
+        self._filled = min(self._filled, seat.rank)
 
     def ready(self, rank: int) -> None:
         """A worker says it has started."""
@@ -99,7 +103,8 @@ class Roster:
         self._replaced.pop(seq, None)
         waiting = []
         for rank, seat in self.seats.items():
-            seat.calls.pop(seq, None)
+            if seq in seat.calls:
+                del seat.calls[seq]
             if seat.calls:
                 waiting.append(rank)
         return waiting
@@ -116,7 +121,10 @@ class Roster:
             self._replaced[seq] = self._replaced.get(seq, 0) + 1
         lost = tuple(seq for seq in seat.calls if seq not in again)
         seat.calls = dict.fromkeys(again, True)
-        seat.state = STARTING if again else EMPTY
+        if again:
+            seat.state = STARTING
+        else:
+            self._empty(seat)
         if broken:
             seat.false_starts = 0
         return Departure(broken, tuple(again), lost)
@@ -124,7 +132,7 @@ class Roster:
     def unfilled(self, rank: int, departure: Departure) -> Departure:
         """The replacement could not be started, for want of descriptors, say: what follows from that."""
         seat = self.seats[rank]
-        seat.state = EMPTY
+        self._empty(seat)
         seat.calls.clear()
         return replace(departure, again=(), lost=(*departure.again, *departure.lost))
 
@@ -136,3 +144,4 @@ class Roster:
         """All workers have ended."""
         self.seats.clear()
         self._replaced.clear()
+        self._filled = 0

@@ -44,6 +44,7 @@ class Given(NamedTuple):
     """Equal for calls alike."""
     layouts: tuple[tuple[Any, ...], ...]
     places: list[Place | None]
+    outs: tuple[Any, ...]
 
 
 _entries: dict[Any, _Entry] = {}
@@ -74,7 +75,8 @@ def _exact(value: Any) -> Any:
 def look_at(request: Request, options: Options) -> Given | None:
     """What a call gives; None if it is not known all that its plan depends on."""
     verb, _, inputs, n, axis, out, dtype, depth, boundary, fold = request
-    given = inputs if out is None else inputs + request.outs()
+    outs = () if out is None else request.outs()
+    given = inputs + outs if outs else inputs
     try:
         seen = [
             (layout_of(value), locate(value))
@@ -98,12 +100,12 @@ def look_at(request: Request, options: Options) -> Given | None:
             layouts,
             # Equal dtypes may differ in what they say besides.
             tuple([id(layout[0]) for layout in layouts if isinstance(layout[0], np.dtype)]),
-            None if given is inputs else _overlaps(places, len(inputs)),
+            _overlaps(places, len(inputs)) if outs else None,
         )
         hash(key)
     except TypeError:
         return None
-    return Given(key, layouts, places)
+    return Given(key, layouts, places, outs)
 
 
 def _look_at_other(value: Any) -> tuple[Any, ...]:
@@ -138,7 +140,7 @@ def recall(request: Request, given: Given) -> Job | None:
     if entry is None:
         return None
     common, kinds = entry
-    _, layouts, places = given
+    _, layouts, places, outs = given
     inputs = tuple(
         [
             Input(kind, a, axis, stencil, layout if type(a) is np.ndarray else None, place)
@@ -147,7 +149,7 @@ def recall(request: Request, given: Given) -> Job | None:
             )
         ]
     )
-    out = None if request.out is None else request.outs() or None
+    out = outs or None
     if out is not None and common[_AXIS]:
         out = axis_first(out, common[_AXIS])
     fields: tuple[Any, ...] = (inputs, out, None, 0, *common, tuple(places[len(inputs) :]))

@@ -297,7 +297,7 @@ class Reporter:
         """The output that was told. Raises KeyError if a segment it lies in is not attached."""
         kind, handles, fresh, is_guess = pickle.loads(read_fitted(told))
         columns = tuple([from_handle(SegmentHandle(*handle)) for handle in handles])
-        if self._team > POUR_TEAM:
+        if self._team > POUR_TEAM or is_guess:
             return Destination(kind, columns, self.page_writers(columns), is_guess)
         writers = _if_any(map(make_page_writer, columns, fresh))
         return Destination(kind, columns, writers, is_guess)
