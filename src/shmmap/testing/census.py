@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._memory import take_back_released
+from .._system.kernel_files import read_kernel_file
 from .._system.witness import NAME_PREFIXES
 
 MEMORY_PATHS = ("/dev/shm/", "/memfd:", "/dev/zero (deleted)")
@@ -112,7 +113,7 @@ def _living() -> dict[int, tuple[int, int]]:
     for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
         with contextlib.suppress(OSError):
             # The command's name, in parentheses, may itself contain spaces and parentheses.
-            fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+            fields = read_kernel_file(f"/proc/{pid}/stat").rpartition(")")[2].split()
             found[pid] = int(fields[1]), int(fields[19])
     return found
 
@@ -122,7 +123,7 @@ def _tree(token: str, living: dict[int, tuple[int, int]]) -> set[int]:
     ours = {os.getpid()}
     for pid in living:
         with contextlib.suppress(OSError):
-            if token in _read(f"/proc/{pid}/environ"):
+            if token in read_kernel_file(f"/proc/{pid}/environ"):
                 ours.add(pid)
     while more := {pid for pid, (parent, _) in living.items() if parent in ours} - ours:
         ours |= more
@@ -135,7 +136,8 @@ def processes_of(token: str) -> dict[tuple[int, int], str]:
     found = {}
     for pid in _tree(token, living) - {os.getpid()}:
         with contextlib.suppress(OSError):
-            command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+            command = read_kernel_file(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+            command = command.encode(errors="replace").decode()  # it is going to be printed
             found[pid, living[pid][1]] = command or "(ended, not waited for)"
     return found
 
@@ -143,7 +145,7 @@ def processes_of(token: str) -> dict[tuple[int, int], str]:
 def _files(pid: str) -> Iterator[tuple[str, int]]:
     """Device and inode of the files that a process has open or mapped."""
     with contextlib.suppress(OSError):
-        for line in _read(f"/proc/{pid}/maps").splitlines():
+        for line in read_kernel_file(f"/proc/{pid}/maps").splitlines():
             _, _, _, device, inode, *_ = line.split(maxsplit=5)
             yield device, int(inode)
     for number, target in _descriptors(pid):
@@ -170,7 +172,7 @@ def _descriptors(pid: str) -> Iterator[tuple[int, str]]:
 def memory_of(pid: str) -> Iterator[tuple[str, int, int]]:
     """Shared memory that a process has mapped or holds open: device, inode, bytes."""
     with contextlib.suppress(OSError):
-        for line in _read(f"/proc/{pid}/maps").splitlines():
+        for line in read_kernel_file(f"/proc/{pid}/maps").splitlines():
             limits, _, _, device, inode, *path = line.split(maxsplit=5)
             if path and path[0].startswith(MEMORY_PATHS):
                 start, stop = (int(limit, 16) for limit in limits.split("-"))
@@ -180,13 +182,3 @@ def memory_of(pid: str) -> Iterator[tuple[str, int, int]]:
             with contextlib.suppress(OSError):
                 status = os.stat(f"/proc/{pid}/fd/{number}")
                 yield *_identity(status), status.st_size
-
-
-def _read(path: str) -> str:
-    # Without `open`, whose buffer and decoder take longer than the file: a guard reads hundreds.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = list(iter(lambda: os.read(fd, 1 << 16), b""))
-    finally:
-        os.close(fd)
-    return b"".join(parts).decode(errors="replace")
