@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import math
+import pickle
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from .._wire import (
     Page,
     Ready,
     Record,
+    RecordKind,
     ReleasePages,
     Unattended,
     dumps_message,
@@ -31,6 +33,7 @@ from .._wire import (
 from .link import WorkerLink
 from .workers import Workers
 
+_PLAIN = int(RecordKind.PLAIN)
 # A message that says nothing: it wakes a worker that waits for its records to be taken.
 _LOOK_AGAIN = dumps_message(Attach(()))
 
@@ -96,6 +99,8 @@ class Inbox:
         page = self._pages.get(record.page) or self._page(record)
         data = page.bytes[record.offset : record.offset + record.nbytes]
         try:
+            if record.kind == _PLAIN:
+                return pickle.loads(data)
             try:
                 return unpack(data)
             except KeyError:

@@ -42,7 +42,8 @@ class Pending:
     _whole,    the same; taken by who asks       who asks     one of them, once it is over
     _error
     _work,     the same, as it ends              all          there until it is over
-    _steps
+    _steps,
+    _collector
     ========== ================================= ============ =========================================
     """
 
@@ -51,7 +52,9 @@ class Pending:
     ) -> None:
         self._team = team
         self._work: Work | None = work
-        self._collector = collector
+        self._collector: Collector | None = collector
+        self._pieces = collector.pieces
+        self._chunksize = collector.plan.chunksize
         self._ending = ending
         """What is closed when it is over."""
         self._waiting = threading.Lock()
@@ -74,9 +77,10 @@ class Pending:
     def attend(self) -> None:
         """Have a thread wait for it from now on, unless one does. From any thread."""
         with _attending:
-            if self._arrivals is not None or self.is_over:
+            collector = self._collector
+            if self._arrivals is not None or collector is None:
                 return
-            self._arrivals = self._collector.listen(by_chunk=False)
+            self._arrivals = collector.listen(by_chunk=False)
         threading.Thread(target=self.wait, name="shmmap-map", daemon=True).start()
 
     def wait(self) -> None:
@@ -110,20 +114,20 @@ class Pending:
                     self._whole = work.finish()
                     self._end()
             except BaseException as exc:
+                if isinstance(exc, Exception):
+                    self._error = exc
                 self._end()
                 if not isinstance(exc, Exception):
                     raise
-                self._error = exc
             finally:
                 del self, work  # the exception refers to this frame
 
     def _end(self) -> None:
-        self._work = self._steps = None
+        self._work = self._steps = self._collector = None
         self.is_over = True
         unfinished.discard(self)
         if self._ending is not None:
             self._ending.close()
-        self._collector.release()
         if self._arrivals is not None:
             self._arrivals.tell()
 
@@ -142,7 +146,7 @@ class Pending:
 
     def runs(self, deadline: float | None) -> Runs:
         """The results, until a moment of ``time.monotonic()``; a failure comes after what went well."""
-        pieces = self._collector.pieces
+        pieces, size = self._pieces, self._chunksize
         at = 0  # the chunk whose results come next
         while not self.is_over:
             told = 0 if self._arrivals is None else self._arrivals.count
@@ -165,7 +169,7 @@ class Pending:
                 del error, self  # the traceback refers to this frame
         whole, self._whole = self._whole or [], None
         pieces.clear()
-        rest = whole[at * self._collector.plan.chunksize :]
+        rest = whole[at * size :]
         del whole
         yield _given_away(rest)
 

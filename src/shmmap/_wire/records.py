@@ -22,6 +22,7 @@ class RecordKind(IntEnum):
     LEAVE = 0
     """The last worker has left the call."""
     RESULTS = 1
+    """Results of chunks, or of a submitted function."""
     FORM = 2
     """The form of index 0's result."""
     ERROR = 3
@@ -29,6 +30,8 @@ class RecordKind(IntEnum):
     """The function kept a view of the segment `Record.first`."""
     WAKE = 5
     """Nothing: it wakes the thread that waits. It is the caller's own, or a worker's that has put results."""
+    PLAIN = 6
+    """Results of chunks that `pickle` reads by itself."""
 
 
 _RECORD = struct.Struct("<7q")

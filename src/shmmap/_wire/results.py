@@ -87,20 +87,21 @@ def pack_result(obj: object, share: Share | None = None) -> bytes:
     return _pack(obj, share, None)
 
 
-def pack_pieces(pieces: list[tuple[int, int, Any]], share: Share) -> bytes:
+def pack_pieces(pieces: list[tuple[int, int, Any]], share: Share) -> tuple[bytes, bool]:
     """Pickle results of chunks for the caller: plain ones by `pickle` itself, NumPy's numbers as one array.
 
-    Through a pickler that looks at each, these take a hundred times as long.
+    Through a pickler that looks at each, these take a hundred times as long. Whether all are plain, so that
+    `pickle` reads them as well.
     """
     plain = []
     for first, last, values in pieces:
         kinds = set(map(type, values)) if type(values) is list else {type(values)}
         if not kinds <= SCALARS:
             if len(kinds) > 1 or not kinds <= _NUMBERS or type(values) is not list:
-                return _pack(pieces, share, None)
+                return _pack(pieces, share, None), False
             values = _Numbers(values)
         plain.append((first, last, values))
-    return pickle.dumps(plain, 5)
+    return pickle.dumps(plain, 5), True
 
 
 _NUMBERS = frozenset(

@@ -56,6 +56,7 @@ TAIL_NBYTES = 2048
 POUR_TEAM = 4
 # As plain numbers, which are quicker where there is one for each chunk.
 _DONE, _NOTHING, _HANDED, _FAILED = map(int, (Mark.DONE, Mark.NOTHING, Mark.HANDED, Mark.FAILED))
+_RESULTS, _PLAIN = int(RecordKind.RESULTS), int(RecordKind.PLAIN)
 
 
 class Reporter:
@@ -199,11 +200,13 @@ class Reporter:
         if self._is_abandoned():
             return
         try:
-            payload = pack_pieces(pieces, self.share)
+            payload, is_plain = pack_pieces(pieces, self.share)
         except Exception as exc:
             raise TypeError(f"the function's result cannot be pickled: {exc}") from exc
         assert self._control is not None
-        record = self._record(RecordKind.RESULTS, pieces[0][0], pieces[-1][1], payload)
+        record = self._record(
+            _PLAIN if is_plain else _RESULTS, pieces[0][0], pieces[-1][1], payload
+        )
         self._quiet_nbytes += len(payload)
         is_quiet = self._quiet_nbytes <= QUIET_NBYTES
         if not (is_quiet and self._control.put_results(self._rank, record)):
