@@ -40,7 +40,7 @@ LARGE_NBYTES = 1 << 20
 _DEPTH = 3
 
 
-def _settle(result: Any, alone: int = COUNTS.of_variable, depth: int = 0) -> tuple[Any, bool]:
+def _settle(result: Any, alone: int = COUNTS.of_variable, depth: int = 0) -> tuple[object, bool]:
     """A result as it is now, and whether it will stay so.
 
     Arrays that somebody else has as well are copied, also those in tuples, lists and dicts. What other
@@ -75,7 +75,7 @@ def _settle(result: Any, alone: int = COUNTS.of_variable, depth: int = 0) -> tup
     return result, False
 
 
-def _nbytes_of(value: Any) -> int:
+def _nbytes_of(value: object) -> int:
     """Bytes of an array, or of those in a tuple, list or dict."""
     if isinstance(value, np.ndarray):
         return value.nbytes

@@ -117,7 +117,7 @@ class Job(NamedTuple):
     places: tuple[Place | None, ...] = ()
     """An argument, too: of each output, if it is known where in shared memory they lie."""
 
-    def to_plain(self) -> tuple[Any, ...]:
+    def to_plain(self) -> tuple[object, ...]:
         """The same as plain tuples: pickling them takes two thirds of the time."""
         plan = self.plan
         plain: dict[str, Any] = {

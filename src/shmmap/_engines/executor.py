@@ -56,7 +56,7 @@ class _ExecutorWork(RoundsWork):
 
     def _run_round(self, chunks: Sequence[int]) -> None:
         queue = iter(chunks)
-        pending: dict[Future[Any], int] = {}
+        pending: dict[Future[object], int] = {}
         self._is_stopping = False
         try:
             while True:
@@ -131,7 +131,7 @@ class _ExecutorWork(RoundsWork):
         elif self._add(k, answer.pieces[0], failures):
             self.ledger[k] = Mark.HANDED
 
-    def _add(self, k: int, results: Any, failures: list[Failure]) -> bool:
+    def _add(self, k: int, results: object, failures: list[Failure]) -> bool:
         """Give a chunk's results to the collector; but items that failed stay as they are in the output."""
         columns = () if self.task.job.store else self.task.collector.columns or ()
         parts = [column[each.start : each.stop] for each in failures for column in columns]
@@ -153,7 +153,7 @@ class _ExecutorWork(RoundsWork):
         self._is_stopping = not self.task.job.keep_going
 
 
-def _as_input(entry: Input, data: Any) -> Input:
+def _as_input(entry: Input, data: object) -> Input:
     """What a chunk gets of an input, as the input of a job of its own."""
     if entry.stencil is not None:
         return Input("whole", data)

@@ -54,7 +54,7 @@ class RoundsWork(ABC):
         self._cancelled = True
         self._ended.put(None)
 
-    def wait(self) -> Any:
+    def wait(self) -> object:
         task = self.task
         chunks: Sequence[int] = range(task.job.plan.chunks)
         with self._context():
@@ -73,7 +73,7 @@ class RoundsWork(ABC):
         return task.outcome.finish(left, bytes(self.ledger))
 
     @abstractmethod
-    def _context(self) -> AbstractContextManager[Any]:
+    def _context(self) -> AbstractContextManager[object]:
         """What holds while chunks are run."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class RoundsWork(ABC):
         if self._cancelled:
             raise CancelledError
 
-    def _wait_ended(self) -> Future[Any] | None:
+    def _wait_ended(self) -> Future[object] | None:
         """Wait until one more thread or future has ended; the future is returned."""
         while True:
             try:

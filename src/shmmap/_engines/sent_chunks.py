@@ -12,7 +12,7 @@ import contextvars
 import os
 from contextlib import ExitStack
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .._chunks import Form, Function, Job, Piece, Reporter, Watch, frozen, make_kernel, running
 from .._errors.exceptions import name_of
@@ -44,7 +44,7 @@ class Failure(NamedTuple):
 class Answer(NamedTuple):
     """What came of a chunk."""
 
-    pieces: list[Any]
+    pieces: list[object]
     failures: list[Failure]
     is_done: bool
     lost_writes: list[str]
@@ -53,9 +53,9 @@ class Answer(NamedTuple):
 class _Carried(NamedTuple):
     """A value that is itself in this process, and is pickled by this library on its way to another one."""
 
-    value: Any
+    value: object
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return _uncarried, (pack_result(self.value),)
 
 
@@ -158,7 +158,7 @@ class SentChunk:
         self.number = number
         self.job = job
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         origin = self.origin
         data = origin.pack(), pack_by_value(self.job)
         return _deliver, (_identity(), origin.key, self.number, data)
@@ -168,7 +168,7 @@ _Copy = tuple[bytes, bytes]
 """Function and settings, and the job of a chunk."""
 
 
-def _deliver(identity: Any, key: int, number: int, data: _Copy) -> SentChunk | _Copy | None:
+def _deliver(identity: object, key: int, number: int, data: _Copy) -> SentChunk | _Copy | None:
     """What a chunk is where it is unpickled: itself in the caller, else what it takes to run it."""
     if identity != _identity():
         return data

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .._chunks import Job, merge_ranges, warn_of
 from .._errors.exceptions import MapError, WorkerDied, describe_ranges, name_of
@@ -40,10 +40,10 @@ class Outcome:
         self,
         job: Job,
         collector: Collector,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         *,
-        on_error: str | Callable[[Exception, int, int], Any],
-        axis: Any,
+        on_error: str | Callable[[Exception, int, int], object],
+        axis: object,
     ) -> None:
         self._job = job
         self._plan = job.plan
@@ -205,7 +205,7 @@ class Outcome:
 
     # ------------------------------------------------ the end
 
-    def finish(self, undone: list[int], marks: bytes) -> Any:
+    def finish(self, undone: list[int], marks: bytes) -> object:
         """The result, or the one exception the caller gets; `undone` and `marks` are of the ledger.
 
         That exception is the function's own, `WorkerDied` or `MapError`.
@@ -233,7 +233,7 @@ class Outcome:
             self._failures.clear()
             failures.clear()
 
-    def _with_warning(self, result: Any) -> Any:
+    def _with_warning(self, result: object) -> object:
         """The result, having warned of writes that were lost."""
         if self._lost_writes:
             warn_of(self._func, self._lost_writes)
@@ -265,8 +265,8 @@ class Outcome:
         self,
         undone: list[int],
         failures: list[Failure],
-        on_error: Callable[[Exception, int, int], Any],
-    ) -> Any:
+        on_error: Callable[[Exception, int, int], object],
+    ) -> object:
         """The result, with what `on_error` returns in the place of what failed."""
         lost = self._lost(undone)
         self._add_losses(lost, failures)
@@ -290,13 +290,13 @@ class Outcome:
             failures.append(Failure(start, stop, self._make_death(lost, None)))
         failures.sort(key=lambda failure: failure.start)
 
-    def _try_finish(self, failed: tuple[tuple[int, int], ...]) -> Any:
+    def _try_finish(self, failed: tuple[tuple[int, int], ...]) -> object:
         try:
             return self._collector.finish(failed)
         except Exception:
             return None  # what there is does not even fit together
 
-    def _make_death(self, lost: list[int], result: Any) -> WorkerDied:
+    def _make_death(self, lost: list[int], result: object) -> WorkerDied:
         ranges = self._shown(self._plan.ranges(lost))
         cause = "; ".join(dict.fromkeys(self._causes)) or "workers ended without a word"
         partly = (

@@ -9,7 +9,6 @@ and jobs it keeps by the same rules as here, see `_worker.cache`: what is thrown
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from .._wire import CACHED_FUNCTIONS, Surroundings
 
@@ -26,7 +25,7 @@ class Known:
         self.surroundings: Surroundings | None = None
         self.modules = 0
         """Version of the user's modules that it was told last."""
-        self.key: tuple[Any, ...] | None = None
+        self.key: tuple[object, ...] | None = None
         """`Needs.key` of its last call: if the next one has the same, a wake record is enough."""
         self._functions: dict[bytes, None] = {}
         """Digests of functions pickled by reference, oldest first."""
@@ -100,7 +99,7 @@ class Known:
         self.modules = version
         self._forget_loaded()
 
-    def gets_call(self, key: tuple[Any, ...] | None, writes_main: bool) -> None:
+    def gets_call(self, key: tuple[object, ...] | None, writes_main: bool) -> None:
         """It is sent a call; `writes_main`: by which a function kept from before may be outdated."""
         self.key = key
         if writes_main:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Never
+from typing import Never
 
 from .._errors.exceptions import WorkerDied, note_scarcity
 from .._memory import expire_spare, refuse_reentry_here
@@ -85,7 +85,7 @@ class Life:
         self._sentence: Sentence | None = None
         """All workers are to be ended at once by this signal; what is under way fails by such an exception.
         Without one, the interpreter exits."""
-        self._last_words: list[tuple[bytes, bytes, Any]] = []
+        self._last_words: list[tuple[bytes, bytes, object]] = []
         """What workers have printed at their end."""
         self._finished: threading.Event | None = None
         """Set once everything submitted is done, for the thread that waits for that."""

@@ -71,7 +71,7 @@ class WorkerLink:
         self.gone = False
         """Its process has ended."""
         self.known = Known()
-        self._roots: deque[Any] = deque(maxlen=_ROOTS_MAX)
+        self._roots: deque[object] = deque(maxlen=_ROOTS_MAX)
         """Memory that messages lie in which it may not have read yet."""
         self.relayed = 0
         """Messages taken from its relay socket."""
@@ -178,7 +178,7 @@ class WorkerLink:
             self.post(message, list(control.shared_fds()))
             self.known.has_control(control.id)
 
-    def keep(self, root: Any) -> None:
+    def keep(self, root: object) -> None:
         """Keep the memory that a message lies in until it has surely been read."""
         self._roots.append(root)
 
@@ -239,7 +239,7 @@ class WorkerLink:
 
     def receive(self) -> list[Any]:
         """Messages that have come on the line; segments announced are attached here."""
-        messages: list[Any] = []
+        messages: list[object] = []
         while True:
             try:
                 data, fds, _, _ = socket.recv_fds(self.line, RECEIVE_NBYTES, 16)

@@ -65,14 +65,14 @@ class Monitor:
         self._inbox = inbox
         self._open_maps = open_maps
         self._submissions = submissions
-        self._strays: deque[tuple[bytes, bytes, Any]] = deque()
+        self._strays: deque[tuple[bytes, bytes, object]] = deque()
         """What workers said in no map that is open."""
         self._asked: deque[tuple[WorkerLink, str]] = deque()
         """What workers need of this process, see `_wire.inheritance`."""
 
     def handle(self, ready: list[tuple[int, int]], watched: dict[int, WorkerLink]) -> None:
         """Deal with what the monitor has waited for."""
-        strays: list[tuple[bytes, bytes, Any]] = []
+        strays: list[tuple[bytes, bytes, object]] = []
         with self._lock:
             self._handle(ready, watched)
             while self._strays:
@@ -90,7 +90,7 @@ class Monitor:
                 if not link.gone:
                     link.lend(*answer)
 
-    def hear(self, strays: Iterable[tuple[bytes, bytes, Any]]) -> None:
+    def hear(self, strays: Iterable[tuple[bytes, bytes, object]]) -> None:
         """Print, log or warn what workers have said in no map. To be called without the lock."""
         for stray in strays:
             guarded(emit, *stray)  # streams, log handlers and filters of warnings are the user's

@@ -83,13 +83,13 @@ class Submissions:
         self._inbox = inbox
         self.waiting: deque[_Submission] = deque()
         """Those that no worker has."""
-        self.running: dict[int, tuple[_Submission, int, tuple[Any, ...]]] = {}
+        self.running: dict[int, tuple[_Submission, int, tuple[object, ...]]] = {}
         """By the number of the call: those that a worker has, its rank, and what the message lies in."""
         self._held: dict[int, int] = {}
         """By rank: the call of the function that its worker has been sent and has not left."""
         self._untaken: set[int] = set()
         """Calls that are over and whose results are not unpickled yet."""
-        self._leaving: dict[int, tuple[int, Packed, tuple[Any, ...]]] = {}
+        self._leaving: dict[int, tuple[int, Packed, tuple[object, ...]]] = {}
         """What finished functions were given, until their workers have said whether they kept it."""
         self._outcomes: deque[Callable[[], object]] = deque()
         """What is to be called to resolve futures."""

@@ -10,7 +10,6 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any
 
 from .._errors.exceptions import name_of
 from .._system.interrupts import Uninterrupted
@@ -42,7 +41,7 @@ class WorkerTeam(Life):
         *,
         start: str = "clean",
         initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
+        initargs: tuple[object, ...] = (),
         blas_threads: int = 1,
         memory_limit: int | None = None,
         preload: tuple[str, ...] = (),
@@ -178,7 +177,7 @@ class WorkerTeam(Life):
     # ------------------------------------------------ submitted functions
 
     def submit_call(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> SubmittedFuture:
         """Have some worker call a function, once."""
         self._follow_user()

@@ -18,7 +18,7 @@ from .._memory import Segment, count_references, detach_segment, get_segment, to
 from .._wire import CACHED_FUNCTIONS, Call, ControlBlock, read_fitted, read_payload, unpack
 from .role import role
 
-Function = Callable[..., Any]
+Function = Callable[..., object]
 
 
 class CachedJob:

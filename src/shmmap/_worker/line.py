@@ -71,7 +71,7 @@ class Line:
         # `recvmsg` would allocate it anew each time.
         self._buffer = memoryview(bytearray(RECEIVE_NBYTES))
         self._token = b""
-        self.pending: deque[Any] = deque()
+        self.pending: deque[object] = deque()
         """Messages received while another was waited for."""
         self.controls: dict[int, ControlBlock] = {}
         """The control blocks of maps that are open."""
@@ -84,7 +84,7 @@ class Line:
         self._token = start.token
         return start
 
-    def next(self) -> Any:
+    def next(self) -> object:
         """The next message that is not about attaching, of those that are pending first; None: the last."""
         return self.pending.popleft() if self.pending else self.receive()
 
@@ -110,7 +110,7 @@ class Line:
         if message is not DONE_WITH:
             self.pending.append(message)
 
-    def _receive_one(self) -> Any:
+    def _receive_one(self) -> object:
         """Wait for one message; DONE_WITH if it was about attaching, or the like."""
         record = os.read(self._wake, WAKE_NBYTES)
         if record == END_WORKER:
@@ -149,7 +149,7 @@ class Line:
         message = dumps_message(Attach(((segment.id, segment.nbytes),), seq))
         socket.send_fds(self._socket, [self._token + message], [segment.fd])
 
-    def tell(self, message: tuple[Any, ...]) -> None:
+    def tell(self, message: tuple[object, ...]) -> None:
         """Send the caller a message, from any thread."""
         self._socket.send(self._token + dumps_message(message))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._system.forks import at_fork
 
@@ -20,7 +20,7 @@ class Role:
         """A map started here runs serially."""
         self.is_stray = False
         """A child that user code forked from a worker: it must never draw, mark or answer."""
-        self.inherited: dict[bytes, tuple[Callable[..., Any], Job, list[Any]]] = {}
+        self.inherited: dict[bytes, tuple[Callable[..., object], Job, list[object]]] = {}
         """What workers forked from the caller have without anything being sent: function, job, and the
         private arrays that are to be read-only there."""
 
