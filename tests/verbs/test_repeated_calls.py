@@ -169,3 +169,70 @@ def test_a_replaced_worker_is_sent_everything_anew(team: shmmap.Team) -> None:
         x[:] = k
         shmmap.pmap_chunks(double, x, out=y, engine=team)
         assert (y == 2 * k).all()
+
+
+@pytest.mark.parametrize("whole", [{"calls": 0}, [0], [[0]]], ids=str)
+def test_what_a_function_does_to_an_argument_ends_with_the_call(
+    team: shmmap.Team, whole: Any
+) -> None:
+    """A worker has the arguments of the last call still, and these look the same."""
+    x = shmmap.asshared(np.arange(1.0))
+
+    def count(value: Any, whole: Any) -> int:
+        if isinstance(whole, dict):
+            whole["calls"] += 1
+            return int(whole["calls"])
+        whole.append(value)
+        return len(whole)
+
+    counts = [shmmap.pmap(count, x, whole, axis=(0, None), engine=team)[0] for _ in range(4)]
+    assert len(set(counts)) == 1
+
+
+def test_lists_that_have_changed_are_read_anew(team: shmmap.Team) -> None:
+    numbers, rows, texts = [1, 2, 3], [np.zeros(2), np.ones(2)], ["a", "b"]
+    for i in range(4):
+        numbers[1], texts[0] = i, "x" * i
+        rows[0][:] = i
+        assert shmmap.pmap(functions.double, numbers, engine=team) == [2, 2 * i, 6]
+        assert shmmap.pmap(len, texts, engine=team) == [i, 1]
+        assert [float(a.sum()) for a in shmmap.pmap(functions.double, rows, engine=team)] == [
+            4 * i,
+            4,
+        ]
+
+
+def test_an_output_that_overlaps_is_refused_after_one_alike_that_does_not(
+    team: shmmap.Team,
+) -> None:
+    x = shmmap.asshared(np.arange(9.0))
+    y = shmmap.empty(8)
+    for _ in range(2):
+        shmmap.pmap(functions.double, x[1:], out=y, engine=team)
+        with pytest.raises(ValueError, match="overlaps"):
+            shmmap.pmap(functions.double, x[1:], out=x[:-1], engine=team)
+        with pytest.raises(ValueError, match="overlap"):
+            shmmap.pmap(lambda a: (a, a), x[1:], out=(y, y), engine=team)
+    shmmap.pmap(functions.double, x[1:], out=x[1:], engine=team)
+    assert np.array_equal(x, [0, *range(2, 18, 2)])
+
+
+def test_equal_dtypes_that_say_more_are_told_apart(team: shmmap.Team) -> None:
+    def says(a: Any) -> bool:
+        return a.dtype.metadata is not None
+
+    for _ in range(2):
+        for dtype in (np.dtype("f8"), np.dtype("f8", metadata={"unit": "m"})):
+            x = np.zeros((2, 3), dtype)
+            expected = shmmap.pmap(says, x, engine="serial")
+            assert np.array_equal(shmmap.pmap(says, x, engine=team), expected)
+
+
+def test_blocks_of_one_array_are_calls_alike(team: shmmap.Team) -> None:
+    x = shmmap.asshared(np.arange(64.0))
+    out = shmmap.zeros(64)
+    for start in range(0, 64, 8):
+        shmmap.pmap(functions.double, x[start : start + 8], out=out[start : start + 8], engine=team)
+        block = shmmap.pmap(functions.double, np.arange(float(start), start + 8), engine=team)
+        assert np.array_equal(block, out[start : start + 8])
+    assert np.array_equal(out, 2 * x)

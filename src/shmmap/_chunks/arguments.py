@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import count, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,7 @@ _PICKLES, _PARCELS = "pickles", "parcels"
 """Layouts, besides those of arrays: the argument has the limits of a range; or is the value; or says which
 of the objects it is that are pickled with all of the library's care; or has the fields of `Pickles`."""
 
+_serials = count(1)
 Layouts = tuple[Any, ...]
 """One for each input, and for each output that is given."""
 
@@ -66,6 +67,8 @@ class _Packer:
         """What is to be pickled with all of the library's care."""
         self.are_simple = True
         """All of `objects` are the library's own, or arrays in files."""
+        self.may_change = False
+        """A function may change one of the values, which is to be as it was in the next call."""
         self.segments: set[int] = set()
         self.packed: list[Packed] = []
 
@@ -88,7 +91,9 @@ class _Packer:
             how = _PARCELS if data.parcel else _PICKLES
             return how, (layout, blob, data.offsets, data.parcel)
         elif kind in SCALARS or (kind in (list, tuple) and are_plain(data)):
+            self.may_change |= kind is list
             return _ITSELF, data
+        self.may_change = True
         self.objects.append(data)
         self.are_simple &= kind in (Stored, Target, np.memmap, np.ndarray)
         return _PICKLED, len(self.objects) - 1
@@ -121,7 +126,9 @@ def take_apart(job: Job) -> tuple[Layouts, Arguments]:
             if entry.kind == "whole" and not is_sendable(entry.data):
                 raise cannot_send(f"input {position}", entry.data, exc) from None
         raise
-    data = pickle.dumps((values, job.seed, job.first, objects), 5)
+    # Workers know by the bytes whether these are the arguments that a kernel has already.
+    serial = next(_serials) if packer.may_change else 0
+    data = pickle.dumps((values, job.seed, job.first, objects, serial), 5)
     packed = packer.packed
     if not packed:  # most calls
         return layouts, Arguments(data, packer.segments)
@@ -149,7 +156,7 @@ def make_template(job: Job, layouts: Layouts) -> Job:
 
 def put_together(template: Job, data: bytes | memoryview) -> Job:
     """A job of its template and the packed arguments."""
-    values, seed, first, pickled = pickle.loads(data)
+    values, seed, first, pickled, _ = pickle.loads(data)
     objects = unpack(pickled) if pickled else ()
     inputs = tuple(
         [

@@ -15,10 +15,14 @@ from typing import Any
 from .._chunks import Job, Kernel, Reporter, Watch, freeze_for_good, make_kernel, put_together
 from .._code.recipient import forget_segments
 from .._memory import Segment, count_references, detach_segment, get_segment, touched
+from .._system.forks import make_lock
 from .._wire import CACHED_FUNCTIONS, Call, ControlBlock, read_fitted, read_payload, unpack
 from .role import role
 
 Function = Callable[..., object]
+
+_lock = make_lock()
+"""Held while a kernel lets go of arguments, or is bound to others: by this thread or the aside thread."""
 
 
 class CachedJob:
@@ -44,27 +48,29 @@ class CachedJob:
                 touched.setdefault(id, 0)
             self._kernel.reset()
             return self._kernel
-        self.unbind()
+        with _lock:
+            self.unbind()
         before = dict(touched)
         job = put_together(self.template, read_fitted(arguments))
         made = {id: count - before.get(id, 0) for id, count in touched.items()}
         segments = {id: get_segment(id) for id, count in made.items() if count}
         counts = {id: count_references(segment) for id, segment in segments.items()}
-        if self._kernel is None or self._func is not func:
-            clock = None if job.timeout is None else slot
-            self._func, self._kernel = func, make_kernel(job, func, reporter, clock)
-        else:
-            self._kernel.reset()
-            self._kernel.bind(job)
-        self._arguments = arguments
-        self.arrays = {
-            id: made[id] + count_references(segment) - counts[id]
-            for id, segment in segments.items()
-        }
+        with _lock:
+            if self._kernel is None or self._func is not func:
+                clock = None if job.timeout is None else slot
+                self._func, self._kernel = func, make_kernel(job, func, reporter, clock)
+            else:
+                self._kernel.reset()
+                self._kernel.bind(job)
+            self._arguments = arguments
+            self.arrays = {
+                id: made[id] + count_references(segment) - counts[id]
+                for id, segment in segments.items()
+            }
         return self._kernel
 
     def unbind(self) -> None:
-        """Let go of the arguments."""
+        """Let go of the arguments; the lock is held."""
         if self._kernel is not None:
             self._arguments = None
             self._kernel.unbind()
@@ -77,8 +83,8 @@ class Cache:
     ======= ============================================ =========== ===================================
     field   written by                                   read by     what must hold
     ======= ============================================ =========== ===================================
-    _jobs   main thread                                  both        those of a call under way refer to
-                                                                     nothing that is being unmapped
+    _jobs   main thread; what a kernel is bound to,      both        those of a call under way refer to
+            also the aside thread, under the lock                    nothing that is being unmapped
     others  main thread                                  main thread
     ======= ============================================ =========== ===================================
     """
@@ -148,8 +154,9 @@ class Cache:
         """Unmap segments, and what kernels have of them. Called by the aside thread."""
         forget_segments(dropped)
         for each in list(self._jobs.values()):
-            if dropped & each.arrays.keys():
-                each.unbind()
+            with _lock:
+                if dropped & each.arrays.keys():
+                    each.unbind()
         for id in dropped:
             detach_segment(id)
 
