@@ -2,9 +2,9 @@
 
 In reading order: `plan` (which index ranges), `ledger` (what has become of each), `stencil` (their
 neighbours), `job` (a map as kernels get it), `part` (who runs which chunks), `kernel`, `inputs` and `streams`
-(calls of the function), `gather`, `held`, `placing`, `fill`, `told` and `store` (where results go), `columns`
-and `tuples` (what a function returned), `current` (where a function is), `freeze` and `lost_writes` (what a
-function must not change).
+(calls of the function), `gather`, `held`, `placing`, `rows`, `fill`, `told` and `store` (where results go),
+`columns` and `tuples` (what a function returned), `current` (where a function is), `freeze` and `lost_writes`
+(what a function must not change).
 """
 
 from .arguments import is_small, make_template, put_together, take_apart

@@ -39,6 +39,18 @@ def exact_types(dtype: np.dtype[Any]) -> frozenset[type]:
     return frozenset(kinds | {int} if dtype == _INT else kinds)
 
 
+def memory_of(a: Array) -> memoryview | None:
+    """The numbers of an array, one after the other, as what they are stored into in half the time.
+
+    None for an array of something else, or laid out in another way.
+    """
+    dtype = a.dtype
+    if dtype.char not in "?bhilqBHILQfd" or not (dtype.isnative and a.flags.carray and a.size):
+        return None
+    flat: Any = a.reshape(-1)
+    return memoryview(flat)
+
+
 def is_just(result: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
     """Whether a result is a plain array of a dtype and shape."""
     return type(result) is np.ndarray and result.dtype == dtype and result.shape == shape
