@@ -38,6 +38,8 @@ def identifiers() -> frozenset[str]:
                 found.add(node.name)
             elif isinstance(node, ast.arg):
                 found.add(node.arg)
+            elif isinstance(node, ast.ImportFrom):
+                found |= set((node.module or "").split("."))
             elif isinstance(node, ast.alias):
                 found |= set(node.name.split(".")) | {node.asname or ""}
             elif isinstance(node, ast.keyword):
