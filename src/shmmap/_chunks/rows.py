@@ -90,23 +90,26 @@ class RowsKernel(PlacingKernel):
             return stop, MISSING
         # Rows of numbers are stored through a `memoryview`, which takes no others, and half the time.
         flat: Any = memory_of(out) if len(shape) == 1 else None
+        stored_flat = None if flat is None else np.ndarray
         width = 1 if flat is None else shape[0]
-        lo = (at + 1) * width
+        lo, hi = (at + 1) * width, (at + 2) * width
         is_plain, func = self._is_plain, self.func  # see there
         try:
             for item in self.position.items if is_plain else results:
                 result = func(item) if is_plain else item
-                if flat is not None and type(result) is np.ndarray:
+                if type(result) is stored_flat:
                     try:
-                        flat[lo : lo + width] = result
-                        lo += width
+                        flat[lo:hi] = result
+                        lo = hi
+                        hi += width
                         continue
                     except ValueError:  # it is another kind of row, or is said to be
                         pass
                 if not is_just(result, dtype, shape):
                     return lo // width, result
                 out[lo // width] = result
-                lo += width
+                lo = hi
+                hi += width
         except StopIteration as exc:
             raise stop_iteration() from exc
         if lo < stop * width:
