@@ -5,6 +5,7 @@ Engines are imported when they are first used.
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import Executor
 from functools import cache
 from typing import TYPE_CHECKING
@@ -66,6 +67,7 @@ def _process_engine() -> type[ProcessEngine]:
     return ProcessEngine
 
 
+@functools.cache
 def _in_this_thread() -> Route:
     with late_import:
         from .local import SerialEngine
