@@ -29,9 +29,6 @@ _OURS = {
 }
 _FOREIGN = {word: ours for ours, words in _OURS.items() for word in words.split()}
 _ENGINES = {
-    "loky": "processes",
-    "multiprocessing": "processes",
-    "processes": "processes",
     "fork": "fork",
     "threading": "threads",
     "threads": "threads",
@@ -39,14 +36,9 @@ _ENGINES = {
     "sync": "serial",
     "serial": "serial",
 }
-_OF_TEAM = (
-    "start",
-    "initializer",
-    "initargs",
-    "blas_threads",
-    "memory_limit",
-    "preload",
-    "idle_timeout",
+"""For any other it is ``"processes"``."""
+_OF_TEAM = frozenset(
+    "start initializer initargs blas_threads memory_limit preload idle_timeout".split()
 )
 
 _ATTRIBUTES = {

@@ -18,15 +18,7 @@ _READ_ONLY = (
     "of them would write into one storage chunk at the same time: return the values, and give the array as "
     "out="
 )
-_STORE_WRITES = (
-    "set",
-    "set_if_not_exists",
-    "set_sync",
-    "delete",
-    "delete_dir",
-    "delete_sync",
-    "clear",
-)
+_STORE_WRITES = "set set_if_not_exists set_sync delete delete_dir delete_sync clear".split()
 _HDF5_WRITES = (
     ("Dataset", ("__setitem__", "write_direct", "resize")),
     ("Group", ("__setitem__", "__delitem__", "create_dataset", "create_group")),

@@ -126,11 +126,8 @@ def _is_for_forks(part: object) -> bool:
 
 def _is_for_threads(part: object) -> bool:
     kind = type(part)
-    return kind.__name__ in _FOR_THREADS and kind.__module__.strip("_") in (
-        "thread",
-        "threading",
-        "queue",
-    )
+    module = kind.__module__.strip("_")
+    return kind.__name__ in _FOR_THREADS and module in ("thread", "threading", "queue")
 
 
 def _is_handle(part: object) -> bool:
