@@ -86,8 +86,9 @@ class Posting:
         self._writes_main = arguments.writes_main
         self.keep += (root, arguments.keep)
         known = {} if job.template is None else job.template.packed
-        if layouts in known:
-            self._job_id, self._job = known[layouts]
+        key = layouts, job.may_join  # which a window of an iterator has of its own
+        if key in known:
+            self._job_id, self._job = known[key]
             return
         packed = pack_plain(make_template(job, layouts).to_plain())
         self._job, root = self._pay(packed.data)
@@ -96,7 +97,7 @@ class Posting:
             self._job_id = next(_job_ids)
             if len(known) >= _TEMPLATES_MOST:
                 known.clear()
-            known[layouts] = self._job_id, self._job
+            known[key] = self._job_id, self._job
 
     def _guess_output(self) -> None:
         """Make the output before the workers begin, if a call like this one had results to go by."""

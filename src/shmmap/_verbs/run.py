@@ -122,7 +122,8 @@ def _run_stream(request: Request, options: Options, engine: EngineOption) -> Any
             assert progress is not None
             progress(lambda: first + count())
 
-        job = bind(window, replace(options, chunksize=chunksize))
+        job = _plan(window, replace(options, chunksize=chunksize))
+        assert job is not None
         may_join = options.chunksize == "auto"
         job = job._replace(seed=seed, first=first, may_join=may_join)
         route = resolve_engine(engine, options.workers)
