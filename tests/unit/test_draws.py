@@ -48,8 +48,8 @@ def test_a_draw_is_bounded(k: int, speed: float, left: int, team: int, least: in
         assert drawn <= left  # what is not there is not drawn
         if team > 1:
             share = left / team
-            assert drawn <= share / 2  # the others can make up for it
-            if least is not None and drawn > share / 8:
+            assert drawn <= share
+            if drawn > share / (2 if least is None else 8):  # else the others can make up for it
                 assert drawn <= LEAST_ITEMS and drawn <= speed * LEAST_S
 
 

@@ -48,7 +48,7 @@ def next_draw(k: int, speed: float, left: int, team: int, least: int | None) -> 
         fair = left // (REST * team)
     else:
         fair = left // (REST_OF_ITEMS * team)
-        fair = max(fair, min(least, int(speed * LEAST_S), left // (2 * team)))
+        fair = max(fair, min(least, int(speed * LEAST_S), left // team))
     return max(1, int(min(grow * k, speed * DRAW_S, fair, 1 << 16)))
 
 
