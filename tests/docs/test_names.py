@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 TICKED = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)(?:\(\))?`(?!`)")
 
 # Names of other libraries and of the system that the source speaks of and does not use.
-ELSEWHERE = {"Hashable", "recarray", "recvmsg", "structseq"}
+ELSEWHERE = {"Hashable", "futures", "recarray", "recvmsg", "structseq"}
 
 
 @functools.cache
