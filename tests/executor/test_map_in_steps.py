@@ -285,3 +285,26 @@ def test_a_fork_in_between(team: Team) -> None:
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert [first, *results] == list(range(50))
+
+
+@pytest.mark.slow
+def test_a_stuck_item_is_noticed_while_results_come_and_come(team: Team) -> None:
+    n = 2000
+    stuck = shmmap.zeros(1, int)
+
+    def func(i: int) -> int:
+        if i == 0:
+            stuck[0] = os.getpid()
+            time.sleep(60)
+        time.sleep(0.0005)
+        return i
+
+    with in_time(30), pytest.raises(shmmap.MapError) as caught:
+        future = shmmap.pmap(
+            func, range(n), engine=team, chunksize=1, timeout=0.3, on_error="continue", wait=False
+        )
+        wait_until(lambda: stuck[0])
+        wait_until(lambda: not os.path.exists(f"/proc/{stuck[0]}"))
+        assert future.progress()[0] < n - 1
+        future.result()
+    assert caught.value.failed == ((0, 1),)

@@ -61,7 +61,7 @@ def test_what_fits_is_put_where_it_belongs_at_once() -> None:
     collector = make_collector()
     collector.allocate_output(Form("array", (((), np.dtype(int)),)))
     collector.add([(1, 3, column(2, 3, 4, 5))])
-    assert not collector.pieces and collector.count_handed() == 2
+    assert not collector.pieces and collector.pieces.count() == 2
     assert collector.value_of(2, Mark.HANDED, over=False).tolist() == [4, 5]
     assert collector.value_of(0, Mark.PENDING, over=False) is ABSENT
 
@@ -136,8 +136,8 @@ def test_what_is_told_again_replaces_what_was_told(again: tuple[int, int]) -> No
             collector.listen()
         collector.add(runs)
         collector.add([(first, last, expected[2 * first : 2 * last])])
-        assert collector.finish() == expected and collector.count_handed() == 4
+        assert collector.finish() == expected and collector.pieces.count() == 4
     floats = make_collector()
     floats.add([(a, b, column(*map(float, values))) for a, b, values in runs])
     floats.add([(first, last, column(*map(float, expected[2 * first : 2 * last])))])
-    assert floats.finish().tolist() == expected and floats.count_handed() == 4
+    assert floats.finish().tolist() == expected and floats.pieces.count() == 4

@@ -128,6 +128,7 @@ class Round:
         control, pipe = self._control, self._control.pipe_read
         if self._task.collector.is_listened_to and not control.has_records(GATHER_S):
             if control.has_results() or control.await_results():
+                self._tick()
                 return b""
         # After a death, no worker may turn out to be the last one: the claim slots are asked instead.
         is_doubtful = self._is_over or self._run.deaths > 0

@@ -233,14 +233,10 @@ class Collector:
         if not self.job.gather:
             self.confirm_output(marks)
             self.note_nothing(marks)
-        if marks.count(Mark.HANDED) > self.count_handed():
+        if marks.count(Mark.HANDED) > self.pieces.count():
             raise RuntimeError(
                 "results that were handed over did not arrive; this is a fault of shmmap"
             )
-
-    def count_handed(self) -> int:
-        """How many chunks' results were handed over."""
-        return self.pieces.count()
 
     # ------------------------------------------------ for threads that iterate over a future
 

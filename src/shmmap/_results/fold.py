@@ -206,12 +206,10 @@ class Folding(Collector):
     def __init__(self, job: Job, fold: Fold) -> None:
         super().__init__(job)
         self.is_listened_to = (
-            True  # partials are put together as they come, so that few of them are kept
+            True  # so that few partials are kept: they are put together as they come
         )
         self._fold = fold
         self._tree = Tree(self.plan.chunks, fold.join, self._note)
-        self._came = bytearray(self.plan.chunks)
-        """Which chunks' partials were put; one may come twice, if its worker died over telling so."""
 
     def _note(self, exc: Exception, lefts: range, rights: range) -> None:
         (start, middle), (_, stop) = self._limits(lefts), self._limits(rights)
@@ -231,12 +229,10 @@ class Folding(Collector):
             self.failure = exc
 
     def _take(self, k: int, partial: object) -> None:
-        if self.failure is None and not self._came[k]:
-            self._came[k] = True
+        # One may come twice, if its worker died over telling so.
+        if self.failure is None and not self.pieces.came(k):
+            self.pieces.enter(k, k + 1)
             self._tree.put(k, partial)
-
-    def count_handed(self) -> int:
-        return self._came.count(1)
 
     def value_of(self, k: int, mark: int, over: bool) -> object:
         """See `Collector`; there is no part of the result that a chunk is."""
@@ -249,7 +245,7 @@ class Folding(Collector):
         """The reduction, or what could be reduced if some index ranges have `failed`; None if all have."""
         size = self.plan.chunksize
         missing = {k for start, stop in failed for k in range(start // size, -(-stop // size))}
-        for k in range(self.plan.chunks) if 0 in self._came else ():
+        for k in range(self.plan.chunks) if self.pieces.count() < self.plan.chunks else ():
             # A partial that is None is not handed over.
             self.add([(k, k + 1, MISSING if k in missing else None)])
         if self.failure is not None:
