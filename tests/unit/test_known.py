@@ -77,7 +77,7 @@ def test_jobs_beyond_the_limit_are_forgotten_oldest_first() -> None:
 
 def test_a_wake_record_is_enough_until_something_is_taken_away() -> None:
     known, key = Known(), ("all", "of", "it")
-    takes: list[Any] = [lambda: known.loses([7]), lambda: known.loses_control(3), known.is_unsure]
+    takes: list[Any] = [lambda: known.loses_control(3), known.is_unsure]
     for take in takes:
         known.has_segments([7, 8])
         known.has_control(3)
@@ -85,5 +85,7 @@ def test_a_wake_record_is_enough_until_something_is_taken_away() -> None:
         assert known.lacks([7, 8, 9]) == [9]
         assert known.loses([9]) == () and not known.loses_control(4)
         assert known.key is key, "it had neither"
+        assert known.loses([7]) == (7,) and known.lacks([7]) == [7]
+        assert known.key is key, "segments are asked for by themselves"
         take()
         assert known.key is None

@@ -147,7 +147,6 @@ class Posting:
                 self._by_value,
                 self._surroundings,
                 self._modules,
-                self._segments,
             )
         call = Call(
             control=control.id,

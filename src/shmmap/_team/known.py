@@ -26,7 +26,7 @@ class Known:
         self.modules = 0
         """Version of the user's modules that it was told last."""
         self.key: tuple[object, ...] | None = None
-        """`Needs.key` of its last call: if the next one has the same, a wake record is enough."""
+        """`Needs.key` of its last call: if the next one has the same, it lacks segments at most."""
         self._functions: dict[bytes, None] = {}
         """Digests of functions pickled by reference, oldest first."""
         self._last_function = b""
@@ -47,7 +47,6 @@ class Known:
         had = tuple(self.segments.intersection(segments))
         if had:
             self.segments.difference_update(had)
-            self.key = None
         return had
 
     def has_control(self, id: int) -> None:

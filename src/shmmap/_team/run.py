@@ -86,7 +86,7 @@ class Needs(NamedTuple):
     writes_main: bool
     """Unpickling it writes into ``__main__`` there, so that a function kept from before may be outdated."""
     key: tuple[Any, ...] | None = None
-    """Equal for calls that need the same in all; None: something is sent in any case."""
+    """Equal for calls that need the same in all but segments; None: something is sent in any case."""
 
 
 class Run:

@@ -169,6 +169,8 @@ class Workers:
                 if key is None or link.known.key != key:
                     self.send_call(link, seq, call, needs)
                     continue
+                if not needs.segments <= link.known.segments:
+                    link.attach(needs.segments)
                 record = record or call.wake_record(seq)
                 if not link.wake(record):
                     self.wake()
