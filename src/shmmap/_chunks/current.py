@@ -5,7 +5,8 @@ Nothing is noted per item: see docs/design/0026-position-is-told-when-asked.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -69,14 +70,11 @@ def leave_map() -> None:
     _running.set(None)
 
 
-class running:
+@contextmanager
+def running(where: Where, rank: int | None) -> Iterator[None]:
     """Be in a map for the time of a block, which may be inside another."""
-
-    def __init__(self, where: Where, rank: int | None) -> None:
-        self._place = where, rank
-
-    def __enter__(self) -> None:
-        self._token = _running.set(self._place)
-
-    def __exit__(self, *exc_info: object) -> None:
-        _running.reset(self._token)
+    token = _running.set((where, rank))
+    try:
+        yield
+    finally:
+        _running.reset(token)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from .._chunks import (
     Destination,
@@ -65,28 +65,6 @@ class _LocalReporter(Reporter):
         return self._work.output
 
 
-class _Bounds:
-    """A context of two, the second inside the first."""
-
-    def __init__(self, threads: limited, held: frozen) -> None:
-        self._threads = threads
-        self._held = held
-
-    def __enter__(self) -> None:
-        self._threads.__enter__()
-        try:
-            self._held.__enter__()
-        except BaseException:
-            self._threads.__exit__()
-            raise
-
-    def __exit__(self, *exc_info: Any) -> None:
-        try:
-            self._held.__exit__()
-        finally:
-            self._threads.__exit__()
-
-
 class _LocalWork(RoundsWork):
     """A map in this process.
 
@@ -121,10 +99,11 @@ class _LocalWork(RoundsWork):
         super().cancel()
         self.stop(-1)
 
-    def _context(self) -> _Bounds:
+    @contextmanager
+    def _context(self) -> Iterator[None]:
         task = self.task
-        held = frozen(task.func, *task.given, stores=not self._is_serial)
-        return _Bounds(limited(task.blas_threads), held)
+        with limited(task.blas_threads), frozen(task.func, *task.given, stores=not self._is_serial):
+            yield
 
     # ------------------------------------------------ for those who take part
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
@@ -44,8 +45,8 @@ _bound: list[tuple[Any, int]] = []
 """What the first of them found, for the last to put back."""
 
 
-def _current_controller() -> Any:
-    """A controller that knows every library loaded by now; looking for them costs 300 us."""
+def _look() -> Any:
+    """Look which libraries are loaded by now, which costs 300 us; the controller of all is returned."""
     global _blas, _controller, _openmp, _modules
     if len(sys.modules) != _modules:
         with late_import:
@@ -58,40 +59,37 @@ def _current_controller() -> Any:
     return _controller
 
 
-class limited:
-    """A context that limits the threads of BLAS, which a process has, until the last of several maps ends."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-
-    def __enter__(self) -> None:
-        global _maps, _bound
-        with _lock.held():
-            if not _maps:
-                _current_controller()
-                _bound = _limit(_blas, self._threads)
-            _maps += 1
-
-    def __exit__(self, *exc_info: object) -> None:
-        global _maps
+@contextmanager
+def limited(threads: int) -> Iterator[None]:
+    """Limit the threads of BLAS, which are the process's, until the last of several maps ends."""
+    global _maps, _bound
+    with _lock.held():
+        if not _maps:
+            _look()
+            _bound = _limit(_blas, threads)
+        _maps += 1
+    try:
+        yield
+    finally:
         with _lock.held():
             _maps -= 1
             if not _maps:
                 _put_back(_bound)
 
 
-class limited_here:
-    """A context that limits the threads of OpenMP, of which each thread has its own number, in this one."""
+def limited_here(threads: int) -> AbstractContextManager[None]:
+    """Limit the threads of OpenMP, of which each thread has its own number, in this one."""
+    _look()
+    return _limited_here(threads) if _openmp else nullcontext()
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
 
-    def __enter__(self) -> None:
-        _current_controller()
-        self._bound = _limit(_openmp, self._threads)
-
-    def __exit__(self, *exc_info: object) -> None:
-        _put_back(self._bound)
+@contextmanager
+def _limited_here(threads: int) -> Iterator[None]:
+    bound = _limit(_openmp, threads)
+    try:
+        yield
+    finally:
+        _put_back(bound)
 
 
 def _limit(libraries: list[Any], threads: int) -> list[tuple[Any, int]]:
@@ -144,7 +142,7 @@ class ThreadLimit:
         self._seen = count
         is_told = self._by_environment and not any(name in os.environ for name in BLAS_VARIABLES)
         if not is_told or any(map(_is_extension, new)):
-            _current_controller().limit(limits=self._threads)
+            _look().limit(limits=self._threads)
 
 
 def _is_extension(module: Any) -> bool:
