@@ -101,10 +101,7 @@ def reduce_by_token(cls: type) -> object:
 
 
 def _make_class(
-    token: bytes,
-    identity: _Identity | None,
-    make: Callable[..., type],
-    args: tuple[object, ...],
+    token: bytes, identity: _Identity | None, make: Callable[..., type], args: tuple[object, ...]
 ) -> type:
     cls = _classes.get(token)
     if cls is None and identity is not None:

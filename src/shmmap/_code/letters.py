@@ -6,6 +6,7 @@ process of which nothing is known. `recipient` reads both.
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import sys
@@ -80,13 +81,11 @@ def _segment_of(a: Array) -> int:
     return handle.segment
 
 
-_own: tuple[int, bytes] = (0, b"")
-"""This process, and what tells it from others; written by any thread that asks first."""
+@functools.lru_cache(1)
+def _sign_of(pid: int) -> tuple[int, bytes]:
+    return pid, os.urandom(8)
 
 
 def sender() -> tuple[int, bytes]:
     """What tells this process from any other."""
-    global _own
-    if _own[0] != os.getpid():
-        _own = os.getpid(), os.urandom(8)
-    return _own
+    return _sign_of(os.getpid())

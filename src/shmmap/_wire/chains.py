@@ -20,6 +20,9 @@ CHAIN_NBYTES = 1 << 20
 # Exceptions that hang together and are carried; of a longer chain, the ones raised last.
 _MOST = 100
 
+_Load = Callable[[bytes, Callable[[int], BaseException]], object]
+"""Unpickles one exception, given what returns the others by their numbers."""
+
 
 class ChainLink(NamedTuple):
     """One exception of several that hang together; these are given by number, -1 for none."""
@@ -80,15 +83,12 @@ def _notes_of(exc: BaseException) -> tuple[str, ...]:
 
 
 def link_chain(
-    exc: BaseException,
-    dump: Callable[[BaseException, dict[int, int]], bytes],
-    load: Callable[[bytes, Callable[[int], BaseException]], object],
+    exc: BaseException, dump: Callable[[BaseException, dict[int, int]], bytes], load: _Load
 ) -> tuple[ChainLink, ...]:
     """An exception, as the first one, and those it hangs together with.
 
-    `dump` pickles one exception, given the numbers of all by their addresses; `load` unpickles one, given
-    what returns the others by their numbers. What does not come out of `load` as it went into `dump` has no
-    data.
+    `dump` pickles one exception, given the numbers of all by their addresses. What does not come out of
+    `load` as it went into `dump` has no data.
     """
     found = [exc]
     numbers = {id(exc): 0}
@@ -124,9 +124,7 @@ def link_chain(
     )
 
 
-def unlink_chain(
-    links: tuple[ChainLink, ...], load: Callable[[bytes, Callable[[int], BaseException]], object]
-) -> BaseException:
+def unlink_chain(links: tuple[ChainLink, ...], load: _Load) -> BaseException:
     restored = _restore(links, load)
     for exc, each in zip(restored, links, strict=True):
         # In this order, as to set a cause says that the context is not to be shown.
@@ -144,9 +142,7 @@ def stand_in(name: str, text: str) -> RemoteError:
     return RemoteError(f"{name}: {text}")
 
 
-def _restore(
-    links: tuple[ChainLink, ...], load: Callable[[bytes, Callable[[int], BaseException]], object]
-) -> list[BaseException]:
+def _restore(links: tuple[ChainLink, ...], load: _Load) -> list[BaseException]:
     restored: dict[int, BaseException] = {}
 
     def get(number: int) -> BaseException:
