@@ -5,9 +5,9 @@
     python benchmarks/call_counts.py --only seen     # one kind
 
 A count has no noise where time has: a busy machine does not make it larger. What is left is how the
-work happens to be shared among workers, and so the first quartile of many calls is told. The table to compare with
-is `results/call_counts.json`, a column for every version of Python; whoever changes what a call takes
-changes it as well.
+work happens to be shared among workers, and so the first quartile of many calls is told. The table to
+compare with is `results/call_counts.json`, a column for every version of Python; whoever changes what a
+call takes changes it as well.
 
 Of those calls, ``own`` are to functions of the package, ``files`` and ``folders`` those that go from one
 of its files or folders to another. ``workers`` are the calls in all workers together, on average: who
