@@ -31,6 +31,24 @@ class ProcessSuite(RangesSuite):
         assert pmap(func, np.arange(2), chunksize=1) is None
         assert len({os.getpid(), *pids.tolist()}) == 3
 
+    @pytest.mark.parametrize("out", [None, list])
+    def test_a_child_that_the_function_forks_goes_no_further(self, pmap: Any, out: Any) -> None:
+        """Than the end of its chunk."""
+        calls = shmmap.zeros(40, int)
+
+        def func(i: Any) -> float:
+            calls[i] += 1
+            if i % 10 == 5:
+                child = os.fork()
+                if not child:
+                    return -1.0
+                os.waitpid(child, 0)
+            return float(i)
+
+        result = pmap(func, np.arange(40), out=out, chunksize=1)
+        assert list(result) == list(range(40))
+        assert calls.tolist() == [1] * 40
+
     def test_random_numbers_differ_between_workers(self, pmap: Any) -> None:
         both = shmmap.zeros(2, bool)
 
