@@ -34,6 +34,11 @@ touched: dict[int, int] = {}
 
 def locate(a: Array) -> tuple[int, int] | None:
     """Segment of an array, and where in it the first element lies; None if it is in none."""
+    owner: object = a.base
+    while type(owner) is np.ndarray:
+        owner = owner.base
+    if owner is None or type(owner) is bytes:
+        return None  # it has memory of its own: most results
     address = low = a.__array_interface__["data"][0]
     if not a.flags.c_contiguous and a.ndim and min(a.strides) < 0:
         low = byte_bounds(a)[0]
