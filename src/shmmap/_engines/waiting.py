@@ -200,19 +200,23 @@ class Round:
             raise
         is_over, pieces = False, []
         untaken, inbox, seq = self._untaken, self._team.inbox, self._run.seq
-        while untaken:
-            record = untaken.pop()
-            kind = record.kind
-            if kind == _WAKE:
-                continue
-            if record.seq != seq:
-                self._team.open_maps.note_late(record)
-            elif kind == _PLAIN or kind == _RESULTS:
-                pieces += inbox.take(record)
-            elif kind == _LEAVE:
-                is_over = True
-            else:
-                self._take(record)
+        try:
+            while untaken:
+                record = untaken.pop()
+                kind = record.kind
+                if kind == _WAKE:
+                    continue
+                if record.seq != seq:
+                    self._team.open_maps.note_late(record)
+                elif kind == _PLAIN or kind == _RESULTS:
+                    pieces += inbox.take(record)
+                elif kind == _LEAVE:
+                    is_over = True
+                else:
+                    self._take(record)
+        except (OSError, AttributeError):
+            self._heed_run()  # all workers may have been ended, and what they had put is gone with them
+            raise
         if pieces:
             self._task.collector.add(pieces)
             if self._task.collector.failure is not None:
