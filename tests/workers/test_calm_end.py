@@ -287,6 +287,7 @@ def test_what_a_function_has_submitted_is_finished(tmp_path: Path, start: str) -
         def submit(_):
             global team
             team = shmmap.Team(1)
+            team.submit(os.getpid).result()  # it has started: that may take longer than a calm end may
             for _ in range(3):
                 team.submit(write)
 
