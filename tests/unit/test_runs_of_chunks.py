@@ -286,3 +286,10 @@ def test_inputs_are_zipped() -> None:
     kernel = make_kernel(kernel.job, lambda a, b, c: int(a + b + c), caller)
     result = outcome(kernel, caller, lambda: run_in(kernel, caller, [5]))
     np.testing.assert_array_equal(result, [15, 26, 37])
+
+
+def test_a_single_number_keeps_each_of_its_bits() -> None:
+    bits = np.arange(0x7FA00001, 0x7FA00009, dtype=np.uint32)  # NaNs that signal
+    kernel, caller = bind(list(bits.view(np.float32)), 1, may_join=False)
+    result = outcome(kernel, caller, lambda: run_in(kernel, caller, [7]))
+    assert np.array_equal(result.view(np.uint32), bits)

@@ -236,3 +236,24 @@ def test_blocks_of_one_array_are_calls_alike(team: shmmap.Team) -> None:
         block = shmmap.pmap(functions.double, np.arange(float(start), start + 8), engine=team)
         assert np.array_equal(block, out[start : start + 8])
     assert np.array_equal(out, 2 * x)
+
+
+@pytest.mark.usefixtures("pids")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_values_that_lie_where_others_lay(workers: int, team: shmmap.Team) -> None:
+    # The memory of one call's arguments serves the next call's: the same place does not mean the same values.
+    for letter in "abcdef":
+        words = [letter * 1000] * 40  # a parcel
+        assert shmmap.pmap(str, words, engine=team, workers=workers) == words
+    for k in range(6):
+        columns = [
+            np.full(2000, k + j, float) for j in range(5)
+        ]  # more bytes than a control block takes
+        result = shmmap.pmap(max, *columns, engine=team, workers=workers)
+        assert (result == k + 4).all()
+
+
+def test_no_output_is_not_an_output_of_no_arrays(team: shmmap.Team) -> None:
+    for _ in range(2):
+        assert isinstance(shmmap.pmap(abs, [1, 2, 3], out=(), engine=team), np.ndarray)  # type: ignore[call-overload]
+        assert shmmap.pmap(abs, [1, 2, 3], engine=team) == [1, 2, 3]

@@ -68,7 +68,8 @@ class _Packer:
         self.are_simple = True
         """All of `objects` are the library's own, or arrays in files."""
         self.may_change = False
-        """A function may change one of the values, which is to be as it was in the next call."""
+        """The same bytes may stand for other values in the next call: a function may change these, or they
+        lie in memory that is used again."""
         self.segments: set[int] = set()
         self.packed: list[Packed] = []
 
@@ -88,6 +89,7 @@ class _Packer:
         elif kind is Pickles:
             layout, blob = self.add(data.bytes, None, None)
             self.packed += data.packed
+            self.may_change = True  # some of its items stay opened
             how = _PARCELS if data.parcel else _PICKLES
             return how, (layout, blob, data.offsets, data.parcel)
         elif kind in SCALARS or (kind in (list, tuple) and are_plain(data)):

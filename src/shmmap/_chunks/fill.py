@@ -136,7 +136,12 @@ class FillKernel(RowsKernel):
             return (), frozenset()
         self._make_ready(0, start, stop)
         out = self._out[0]
-        return memory_of(out) or out, exact_types(out.dtype)
+        exact = exact_types(out.dtype)
+        if (
+            out.dtype.char == "f"
+        ):  # a memoryview stores it by way of a double: not each NaN stays the same
+            return out, exact
+        return memory_of(out) or out, exact
 
     # ------------------------------------------------ what was returned, as columns
 

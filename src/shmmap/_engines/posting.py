@@ -87,8 +87,9 @@ class Posting:
         self.keep += (root, arguments.keep)
         known = {} if job.template is None else job.template.packed
         key = layouts, job.may_join  # which a window of an iterator has of its own
-        if key in known:
-            self._job_id, self._job = known[key]
+        found = known.get(key)  # in one step: another thread may throw out what is there
+        if found is not None:
+            self._job_id, self._job = found
             return
         packed = pack_plain(make_template(job, layouts).to_plain())
         self._job, root = self._pay(packed.data)

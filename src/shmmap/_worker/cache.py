@@ -37,7 +37,7 @@ class CachedJob:
         self._func: Function | None = None
         self._kernel: Kernel | None = None
         self._arguments: bytes | None = None
-        """What the kernel is bound to, packed; None if to nothing."""
+        """What the kernel is bound to, packed; None if that is nothing, or nothing that bytes tell."""
 
     def kernel(
         self, func: Function, arguments: bytes, reporter: Reporter, slot: memoryview
@@ -51,7 +51,8 @@ class CachedJob:
         with _lock:
             self.unbind()
         before = dict(touched)
-        job = put_together(self.template, read_fitted(arguments))
+        data = read_fitted(arguments)
+        job = put_together(self.template, data)
         made = {id: count - before.get(id, 0) for id, count in touched.items()}
         segments = {id: get_segment(id) for id, count in made.items() if count}
         counts = {id: count_references(segment) for id, segment in segments.items()}
@@ -62,7 +63,8 @@ class CachedJob:
             else:
                 self._kernel.reset()
                 self._kernel.bind(job)
-            self._arguments = arguments
+            # Those that lie elsewhere are told by a place, where the next ones may lie as well.
+            self._arguments = arguments if data is arguments else None
             self.arrays = {
                 id: made[id] + count_references(segment) - counts[id]
                 for id, segment in segments.items()
