@@ -112,7 +112,10 @@ def arguments() -> argparse.Namespace:
     add("--json", type=Path, metavar="PATH", help="where results are stored")
     add("--no-save", action="store_true", help="store nothing")
     add("--publish", action="store_true", help="fill README.md and docs/performance.md, and draw")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.publish and (args.smoke or args.no_save):
+        parser.error("only what was measured in full and stored is published")
+    return args
 
 
 def choose(figure: Figure, wanted: list[str] | None, smoke: bool) -> list[str]:
