@@ -115,10 +115,17 @@ def is_small(a: Array) -> bool:
 def take_apart(job: Job) -> tuple[Layouts, Arguments]:
     """The layouts of inputs and outputs, of which `make_template` makes the template, and the arguments."""
     packer = _Packer()
-    parts = [packer.add(data, layout, place) for _, data, _, _, layout, place in job.inputs]
+    given = [(data, layout, place) for _, data, _, _, layout, place in job.inputs]
     if job.out is not None:
-        places = job.places or repeat(None)
-        parts += [packer.add(a, None, place) for a, place in zip(job.out, places, strict=False)]
+        seen = job.out_seen or repeat((None, None))
+        given += [(a, layout, place) for a, (layout, place) in zip(job.out, seen, strict=False)]
+    parts = [
+        (layout, place)
+        if place is not None and layout is not None
+        else packer.add(a, layout, place)
+        for a, layout, place in given
+    ]
+    packer.segments.update([place[0] for _, _, place in given if place is not None])
     layouts = tuple([layout for layout, _ in parts])
     values = [value for _, value in parts]
     try:

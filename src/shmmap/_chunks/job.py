@@ -114,8 +114,8 @@ class Job(NamedTuple):
     where they have it. Empty where nothing can be wrong, or the length of another chunk tells."""
     template: Template | None = None
     """None if it is not known what a call like this one has in common with it."""
-    places: tuple[Place | None, ...] = ()
-    """An argument, too: of each output, if it is known where in shared memory they lie."""
+    out_seen: tuple[tuple[Any, Place | None], ...] = ()
+    """An argument, too: of each output, how it is laid out and where it lies, if that is known already."""
 
     def to_plain(self) -> tuple[object, ...]:
         """The same as plain tuples: pickling them takes two thirds of the time."""

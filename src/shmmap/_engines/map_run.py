@@ -62,7 +62,8 @@ class MapRun(Run):
         self._last_marks = marks
 
     def begin(self, seq: int) -> None:
-        self._overdue.clear()
+        if self._overdue:
+            self._overdue.clear()
         super().begin(seq)
 
     def kill_overdue(self, rank: int, since: int, index: int) -> None:

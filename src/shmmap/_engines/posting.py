@@ -54,10 +54,12 @@ class Posting:
         self.keep: list[Any] = [task]
         """What all this refers to."""
         if inherited is None:
-            func, self._digest, self._by_value = pack_function(task.func)
+            func, self._digest, self._by_value, payload = pack_function(task.func)
             if func.reaches:
                 self._modules = current_version(func.reaches)
-            payload, root = self._pay(func.data)
+            root = None
+            if payload is None:
+                payload, root = self._pay(func.data)
             self._func: Payload | None = payload
             if func.segments:
                 self._segments |= func.segments

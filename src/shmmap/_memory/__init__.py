@@ -56,7 +56,7 @@ from .table import (
     new_segment_id,
     off_drop,
     on_drop,
-    refuse_reentry_here,
     release_spare,
     take_back_released,
 )
+from .table import lock as table_lock

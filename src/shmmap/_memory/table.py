@@ -78,11 +78,6 @@ class _Section:
 section = _Section()
 
 
-def refuse_reentry_here() -> None:
-    """Refuse a thread that is inside already; for locks that are taken before the one here."""
-    refuse_reentry(lock)
-
-
 def new_segment_id() -> int:
     """An identity no other process of this family uses: 31 random bits, then a counter."""
     global _next_id

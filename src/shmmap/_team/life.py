@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Never
 
 from .._errors.exceptions import WorkerDied, note_scarcity
-from .._memory import expire_spare, refuse_reentry_here
+from .._memory import expire_spare, table_lock
 from .._system.forks import make_lock
 from .._system.interrupts import Uninterrupted, refuse_green_threads, refuse_reentry
 from .._system.user_code import guarded
@@ -113,8 +113,7 @@ class Life:
         From within `_memory.table`, too: a thread that holds the team's lock may wait for that one, and never
         the reverse.
         """
-        refuse_reentry(self._lock)
-        refuse_reentry_here()
+        refuse_reentry(self._lock, table_lock)
 
     def check_open(self) -> None:
         """Refuse to have anything submitted any more, in the words of `concurrent.futures`."""
@@ -123,7 +122,7 @@ class Life:
             self._check_usable("cannot schedule new futures after shutdown")
 
     def _check_usable(self, closed: str = "cannot use a Team after shutdown") -> None:
-        if not self.is_ours:
+        if self._pid != os.getpid():
             raise RuntimeError(
                 "this Team belongs to the process that made it; make a new one in the forked child"
             )

@@ -150,7 +150,8 @@ class Run:
 
     def begin(self, seq: int) -> None:
         """A round begins, in which all workers may take part that had left the one before."""
-        self.vacated.clear()
+        if self.vacated:
+            self.vacated.clear()
         self.seq = seq
 
     def post(self, call: Call, needs: Needs) -> None:

@@ -40,7 +40,7 @@ class _Entry(NamedTuple):
 class Given(NamedTuple):
     """What a call gives: how it is laid out, and where it lies."""
 
-    key: Any
+    key: tuple[Any, ...]
     """Equal for calls alike."""
     layouts: tuple[tuple[Any, ...], ...]
     places: list[Place | None]
@@ -149,9 +149,12 @@ def recall(request: Request, given: Given) -> Job | None:
         ]
     )
     out = outs or None
+    seen: list[tuple[Any, Place | None]] = []
     if out is not None and common[_AXIS]:
         out = axis_first(out, common[_AXIS])
-    fields: tuple[Any, ...] = (inputs, out, None, 0, *common, tuple(places[len(inputs) :]))
+    elif out is not None:
+        seen = list(zip(layouts[len(inputs) :], places[len(inputs) :], strict=True))
+    fields: tuple[Any, ...] = (inputs, out, None, 0, *common, seen)
     return Job(*fields)
 
 

@@ -25,6 +25,7 @@ from .._errors.exceptions import name_of
 from .._errors.hints import hint_at_copies
 from .._interop.scalars import SCALARS
 from .._system.forks import make_lock
+from .messages import Payload, inline_payload
 from .pickling import Packed, pack
 from .refusals import cannot_send
 
@@ -36,6 +37,8 @@ class PackedFunction(NamedTuple):
     digest: bytes
     """Identity of the pickle; empty if workers must not keep the function."""
     by_value: bool
+    payload: Payload | None = None
+    """The pickle as calls carry it, where that takes no shared memory."""
 
 
 class _Parts(NamedTuple):
@@ -116,15 +119,16 @@ def pack_function(func: Any) -> PackedFunction:
         hint_at_copies(name_of(func), packed.placed)
         return PackedFunction(packed, b"", True)
     packed = packed._replace(reaches=together(packed.reaches))
+    payload = inline_payload(packed.data)
     digest = hashlib.blake2b(packed.data, digest_size=16).digest()
     if is_importable(func):
-        function = PackedFunction(packed, digest, False)
+        function = PackedFunction(packed, digest, False, payload)
         if len(_importable) < _IMPORTABLE_MOST:
             _importable[id(func)] = _Importable(
                 func, func.__module__, name_in_module(func), function
             )
         return function
-    function = PackedFunction(packed, digest, True)
+    function = PackedFunction(packed, digest, True, payload)
     if key is not None and all(_is_constant(part, parts.walked) for part in parts.values):
         with _lock:
             _known.pop(key, None)

@@ -258,6 +258,11 @@ def read_payload(payload: Payload) -> bytes | memoryview:
     return memoryview(segment.map)[payload.offset : payload.offset + payload.nbytes]
 
 
+def inline_payload(data: bytes) -> Payload | None:
+    """Pickled bytes as they are put into a message, if they take no shared memory there."""
+    return Payload(data) if len(data) <= _INLINE_NBYTES else None
+
+
 def fit(data: bytes, most: int) -> tuple[bytes, frozenset[int], Any]:
     """Pickled bytes for an area of shared memory that holds `most`: as they are, or where they lie.
 
