@@ -77,6 +77,10 @@ class Roster:
         seat.state = EMPTY
         self._filled = min(self._filled, seat.rank)
 
+    def remove(self, rank: int) -> None:
+        """The worker that `fill` asked for could not be started."""
+        self._empty(self.seats.pop(rank))
+
     def ready(self, rank: int) -> None:
         """A worker says it has started."""
         self.seats[rank].state = READY

@@ -107,14 +107,14 @@ class Workers:
         except BaseException:
             for rank in ranks:
                 if rank not in self.links:
-                    self.roster.seats.pop(rank)
+                    self.roster.remove(rank)
             raise
 
     def refill(self) -> None:
         """Start the workers that are missing, as far as this process can."""
         for rank in self.roster.fill(self.size):
             if not self.respawn(rank):
-                self.roster.seats.pop(rank)
+                self.roster.remove(rank)
 
     def respawn(self, rank: int) -> bool:
         """Start a worker in the place of one that died; False if this process cannot."""
