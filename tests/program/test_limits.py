@@ -169,7 +169,7 @@ def test_no_descriptor_left(tmp_path: Path) -> None:
     done = run_python(
         "-c",
         "import resource, numpy as np, shmmap\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (24, 4096))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (30, 4096))\n"
         "kept = []\n"
         "try:\n"
         "    for _ in range(100):\n"

@@ -103,3 +103,11 @@ def test_every_call_of_the_dead_is_either_passed_on_or_lost(events):
             assert (seat.state != "empty") == bool(departure.again)
             assert set(seat.calls) == set(departure.again)
             assert all(each % 2 == 0 for each in departure.again)
+
+
+def test_a_seat_for_which_nobody_could_be_started_is_empty() -> None:
+    roster = Roster()
+    assert roster.fill(2) == [0, 1] and roster.is_filled(2)
+    roster.remove(1)
+    assert not roster.is_filled(2) and roster.is_filled(1)
+    assert roster.fill(2) == [1]

@@ -3,9 +3,9 @@
 In reading order: `team` (what callers ask of it), `life` (when workers are started and ended), `workers`
 (owns the processes) with `channels`, `sending` and `ending`, `link` and `known` (one worker as its caller
 sees it), `roster` (who is alive: a pure state machine), `launch` (starts workers), `monitor` (the thread
-that hears what workers say), `open_maps`, `inbox` (what workers made for results), `submissions`, `relay`
-(what workers print comes out), `run` (what a team and an open map know of each other), `registry` (all
-teams of the process).
+that hears what workers say), `open_maps`, `inbox` (what workers made for results), `submissions` with
+`submitted`, `resolving` and `whereabouts` (submitted functions), `relay` (what workers print comes out),
+`run` (what a team and an open map know of each other), `registry` (all teams of the process).
 """
 
 from .registry import finish_before, is_ending, refuse_at_exit, resolve_workers, unfinished

@@ -94,25 +94,30 @@ class Inbox:
 
     # ------------------------------------------------ payloads
 
-    def take(self, record: Record) -> Any:
-        """Unpickle what a record carries."""
+    def take(self, record: Record, inline: bytes = b"") -> Any:
+        """Unpickle what a record carries, in its page or beside it."""
+        if not record.page:
+            return self._unpack(inline, record)
         page = self._pages.get(record.page) or self._page(record)
         data = page.bytes[record.offset : record.offset + record.nbytes]
         try:
-            if record.kind == _PLAIN:
-                return pickle.loads(data)
-            try:
-                return unpack(data)
-            except KeyError:
-                # It refers to a segment that was announced before, on the line, which the monitor may not
-                # have read yet.
-                with self._lock:
-                    self._read_line_of(record.rank)
-                return unpack(data)
+            return self._unpack(data, record)
         finally:
             del data
             if page.take():
                 self._tell_of_room(page, record.rank)
+
+    def _unpack(self, data: bytes | memoryview, record: Record) -> Any:
+        if record.kind == _PLAIN:
+            return pickle.loads(data)
+        try:
+            return unpack(data)
+        except KeyError:
+            # It refers to a segment that was announced before, on the line, which the monitor may not have
+            # read yet.
+            with self._lock:
+                self._read_line_of(record.rank)
+            return unpack(data)
 
     def skip(self, record: Record) -> None:
         """Let go of what a record carries."""

@@ -8,7 +8,7 @@ and jobs it keeps by the same rules as here, see `_worker.cache`: what is thrown
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from .._wire import CACHED_FUNCTIONS, Surroundings
 
@@ -23,6 +23,8 @@ class Known:
         self.segments: set[int] = set()
         self.controls: set[int] = set()
         self.surroundings: Surroundings | None = None
+        self.settings: set[int] = set()
+        """Numbers of the surroundings that it was told for submitted functions."""
         self.modules = 0
         """Version of the user's modules that it was told last."""
         self.key: tuple[object, ...] | None = None
@@ -92,6 +94,13 @@ class Known:
     def gets_surroundings(self, now: Surroundings) -> None:
         """It is told of the caller's surroundings."""
         self.surroundings = now
+
+    def gets_settings(self, number: int, kept: Container[int]) -> tuple[int, ...]:
+        """It is told of surroundings by their number; those that it is to forget, as they are not kept."""
+        forget = tuple(each for each in self.settings if each not in kept)
+        self.settings.difference_update(forget)
+        self.settings.add(number)
+        return forget
 
     def gets_modules(self, version: int) -> None:
         """It is told of the user's modules up to a version: what it has loaded may refer to older ones."""

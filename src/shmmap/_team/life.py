@@ -34,6 +34,7 @@ EXIT_S = 5.0
 # How often it is looked whether the last worker has passed by a map that is over: they do not tell.
 LINGER_MS = 20
 
+CLOSED = "cannot schedule new futures after shutdown"
 _AT_THE_END = "the interpreter is shutting down, and no workers can be started; use engine='serial'"
 
 Sentence = tuple[signal.Signals, Callable[[], Exception] | None]
@@ -69,7 +70,9 @@ class Life:
         self.inbox = Inbox(self._lock, workers)
         """Pages and segments that workers made for results."""
         self.open_maps = OpenMaps(self._lock, workers, self.inbox)
-        self._submissions = Submissions(workers, self.inbox)
+        self._submissions = Submissions(
+            self._lock, workers, self.inbox, self.open_maps.distrust_pipes
+        )
         self.monitor = Monitor(self._lock, workers, self.inbox, self.open_maps, self._submissions)
         self._thread: MonitorThread | None = None
         """The monitor's; there while any worker is."""
@@ -119,7 +122,7 @@ class Life:
         """Refuse to have anything submitted any more, in the words of `concurrent.futures`."""
         with self._lock:
             refuse_at_exit()
-            self._check_usable("cannot schedule new futures after shutdown")
+            self._check_usable(CLOSED)
 
     def _check_usable(self, closed: str = "cannot use a Team after shutdown") -> None:
         if self._pid != os.getpid():
@@ -145,6 +148,7 @@ class Life:
                     "former one; wait for what they do first"
                 )
             self._retires = True
+            self._submissions.tell_when_idle()
             self.workers.wake()
         thread.wait()
 
@@ -191,7 +195,8 @@ class Life:
         """What the monitor waits for; None if all workers have ended."""
         with self._lock:
             watch = self._watch()
-        self._submissions.resolve()
+            futures = self._submissions.to_resolve()
+        self._submissions.resolve(futures)
         words, self._last_words = self._last_words, []
         self.monitor.hear(words)
         while self._calls:
@@ -224,7 +229,7 @@ class Life:
 
     def _timeout_ms(self) -> int | None:
         expiry = expire_spare()
-        if self.open_maps.lingering:
+        if self.open_maps.lingering or self._submissions.is_in_doubt:
             return LINGER_MS
         at = min(self.inbox.next_trim(), math.inf if expiry is None else expiry)
         if self._idle_timeout is not None:
@@ -255,8 +260,6 @@ class Life:
         """A map is over, and some workers may be idle now."""
         self._last_run = time.monotonic()
         self._purge_orphans()
-        if self._submissions.waiting:
-            self._submissions.dispatch(behind_maps=True)
         if self.is_closed and self._is_idle():
             self.workers.wake()
 
@@ -265,6 +268,7 @@ class Life:
         # If it was in a cycle, the garbage collector has cleared all weak references into it.
         register_team(self)
         self.is_closed = True
+        self._submissions.tell_when_idle()
 
     def give_up(self) -> None:
         """The monitor has failed: nothing would tell of deaths any more, nor resolve a future."""
@@ -276,7 +280,7 @@ class Life:
                 self._thread = None
                 self._stop_workers()  # which may fail by what the monitor has failed by
         finally:
-            self._submissions.resolve()
+            self._submissions.resolve(self._submissions.to_resolve())
             if self._finished is not None:
                 self._finished.set()
 
@@ -293,6 +297,7 @@ class Life:
             was_closed, self.is_closed = self.is_closed, True
             if not self.is_ours:
                 return
+            self._submissions.tell_when_idle()
             if cancel_waiting:
                 self._submissions.cancel_waiting()
             self.open_maps.attend()
@@ -342,6 +347,7 @@ class Life:
             if self._thread is None:
                 return
             self._finished = threading.Event()
+            self._submissions.tell_when_idle()
             self.workers.wake()
         self._finished.wait()
 
@@ -358,7 +364,7 @@ class Life:
         submissions, calls = self._submissions, None
         if make_error is None:
             submissions.fail_waiting(lambda: WorkerDied("the interpreter is shutting down"))
-            calls = {*self.open_maps.runs, *submissions.running}
+            calls = {*self.open_maps.runs, *submissions.given}
         else:
             submissions.cancel_waiting()
             submissions.fail_running(make_error)

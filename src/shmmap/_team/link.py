@@ -22,6 +22,7 @@ from .._memory import attach_segment, get_segment
 from .._system.interrupts import Uninterrupted
 from .._wire import (
     END_WORKER,
+    POSTED,
     RECEIVE_NBYTES,
     SEE_LINE,
     TOKEN_NBYTES,
@@ -58,8 +59,9 @@ class WorkerLink:
     forgotten before they are closed.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, slot: memoryview) -> None:
         self.rank = rank
+        self._slot = slot
         self.pid = 0
         self.pidfd = -1
         self.status: int | None = None
@@ -99,17 +101,16 @@ class WorkerLink:
             lifeline,
         )
 
-    def hand_over(self, slots: int, submitted: int) -> Descriptors:
+    def hand_over(self, of_team: tuple[int, ...]) -> Descriptors:
         """The worker's ends, with copies of what is the team's; the caller closes them."""
-        slots = os.dup(slots)
-        try:
-            submitted = os.dup(submitted)
-        except OSError:
-            os.close(slots)
-            raise
-        wake, line, aside, relay, lifeline = self._theirs
-        self._theirs = ()
-        return Descriptors(wake, line, aside, relay, lifeline, slots, submitted)
+        with ExitStack() as made:
+            copies = []
+            for fd in of_team:
+                copies.append(os.dup(fd))
+                made.callback(os.close, copies[-1])
+            made.pop_all()
+        theirs, self._theirs = self._theirs, ()
+        return Descriptors(*theirs, *copies)
 
     # ------------------------------------------------ sending
 
@@ -119,6 +120,9 @@ class WorkerLink:
         with Uninterrupted():
             self._put(data, fds or [])
             self._put(SEE_LINE, None)
+            self._slot[POSTED] += (
+                1  # a worker that takes a function first reads all that was posted before
+            )
 
     def wake(self, record: bytes) -> bool:
         """Send a record that needs nothing else; False if it has to wait for room, see `clogged`."""

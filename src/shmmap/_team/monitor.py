@@ -19,7 +19,6 @@ from .._errors.exceptions import WorkerDied
 from .._results import DeadWorker
 from .._system.user_code import guarded
 from .._wire import (
-    READ_NBYTES,
     Failed,
     Payload,
     Ready,
@@ -29,7 +28,6 @@ from .._wire import (
     parse,
     restore_exception,
     unpack,
-    unpack_records,
 )
 from .inbox import Inbox
 from .link import WorkerLink
@@ -77,8 +75,11 @@ class Monitor:
             self._handle(ready, watched)
             while self._strays:
                 strays.append(self._strays.popleft())
+            futures = self._submissions.to_resolve()
         self.hear(strays)
-        self._submissions.resolve()  # only now: what a function has printed is there before its result
+        self._submissions.resolve(
+            futures
+        )  # only now: what a function has printed is there before its result
         self._answer()
 
     def _answer(self) -> None:
@@ -109,12 +110,12 @@ class Monitor:
         self._dispatch()
         for link in workers.ended(fds):
             self._note_end(link)
-        if workers.channels.has_submitted(fds):
-            self._take_submitted()
+        self._take_results()
         workers.pass_on_drops()
         for link in workers.collect_dead():
             self._replace(link)
-        self._submissions.dispatch()
+        if self._submissions.is_in_doubt:
+            self._submissions.note_death(0, None)
 
     # ------------------------------------------------ what workers say
 
@@ -143,8 +144,6 @@ class Monitor:
         for seq in list(self._workers.roster.seats[link.rank].calls):
             if seq in self._open_maps.runs:
                 self._open_maps.runs[seq].note_failed_start(report)
-            elif seq in self._submissions.running:
-                self._submissions.fail(seq, make_error())
         self._submissions.fail_waiting(make_error)
 
     def take_relayed(self, rank: int) -> None:
@@ -164,18 +163,12 @@ class Monitor:
         # Only now: `WorkerTeam.take_relayed` looks at the count without the lock, and goes by it.
         link.count_relayed(len(frames))
 
-    def _take_submitted(self) -> None:
-        while data := self._workers.channels.read_submitted(READ_NBYTES):
-            try:
-                records = list(unpack_records(data))
-            except RuntimeError as exc:
-                self._open_maps.distrust_pipes()
-                self._submissions.fail_running(partial(RuntimeError, *exc.args))
-                return
-            for record in records:
-                if self._workers.has_relayed(record.rank):  # it was said before the result
-                    self.take_relayed(record.rank)
-                self._submissions.take(record)
+    def _take_results(self) -> None:
+        """Take what came of submitted functions, and what these had said before."""
+        self._submissions.take_results()
+        for rank in self._submissions.unheard():
+            if self._workers.has_relayed(rank):
+                self.take_relayed(rank)
 
     # ------------------------------------------------ what becomes of them
 
@@ -184,7 +177,7 @@ class Monitor:
         self._inbox.read_line(link)
         self._dispatch()
         self.take_relayed(link.rank)
-        self._take_submitted()
+        self._take_results()
         self._workers.note_end(link)
 
     def _replace(self, link: WorkerLink) -> None:
@@ -192,13 +185,13 @@ class Monitor:
         workers, submissions, runs = self._workers, self._submissions, self._open_maps.runs
         assert workers.channels.slots is not None
         rank, claim = link.rank, workers.channels.slots.claim(link.rank)
+        taken = workers.channels.slots.taken(rank)
         # Not those of the seat, where calls that were left are forgotten: it may not have counted as one that
         # has left.
         concerned = [run for seq, run in runs.items() if seq <= claim.left and run.has(rank)]
         for run in concerned:
             run.lose(rank, is_replaced=False)
         workers.roster.left(rank, claim.left)
-        submissions.forget(rank)
         self._inbox.note_orphans()
         if link.failed is not None:  # for calls that it was given after it had said so
             self._note_failed_start(link, link.failed)
@@ -207,32 +200,26 @@ class Monitor:
         if departure.again and not workers.respawn(rank):
             departure = workers.roster.unfilled(rank, departure)
         redo: dict[int, Payload | None] = {}
+        worker = DeadWorker(rank, link.pid, range(0), range(0), has_successor=False)
+        death = Death(
+            worker, link.status, claim.running, departure.is_broken_start, link.start_error
+        )
         for seq in (*departure.again, *departure.lost):
-            is_inside = claim.running == seq
-            worker = DeadWorker(
-                rank=rank,
-                pid=link.pid,
-                tickets=claim.tickets if is_inside else range(0),
-                inside=claim.chunks if is_inside else range(0),
-                has_successor=seq in departure.again,
-            )
-            death = Death(
-                worker, link.status, claim.running, departure.is_broken_start, link.start_error
-            )
             if seq in runs:
                 concerned.append(runs[seq])
-                redo[seq] = runs[seq].hear_of(death)
-            elif seq in submissions.running:
-                submissions.note_death(seq, death)
+                here = worker._replace(has_successor=seq in departure.again)
+                if claim.running == seq:
+                    here = here._replace(tickets=claim.tickets, inside=claim.chunks)
+                redo[seq] = runs[seq].hear_of(death._replace(worker=here))
         for seq in departure.again:
             if seq in runs:
                 self._send_again(workers.links[rank], runs[seq], redo[seq])
-        if submissions.waiting and not (departure.again or departure.is_broken_start):
+        submissions.note_death(taken, death)
+        if submissions.lacks_workers() and not (departure.again or departure.is_broken_start):
             workers.refill()
-        if submissions.waiting and not workers.links:
-            submissions.fail_waiting(
-                lambda: WorkerDied("the workers died, and no others could be started")
-            )
+        if not workers.links:
+            why = f"the workers died, and no others could be started ({death.cause()})"
+            submissions.fail_waiting(partial(WorkerDied, why))
         for run in concerned:
             run.ring()
 

@@ -140,10 +140,6 @@ class Roster:
         seat.calls.clear()
         return replace(departure, again=(), lost=(*departure.again, *departure.lost))
 
-    def busy(self, rank: int) -> int:
-        """Number of calls a worker holds."""
-        return len(self.seats[rank].calls)
-
     def vacate(self) -> None:
         """All workers have ended."""
         self.seats.clear()

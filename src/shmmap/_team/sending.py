@@ -7,8 +7,9 @@ Owned by `Workers`; everything here is done with the team's lock held. What a wo
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import pickle
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 from .._code.letters import news
 from .._code.versions import latest, look_again
@@ -16,19 +17,79 @@ from .._code.watch import current_version
 from .._errors.exceptions import name_of
 from .._wire import (
     Call,
+    News,
     Payload,
+    Settings,
     Start,
     Surroundings,
+    are_plain,
     cannot_send,
     dumps_message,
     is_inheritable,
     make_payload,
     pack,
+    pack_apart,
     pack_surroundings,
     snapshot,
 )
 from .link import WorkerLink
 from .run import Needs
+
+# Surroundings that are kept for submitted functions; more only if functions that are under way need them.
+_SETTINGS_MAX = 8
+
+
+class Equipment(NamedTuple):
+    """What every worker must have before a submitted function is put into the pipe."""
+
+    segments: frozenset[int]
+    modules: int
+    """Version of the user's modules, see `_code.watch`."""
+    settings: int
+    """Number of the surroundings in which it is run."""
+    writes_main: bool
+    """Unpickling it writes into ``__main__`` there, so that a function kept from before may be outdated."""
+
+
+class PackedCall(NamedTuple):
+    """A function and its arguments, pickled."""
+
+    data: bytes
+    split: int
+    """Where the pickle of the function ends and that of its arguments begins; 0: they are one."""
+    keeps: bool
+    """Workers may keep the function for calls to come."""
+    segments: frozenset[int]
+    modules: int
+    writes_main: bool
+    keep: Any
+    """What must stay in place until it is over."""
+
+
+def pack_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> PackedCall:
+    """Pickle a function that is submitted. Raises whatever its arguments raise as they are pickled."""
+    function = pack_apart(fn)
+    if function is None:
+        packed = pack((fn, args, kwargs))
+        modules = current_version(packed.reaches)
+        return PackedCall(packed.data, 0, False, packed.segments, modules, packed.by_value, packed)
+    func, by_value = function.packed, function.by_value
+    modules, data = current_version(func.reaches), func.data
+    if are_plain(args) and (not kwargs or are_plain(kwargs.values())):
+        rest = pickle.dumps((args, kwargs), 5)
+        return PackedCall(
+            data + rest, len(data), not by_value, frozenset(), modules, by_value, None
+        )
+    more = pack((args, kwargs))
+    return PackedCall(
+        data=data + more.data,
+        split=len(data),
+        keeps=not by_value,
+        segments=more.segments,
+        modules=max(modules, current_version(more.reaches)),
+        writes_main=by_value or more.by_value,
+        keep=more,
+    )
 
 
 class Initializer:
@@ -75,6 +136,10 @@ class Sender:
         """What was told last, and what it lies in."""
         self._modules: tuple[int, int, Payload, frozenset[int], Any] | None = None
         """What was told last of the user's modules: from and up to which version, and how."""
+        self._settings: dict[int, tuple[Surroundings, Payload, Any]] = {}
+        """By number: the surroundings that submitted functions are run in, and what they lie in."""
+        self._last_settings = self._now = 0
+        """The number that was given last, and the one that was asked for last."""
 
     def send_start(self, link: WorkerLink) -> None:
         """Send a worker that is about to be started its first message."""
@@ -126,11 +191,47 @@ class Sender:
         link.post(dumps_message(its_call))
         known.gets_call(needs.key, needs.writes_main)
 
-    def _tell_surroundings(self, link: WorkerLink, now: Surroundings) -> Payload:
-        """The caller's surroundings, for a message to a worker, which has what they need from now on."""
+    def settings(self, now: Surroundings, in_use: Callable[[], Collection[int]]) -> int:
+        """The number of surroundings for a submitted function; `in_use` are numbers that are to stay."""
+        last = self._settings.get(self._now)
+        if last is not None and last[0] is now:
+            return self._now
+        for number, (known, *_) in self._settings.items():
+            if known == now:
+                self._now = number
+                return number
+        while len(self._settings) >= _SETTINGS_MAX:
+            unused = self._settings.keys() - in_use()
+            if not unused:
+                break
+            del self._settings[min(unused)]
+        self._now = self._last_settings = self._last_settings + 1
+        self._settings[self._now] = (now, *self._pack_surroundings(now))
+        return self._now
+
+    def equip(self, link: WorkerLink, equipment: Equipment) -> None:
+        """Send a worker what it lacks for a submitted function, which it may take."""
+        link.attach(equipment.segments)
+        known, settings = link.known, equipment.settings
+        if known.modules < equipment.modules:
+            link.post(dumps_message(News(self._tell_modules(link))))
+            known.gets_call(None, writes_main=False)
+        if settings not in known.settings:
+            _, payload, _ = self._settings[settings]
+            link.attach(payload.segments())
+            forget = known.gets_settings(settings, self._settings)
+            link.post(dumps_message(Settings(settings, payload, forget)))
+        if equipment.writes_main:
+            known.gets_call(None, writes_main=True)
+
+    def _pack_surroundings(self, now: Surroundings) -> tuple[Payload, Any]:
         if self._surroundings is None or self._surroundings[0] != now:
             self._surroundings = (now, *make_payload(pack(pack_surroundings(now)).data))
-        _, payload, root = self._surroundings
+        return self._surroundings[1:]
+
+    def _tell_surroundings(self, link: WorkerLink, now: Surroundings) -> Payload:
+        """The caller's surroundings, for a message to a worker, which has what they need from now on."""
+        payload, root = self._pack_surroundings(now)
         link.attach(payload.segments())
         link.known.gets_surroundings(now)
         link.keep(root)

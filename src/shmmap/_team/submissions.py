@@ -1,8 +1,9 @@
-"""The functions submitted to a team: those that wait for a worker, and those that some worker has.
+"""The functions submitted to a team: those that wait for room in the pipe, and those that workers may take.
 
-Owned by the team; everything here is done with the team's lock held, but for `resolve`. A submitted function
-is a call of its own, sent to one worker, which says on the team's pipe what came of it and then that it has
-left; what the function was given stays in place until both have been heard.
+Owned by the team; everything here is done with the team's lock held, unless it says otherwise. All idle
+workers read one pipe, and each function in it is read by one of them, which tells in one write what came of
+it and that it has left. So nobody hands functions out, and nobody but a worker knows who has which, until it
+dies: docs/design/0043-one-pipe-for-all.md.
 
 What must always hold: every future is resolved, whatever becomes of its worker or is raised by the user's own
 classes and callbacks, once, and while no thread holds the team's lock; a function that may have begun is
@@ -11,271 +12,278 @@ never run again; no function waits behind another one that a worker is busy with
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from .._code.watch import current_version
-from .._errors.exceptions import WorkerDied
+from .._errors.exceptions import WorkerDied, name_of
 from .._memory import mark_kept
-from .._system.user_code import GuardedFuture, guarded, settle
+from .._system.interrupts import Uninterrupted, is_inside, refuse_reentry
+from .._system.user_code import guarded, settle
 from .._wire import (
-    Call,
-    Packed,
+    READING,
     Record,
     RecordKind,
     Report,
-    Surroundings,
-    make_payload,
+    Submitted,
     restore_any,
+    unpack_finished,
 )
 from .inbox import Inbox
 from .link import WorkerLink
-from .run import Death, Needs
+from .resolving import Outcome, Resolving
+from .run import Death
+from .sending import Equipment
+from .submitted import SubmittedFuture
+from .whereabouts import after_death
 from .workers import Workers
 
 
-class SubmittedFuture(GuardedFuture):
-    on_cancel: Callable[[], object] | None = None
-    """Told when it is cancelled before a worker has got its function."""
+class Submission(NamedTuple):
+    """A function that was submitted, as it is put into the pipe."""
 
-    def cancel(self) -> bool:
-        """As `concurrent.futures` has it."""
-        is_cancelled = super().cancel()
-        on_cancel, self.on_cancel = self.on_cancel, None
-        if is_cancelled and on_cancel is not None:
-            on_cancel()
-        return is_cancelled
-
-
-class _Submission(NamedTuple):
     future: SubmittedFuture
-    packed: Packed
-    name: str
-    surroundings: Surroundings
-    """Those of the thread that has submitted it."""
-    is_again: bool = False
-    """A worker that had it died before it began: its future counts as running already."""
+    submitted: Submitted
+    func: Callable[..., Any]
+    equipment: Equipment
+    """What workers must have for it."""
+    keep: tuple[Any, ...]
+    """What must stay in place until it is over."""
 
 
 class Submissions:
     """The submitted functions of a team.
 
-    =============================  =============================================  =========================
-    field                          written by                                     read by
-    =============================  =============================================  =========================
-    `waiting`, `running`, `_held`  callers' threads as they submit or end a run,  the same; `is_idle` also
-    `_leaving`, `left_at`          and the monitor; under the team's lock         without the lock
-    `_outcomes`                    the same                                       monitor, without the lock
-    `_untaken`, `_resolving`       monitor                                        all
-    `_has_cancelled`               any thread, without the lock                   monitor and submitters
-    =============================  =============================================  =========================
+    ====================  ====================================================  ============================
+    field                 written by                                            read by
+    ====================  ====================================================  ============================
+    `waiting`, `given`,   callers' threads as they submit, cancel, or wait for  the same; `is_idle` and
+    `_most`, `left_at`    a future, and the monitor; under the team's lock      `is_taken` without the lock
+    `is_in_doubt`         monitor, and a thread that is interrupted as it       monitor
+                          submits
+    `_unheard`            the thread that takes results, the monitor; under     monitor
+                          the lock
+    `_tells_when_idle`    the thread that ends the team; never set back         the thread that resolves
+    ====================  ====================================================  ============================
 
-    What must hold: a function is in one of `waiting`, `running` and `_outcomes`, or its future is resolved;
-    a rank is in `_held` from when its worker is sent a function until it has left that.
+    What must hold: a function is in one of `waiting`, `given` and `_resolving`, or its future is resolved; it
+    is in `given` exactly if its record is in the pipe, with a worker, or told to be over.
     """
 
-    def __init__(self, workers: Workers, inbox: Inbox) -> None:
+    def __init__(
+        self, lock: Any, workers: Workers, inbox: Inbox, distrust: Callable[[], None]
+    ) -> None:
+        self._lock = lock
         self._workers = workers
         self._inbox = inbox
-        self.waiting: deque[_Submission] = deque()
-        """Those that no worker has."""
-        self.running: dict[int, tuple[_Submission, int, tuple[object, ...]]] = {}
-        """By the number of the call: those that a worker has, its rank, and what the message lies in."""
-        self._held: dict[int, int] = {}
-        """By rank: the call of the function that its worker has been sent and has not left."""
-        self._untaken: set[int] = set()
-        """Calls that are over and whose results are not unpickled yet."""
-        self._leaving: dict[int, tuple[int, Packed, tuple[object, ...]]] = {}
-        """What finished functions were given, until their workers have said whether they kept it."""
-        self._outcomes: deque[Callable[[], object]] = deque()
-        """What is to be called to resolve futures."""
-        self._resolving: deque[None] = deque()
-        """One entry per outcome that is being called."""
-        self._has_cancelled = False
-        """Some of those that wait may have been cancelled."""
+        self._distrust = distrust
+        """Called when something else than records was in the pipe of results."""
+        self.waiting: dict[int, Submission] = {}
+        """By number: those that are not in the pipe."""
+        self.given: dict[int, Submission] = {}
+        """By number: those that were put into the pipe."""
+        self._most: float = math.inf
+        """How many may be in the pipe. Few, once one of many was cancelled: all are taken out for each."""
+        self._resolving = Resolving()
+        self._unheard: set[int] = set()
+        """Ranks that have said something before what they told last, which is not taken yet."""
+        self.is_in_doubt = False
+        """It is to be looked again where functions are: a worker may not have noted yet which one it has."""
+        self._tells_when_idle = False
+        """The monitor is to be woken when all futures are resolved."""
         self.left_at = 0.0
-        """When a worker left a function last (``time.monotonic()``)."""
+        """When a function was over last (``time.monotonic()``)."""
+        workers.when_started = self._equip
 
     def is_idle(self) -> bool:
         """Whether all futures are resolved."""
-        return not (self.waiting or self.running or self._outcomes or self._resolving)
+        return not (self.waiting or self.given) and self._resolving.is_empty()
+
+    def tell_when_idle(self) -> None:
+        """Have the monitor woken once all futures are resolved."""
+        self._tells_when_idle = True
 
     def open_calls(self) -> Iterator[int]:
-        """Numbers of the calls of which something may still be taken."""
-        yield from self.running
-        yield from self._untaken
+        """Numbers of the functions of which something may still be taken."""
+        yield from self.given
+        yield from self._resolving.numbers()
+
+    def is_taken(self, number: int) -> bool:
+        """Whether some worker has this function; from any thread, without the lock."""
+        slots = self._workers.channels.slots
+        return slots is not None and any(slots.taken(r) == number for r in [*self._workers.links])
+
+    def lacks_workers(self) -> bool:
+        """Whether there are functions that no worker has."""
+        slots = self._workers.channels.slots
+        words = [] if slots is None else map(slots.taken, self._workers.links)
+        return len(self.waiting) + len(self.given) > sum(word > 0 for word in words)
+
+    def settings_in_use(self) -> set[int]:
+        """Numbers of the surroundings that these are run in."""
+        return {each.equipment.settings for each in (*self.given.values(), *self.waiting.values())}
 
     # ------------------------------------------------ giving them out
 
-    def put(
-        self, future: SubmittedFuture, packed: Packed, name: str, surroundings: Surroundings
-    ) -> None:
-        """Take a function to run; `packed` is it with its arguments."""
-        future.on_cancel = self._note_cancelled
-        self.waiting.append(_Submission(future, packed, name, surroundings))
-        self.dispatch()
-
-    def _note_cancelled(self) -> None:
-        # In any thread, without the lock. Those that wait for the future are to hear of it at once, and not
-        # when its turn has come.
-        self._has_cancelled = True
-        self._workers.wake()
-
-    def dispatch(self, behind_maps: bool = False) -> None:
-        """Give functions to idle workers.
-
-        `behind_maps`: also to those that are in a map. It cannot be known when a map ends, so this is for
-        when all workers are in one, or when one has just ended: else a worker that is done with its
-        function would be idle, while the next function waits for another worker's map.
-        """
-        if self._has_cancelled:
-            self._has_cancelled = False
-            for submission in [each for each in self.waiting if each.future.cancelled()]:
-                self.waiting.remove(submission)
-                self._withdraw(submission)
-        while self.waiting:
-            link = self._find_free(behind_maps)
-            if link is None:
-                return
-            submission = self.waiting.popleft()
-            submission.future.on_cancel = None
-            try:
-                if submission.is_again or submission.future.set_running_or_notify_cancel():
-                    self._send(link, submission)
-            except BaseException as exc:  # it cannot be sent; or the user has set a result
-                self._outcomes.append(partial(settle, submission.future, error=exc))
-                self._workers.wake()
-
-    def _find_free(self, behind_maps: bool) -> WorkerLink | None:
-        workers = self._workers
-        links = [link for link in workers.links.values() if not link.gone]
-        free = [link for link in links if link.rank not in self._held]
-        if not free:
-            return None
-        best = min(free, key=lambda link: workers.roster.busy(link.rank))
-        if behind_maps or len(free) == len(links) or not workers.roster.busy(best.rank):
-            return best
-        return None
-
-    def _send(self, link: WorkerLink, submission: _Submission) -> None:
-        workers = self._workers
-        payload, root = make_payload(submission.packed.data)
-        seq = workers.next_seq()
-        call = Call(
-            control=0,
-            job_id=0,
-            job=payload,
-            func=None,
-            digest=b"",
-            by_value=True,
-            is_static=False,
-            team=1,
-        )
-        needs = Needs(
-            control=None,
-            segments=submission.packed.segments | payload.segments(),
-            surroundings=submission.surroundings,
-            modules=current_version(submission.packed.reaches),
-            writes_main=True,
-        )
-        self.running[seq] = (submission, link.rank, (root,))
-        self._held[link.rank] = seq
-        self._inbox.begin_call(seq)
-        workers.roster.assign(link.rank, seq, again=False)
+    def put(self, submission: Submission) -> None:
+        """Take a function to run."""
+        number = submission.submitted.number
+        self._inbox.begin_call(number)
         try:
-            workers.send_call(link, seq, call, needs)
-        except BaseException:
-            link.known.is_unsure()
-            del self._held[link.rank]
-            workers.roster.end(seq)
-            del self.running[seq]
-            self._inbox.end_call(seq)
-            raise
+            self._workers.equip(submission.equipment)
+        except Exception as exc:  # no descriptors left, say
+            self._fail(submission, exc)
+            return
+        if not self.waiting:
+            try:
+                self.given[number] = submission
+                if self._workers.channels.put_function(submission.submitted.pack()):
+                    return
+                del self.given[number]
+            except BaseException:  # a Ctrl-C, and it may be in the pipe or not
+                self.is_in_doubt = True
+                self._workers.wake()
+                raise
+        self.waiting[number] = submission
+
+    def _equip(self, link: WorkerLink) -> None:
+        """A worker is about to be started: it may take any of these."""
+        for each in (*self.given.values(), *self.waiting.values()):
+            self._workers.equip_one(link, each.equipment)
+
+    def dispatch(self) -> None:
+        """Put functions into the pipe, as many as it takes."""
+        channels, waiting = self._workers.channels, self.waiting
+        while waiting and len(self.given) < self._most:
+            number = next(iter(waiting))
+            if not channels.put_function(waiting[number].submitted.pack()):
+                return
+            self.given[number] = waiting.pop(number)
+        if not waiting:
+            self._most = math.inf
+
+    def _take_back(self, first: Iterable[int] = ()) -> None:
+        """Have those wait again that no worker has read, and before them those that are named."""
+        back = [*first, *self._workers.channels.take_back()]
+        if back:
+            again = {number: self.given.pop(number) for number in back if number in self.given}
+            self.waiting = {**again, **self.waiting}
+
+    def withdraw(self, future: SubmittedFuture) -> bool:
+        """Take a function back if no worker has it; whether that is so. To be called without the lock."""
+        refuse_reentry(self._lock)
+        number = future.number
+        with self._lock:
+            if number not in self.waiting:
+                self._take_back()
+                self._most = 2 * self._workers.size
+            submission = self.waiting.pop(number, None)
+            self.dispatch()
+        if submission is not None:
+            self._inbox.end_call(number)
+        return submission is not None
+
+    def note_resolved(self, future: SubmittedFuture) -> None:
+        """A future has its result, by whomever; the thread that reads for it need not wait any more."""
+        number = future.number
+        if (number in self.given or number in self.waiting) and not is_inside(self._lock):
+            self.withdraw(future)  # the user has set it: the function need not run
+        if self._workers.channels.reader is future:
+            self._workers.channels.ring()
+        if self._tells_when_idle:
+            self._workers.wake()
 
     # ------------------------------------------------ what comes of them
 
-    def take(self, record: Record) -> None:
-        """Take what a worker says."""
-        link = self._workers.links.get(record.rank)
-        if record.kind in (RecordKind.RESULTS, RecordKind.ERROR):
-            if record.seq in self.running:
-                submission = self._end(record.seq)
-                self._untaken.add(record.seq)
-                self._outcomes.append(partial(self._unpickle, submission, record))
+    def take_results(self) -> None:
+        """Take what workers have told."""
+        data = self._workers.channels.read_results()
+        if not data:
+            return
+        try:
+            records = unpack_finished(data)
+        except RuntimeError as exc:
+            self._distrust()
+            self.fail_running(partial(RuntimeError, *exc.args))
+            return
+        for record, inline in records:
+            if record.kind == RecordKind.KEPT:
+                mark_kept(record.first)
             else:
-                self._inbox.skip(record)
-        elif record.kind == RecordKind.KEPT:
-            mark_kept(record.first)
-        elif record.kind == RecordKind.LEAVE and link is not None and record.seq:
-            if self._held.get(record.rank) == record.seq:
-                del self._held[record.rank]
-            self._leaving.pop(record.seq, None)
-            self._workers.roster.left(record.rank, record.seq)
-            self.left_at = time.monotonic()
+                self._note_end(record, inline)
+        self.left_at = time.monotonic()
+        if self.waiting:
+            self.dispatch()
 
-    def _end(self, seq: int) -> _Submission:
-        submission, rank, roots = self.running.pop(seq)
-        self._leaving[seq] = rank, submission.packed, roots
-        return submission
+    def _note_end(self, record: Record, inline: bytes) -> None:
+        submission = self.given.pop(record.seq, None)
+        if submission is None:
+            self._inbox.skip(record)
+            return
+        if record.first:
+            self._unheard.add(record.rank)
+        is_plain = record.kind == RecordKind.PLAIN and not (record.page or record.first)
+        resolve = partial(self._unpickle, submission, record, inline)
+        future = submission.future
+        self._resolving.add(future, Outcome(resolve, is_plain and not future.has_callbacks))
 
-    def _unpickle(self, submission: _Submission, record: Record) -> None:
-        """Resolve a future by what its worker has sent; without the lock, as the classes are the user's."""
+    def _unpickle(self, submission: Submission, record: Record, inline: bytes) -> None:
+        """Resolve a future by what its worker has told; without the lock, as the classes are the user's."""
         value: Any = None
         error: BaseException | None = None
         try:
-            value = self._inbox.take(record)
+            value = self._inbox.take(record, inline)
             if record.kind == RecordKind.ERROR:
-                name = submission.name
+                name = name_of(submission.func)
                 error = restore_any(Report(*value), name, "as a submitted function")
         except BaseException as exc:  # it does not unpickle here
             error = exc
-        finally:
-            self._untaken.discard(record.seq)
-            self._inbox.end_call(record.seq)
+        self._inbox.end_call(record.seq)
         settle(submission.future, value, error)
 
     # ------------------------------------------------ when it fails
 
-    def note_death(self, seq: int, death: Death) -> None:
-        """The worker that had a function has died."""
-        submission, _, _ = self.running[seq]
-        if death.running == seq or death.is_broken_start:
-            self.fail(seq, WorkerDied(f"{death.cause()}, running {submission.name}"))
-        else:  # it never began: another worker takes it
-            del self.running[seq]
-            self._inbox.end_call(seq)
-            self.waiting.appendleft(submission._replace(is_again=True))
+    def note_death(self, taken: int, death: Death | None) -> None:
+        """A worker has died, whose words are these; or None, and it is looked again where functions are."""
+        slots, running = self._workers.channels.slots, 0 if death is None else death.running
+        assert slots is not None
+        others = list(self._workers.links)
+        returns = list(map(slots.returns, others))
+        self._take_back()  # in this order, see `after_death`
+        words = list(map(slots.taken, others))
+        self.take_results()
+        has_moved = any(n & 1 for n in returns) or returns != list(map(slots.returns, others))
+        verdict = after_death(self.given.keys(), words, taken, running, has_moved=has_moved)
+        if verdict.lost and death is not None:
+            submission = self.given.pop(verdict.lost)
+            name = name_of(submission.func)
+            self._fail(submission, WorkerDied(f"{death.cause()}, running {name}"))
+        self._take_back(verdict.again)
+        self.is_in_doubt = verdict.is_in_doubt
+        self.dispatch()
 
-    def forget(self, rank: int) -> None:
-        """The worker on a rank is gone: it touches nothing any more of what it was given."""
-        self._held.pop(rank, None)
-        for seq in [seq for seq, (its, *_) in self._leaving.items() if its == rank]:
-            del self._leaving[seq]
+    def _fail(self, submission: Submission, error: BaseException) -> None:
+        self._inbox.end_call(submission.submitted.number)
+        self._settle_later(submission.future, partial(settle, submission.future, error=error))
 
-    def fail(self, seq: int, error: BaseException) -> None:
-        """A function that a worker has fails."""
-        self._outcomes.append(partial(settle, self._end(seq).future, error=error))
-        self._inbox.end_call(seq)
+    def _settle_later(self, future: SubmittedFuture, call: Callable[[], object]) -> None:
+        self._resolving.add(future, Outcome(call))
+        self._workers.wake()
 
     def fail_running(self, make_error: Callable[[], BaseException]) -> None:
         """The functions that workers have fail, each with an exception of its own."""
-        for seq in list(self.running):
-            self.fail(seq, make_error())
-        self._held.clear()  # that some have left may be among what was lost
+        self._take_back()
+        for number in list(self.given):
+            self._fail(self.given.pop(number), make_error())
+        self.dispatch()
 
     def fail_waiting(self, make_error: Callable[[], BaseException]) -> None:
         """No worker will take those that wait: they fail, each with an exception of its own."""
+        self._take_back()
         while self.waiting:
-            submission = self.waiting.popleft()
-            if submission.future.cancelled():
-                self._withdraw(submission)
-            else:
-                submission.future.on_cancel = None
-                self._outcomes.append(partial(settle, submission.future, error=make_error()))
+            self._fail(self.waiting.pop(next(iter(self.waiting))), make_error())
 
     def fail_all(self, make_error: Callable[[], BaseException]) -> None:
         """Nothing will be heard of any of them any more."""
@@ -284,43 +292,101 @@ class Submissions:
 
     def cancel_waiting(self) -> None:
         """Cancel those that no worker has."""
+        self._take_back()
         while self.waiting:
-            self._withdraw(self.waiting.popleft())
-
-    def _withdraw(self, submission: _Submission) -> None:
-        future = submission.future
-        future.on_cancel = None
-        if submission.is_again:
-            self._outcomes.append(partial(settle, future, error=CancelledError()))
-        else:
-            self._outcomes.append(partial(_cancel, future))
-        self._workers.wake()
-
-    def resolve(self) -> None:
-        """Resolve the futures of which it is known what came of them; the lock must not be held.
-
-        By the monitor alone: one thread calls all callbacks, in the order in which functions ended.
-        """
-        while self._outcomes:
-            self._resolving.append(None)  # first: until it is called, this is not idle
-            try:
-                guarded(self._outcomes.popleft())
-            except IndexError:
-                pass  # taken by the monitor before or after this one
-            finally:
-                self._resolving.pop()
-
-    def validate(self) -> None:
-        """Check, for tests, that a worker has one function at most, and that it is known which."""
-        having = {rank: seq for seq, (_, rank, _) in self.running.items()}
-        assert len(having) == len(self.running) and having.items() <= self._held.items()
+            number = next(iter(self.waiting))
+            future = self.waiting.pop(number).future
+            self._inbox.end_call(number)
+            self._settle_later(future, future.cancel_withdrawn)
 
     def clear(self) -> None:
-        """All workers have ended."""
-        self._leaving.clear()
-        self._held.clear()
+        """All workers have ended, and what they had said is taken."""
+        self._unheard.clear()
+        self.is_in_doubt = False
 
+    # ------------------------------------------------ resolving futures; the lock must not be held
 
-def _cancel(future: SubmittedFuture) -> None:
-    if future.cancel():
-        future.set_running_or_notify_cancel()
+    def unheard(self) -> list[int]:
+        """Ranks of which has to be taken what they have said; for `to_resolve`, with the lock held."""
+        ranks = list(self._unheard)
+        self._unheard.clear()
+        return ranks
+
+    def to_resolve(self) -> list[SubmittedFuture]:
+        """Futures of which it is known what came of them, once all is heard; with the lock held."""
+        return [] if self._unheard else list(self._resolving.waiting)
+
+    def resolve(self, futures: Iterable[SubmittedFuture]) -> None:
+        """Resolve futures, in the monitor: one thread calls all callbacks, as functions have ended."""
+        for future in futures:
+            with self._lock:
+                outcome = self._resolving.claim(future)
+            if outcome is not None:
+                self._workers.channels.expect(False)
+                guarded(self._resolving.finish, future, outcome)
+
+    def read_for(self, future: SubmittedFuture, deadline: float | None) -> None:
+        """Read results in the thread that waits for a future, if no other one does so, and resolve that one.
+
+        Else, and after the deadline (``time.monotonic()``), the monitor resolves it; also if code of the
+        user's has to be called for that, in which a Ctrl-C might come.
+        """
+        if is_inside(self._lock):  # a signal handler, or a finalizer
+            return
+        channels, known = self._workers.channels, self._resolving.waiting
+        words, fds = None, (-1, -1)
+        try:
+            with self._lock:
+                slots = channels.slots
+                if slots is not None and channels.reader is None and not future.is_resolved:
+                    fds, words = channels.reading, slots.team
+                    channels.begin_reading(future)
+                    words[READING] = 1
+            while words is not None and not future.is_resolved:
+                if future not in known:
+                    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                    if not channels.wait_for_results(left):
+                        break
+                with (
+                    Uninterrupted()
+                ):  # or what was read could be lost, or others wait for the future
+                    with self._lock:
+                        if channels.reading != fds:
+                            break  # the workers have been ended
+                        if future not in known:
+                            self.take_results()
+                        if future not in known:
+                            if known:
+                                self._workers.wake()
+                            continue
+                        words[READING], words = 0, None
+                        outcome = self._end_reading(future, fds)
+                    if outcome is not None:
+                        channels.expect(True)
+                        self._resolving.finish(future, outcome)
+                        if self._tells_when_idle:
+                            self._workers.wake()
+        finally:
+            if words is not None:
+                words[READING] = 0  # before anything that a Ctrl-C could come in
+                try:
+                    self._end_reading(None, fds)
+                except BaseException:
+                    self._end_reading(None, fds)
+                    raise
+
+    def _end_reading(self, future: SubmittedFuture | None, fds: tuple[int, int]) -> Outcome | None:
+        """Read no more in this thread; what becomes of a future, if it is to be resolved here."""
+        with self._lock:
+            self._workers.channels.end_reading(fds)
+            if self.given:  # what was told meanwhile has rung nobody
+                self.take_results()
+            outcome = None if future is None else self._resolving.claim_plain(future)
+            if self._resolving.waiting:
+                self._workers.wake()
+        return outcome
+
+    def validate(self) -> None:
+        """Check, for tests, that each function is in one place."""
+        places = (self.waiting.keys(), self.given.keys(), set(self._resolving.numbers()))
+        assert len(set().union(*places)) == sum(map(len, places))

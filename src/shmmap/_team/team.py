@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 
 from .._errors.exceptions import name_of
-from .._system.interrupts import Uninterrupted
-from .._wire import LOOK, Call, cannot_send, pack, snapshot
-from .life import Life
-from .registry import resolve_workers
+from .._wire import FUNCTION_INLINE, LOOK, Call, Submitted, cannot_send, fit, snapshot
+from .life import CLOSED, Life
+from .registry import refuse_at_exit, resolve_workers
 from .roster import EMPTY
 from .run import Needs, Run
-from .sending import Initializer
-from .submissions import SubmittedFuture
+from .sending import Equipment, Initializer, pack_call
+from .submissions import Submission
+from .submitted import SubmittedFuture
 from .workers import Workers
 
 entered: ContextVar[WorkerTeam | None] = ContextVar("shmmap-team", default=None)
@@ -181,25 +181,36 @@ class WorkerTeam(Life):
     ) -> SubmittedFuture:
         """Have some worker call a function, once."""
         self._follow_user()
-        future = SubmittedFuture()
         self.enter()
-        self.check_open()
-        try:
-            packed = pack((fn, args, kwargs))
-        except Exception as exc:
-            submitted = functools.partial(fn, *args, **kwargs)
-            future.set_exception(cannot_send(name_of(fn), submitted, exc))
-            return future
-        name, surroundings = name_of(fn), snapshot()
-        with Uninterrupted(), self._lock:
+        if self.is_closed:
             self.check_open()
+        try:
+            call = pack_call(fn, args, kwargs)
+            data, segments, root = call.data, call.segments, None
+            if len(data) > FUNCTION_INLINE:
+                data, its_segments, root = fit(data, FUNCTION_INLINE)
+                segments |= its_segments
+        except Exception as exc:
+            failed = SubmittedFuture()
+            bound = functools.partial(fn, *args, **kwargs)
+            failed.set_exception(cannot_send(name_of(fn), bound, exc))
+            return failed
+        surroundings, submissions = snapshot(), self._submissions
+        with self._lock:
+            refuse_at_exit()
+            self._check_usable(CLOSED)
             try:
                 self._ensure(self.workers.size)
             except (OSError, MemoryError):
                 if self._thread is None or not self.workers.links:
                     raise
                 # A worker has died, and there is nothing for another one: the others go on.
-            self._submissions.put(future, packed, name, surroundings)
+            number = self.workers.next_seq()
+            future = SubmittedFuture(number, submissions)
+            settings = self.workers.sender.settings(surroundings, submissions.settings_in_use)
+            equipment = Equipment(segments, call.modules, settings, call.writes_main)
+            submitted = Submitted(number, settings, call.split, call.keeps, data)
+            submissions.put(Submission(future, submitted, fn, equipment, (root, call.keep)))
         return future
 
     def validate(self) -> None:

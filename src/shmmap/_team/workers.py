@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
+from .._system.interrupts import Uninterrupted
 from .._wire import RANKS_MAX, Call, Payload
 from .channels import Channels
 from .ending import Said, end_calmly
@@ -24,7 +25,7 @@ from .launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLaunch
 from .link import WorkerLink
 from .roster import READY, Roster
 from .run import Needs
-from .sending import Initializer, Sender
+from .sending import Equipment, Initializer, Sender
 
 # How long a dead worker's exit status is waited for; it takes a millisecond unless the template died too.
 STATUS_S = 0.25
@@ -82,7 +83,10 @@ class Workers:
         """By rank."""
         self._dying: dict[int, float] = {}
         """Ranks whose worker has ended, and until when its status is waited for."""
-        self._sender = Sender(start == "fork", initializer, blas_threads, memory_limit)
+        self.when_started: Callable[[WorkerLink], object] = lambda link: None
+        """Called as a worker is about to be started."""
+        self._equipped = (0, 0)  # the modules and settings that all workers have
+        self.sender = Sender(start == "fork", initializer, blas_threads, memory_limit)
         self._launcher: Launcher | None = None
         self._make_launcher: Callable[[], Launcher] = (
             partial(ForkLauncher, initializer.inherited)
@@ -132,13 +136,15 @@ class Workers:
         if self._launcher is None:
             self._launcher = self._make_launcher()
         slots.clear(rank)
+        self._equipped = (0, 0)
         # In the table before it is forked: the child closes what it finds there, or it would hold its own
         # lifeline.
-        link = self.links[rank] = WorkerLink(rank)
+        link = self.links[rank] = WorkerLink(rank, slots.slot(rank))
         try:
-            self._sender.send_start(link)
+            self.sender.send_start(link)
+            self.when_started(link)
             # Copies, none of them in the tables here: a forked child closes what is in those.
-            fds = link.hand_over(slots.fd, self.channels.submit_fd)
+            fds = link.hand_over(self.channels.worker_fds())
             try:
                 self._launcher.spawn(rank, fds)
             finally:
@@ -175,15 +181,33 @@ class Workers:
                 if not link.wake(record):
                     self.wake()
             except BaseException:  # a Ctrl-C, say, and some of it may not have been sent
-                link.known.is_unsure()
+                self.distrust(rank)
                 raise
 
     def send_call(
         self, link: WorkerLink, seq: int, call: Call, needs: Needs, redo: Payload | None = None
     ) -> None:
-        self._sender.send_call(link, seq, call, needs, redo)
+        self.sender.send_call(link, seq, call, needs, redo)
         if link.clogged() >= 0:
             self.wake()
+
+    def equip(self, equipment: Equipment) -> None:
+        """Send all workers what they lack for a submitted function, which any of them may take."""
+        modules, settings = self._equipped
+        is_as_before = modules >= equipment.modules and settings == equipment.settings
+        if is_as_before and not (equipment.segments or equipment.writes_main):
+            return
+        with Uninterrupted():
+            for link in self.links.values():
+                self.equip_one(link, equipment)
+            self._equipped = equipment.modules, equipment.settings
+
+    def equip_one(self, link: WorkerLink, equipment: Equipment) -> None:
+        """Send one worker what it lacks for a submitted function."""
+        if not link.gone:
+            self.sender.equip(link, equipment)
+            if link.clogged() >= 0:
+                self.wake()
 
     def end_call(self, seq: int) -> None:
         """A call is over; and so are others for the workers that have left them."""
@@ -196,6 +220,7 @@ class Workers:
         link = self.links.get(rank)
         if link is not None:
             link.known.is_unsure()
+            self._equipped = (0, 0)
 
     def has_relayed(self, rank: int) -> bool:
         """Whether the worker on a rank has printed, logged or warned what was not taken from it yet."""
@@ -226,8 +251,7 @@ class Workers:
     def watch(self, timeout_ms: int | None) -> PollSet:
         """All there is to wait for."""
         poll = select.poll()
-        for fd in self.channels.fds():
-            poll.register(fd, select.POLLIN)
+        poll.register(self.channels.monitor_fd, select.POLLIN)
         launcher = self._launcher
         if launcher is not None and launcher.fileno() >= 0:
             poll.register(launcher.fileno(), select.POLLIN)

@@ -10,21 +10,28 @@ In reading order: `control` and `claims` (what is shared of a map and of a team,
 from .arrays import INLINE_NBYTES, Copies
 from .chains import describe_exception, note_inherited_exceptions, raise_as_is, stand_in
 from .claims import (
+    AT_PIPE,
     CHUNK,
     CLAIM,
     CLAIM_END,
+    EXPECTED,
     INDEX,
     LAST_CHUNK,
     LEFT,
+    POSTED,
     RANKS_MAX,
+    READING,
     RELAYED,
+    RETURNS,
+    RUNG,
     RUNNING,
     SINCE,
     SLOT_WORDS,
+    TAKEN,
     ClaimSlots,
 )
 from .control import ARGUMENTS_NBYTES, OUTPUT_NBYTES, ControlBlock, has_data
-from .functions import pack_function
+from .functions import pack_apart, pack_function
 from .inheritance import ask_caller, lend, tell_forked
 from .messages import (
     BECOMES_TEMPLATE,
@@ -50,10 +57,12 @@ from .messages import (
     Drop,
     Failed,
     Lend,
+    News,
     Open,
     Payload,
     Ready,
     ReleasePages,
+    Settings,
     Start,
     Unattended,
     dumps_message,
@@ -64,7 +73,24 @@ from .messages import (
 )
 from .per_thread import own_decimal_context, thread_settings
 from .pickling import Packed, are_plain, load_picklers, pack, pack_by_value, pack_plain
-from .records import READ_NBYTES, WRITE_NBYTES, Page, Record, RecordKind, says_left, unpack_records
+from .records import (
+    FINISHED_INLINE,
+    FINISHED_NBYTES,
+    FINISHED_WRITE_NBYTES,
+    FUNCTION_INLINE,
+    FUNCTION_NBYTES,
+    READ_NBYTES,
+    WRITE_NBYTES,
+    Page,
+    Record,
+    RecordKind,
+    Submitted,
+    numbers_in,
+    pack_finished,
+    says_left,
+    unpack_finished,
+    unpack_records,
+)
 from .refusals import cannot_send, is_inheritable, is_sendable, refuse_open_files
 from .relay import LOG, LOST_WRITE, STDERR, STDOUT, WARNING, Relay, parse
 from .reports import Report, advise, report_exception, restore_any, restore_exception

@@ -15,7 +15,16 @@ offset field        written by meaning
 48     RELAYED      worker     number of messages it has put on its relay socket
 56     CHUNK        worker     1 + number of the chunk it is in, 0 between chunks
 64     LAST_CHUNK   worker     the same of the last one, where it goes through several as one; else 0
+72     TAKEN        worker     number of the submitted function that it has, from when it has read it until
+                               its result is told; `AT_PIPE` while it may be reading one; else 0
+80     POSTED       caller     number of messages that were sent on its line
+88     RETURNS      worker     twice the number of functions that it has put back; odd while it does so
 ====== ============ ========== =======================================================
+
+After the slots come three words of the team. READING is the caller's: some thread of it reads the results of
+submitted functions by itself. RUNG is set by a worker as it rings the monitor to do so, and cleared by the
+caller before it reads. A worker that has told a result rings unless one of both is set; but while EXPECTED is
+set, as results were read last by who waited for them, only if that has not been done a moment later.
 
 What it requires and guarantees, and what a death leaves, is in docs/design/control-block.md.
 """
@@ -27,7 +36,23 @@ from typing import NamedTuple
 
 from .._memory import map_fd, open_scratch
 
-RUNNING, LEFT, CLAIM, CLAIM_END, INDEX, SINCE, RELAYED, CHUNK, LAST_CHUNK = range(9)
+(
+    RUNNING,
+    LEFT,
+    CLAIM,
+    CLAIM_END,
+    INDEX,
+    SINCE,
+    RELAYED,
+    CHUNK,
+    LAST_CHUNK,
+    TAKEN,
+    POSTED,
+    RETURNS,
+) = range(12)
+AT_PIPE = -1
+"""In the word TAKEN: the worker may be reading the pipe of submitted functions just now."""
+READING, RUNG, EXPECTED = range(3)
 SLOT_WORDS = 16
 RANKS_MAX = 1024
 _BLANK = memoryview(bytes(SLOT_WORDS * 8)).cast("q")
@@ -50,7 +75,7 @@ class ClaimSlots:
     """The claim slots of a team."""
 
     def __init__(self, fd: int | None = None) -> None:
-        nbytes = RANKS_MAX * SLOT_WORDS * 8
+        nbytes = (RANKS_MAX + 1) * SLOT_WORDS * 8
         self.fd = open_scratch(nbytes) if fd is None else fd
         try:
             self._map = map_fd(self.fd, nbytes)
@@ -58,6 +83,8 @@ class ClaimSlots:
             os.close(self.fd)
             raise
         self._words = memoryview(self._map).cast("q")
+        self.team = self._words[RANKS_MAX * SLOT_WORDS :]
+        """The words of the team."""
 
     def slot(self, rank: int) -> memoryview:
         """The words of one rank, for the worker that has it to write."""
@@ -74,6 +101,14 @@ class ClaimSlots:
     def left(self, rank: int) -> int:
         """The last call that the worker on a rank has left."""
         return self._words[rank * SLOT_WORDS + LEFT]
+
+    def taken(self, rank: int) -> int:
+        """The submitted function that the worker on a rank has, 0 if none; or `AT_PIPE`."""
+        return self._words[rank * SLOT_WORDS + TAKEN]
+
+    def returns(self, rank: int) -> int:
+        """Changes as the worker on a rank puts a function back, and is odd meanwhile."""
+        return self._words[rank * SLOT_WORDS + RETURNS]
 
     def relayed(self, rank: int) -> int:
         """How many messages the worker on a rank has put on its relay socket."""
@@ -97,5 +132,5 @@ class ClaimSlots:
 
     def close(self) -> None:
         """Let go of memory and descriptor; a view somebody still has keeps the mapping until it goes."""
-        del self._words, self._map
+        del self._words, self.team, self._map
         os.close(self.fd)

@@ -104,13 +104,47 @@ def pack_function(func: Any) -> PackedFunction:
 
     Raises TypeError if it does not pickle, saying what to do instead.
     """
+    found = _find_importable(func)
+    if found is not None:
+        return found
+    key, parts = _parts_of(func)
+    return _find_known(key, parts) or _pack(func, key, parts)
+
+
+def pack_apart(func: Any) -> PackedFunction | None:
+    """The same for a function that may travel apart from its arguments; None if it has to go with them.
+
+    For what both refer to, and may change, there would be two copies.
+    """
+    found = _find_importable(func)
+    if found is not None:
+        return found
+    key, parts = _parts_of(func)
+    found = _find_known(key, parts)
+    if found is None and (is_importable(func) or (key is not None and _are_constants(parts))):
+        return _pack(func, key, parts)
+    return found
+
+
+def _find_importable(func: Any) -> PackedFunction | None:
     known = _importable.get(id(func))
     if known is not None and known.func is func and known.is_there():
         return known.function
-    key, parts = _parts_of(func)
+    return None
+
+
+def _find_known(key: object, parts: _Parts) -> PackedFunction | None:
     earlier = None if key is None else _known.get(key)
     if earlier is not None and _are_same(earlier.parts, parts):
         return earlier.function
+    return None
+
+
+def _are_constants(parts: _Parts) -> bool:
+    return all(_is_constant(part, parts.walked) for part in parts.values)
+
+
+def _pack(func: Any, key: object, parts: _Parts) -> PackedFunction:
     try:
         packed = pack(func)
     except Exception as exc:
@@ -129,7 +163,7 @@ def pack_function(func: Any) -> PackedFunction:
             )
         return function
     function = PackedFunction(packed, digest, True, payload)
-    if key is not None and all(_is_constant(part, parts.walked) for part in parts.values):
+    if key is not None and _are_constants(parts):
         with _lock:
             _known.pop(key, None)
             while len(_known) >= _KNOWN_MOST:

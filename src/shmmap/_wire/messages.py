@@ -54,8 +54,14 @@ class Descriptors(NamedTuple):
     relay: int
     lifeline: int
     slots: int
-    submitted: int
-    """Write end of the pipe on which it says what came of submitted functions."""
+    functions: int
+    """Read end of the pipe from which all idle workers take submitted functions."""
+    give_back: int
+    """Write end of the same."""
+    results: int
+    """Write end of the pipe on which it says what came of them."""
+    bell: int
+    """Write end of the pipe that wakes the monitor."""
 
 
 # ---------------------------------------------------------------- messages, caller to worker
@@ -113,8 +119,23 @@ DONE_WITH: object = object()
 """In the place of a message that a worker has dealt with while it waited for another."""
 
 
+class News(NamedTuple):
+    """What has changed in the user's modules since the worker was told last, for functions that follow."""
+
+    modules: Payload
+
+
+class Settings(NamedTuple):
+    """Surroundings in which submitted functions are run that name this number."""
+
+    number: int
+    payload: Payload
+    forget: tuple[int, ...]
+    """Numbers that will not come again."""
+
+
 class Call(NamedTuple):
-    """Take part in a map (or run one submitted function).
+    """Take part in a map.
 
     An engine makes it, the same for all workers. What depends on the worker is filled in as it is sent: what
     that one has already is left out, and what it lacks is added. A worker that lacks nothing, as most do in a
@@ -122,7 +143,7 @@ class Call(NamedTuple):
     """
 
     control: int
-    """Control block of the map; 0 for a submitted function."""
+    """Control block of the map."""
     job_id: int
     """Under which the worker keeps the job; 0: not at all."""
     job: Payload | None

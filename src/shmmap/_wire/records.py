@@ -37,6 +37,7 @@ class RecordKind(IntEnum):
 _RECORD = struct.Struct("<7q")
 RECORD_NBYTES = _RECORD.size
 _HEAD = struct.Struct("<2q")  # what a record begins with
+_STRAYS = "a function wrote to file descriptors that are not its own"
 # Read from a pipe of records at once: whole ones only.
 READ_NBYTES = 1024 * RECORD_NBYTES
 # Written at once: as many as a pipe takes with nothing of others in between.
@@ -72,7 +73,7 @@ def unpack_records(data: bytes) -> Iterator[Record]:
     Raises RuntimeError if something else was written there.
     """
     if len(data) % RECORD_NBYTES:
-        raise RuntimeError("a function wrote to file descriptors that are not its own")
+        raise RuntimeError(_STRAYS)
     for seq, who, first, stop, page, offset, nbytes in _RECORD.iter_unpack(data):
         yield Record(seq, who >> 8, who & 255, first, stop, page, offset, nbytes)
 
@@ -83,6 +84,74 @@ def says_left(data: bytes, seq: int) -> bool:
         return False
     its_seq, who = _HEAD.unpack_from(data)
     return bool(its_seq == seq and who & 255 == RecordKind.LEAVE)
+
+
+# ---------------------------------------------------------------- submitted functions
+
+# A function in the pipe that all idle workers read: see `Submitted`. The last number is how long its data is.
+_FUNCTION = struct.Struct("<3q?7xq")
+FUNCTION_NBYTES = 1024
+FUNCTION_INLINE = FUNCTION_NBYTES - _FUNCTION.size
+# What came of a function: a record, and its bulk beside it if that is small. `Record.first` is 1 if something
+# is to be taken before, that it has said or announced.
+FINISHED_NBYTES = 256
+FINISHED_INLINE = FINISHED_NBYTES - RECORD_NBYTES
+# Written at once, see `WRITE_NBYTES`.
+FINISHED_WRITE_NBYTES = select.PIPE_BUF // FINISHED_NBYTES * FINISHED_NBYTES
+
+
+class Submitted(NamedTuple):
+    """A function that was submitted, as workers get it."""
+
+    number: int
+    settings: int
+    """Number of the surroundings to run it in, as `messages.Settings` has told them."""
+    split: int
+    """Where in `data` the pickle of the function ends and that of its arguments begins; 0: they are one."""
+    keeps: bool
+    """The function may be kept for calls to come."""
+    data: bytes
+    """As `messages.fit` makes it."""
+
+    def pack(self) -> bytes:
+        *head, data = self
+        return (_FUNCTION.pack(*head, len(data)) + data).ljust(FUNCTION_NBYTES, b"\0")
+
+    @classmethod
+    def unpack(cls, record: bytes) -> Submitted:
+        number, settings, split, keeps, nbytes = _FUNCTION.unpack_from(record)
+        data = record[_FUNCTION.size : _FUNCTION.size + nbytes]
+        return cls(number, settings, split, keeps, data)
+
+
+def numbers_in(data: bytes) -> list[int]:
+    """The numbers of the functions in what was read from their pipe."""
+    return [_HEAD.unpack_from(data, at)[0] for at in range(0, len(data), FUNCTION_NBYTES)]
+
+
+def pack_finished(record: Record, inline: bytes = b"") -> bytes:
+    """What is written of a function that is over; `inline` is the bulk if it lies in no page."""
+    return (record.pack() + inline).ljust(FINISHED_NBYTES, b"\0")
+
+
+def unpack_finished(data: bytes) -> list[tuple[Record, bytes]]:
+    """The records in what was read, each with its bulk if that is inline.
+
+    Raises RuntimeError if something else was written there.
+    """
+    if len(data) % FINISHED_NBYTES:
+        raise RuntimeError(_STRAYS)
+    found = []
+    for at in range(0, len(data), FINISHED_NBYTES):
+        seq, who, first, stop, page, offset, nbytes = _RECORD.unpack_from(data, at)
+        at += RECORD_NBYTES
+        inline = b"" if page else data[at : at + nbytes]
+        record = Record(seq, who >> 8, who & 255, first, stop, page, offset, nbytes)
+        found.append((record, inline))
+    return found
+
+
+# ---------------------------------------------------------------- pages
 
 
 class Page:

@@ -13,19 +13,25 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from .._memory import Segment, attach_segment
+from .._memory import FileHandle, Segment, attach_segment, find_block, handle_of
 from .._wire import (
+    AT_PIPE,
     DONE_WITH,
     END_WORKER,
+    FUNCTION_NBYTES,
     LOOK,
+    POSTED,
     RECEIVE_NBYTES,
+    RETURNS,
     SEE_LINE,
+    TAKEN,
     WAKE_NBYTES,
     Ask,
     Attach,
@@ -37,6 +43,7 @@ from .._wire import (
     Open,
     ReleasePages,
     Start,
+    Submitted,
     dumps_message,
     has_data,
     unpack,
@@ -49,6 +56,10 @@ from .role import role
 POUR_SEGMENT_NBYTES = 1 << 24
 # How long a worker waits for what it has asked of its caller: that may be in a long call of C code.
 ANSWER_S = 10.0
+# How long who is expected to read a result is given for it, before the monitor is rung instead: it may have
+# been kept from running by this very process. Sooner: two threads of the caller are woken for one result;
+# later: callbacks are called later, when a program begins to use them.
+LATER_S = 1e-3
 
 
 class Line:
@@ -65,8 +76,14 @@ class Line:
     ============ ============================ ============ ==========================================
     """
 
-    def __init__(self, wake: int, line: int) -> None:
+    def __init__(self, wake: int, line: int, functions: tuple[int, int]) -> None:
         self._wake = wake
+        self._functions, self._give_back = functions
+        self._parked = _watch(wake, self._functions)
+        self._received = 0
+        """Messages received on the line."""
+        self._slot: memoryview | None = None
+        self._later: Callable[[], object] | None = None
         self._socket = socket.socket(fileno=line)
         # `recvmsg` would allocate it anew each time.
         self._buffer = memoryview(bytearray(RECEIVE_NBYTES))
@@ -84,9 +101,65 @@ class Line:
         self._token = start.token
         return start
 
+    def take_functions(self, slot: memoryview) -> None:
+        """From now on take submitted functions, too; what is taken is noted in this slot."""
+        self._slot = slot
+
     def next(self) -> object:
-        """The next message that is not about attaching, of those that are pending first; None: the last."""
-        return self.pending.popleft() if self.pending else self.receive()
+        """The next message that is not about attaching, or submitted function; None if there will be none."""
+        while not self.pending:
+            ready = self._parked.poll(None if self._later is None else LATER_S)
+            if self._later is not None:
+                later, self._later = self._later, None
+                later()
+            fds = [fd for fd, _ in ready]
+            if self._wake in fds:
+                message = self._receive_one()
+                if message is None:
+                    return None
+                if message is not DONE_WITH:
+                    self.pending.append(message)
+            if self._functions in fds:  # it may be the one worker that was woken for it
+                self._take_function()
+        return self.pending.popleft()
+
+    def call_later(self, later: Callable[[], object]) -> None:
+        """Have something called when nothing has come for a moment, or before what comes is dealt with."""
+        self._later = later
+
+    def _take_function(self) -> None:
+        """Take a function, unless another worker was quicker. By what is noted see `_team.whereabouts`."""
+        slot = self._slot
+        assert slot is not None
+        slot[TAKEN] = AT_PIPE
+        try:
+            record = os.read(self._functions, FUNCTION_NBYTES)
+        except BlockingIOError:
+            record = b""
+        else:
+            if not record:  # the caller is ending
+                self._parked.unregister(self._functions)
+        if not record:
+            slot[TAKEN] = 0
+            return
+        submitted = Submitted.unpack(record)
+        slot[TAKEN] = submitted.number
+        # What it needs, and maybe calls.
+        while slot[POSTED] > self._received or has_data(self._wake):
+            self.keep_next()
+        if any(isinstance(each, Call) and each.seq < submitted.number for each in self.pending):
+            slot[RETURNS] += 1
+            slot[TAKEN] = AT_PIPE
+            try:
+                os.write(self._give_back, record)  # another worker may be free for it
+            except BlockingIOError:
+                slot[TAKEN] = submitted.number
+            else:
+                slot[TAKEN] = 0
+            slot[RETURNS] += 1
+            if not slot[TAKEN]:
+                return
+        self.pending.insert(place_of(submitted, self.pending), submitted)
 
     def receive(self) -> Any:
         """The next message that is not about attaching; None if there will be none."""
@@ -121,6 +194,7 @@ class Line:
         if record != SEE_LINE:
             return Call.from_wake_record(record) if record else None
         nbytes, ancillary, _, _ = self._socket.recvmsg_into([self._buffer], 4 * 256)
+        self._received += 1
         if not nbytes:
             return None
         message = pickle.loads(self._buffer[:nbytes])
@@ -149,9 +223,48 @@ class Line:
         message = dumps_message(Attach(((segment.id, segment.nbytes),), seq))
         socket.send_fds(self._socket, [self._token + message], [segment.fd])
 
+    def share(self, a: Any, seq: int) -> Any:
+        """Handle of a result of call `seq` that lies in shared memory; None if it has to be copied."""
+        handle = handle_of(a)
+        if handle is None or isinstance(handle, FileHandle):
+            return handle
+        block = find_block(a.__array_interface__["data"][0])
+        if block is None:
+            return handle  # the caller's own
+        if block.slab is not None:
+            return None  # part of it will be used for other arrays here
+        self.announce(block.segment, seq)
+        return handle
+
     def tell(self, message: tuple[object, ...]) -> None:
         """Send the caller a message, from any thread."""
         self._socket.send(self._token + dumps_message(message))
+
+
+def place_of(submitted: Submitted, pending: Collection[Any]) -> int:
+    """Where a submitted function goes among what is pending: after what it needs, before newer calls."""
+    for at, each in enumerate(pending):
+        if isinstance(each, Call) and each.seq > submitted.number:
+            return at
+    return len(pending)
+
+
+def _watch(wake: int, functions: int) -> Any:
+    """What waits for either of two descriptors; of those that wait for a function, one is woken for each."""
+    if not hasattr(select, "epoll"):
+        poll = select.poll()
+        for fd in (wake, functions):
+            poll.register(fd, select.POLLIN)
+        return poll  # its times are in milliseconds: the moment is none
+    made = select.epoll()
+    epoll = select.epoll.fromfd(move_one_up(os.dup(made.fileno())))
+    made.close()
+    epoll.register(wake, select.EPOLLIN)
+    try:
+        epoll.register(functions, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+    except OSError:  # a kernel that only resembles Linux: all are woken
+        epoll.register(functions, select.EPOLLIN)
+    return epoll
 
 
 class Aside:

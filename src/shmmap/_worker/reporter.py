@@ -20,12 +20,9 @@ from typing import Any
 from .._chunks import Destination, Form, Mark, Piece
 from .._interop.numpy_types import Array
 from .._memory import (
-    FileHandle,
     PageWriter,
     SegmentHandle,
-    find_block,
     from_handle,
-    handle_of,
     make_page_writer,
 )
 from .._wire import (
@@ -85,18 +82,17 @@ class Reporter:
         """Bytes of results that were put since the caller was woken for some."""
         self._has_called = False
 
-    def begin(self, call: Call, control: ControlBlock | None, pipe: int) -> None:
+    def begin(self, call: Call, control: ControlBlock) -> None:
         """Serve a call from now on."""
         self._seq = call.seq
         self._team = call.team
         self._control = control
-        self._pipe = pipe
+        self._pipe = control.pipe_write
         self._tail = self._form = b""
         self._failed.clear()
         self._is_closing = self._has_called = False
         self._quiet_nbytes = 0
-        if control is not None:
-            self._ledger = control.ledger
+        self._ledger = control.ledger
 
     def send(self, kind: int, first: int, stop: int, payload: bytes) -> None:
         """Put a payload in place and tell the caller."""
@@ -115,9 +111,9 @@ class Reporter:
 
     def _record(self, kind: int, first: int, stop: int, payload: bytes) -> bytes:
         """Put a payload in place; the record that tells of it."""
-        return Record(self._seq, self._rank, kind, first, stop, *self._put(payload)).pack()
+        return Record(self._seq, self._rank, kind, first, stop, *self.put(payload)).pack()
 
-    def _put(self, payload: bytes) -> tuple[int, int, int]:
+    def put(self, payload: bytes) -> tuple[int, int, int]:
         """Put a payload where the caller finds it, see `Outbox.put`."""
         try:
             return self._outbox.put(payload)
@@ -128,16 +124,7 @@ class Reporter:
 
     def share(self, a: Any) -> Any:
         """Handle of a result that lies in shared memory; None if it has to be copied."""
-        handle = handle_of(a)
-        if handle is None or isinstance(handle, FileHandle):
-            return handle
-        block = find_block(a.__array_interface__["data"][0])
-        if block is None:
-            return handle  # the caller's own
-        if block.slab is not None:
-            return None  # part of it will be used for other arrays here
-        self._line.announce(block.segment, self._seq)
-        return handle
+        return self._line.share(a, self._seq)
 
     def _is_abandoned(self) -> bool:
         return self._control is not None and self._control.is_abandoned()

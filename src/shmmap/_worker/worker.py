@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from .._chunks import Watch, describe, enter_map, leave_map
+from .._chunks import enter_map, leave_map
 from .._code.classes import note_inherited_classes
 from .._code.recipient import note_imports, receive_changes
 from .._interop.captured_stores import lock_inherited_stores
@@ -34,15 +34,17 @@ from .._wire import (
     RELAYED,
     RUNNING,
     SINCE,
-    WARNING,
     Call,
     ClaimSlots,
     ControlBlock,
     Descriptors,
     Failed,
+    News,
+    Payload,
     Ready,
-    RecordKind,
     Relay,
+    Settings,
+    Submitted,
     apply,
     ask_caller,
     note_inherited_exceptions,
@@ -60,6 +62,7 @@ from .part import WorkerPart
 from .prepare import hold_lifeline, limit_memory, move_up, prepare
 from .reporter import Reporter
 from .role import role
+from .submitted import SubmittedFunctions
 
 
 def run_worker(
@@ -95,8 +98,7 @@ class Worker:
         prepare(clean)
         forget_inherited()
         self._initializer = initializer
-        self._line = Line(fds.wake, fds.line)
-        self._submitted = fds.submitted
+        self._line = Line(fds.wake, fds.line, (fds.functions, fds.give_back))
         if not clean:
             _note_inherited()
         self._cache = Cache()
@@ -104,10 +106,18 @@ class Worker:
         ask_caller(self._aside.ask)
         self._start = start = self._line.receive_start()
         self._rank = start.rank
-        self._slot = ClaimSlots(fds.slots).slot(start.rank)
+        slots = ClaimSlots(fds.slots)
+        self._slot = slots.slot(start.rank)
         self._relay = Relay(socket.socket(fileno=fds.relay), self._slot, start.token)
         self._relay.install()
         self._reporter = Reporter(self._line, start.rank, self._restore_limits)
+        self._functions = SubmittedFunctions(
+            fds, slots, start.rank, self._line, self._relay, self._reporter, self._cache
+        )
+        self._base = self._surroundings = b""
+        """The surroundings for maps, and those in force: they may differ after a submitted function."""
+        self._settings: dict[int, bytes] = {}
+        """Surroundings for submitted functions, by their numbers."""
         # The template has seen to what it has imported, by the environment.
         is_limited = clean and start.blas_threads == 1
         modules = len(sys.modules) if is_limited else 0
@@ -119,7 +129,8 @@ class Worker:
         self._aside.start()
         if start.memory_limit is not None:
             limit_memory(start.memory_limit)
-        apply(unpack(read_payload(start.surroundings)))
+        self._surroundings = self._base = bytes(read_payload(start.surroundings))
+        apply(unpack(self._base))
         if start.modules is not None:
             receive_changes(read_payload(start.modules))
         self._thread_limit.keep()
@@ -131,10 +142,44 @@ class Worker:
             return 1
         self._baseline = Baseline()
         self._line.tell(Ready(os.getpid()))
+        self._line.take_functions(self._slot)
         while (message := self._line.next()) is not None:
             if isinstance(message, Call):
                 self._serve_call(message)
+                self._restore()
+            elif isinstance(message, Submitted):
+                prepare = functools.partial(self._apply_settings, message.settings)
+                self._functions.serve(message, prepare)
+                self._restore()
+            elif isinstance(message, News):
+                self._receive_changes(message.modules)
+            elif isinstance(message, Settings):
+                self._settings[message.number] = bytes(read_payload(message.payload))
+                for each in message.forget:
+                    del self._settings[each]
         return 0
+
+    def _restore(self) -> None:
+        """Put back what a function has changed."""
+        if not self._baseline.restore():
+            os._exit(EXIT_CHANGED)  # another one takes the seat
+
+    def _apply_settings(self, number: int) -> None:
+        self._surround(self._settings[number])
+
+    def _surround(self, surroundings: bytes) -> None:
+        """Put surroundings in force, unless they are."""
+        if surroundings != self._surroundings:
+            self._surroundings = b""  # first: it may fail
+            apply(unpack(surroundings))
+            self._baseline.note()
+            self._surroundings = surroundings
+        self._thread_limit.keep()
+
+    def _receive_changes(self, modules: Payload) -> None:
+        """What has changed in the user's modules."""
+        self._functions.forget()
+        receive_changes(read_payload(modules))
 
     def _initialize(self) -> None:
         initializer = self._initializer
@@ -157,21 +202,17 @@ class Worker:
         slot, reporter = self._slot, self._reporter
         slot[RUNNING] = call.seq
         relayed = slot[RELAYED]
-        control = self._line.controls.get(call.control)
-        reporter.begin(call, control, self._submitted if control is None else control.pipe_write)
+        control = self._line.controls[call.control]
+        reporter.begin(call, control)
         try:
             if call.surroundings is not None:
-                apply(unpack(read_payload(call.surroundings)))
-                self._baseline.note()
+                self._base = bytes(read_payload(call.surroundings))
+            self._surround(self._base)
             if call.modules is not None:
-                receive_changes(read_payload(call.modules))
-            self._thread_limit.keep()
-            if control is None:
-                self._run_submitted(call)
-            else:
-                self._run_map(call, control)
+                self._receive_changes(call.modules)
+            self._run_map(call, control)
         except BaseException as exc:  # before the first chunk: it did not unpickle, say
-            if control is not None and not control.is_intact():
+            if not control.is_intact():
                 os._exit(EXIT_DESCRIPTORS)  # at once: the claim tells what it was at
             reporter.error(exc, -1, -1, 0, 0)
             del exc
@@ -182,19 +223,17 @@ class Worker:
         forget_opened()
         slot[CLAIM_END] = slot[CLAIM] = 0
         slot[CHUNK] = slot[LAST_CHUNK] = slot[SINCE] = 0
-        if control is not None and not control.is_intact():
+        if not control.is_intact():
             if not reporter.has_tail():
                 slot[LEFT] = call.seq  # all it did is in place
             os._exit(EXIT_DESCRIPTORS)  # what waits in the tail does not count as done
         reporter.end(self._cache.newly_viewed())
-        if control is not None and slot[RELAYED] != relayed:
+        if slot[RELAYED] != relayed:
             control.note_relayed()
         slot[RUNNING] = 0
         slot[LEFT] = call.seq
-        if control is None or control.leave() >= call.team:
+        if control.leave() >= call.team:
             reporter.leave()
-        if not self._baseline.restore():
-            os._exit(EXIT_CHANGED)  # another one takes the seat
 
     def _restore_limits(self) -> bool:
         """Put back the limits of this process; whether a function had lowered any."""
@@ -202,30 +241,6 @@ class Worker:
             return self._baseline.restore_limits()
         except (OSError, ValueError):
             os._exit(EXIT_CHANGED)  # nothing can be told any more
-
-    def _run_submitted(self, call: Call) -> None:
-        assert call.job is not None
-        reporter = self._reporter
-        func, args, kwargs = unpack(read_payload(call.job))
-        watch = Watch(func)
-        try:
-            result = func(*args, **kwargs)
-        except BaseException as exc:
-            if role.is_stray:
-                os._exit(0)
-            self._relay.flush()
-            reporter.error(exc, -1, 0, 0, 1)
-            return
-        if role.is_stray:
-            os._exit(0)
-        if names := watch.changed():
-            code = getattr(func, "__code__", None)
-            where = ("<submitted>", 1) if code is None else (code.co_filename, code.co_firstlineno)
-            warning = RuntimeWarning(describe(func, names))
-            self._relay.send_object(WARNING, (warning, RuntimeWarning, *where))
-        data = pack_result(result, reporter.share)
-        self._relay.flush()  # what it has printed is there before its result
-        reporter.send(RecordKind.RESULTS, 0, 1, data)
 
     def _run_map(self, call: Call, control: ControlBlock) -> None:
         slot, reporter = self._slot, self._reporter
