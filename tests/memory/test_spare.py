@@ -75,6 +75,17 @@ def test_what_a_function_keeps_is_not_used_again() -> None:
         assert shmmap.pmap(functions.look, [0], engine=team) == [[1] * 6]
 
 
+def test_each_of_many_small_arrays_that_a_function_keeps_is_not_used_again() -> None:
+    # They lie in one segment, in which views are kept after the first call already.
+    a = None
+    with shmmap.Team(workers=1) as team:
+        for value in range(12):
+            before, a = a, shmmap.full(3000, value, np.uint8)  # the segment stays
+            shmmap.pmap_chunks(functions.keep, a, chunksize=3000, engine=team)
+            del before
+        assert shmmap.pmap(functions.look, [0], engine=team) == [list(range(12))]
+
+
 def test_what_a_submitted_function_keeps_is_not_used_again() -> None:
     a = shmmap.ones(NBYTES, np.uint8)
     before = segment_of(a)

@@ -162,22 +162,26 @@ class Cache:
         for id in dropped:
             detach_segment(id)
 
-    def newly_viewed(self) -> Iterator[int]:
-        """Segments of which the call just ended has kept views: their slices are not to be used again."""
+    def viewed(self) -> Iterator[int]:
+        """Segments the call just ended was about that views are kept of: slices there now are not used again.
+
+        Said after each such call: whether the views are of its slices or of older ones is not known.
+        """
         collected = False
         for id in touched:
             try:
                 segment = get_segment(id)
             except KeyError:
                 continue  # dropped during the call
-            if id in self._viewed or not self._is_viewed(segment):
+            if not self._is_viewed(segment):
                 continue
-            if not collected:
-                collected = True
-                gc.collect()
-                if not self._is_viewed(segment):
-                    continue
-            self._viewed.add(id)
+            if id not in self._viewed:  # else it is certain already, but for this call's slices
+                if not collected:
+                    collected = True
+                    gc.collect()
+                    if not self._is_viewed(segment):
+                        continue
+                self._viewed.add(id)
             yield id
         touched.clear()
 

@@ -107,7 +107,7 @@ class SubmittedFunctions:
         forget_opened()
         kept = b"".join(
             pack_finished(Record(self._number, self._rank, RecordKind.KEPT, id))
-            for id in self._cache.newly_viewed()
+            for id in self._cache.viewed()
         )
         first = int(self._announces or slot[RELAYED] != said)
         record = Record(self._number, self._rank, kind, first, 1, *where)

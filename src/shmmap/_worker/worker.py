@@ -227,7 +227,7 @@ class Worker:
             if not reporter.has_tail():
                 slot[LEFT] = call.seq  # all it did is in place
             os._exit(EXIT_DESCRIPTORS)  # what waits in the tail does not count as done
-        reporter.end(self._cache.newly_viewed())
+        reporter.end(self._cache.viewed())
         if slot[RELAYED] != relayed:
             control.note_relayed()
         slot[RUNNING] = 0
