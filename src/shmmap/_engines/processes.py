@@ -95,10 +95,30 @@ class ProcessWork:
 
     def step(self) -> bool:
         """See `SteppedWork`."""
+        task, run = self._task, self._run
         try:
             if self._round is None:
                 self._wait_for_turn()
-            return self._step()
+            round, control = self._round, run.control
+            assert round is not None and control is not None
+            is_listened_to = task.collector.is_listened_to
+            if is_listened_to:
+                control.note_attended(True)
+            is_over = round.step()
+            if is_over:
+                if run.is_cancelled:
+                    raise CancelledError
+                self._marks = control.marks()
+                self._left = left = undone(self._marks)
+                # Never another round while some worker may still draw in this one.
+                if left and round.is_whole and (again := task.outcome.next_round(left)):
+                    self._post(again)
+                    is_over = False
+            if is_over:
+                self._end_well(round)
+            elif is_listened_to:
+                control.note_attended(False)
+            return is_over
         except BaseException as exc:
             with CleanUp(exc) as clean_up:
                 self._abandon(clean_up)
@@ -115,31 +135,16 @@ class ProcessWork:
             raise run.refusal
         self._post(None)
 
-    def _step(self) -> bool:
-        task, run, round = self._task, self._run, self._round
-        assert round is not None and run.control is not None
-        if task.collector.is_listened_to:
-            run.control.note_attended(True)
-        if not round.step():
-            run.control.note_attended(False)
-            return False
-        if run.is_cancelled:
-            raise CancelledError
-        self._marks = marks = run.control.marks()
-        self._left = left = undone(marks)
-        # Never another round while some worker may still draw in this one.
-        if left and round.is_whole and (again := task.outcome.next_round(left)):
-            self._post(again)
-            run.control.note_attended(not task.collector.is_listened_to)
-            return False
-        if task.tick is not None:
-            task.tick(run.done)
+    def _end_well(self, round: Round) -> None:
+        """No further round follows."""
+        run = self._run
+        if self._task.tick is not None:
+            self._task.tick(run.done)
         if not round.is_reusable:
             round.end_workers()
-            self._marks = run.control.marks()
+            self._marks = run.marks()
         run.keep_marks(self._marks)
         self._close(round.is_reusable)
-        return True
 
     def finish(self) -> Any:
         """See `SteppedWork`."""

@@ -212,7 +212,8 @@ class Outcome:
         """
         if not undone and not self._failures and self._fatal is None:  # most maps
             self._collector.take_marks(marks)
-            return self._with_warning(self._collector.finish())
+            result = self._collector.finish()
+            return self._with_warning(result) if self._lost_writes else result
         with _lock:
             error = self._fatal
             failures = [self._failures[start] for start in sorted(self._failures)]
