@@ -172,7 +172,11 @@ class Reporter:
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
         if role.is_stray:
             os._exit(0)
-        self._enter(first, stop, _NOTHING if nothing else _DONE)
+        mark = _NOTHING if nothing else _DONE
+        if stop - first == 1:  # most calls, where there are many: without another one
+            self._ledger[first] = mark
+        else:
+            self._enter(first, stop, mark)
 
     def _enter(self, first: int, stop: int, mark: int) -> None:
         """Enter chunks into the ledger."""
