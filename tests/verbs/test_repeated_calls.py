@@ -257,3 +257,10 @@ def test_no_output_is_not_an_output_of_no_arrays(team: shmmap.Team) -> None:
     for _ in range(2):
         assert isinstance(shmmap.pmap(abs, [1, 2, 3], out=(), engine=team), np.ndarray)  # type: ignore[call-overload]
         assert shmmap.pmap(abs, [1, 2, 3], engine=team) == [1, 2, 3]
+
+
+def test_strings_are_sequences_of_any_length(team: shmmap.Team) -> None:
+    for text in ("abc", "abcdef", b"abc", b"abcdef", "", "x"):
+        assert shmmap.pmap(functions.identity, text, engine=team) == list(text)  # type: ignore[arg-type]
+        blocks = shmmap.pmap_chunks(functions.identity, text, out=list, chunksize=2, engine=team)  # type: ignore[call-overload]
+        assert blocks == [list(text[at : at + 2]) for at in range(0, len(text), 2)]

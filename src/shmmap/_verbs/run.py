@@ -83,7 +83,7 @@ def _plan(request: Request, options: Options) -> Job | None:
             return None
         job = bind(request, options)
         if given is not None:
-            job = remember(given, job)
+            job = remember(request, given, job)
     return job
 
 

@@ -158,8 +158,10 @@ def recall(request: Request, given: Given) -> Job | None:
     return Job(*fields)
 
 
-def remember(given: Given, job: Job) -> Job:
+def remember(request: Request, given: Given, job: Job) -> Job:
     """Take note of a call that was checked and planned: others like it have its template."""
+    if any([entry.data is not a for entry, a in zip(job.inputs, request.inputs, strict=True)]):
+        return job  # the items of a string, say: not what a call like it gives, nor as many
     out = None if job.out is None else axis_first(job.out, job.axis)
     job = job._replace(out=out, template=Template())
     kinds = tuple((entry.kind, entry.axis, entry.stencil) for entry in job.inputs)
