@@ -109,9 +109,7 @@ class Line:
         """The next message that is not about attaching, or submitted function; None if there will be none."""
         while not self.pending:
             ready = self._parked.poll(None if self._later is None else LATER_S)
-            if self._later is not None:
-                later, self._later = self._later, None
-                later()
+            self._call_now()
             fds = [fd for fd, _ in ready]
             if self._wake in fds:
                 message = self._receive_one()
@@ -121,7 +119,13 @@ class Line:
                     self.pending.append(message)
             if self._functions in fds:  # it may be the one worker that was woken for it
                 self._take_function()
+        self._call_now()
         return self.pending.popleft()
+
+    def _call_now(self) -> None:
+        later, self._later = self._later, None
+        if later is not None:
+            later()
 
     def call_later(self, later: Callable[[], object]) -> None:
         """Have something called when nothing has come for a moment, or before what comes is dealt with."""
