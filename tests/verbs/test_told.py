@@ -61,3 +61,21 @@ def test_ufuncs_of_two_inputs(engine: Any, private: bool) -> None:
         out[...] = -1
         shmmap.pmap_chunks(np.arctan2, x, y, out=out, chunksize=100, engine=engine, workers=2)
         assert_same(out, np.arctan2(up, down))
+
+
+def test_an_output_that_a_function_adds_to_is_its_own(engine: Any) -> None:
+    def row_sums(chunk: Any, out: Any = None) -> Any:
+        if out is None:
+            out = np.zeros(len(chunk))
+        for column in chunk.T:
+            out += column
+        return out
+
+    table = shmmap.asshared(np.arange(12000.0).reshape(4000, 3))
+    for _ in range(3):
+        out = shmmap.full(4000, 3.0)
+        for target in (None, out):
+            result = shmmap.pmap_chunks(
+                row_sums, table, out=target, chunksize=100, engine=engine, workers=2
+            )
+            assert_same(result, table.sum(axis=1))

@@ -21,6 +21,8 @@ from .._interop.numpy_types import Array
 from .columns import NUMBERS
 from .job import Input, Job
 
+_FILLED = {"zeros", "ones", "full", "zeros_like", "ones_like", "full_like"}
+
 
 def takes_out(func: Any, given: int) -> bool:
     """Whether a function that is called with so many arguments can be told where its result goes."""
@@ -36,6 +38,8 @@ def takes_out(func: Any, given: int) -> bool:
     if not isinstance(func, FunctionType):
         return False
     code = func.__code__
+    if not _FILLED.isdisjoint(code.co_names):
+        return False  # the output it makes, where it is given none, may count on what it is filled with
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     if "out" not in names[code.co_posonlyargcount :]:
         return False
