@@ -97,7 +97,7 @@ def test_a_part_of_a_list_is_given_once_and_never_looks_lost() -> None:
     collector.listen()
     collector.add([(0, 2, [1, 2, 3, 4])])
     assert collector.value_of(1, Mark.HANDED, over=False) == [3, 4]
-    assert collector.give(1) and not collector.give(1)
+    assert collector.pieces.give(1) and not collector.pieces.give(1)
     collector.take_marks(bytes([Mark.HANDED, Mark.HANDED]))
     with pytest.raises(RuntimeError, match="did not arrive"):
         collector.take_marks(bytes([Mark.HANDED] * 3))

@@ -53,9 +53,7 @@ Part = tuple[int, int, tuple[Column, ...]]
 # | _private       |                  |          |
 # | kind, columns, | the map          | all      | `kind` is set first; a wider output has what is in place
 # | _is_guess      |                  |          | before it is put in the place of the other
-# | pieces         | the map, `give`  | all      | see there; what is an array's goes after it is in place
-# | given          | iterating ones   | all      | who is the first to enter itself has the chunk
-# | has_given      | iterating ones   | all      | set before a piece goes
+# | pieces         | all, see there   | all      | what is an array's goes after it is in place
 # | _nothing       | the map, monitor | the same | replaced as a whole, by what the ledger says at that time
 # | failure        | the map          | the map  | set once
 class Collector:
@@ -84,10 +82,6 @@ class Collector:
         """The output was made before anything was known of the results."""
         self.columns = columns
         """Outputs, axis first; as the kernels know them, but stored ones as the caller has them."""
-        self.given: dict[int, object] = {}
-        """Chunks of a list that somebody has got by iterating over a future, and a mark of who has."""
-        self.has_given = False
-        """Somebody has got results that were handed over, and are not kept here any more."""
         self.failure: Exception | None = None
         """Why the map is to end, whatever its function does: see `_results.fold`."""
         self._arrivals: Arrivals | None = None
@@ -254,16 +248,6 @@ class Collector:
     def take_turns(self) -> None:
         """Pieces are wanted as they come, by the thread that waits for them itself."""
         self.is_listened_to = True
-
-    def give(self, k: int) -> bool:
-        """Chunk `k` of a list is its receiver's from now on; False if another one has it."""
-        mark = object()
-        if self.given.setdefault(k, mark) is not mark:
-            return False
-        if self.pieces.get(k) is not ABSENT:
-            self.has_given = True  # first: the whole must not be put together of what is left
-            self.pieces.take(k)
-        return True
 
     def value_of(self, k: int, mark: int, over: bool) -> Any:
         """The part of the result that chunk `k` is, or ABSENT."""

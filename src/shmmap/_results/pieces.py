@@ -15,6 +15,8 @@ ABSENT: Any = object()
 # | _came     | the map          | all      | made with the first piece; a chunk is entered after what came of
 # |           |                  |          | it is in place, or among the runs
 # | _by_chunk | the map          | the map  | set before the first piece comes
+# | given     | iterating ones   | all      | who is the first to enter itself has the chunk
+# | has_given | iterating ones   | all      | set before a piece goes
 # "The map" is one thread at a time, as for the `Collector`.
 class Pieces:
     """What a map has handed over, and waits to be put together, or to be given to who iterates."""
@@ -27,6 +29,10 @@ class Pieces:
         self._came = bytearray()
         """Of which chunks something came, a byte for each; empty until something does."""
         self._by_chunk = False
+        self.given: dict[int, object] = {}
+        """Chunks of a list that somebody has got by iterating over a future, and a mark of who has."""
+        self.has_given = False
+        """Somebody has got results that were handed over, and are not kept here any more."""
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -80,6 +86,16 @@ class Pieces:
     def take(self, k: int) -> tuple[int, Any]:
         """The end and the results of the run that begins with chunk `k`, which is not kept any more."""
         return self._runs.pop(k, (k, ABSENT))
+
+    def give(self, k: int) -> bool:
+        """Chunk `k` of a list is its receiver's from now on; False if another one has it."""
+        mark = object()
+        if self.given.setdefault(k, mark) is not mark:
+            return False
+        if k in self._runs:
+            self.has_given = True  # first: the whole must not be put together of what is left
+            self.take(k)
+        return True
 
     def in_order(self) -> list[tuple[int, tuple[int, Any]]]:
         """The runs: the first chunk, the end, and the results. A copy: another thread may be taking them."""

@@ -134,7 +134,7 @@ class MapFuture(GuardedFuture):
 
     def _is_broken_up(self) -> bool:
         """Whether a part of a list was given away."""
-        return self._gives_away and self._collector is not None and self._collector.has_given
+        return self._gives_away and self._collector is not None and self._collector.pieces.has_given
 
     def result(self, timeout: float | None = None) -> Any:
         """The result of the map, once it is over; see :meth:`concurrent.futures.Future.result`.
@@ -219,7 +219,7 @@ class MapFuture(GuardedFuture):
     def _chunks(self, in_order: bool) -> Iterator[tuple[int, int, Any]]:
         collector = self._collector
         assert collector is not None
-        plan, given = collector.plan, collector.given
+        plan, given = collector.plan, collector.pieces.given
         left: deque[int] = deque(range(plan.chunks))
         part: list[tuple[int, int, Any]] = []
         """What is yielded next. Nothing here may refer to it while its receiver has it."""
@@ -240,7 +240,7 @@ class MapFuture(GuardedFuture):
                     left.popleft()
                     part.append((*plan.limits(k), value))
                     del value
-                    if self._gives_away and not collector.give(k):
+                    if self._gives_away and not collector.pieces.give(k):
                         part.clear()  # another iterator was quicker
                         continue
                     if self._is_broken_up():
