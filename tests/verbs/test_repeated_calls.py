@@ -264,3 +264,16 @@ def test_strings_are_sequences_of_any_length(team: shmmap.Team) -> None:
         assert shmmap.pmap(functions.identity, text, engine=team) == list(text)  # type: ignore[arg-type]
         blocks = shmmap.pmap_chunks(functions.identity, text, out=list, chunksize=2, engine=team)  # type: ignore[call-overload]
         assert blocks == [list(text[at : at + 2]) for at in range(0, len(text), 2)]
+
+
+def test_what_a_declared_dtype_says_besides_is_kept(team: shmmap.Team) -> None:
+    plain, marked = np.dtype("i4"), np.dtype("i4", metadata={"unit": "m"})
+    for dtype in (plain, marked, plain, marked):
+        assert (
+            shmmap.pmap(np.int32, [1, 2], out=np.ndarray, dtype=dtype, engine=team).dtype.metadata
+            == dtype.metadata
+        )
+        pair = shmmap.pmap(
+            divmod, [3, 4], [1, 2], out=np.ndarray, dtype=(plain, dtype), engine=team
+        )
+        assert pair[1].dtype.metadata == dtype.metadata

@@ -92,7 +92,7 @@ def look_at(request: Request, options: Options) -> Given | None:
             axis if type(axis) is int else _exact(axis),
             fold is None,
             True if outs else out,
-            dtype,
+            None if dtype is None else _as_asked(dtype),
             0 if type(depth) is int and depth == 0 else _exact((depth, boundary)),
             options.plan_key,
             options.rng is None,
@@ -105,6 +105,15 @@ def look_at(request: Request, options: Options) -> Given | None:
     except TypeError:
         return None
     return Given(key, layouts, places, outs)
+
+
+def _as_asked(dtype: Any) -> Any:
+    """What ``dtype=`` names. Raises TypeError for one that may be equal to another that says more."""
+    if type(dtype) is tuple:
+        return tuple(map(_as_asked, dtype))
+    if isinstance(dtype, np.dtype) and (dtype.isbuiltin != 1 or dtype.metadata is not None):
+        raise TypeError
+    return dtype
 
 
 def _look_at_other(value: Any) -> tuple[Any, ...]:
