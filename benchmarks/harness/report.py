@@ -36,13 +36,16 @@ def save(path: Path, results: dict[str, Result], facts: dict[str, str]) -> None:
 
 
 def load(path: Path) -> tuple[dict[str, Result], dict[str, str]]:
-    """Return all results in the file, and the machine of the latest."""
-    results, facts = {}, {}
+    """Return all results in the file, and the machine of the latest, with the dates of all."""
+    results: dict[str, Result] = {}
+    machines: list[dict[str, str]] = []
     for name, stored in json.loads(path.read_text())["figures"].items():
-        its_facts = stored.pop("machine")
+        machines.append(stored.pop("machine"))
         results[name] = Result(**stored)
-        if its_facts["date"] >= facts.get("date", ""):
-            facts = its_facts
+    machines.sort(key=lambda facts: facts["date"])
+    facts = dict(machines[-1])
+    if machines[0]["date"] != facts["date"]:
+        facts["date"] = f"{machines[0]['date']} to {facts['date']}"
     return results, facts
 
 
