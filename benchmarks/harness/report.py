@@ -158,10 +158,10 @@ COLUMNS = {
     "shmmap": "shmmap",
     "pool": "Pool",
     "ppe": "Executor",
-    "joblib": "joblib",
     "tpe": "threads",
-    "serial": "a loop",
     "bare": "bare hands",
+    "serial": "a loop",
+    "joblib": "joblib",
 }
 """Short names, for tables in which all are columns."""
 
@@ -191,14 +191,14 @@ def effort_table(
     rows = [
         (
             figures[name].title,
-            f"{number(results[name].cpu['shmmap'] * 1e6)} us",
-            f"{number(results[name].cpu['pool'] * 1e6)} us" if "pool" in results[name].cpu else "-",
+            number(results[name].cpu["shmmap"] * 1e6),
+            number(results[name].cpu["pool"] * 1e6) if "pool" in results[name].cpu else "-",
             f"{counts[name]:,}" if name in counts and not figures[name].per else "-",
             f"{results[name].busy['others']:.0%}",
         )
         for name in kinds(figures, results)
     ]
-    head = ("", "caller's CPU", "with a Pool", "function calls", "cores busy elsewhere")
+    head = ("", "caller's CPU, us", "with a Pool, us", "function calls", "cores busy elsewhere")
     return markdown(head, rows)
 
 
