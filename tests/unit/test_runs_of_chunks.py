@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+import shmmap
 from shmmap._chunks import (
     Destination,
     Form,
@@ -293,3 +294,21 @@ def test_a_single_number_keeps_each_of_its_bits() -> None:
     kernel, caller = bind(list(bits.view(np.float32)), 1, may_join=False)
     result = outcome(kernel, caller, lambda: run_in(kernel, caller, [7]))
     assert np.array_equal(result.view(np.uint32), bits)
+
+
+@pytest.mark.parametrize("says_order", ["rows", "output"])
+def test_a_dtype_that_says_its_byte_order_is_stored_like_any(says_order: str) -> None:
+    """As those of zarr and of unpickled arrays do: no `memoryview` understands that."""
+    dtype = np.dtype("f8").newbyteorder("<")
+    assert memoryview(np.zeros(2, dtype)).format == "<d"
+    x = np.arange(6.0)
+    if says_order == "rows":
+        out = np.zeros((6, 2))
+        shmmap.pmap(lambda v: np.full(2, v, dtype), x, out=out, engine="serial")
+        assert np.array_equal(out[:, 1], x)
+        return
+    for func, shape in ((lambda v: float(v), (6,)), (lambda v: np.full(2, v), (6, 2))):
+        for chunksize in (1, 3):
+            out = np.zeros(shape, dtype)
+            shmmap.pmap(func, x, out=out, engine="serial", chunksize=chunksize)
+            assert np.array_equal(out.reshape(6, -1)[:, 0], x)

@@ -48,7 +48,9 @@ def memory_of(a: Array) -> memoryview | None:
     if dtype.char not in "?bhilqBHILQfd" or not (dtype.isnative and a.flags.carray and a.size):
         return None
     flat: Any = a.reshape(-1)
-    return memoryview(flat)
+    numbers = memoryview(flat)
+    # A dtype that is not NumPy's own object may say its byte order, which no `memoryview` understands.
+    return numbers if numbers.format == dtype.char else None
 
 
 def is_just(result: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:

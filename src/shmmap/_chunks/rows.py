@@ -103,7 +103,7 @@ class RowsKernel(PlacingKernel):
                         lo = hi
                         hi += width
                         continue
-                    except ValueError:  # it is another kind of row, or is said to be
+                    except (ValueError, NotImplementedError):  # another kind of row, or said to be
                         pass
                 if not is_just(result, dtype, shape):
                     return lo // width, result
