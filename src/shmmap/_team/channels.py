@@ -15,6 +15,7 @@ import select
 from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
+from threading import get_ident
 
 from .._memory import off_drop, on_drop
 from .._wire import (
@@ -63,6 +64,7 @@ class Channels:
         self.reading = _CLOSED
         """What a thread waits for that reads by itself: the result pipe, and that by which it is woken."""
         self.reader: object = None
+        self._reading_thread = 0
         """What some thread reads results for by itself."""
         self._user = (-1, -1)
         """User and group that the workers belong to."""
@@ -89,11 +91,15 @@ class Channels:
         pipes = zip(fds[::2], fds[1::2], strict=True)
         self._function_pipe, self._result_pipe, self._monitor_pipe, self._reader_pipe = pipes
         self.reading = self._result_pipe[0], self._reader_pipe[0]
-        self._poll = select.poll()
-        for fd in self.reading:
-            self._poll.register(fd, select.POLLIN)
+        self._poll = self._make_poll()
         self._user = os.geteuid(), os.getegid()
         on_drop(self.note_drop)
+
+    def _make_poll(self) -> select.poll:
+        poll = select.poll()
+        for fd in self.reading:
+            poll.register(fd, select.POLLIN)
+        return poll
 
     def is_of_this_user(self) -> bool:
         """Whether the workers, if there are any, have the rights that this process has by now."""
@@ -210,22 +216,37 @@ class Channels:
             return data
         return data + part
 
-    def begin_reading(self, reader: object) -> None:
-        """A thread begins to read results by itself, for this future."""
-        self.reader = reader
+    def may_read(self) -> bool:
+        """Whether this thread may read results by itself.
 
-    def wait_for_results(self, timeout_s: float | None) -> bool:
-        """Wait in the thread that reads by itself; whether there is anything. The lock is not held."""
-        ready = self._poll.poll(None if timeout_s is None else timeout_s * 1000)
+        No other one does; if this one does, it is in a signal handler that has interrupted it as it waits.
+        """
+        return self.reader is None or self._reading_thread == get_ident()
+
+    def begin_reading(self, reader: object) -> object:
+        """A thread begins to read results by itself, for this future; the one it has read for until now."""
+        outer, self.reader = self.reader, reader
+        self._reading_thread = get_ident()
+        return outer
+
+    def wait_for_results(self, timeout_s: float | None, is_inner: bool) -> bool:
+        """Wait in the thread that reads by itself; whether there is anything. The lock is not held.
+
+        `is_inner`: it waits already, and this is in a signal handler.
+        """
+        poll = self._make_poll() if is_inner else self._poll
+        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
         if ready and ready[-1][0] == self.reading[1]:
             with suppress(OSError):
                 os.read(self._reader_pipe[0], 4096)
         return bool(ready)
 
-    def end_reading(self, fds: tuple[int, int]) -> None:
-        """The thread that has waited for these by itself has ended to do so."""
-        self.reader = None
-        if fds != self.reading:
+    def end_reading(self, fds: tuple[int, int], outer: object) -> None:
+        """The thread that has waited for these by itself has ended to do so; `outer`: it waited before."""
+        self.reader = outer
+        if outer is not None:
+            self.ring()  # what it waited for may have been taken meanwhile
+        elif fds != self.reading:
             for fd in fds:
                 with suppress(OSError):  # in a forked child they are closed
                     os.close(fd)

@@ -218,7 +218,9 @@ class Monitor:
         if submissions.lacks_workers() and not (departure.again or departure.is_broken_start):
             workers.refill()
         if not workers.links:
-            why = f"the workers died, and no others could be started ({death.cause()})"
+            why = death.cause()
+            if not death.start_error:
+                why = f"the workers died, and no others could be started ({why})"
             submissions.fail_waiting(partial(WorkerDied, why))
         for run in concerned:
             run.ring()

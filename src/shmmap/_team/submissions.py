@@ -334,18 +334,18 @@ class Submissions:
         if is_inside(self._lock):  # a signal handler, or a finalizer
             return
         channels, known = self._workers.channels, self._resolving.waiting
-        words, fds = None, (-1, -1)
+        words, fds, outer = None, (-1, -1), None
         try:
             with self._lock:
                 slots = channels.slots
-                if slots is not None and channels.reader is None and not future.is_resolved:
+                if slots is not None and channels.may_read() and not future.is_resolved:
                     fds, words = channels.reading, slots.team
-                    channels.begin_reading(future)
+                    outer = channels.begin_reading(future)
                     words[READING] = 1
             while words is not None and not future.is_resolved:
                 if future not in known:
                     left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                    if not channels.wait_for_results(left):
+                    if not channels.wait_for_results(left, outer is not None):
                         break
                 with (
                     Uninterrupted()
@@ -359,8 +359,8 @@ class Submissions:
                             if known:
                                 self._workers.wake()
                             continue
-                        words[READING], words = 0, None
-                        outcome = self._end_reading(future, fds)
+                        words[READING], words = outer is not None, None
+                        outcome = self._end_reading(future, fds, outer)
                     if outcome is not None:
                         channels.expect(True)
                         self._resolving.finish(future, outcome)
@@ -368,17 +368,19 @@ class Submissions:
                             self._workers.wake()
         finally:
             if words is not None:
-                words[READING] = 0  # before anything that a Ctrl-C could come in
+                words[READING] = outer is not None  # before anything that a Ctrl-C could come in
                 try:
-                    self._end_reading(None, fds)
+                    self._end_reading(None, fds, outer)
                 except BaseException:
-                    self._end_reading(None, fds)
+                    self._end_reading(None, fds, outer)
                     raise
 
-    def _end_reading(self, future: SubmittedFuture | None, fds: tuple[int, int]) -> Outcome | None:
+    def _end_reading(
+        self, future: SubmittedFuture | None, fds: tuple[int, int], outer: object
+    ) -> Outcome | None:
         """Read no more in this thread; what becomes of a future, if it is to be resolved here."""
         with self._lock:
-            self._workers.channels.end_reading(fds)
+            self._workers.channels.end_reading(fds, outer)
             if self.given:  # what was told meanwhile has rung nobody
                 self.take_results()
             outcome = None if future is None else self._resolving.claim_plain(future)

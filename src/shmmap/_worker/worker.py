@@ -98,6 +98,8 @@ class Worker:
         prepare(clean)
         forget_inherited()
         self._initializer = initializer
+        pipes = (fds.wake, fds.functions, fds.give_back, fds.results, fds.bell)
+        self._pipes = [(fd, os.fstat(fd).st_ino) for fd in pipes]
         self._line = Line(fds.wake, fds.line, (fds.functions, fds.give_back))
         if not clean:
             _note_inherited()
@@ -163,6 +165,10 @@ class Worker:
         """Put back what a function has changed."""
         if not self._baseline.restore():
             os._exit(EXIT_CHANGED)  # another one takes the seat
+        # Nothing would come any more on those that the function has closed, or put others in the place of.
+        for fd, inode in self._pipes:
+            if os.fstat(fd).st_ino != inode:
+                os._exit(EXIT_DESCRIPTORS)
 
     def _apply_settings(self, number: int) -> None:
         self._surround(self._settings[number])
