@@ -126,13 +126,8 @@ def find_block(address: int) -> Block | None:
 
 def find_segment(address: int) -> Segment | None:
     """The segment that holds the byte at `address`, made here or attached."""
-    # As `find_block`, which would be one call more for every array of every map.
-    with lock:
-        i = bisect_right(_blocks, address, key=_address_of) - 1
-        block = _blocks[i] if i >= 0 else None
-    if _released:
-        take_back_released()
-    if block is not None and address < block.address + block.nbytes:
+    block = find_block(address)
+    if block is not None:
         return block.segment
     with section, lock:
         for segment in _segments.values():
