@@ -33,7 +33,7 @@ FOLDERS: list[set[str]] = [
     {"_verbs"},
     {"_engines"},
     {"_team"},
-    {"_results", "_worker"},
+    {"_results", "_worker", "_profile"},
     {"_chunks"},
     {"_wire"},
     {"_code"},
@@ -198,7 +198,7 @@ for name in list(sys.modules):
         del sys.modules[name]
 sys.modules.update(dict.fromkeys(found))
 """
-    assert not loaded(program) & {"_results", "_team", "_engines", "_verbs"}
+    assert not loaded(program) & {"_results", "_profile", "_team", "_engines", "_verbs"}
 
 
 @pytest.mark.parametrize(

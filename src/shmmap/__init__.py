@@ -11,7 +11,8 @@ ones only:
 - `_verbs`: what a user calls (read `_verbs.verbs` first)
 - `_engines`: how chunks reach those that run them
 - `_team`: the caller's side of worker processes
-- `_results`: what becomes of a map's chunks in the caller; `_worker`: the worker's side
+- `_results`: what becomes of a map's chunks in the caller; `_worker`: the worker's side;
+  `_profile`: where the time of maps went
 - `_chunks`: what is done with a chunk, on every engine
 - `_wire`: what crosses the process border
 - `_code`: the user's code and settings, as they are now
