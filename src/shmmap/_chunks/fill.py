@@ -65,9 +65,9 @@ class FillKernel(RowsKernel):
         stop = min(last * self._size, self._n)
         position = self.position
         position.start, position.stop, position.index = start, stop, AS_A_WHOLE
+        if self._kind == "unknown":
+            self._learn_output()  # so that results go where they belong at once, and no form is told
         if self._has_items:
-            if self._kind == "unknown":
-                self._learn_output()  # so that items are stored where they belong as they come
             self._run_items(k, last, start, stop)
             return
         part = self._part_to_tell(start, stop) if self._tells else None
