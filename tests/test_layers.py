@@ -181,8 +181,9 @@ def loaded(program: str, *, folders: bool = True) -> set[str]:
     return {name for name in names if is_file(name)} if not folders else set(map(folder, names))
 
 
-def test_import_loads_only_memory() -> None:
-    assert loaded("import shmmap") == {"_memory", "_system", "_interop", "_errors"}
+def test_import_loads_what_is_asked_for() -> None:
+    assert loaded("import shmmap") == {"_system", "_errors"}
+    assert loaded("import shmmap; shmmap.empty") == {"_memory", "_system", "_interop", "_errors"}
 
 
 def test_workers_load_nothing_of_the_callers_side() -> None:

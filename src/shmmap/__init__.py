@@ -32,26 +32,26 @@ from ._errors.exceptions import (
     SharedMemoryError,
     WorkerDied,
 )
-from ._memory import (
-    adopt,
-    asshared,
-    empty,
-    empty_like,
-    full,
-    full_like,
-    is_shared,
-    load,
-    ones,
-    ones_like,
-    zeros,
-    zeros_like,
-)
 from ._system import witness as _witness
 from ._system.imports import late_import as _late_import
 
 if _typing.TYPE_CHECKING:
     from ._chunks import Context, current
     from ._engines import shutdown
+    from ._memory import (
+        adopt,
+        asshared,
+        empty,
+        empty_like,
+        full,
+        full_like,
+        is_shared,
+        load,
+        ones,
+        ones_like,
+        zeros,
+        zeros_like,
+    )
     from ._verbs import MapFuture, Team, config, pmap, pmap_chunks, pmap_ranges, preduce, share
 
 __version__ = "0.2.0"
@@ -90,20 +90,32 @@ __all__ = [
 if _witness.is_watched():
     _witness.start_witness()
 
-# Everything about processes is imported when it is first asked for: importing the library is then as quick
-# as importing what its arrays need.
+# Everything else is imported when it is first asked for, and NumPy with it: a command line that prints its
+# version does not wait for it.
 _HOMES = {
     "Context": "_chunks",
     "MapFuture": "_verbs",
     "Team": "_verbs",
+    "adopt": "_memory",
+    "asshared": "_memory",
     "config": "_verbs",
     "current": "_chunks",
+    "empty": "_memory",
+    "empty_like": "_memory",
+    "full": "_memory",
+    "full_like": "_memory",
+    "is_shared": "_memory",
+    "load": "_memory",
+    "ones": "_memory",
+    "ones_like": "_memory",
     "pmap": "_verbs",
     "pmap_chunks": "_verbs",
     "pmap_ranges": "_verbs",
     "preduce": "_verbs",
     "share": "_verbs",
     "shutdown": "_engines",
+    "zeros": "_memory",
+    "zeros_like": "_memory",
 }
 
 

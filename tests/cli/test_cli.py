@@ -232,6 +232,16 @@ class TestHelp:
     def test_version(self, folder):
         assert folder.run("--version").stdout == f"shmmap {shmmap.__version__}\n"
 
+    @pytest.mark.parametrize("args", [("--version",), ("--help",), ()])
+    def test_numpy_is_not_imported_for_so_little(self, folder, args):
+        """It takes longer than all the rest together."""
+        (folder.path / "numpy.py").write_text("raise SystemExit(77)")
+        program = (
+            f"import sys; sys.argv[1:] = {args}; from shmmap._cli import main; sys.exit(main())"
+        )
+        done = subprocess.run([sys.executable, "-c", program], cwd=folder.path, capture_output=True)
+        assert done.returncode == (0 if args else 2)
+
     def test_reader_that_leaves(self, folder):
         """``shmmap info | head -c 0`` is no reason for a traceback."""
         read_end, write_end = os.pipe()
