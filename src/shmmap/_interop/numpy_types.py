@@ -8,7 +8,6 @@ import numpy as np
 
 DType = np.dtype[Any]
 Array = np.ndarray[tuple[Any, ...], DType]
-Memmap = np.memmap[Any, DType]
 Bytes = np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]
 Places = np.ndarray[tuple[Any, ...], np.dtype[np.intp]]
 

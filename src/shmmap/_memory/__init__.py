@@ -3,7 +3,8 @@
 In reading order: `nameless` (where memory comes from), `segments` (the data), `table` (what is mapped here),
 `slabs` and `spares` (what is kept for the next array), `blocks` (memory for a new array), `refcounts`,
 `arrays` (new ones), `pages` (bytes into new memory), `sources` (`asshared`, `load`, `adopt`), `handles`
-(what crosses the process border instead of an array), `files` (memory-mapped files).
+(what crosses the process border instead of an array), `mappings` (which file an array is a mapping of),
+`files` (memory-mapped files).
 
 What must hold: memory has no name that outlives its process, and is released with its last view.
 """

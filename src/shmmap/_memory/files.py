@@ -17,11 +17,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .._interop.numpy_types import Array, Bytes, DType, Memmap
-from .._system.kernel_files import read_kernel_file
+from .._interop.numpy_types import Array, Bytes, DType
+from .mappings import FilePlace, address_of, is_unwritten, place_in_file
 from .nameless import reserve
 from .segments import byte_bounds
 from .table import adopt_memory
+
+# Of a smaller array a copy takes less time than it takes to find out whether it is as in its file.
+_WORTH_A_LOOK = 1 << 20
 
 
 class FileHandle(NamedTuple):
@@ -42,57 +45,45 @@ def dtype_code(dtype: DType) -> str | DType:
     return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
 
 
-def _place(a: Array) -> tuple[Memmap, str, int] | None:
-    """The array that owns the mapping of a file that `a` is a view of, the file's path, and where `a` begins.
-
-    None if there is none, or the file has no name.
-    """
-    base: object = a
-    while isinstance(base, np.ndarray):
-        owner: object = base.base
-        if isinstance(base, np.memmap) and isinstance(owner, mmap.mmap):
-            if base.filename is None:
-                return None
-            return base, os.fspath(base.filename), base.offset + _address(a) - _address(base)
-        base = owner
-    return None
-
-
 def handle_in_file(a: Array) -> FileHandle | None:
-    """The handle of an array in a memory-mapped file; None if it is none, or can be had here only."""
-    place = _place(a)
+    """The handle of an array in a mapped file; None if it is in none, or can be had here only."""
+    place = place_in_file(a)
     if place is None:
         return None
-    root, path, position = place
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None  # removed
-    if not _is_still_there(root, path, stat):
-        return None  # replaced, or removed and made anew
-    _check_length(a, path, position, stat.st_size)
-    if root.mode == "c":
+    _check_length(a, place)
+    return None if place.is_private else _handle(a, place, a.flags.writeable)
+
+
+def as_in_file(a: Array) -> Array | None:
+    """A copy-on-write array by the file itself, read-only; None if anything was written to it."""
+    if a.nbytes < _WORTH_A_LOOK:
         return None
+    place = place_in_file(a)
+    if place is None or not place.is_private or not is_unwritten(a):
+        return None
+    try:
+        return array_in_file(_handle(a, place, False))
+    except (OSError, ValueError, TypeError):
+        return None  # it can be read no more, or has changed just now
+
+
+def _handle(a: Array, place: FilePlace, writeable: bool) -> FileHandle:
     return FileHandle(
-        path,
-        stat.st_dev,
-        stat.st_ino,
-        position,
-        a.shape,
-        a.strides,
-        dtype_code(a.dtype),
-        a.flags.writeable,
+        path=place.path,
+        device=place.device,
+        inode=place.inode,
+        offset=place.position,
+        shape=a.shape,
+        strides=a.strides,
+        dtype=dtype_code(a.dtype),
+        writeable=writeable,
     )
 
 
-def _address(a: Array) -> int:
-    address: int = a.__array_interface__["data"][0]
-    return address
-
-
-def _check_length(a: Array, path: str, position: int, size: int) -> None:
+def _check_length(a: Array, place: FilePlace) -> None:
     """Refuse an array that lies beyond the end of its file."""
-    stop = position + byte_bounds(a)[1] - _address(a)
+    position, size = place.position, place.size
+    stop = position + byte_bounds(a)[1] - address_of(a)
     if a.size == 0 or stop <= size:
         return
     gone = ""
@@ -101,43 +92,9 @@ def _check_length(a: Array, path: str, position: int, size: int) -> None:
         first = max(0, (size - position - row) // a.strides[0] + 1)
         gone = f": of indices [0, {a.shape[0]}) along axis 0, [{first}, {a.shape[0]}) are gone"
     raise ValueError(
-        f"the file {path!r} was cut short after it was mapped; it holds {size:,} bytes, and the array "
-        f"ends at byte {stop:,}{gone}"
+        f"the file {place.path!r} was cut short after it was mapped; it holds {size:,} bytes, and the "
+        f"array ends at byte {stop:,}{gone}"
     )
-
-
-_there: dict[int, tuple[weakref.ref[object], bool]] = {}
-
-
-def _is_still_there(root: Memmap, path: str, stat: os.stat_result) -> bool:
-    """Whether the file a memory-mapped array maps is still the one its path names.
-
-    Asked of the kernel, whose list of mappings follows renamed and removed files. Once per mapping and
-    file: an answer stands as long as the file under that path stays the same.
-    """
-    key = hash((id(root), stat.st_dev, stat.st_ino))
-    known = _there.get(key)
-    if known is not None and known[0]() is root:
-        return known[1]
-    answer = True
-    try:
-        address = _address(root)
-        # Not `splitlines`: a path may hold what that takes for the end of a line.
-        for line in read_kernel_file("/proc/self/maps").split("\n"):
-            limits, _, _, _, inode, *name = line.split(maxsplit=5)
-            low, high = (int(limit, 16) for limit in limits.split("-"))
-            if low <= address < high:
-                mapped = name[0].replace("\\012", "\n") if name else ""
-                is_same = mapped == os.path.realpath(path)
-                is_linked = int(inode) == stat.st_ino and not mapped.endswith(" (deleted)")
-                answer = is_same or is_linked
-                break
-    except OSError:
-        pass  # no /proc: taken on trust
-    for old in [old for old, (ref, _) in _there.items() if ref() is None]:
-        del _there[old]
-    _there[key] = (weakref.ref(root), answer)
-    return answer
 
 
 _files: weakref.WeakValueDictionary[tuple[str, int, int, bool], Bytes] = (
@@ -187,17 +144,17 @@ def _over(root: Bytes, handle: FileHandle) -> Array:
 
 def on_one_mapping(one: Array, other: Array) -> tuple[Array, Array]:
     """The two arrays; if they lie in the same file, as views of a single mapping of it."""
-    first, second = _place(one), _place(other)
+    first, second = place_in_file(one), place_in_file(other)
     if first is None or second is None or not one.size or not other.size:
         return one, other
     try:
-        if not os.path.samefile(first[1], second[1]):
+        if (first.device, first.inode) != (second.device, second.inode):
             return one, other
-        with open(first[1], "rb") as file:
+        with open(first.path, "rb") as file:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return (
-            np.ndarray(one.shape, one.dtype, mapping, first[2], one.strides),
-            np.ndarray(other.shape, other.dtype, mapping, second[2], other.strides),
+            np.ndarray(one.shape, one.dtype, mapping, first.position, one.strides),
+            np.ndarray(other.shape, other.dtype, mapping, second.position, other.strides),
         )
     except (OSError, ValueError, TypeError):
         return one, other  # removed or cut in the meantime: what is mapped there is told elsewhere
@@ -209,12 +166,12 @@ def reserve_file(out: Array) -> None:
     Raises OSError if the disk is too full, and ValueError if the file has become shorter than it was when
     it was mapped.
     """
-    place = _place(out)
-    if place is None or place[0].mode == "c" or not out.size:
+    place = place_in_file(out)
+    if place is None or place.is_private or not out.size:
         return
-    _, path, position = place
+    path = place.path
     low, high = byte_bounds(out)
-    first = position + low - _address(out)
+    first = place.position + low - address_of(out)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

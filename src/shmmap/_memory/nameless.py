@@ -306,6 +306,10 @@ def _cannot_map(nbytes: int, left: int | None) -> SharedMemoryError:
     return SharedMemoryError(nbytes, 0, where, "raise their number (vm.max_map_count)")
 
 
+class OwnMapping(mmap.mmap):
+    """A mapping of this library's own memory: no file by which others could reach it."""
+
+
 def map_fd(fd: int, nbytes: int) -> mmap.mmap:
     """Map all of `fd`; huge pages are advised always, which costs nothing where they are off.
 
@@ -313,9 +317,9 @@ def map_fd(fd: int, nbytes: int) -> mmap.mmap:
     """
     try:
         if sys.version_info >= (3, 13):
-            mapping = mmap.mmap(fd, nbytes, trackfd=False)
+            mapping = OwnMapping(fd, nbytes, trackfd=False)
         else:
-            mapping = mmap.mmap(fd, nbytes)
+            mapping = OwnMapping(fd, nbytes)
     except OSError as exc:
         if exc.errno != errno.ENOMEM:
             raise

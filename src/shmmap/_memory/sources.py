@@ -14,7 +14,7 @@ from .._interop.numpy_types import Array, Bytes, DType, any_numpy
 from .._interop.plain import is_open, read, what_is_lost
 from .arrays import allocate_like, check_dtype, empty, to_shape
 from .blocks import allocate_bytes
-from .files import read_npy_header
+from .files import as_in_file, read_npy_header
 from .handles import handle_of
 from .nameless import SHM_FOLDER
 from .pages import copy_into_new, read_into
@@ -157,7 +157,13 @@ class _Covered:
 
 
 def place(a: Array) -> Array:
-    """A read-only copy of a private plain array in shared memory, for one call."""
+    """A private plain array where workers reach it, read-only, for one call: a copy in shared memory.
+
+    No copy is made of a copy-on-write mapping to which nothing was written: workers map its file.
+    """
+    in_file = as_in_file(a)
+    if in_file is not None:
+        return in_file
     placed = pack_into(allocate_bytes(packed_nbytes(a)), 0, a)
     placed.flags.writeable = False
     return placed

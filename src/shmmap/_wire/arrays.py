@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from .._interop.numpy_types import Array
-from .._memory import Handle, SegmentHandle, handle_of, packed_nbytes, place
+from .._memory import Handle, SegmentHandle, handle_of, locate, packed_nbytes, place
 from .unpickling import frozen_array, open_array
 
 Copies = dict[tuple[object, ...], tuple[Array, Array]]
@@ -63,7 +63,8 @@ class ArrayPacker:
             key = (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype)
             if key not in self._copies:
                 self._copies[key] = a, place(a)
-                self.placed += packed_nbytes(a)
+                if locate(self._copies[key][1]) is not None:
+                    self.placed += packed_nbytes(a)
             a = self._copies[key][1]
             handle = handle_of(a)
             assert handle is not None
