@@ -32,6 +32,7 @@ from ._errors.exceptions import (
     SharedMemoryError,
     WorkerDied,
 )
+from ._system import limits as _limits  # noqa: F401
 from ._system import witness as _witness
 from ._system.imports import late_import as _late_import
 
@@ -91,7 +92,8 @@ if _witness.is_watched():
     _witness.start_witness()
 
 # Everything else is imported when it is first asked for, and NumPy with it: a command line that prints its
-# version does not wait for it.
+# version does not wait for it. `limits` is imported above all the same, as it imports `resource`: where the
+# current folder is searched, the program may have gone by then to one where others have put such a module.
 _HOMES = {
     "Context": "_chunks",
     "MapFuture": "_verbs",

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from shmmap._wire.about import VERBS, label_of
 from shmmap._wire.claims import CHUNK, CLAIM, CLAIM_END, LAST_CHUNK, ClaimSlots
 from shmmap._wire.control import SHELF_RECORDS, ControlBlock
 from shmmap._wire.records import Record, RecordKind, unpack_records
+
+ABOUT = 95, 10, 0, VERBS["items"] + label_of(len)
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def blocks() -> Iterator[tuple[ControlBlock, ControlBlock]]:
     ours = ControlBlock(1, 16, 2)
     fd, pipe, leavers = ours.shared_fds()
     theirs = ControlBlock(1, 16, 2, (os.dup(fd), os.dup(pipe), os.dup(leavers)))
-    ours.begin(10, b"", b"")
+    ours.begin(10, b"", b"", ABOUT)
     yield ours, theirs
     theirs.close()
     ours.close()
@@ -123,5 +126,5 @@ def test_whoever_sleeps_until_results_are_put_is_rung_once(
     theirs.put_results(0, results(0, 0).pack())
     assert theirs.is_to_ring() and not theirs.is_to_ring()
     assert ours.await_results(), "it was put just before: it must not sleep"
-    ours.begin(10, b"", b"")
+    ours.begin(10, b"", b"", ABOUT)
     assert not theirs.is_to_ring(), "that was another map"

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
-from .._wire import CHUNK, CLAIM, CLAIM_END, LAST_CHUNK
+from .._wire import CHUNK, CLAIM, CLAIM_END, DREW, LAST_CHUNK
 from .kernel import Kernel, Role, Seat, Words
 from .ledger import Mark
 
@@ -113,7 +113,7 @@ class Part(ABC):
 
     def run(self) -> None:
         """Draw tickets and run their chunks until none is left."""
-        kernel, slot, now = self.kernel, self.slot, time.perf_counter
+        kernel, slot, now = self.kernel, self.slot, time.perf_counter_ns
         k = 1
         while True:
             first, stop = self._draw(k)
@@ -122,14 +122,14 @@ class Part(ABC):
             slot[CLAIM] = first  # in this order: half a claim is an empty one
             slot[CLAIM_END] = stop
             kernel.reporter.send_form()
-            began = now()
+            began = slot[DREW] = now()
             self._run_claim(first, stop)
             try:
                 kernel.flush()
             except BaseException as exc:
                 self.note_failure(exc)
             slot[CHUNK] = slot[LAST_CHUNK] = 0
-            took = now() - began - kernel.aside_s
+            took = (now() - began) * 1e-9 - kernel.aside_s
             kernel.aside_s = 0.0
             self._speed = speed = (stop - first) / max(took, 1e-9)
             self.has_drawn()

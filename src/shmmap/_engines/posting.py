@@ -18,10 +18,14 @@ from .._team import Needs
 from .._wire import (
     ARGUMENTS_NBYTES,
     OUTPUT_NBYTES,
+    VERB_FOLDING,
+    VERBS,
+    About,
     Call,
     ControlBlock,
     Payload,
     fit,
+    label_of,
     make_payload,
     pack_function,
     pack_plain,
@@ -54,7 +58,7 @@ class Posting:
         self.keep: list[Any] = [task]
         """What all this refers to."""
         if inherited is None:
-            func, self._digest, self._by_value, payload = pack_function(task.func)
+            func, self._digest, self._by_value, payload, label = pack_function(task.func)
             if func.reaches:
                 self._modules = current_version(func.reaches)
             root = None
@@ -68,7 +72,12 @@ class Posting:
             self._guess_output()
         else:
             self._digest, self._by_value, self._func = inherited, False, None
+            label = label_of(task.func)
         self._surroundings = snapshot()
+        job, folds = task.job, task.collector.folds
+        plan, verb = job.plan, VERB_FOLDING if folds else VERBS[job.verb]
+        self.about: About = plan.n, plan.chunksize, job.first, verb + label
+        """What those see who look at the map from outside."""
 
     def _pay(self, data: bytes) -> tuple[Payload, Any]:
         """Bytes for the call, which needs the segment that they lie in, if any; and what is to be kept."""

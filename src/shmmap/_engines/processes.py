@@ -67,7 +67,8 @@ class ProcessWork:
         assert control is not None
         workers = max(1, min(task.workers, task.job.plan.chunks if chunks is None else len(chunks)))
         if chunks is None:
-            control.begin(task.job.plan.chunks, self._posting.arguments, self._posting.output)
+            posting = self._posting
+            control.begin(task.job.plan.chunks, posting.arguments, posting.output, posting.about)
             attempts = None
         else:
             control.begin_again(chunks)

@@ -59,6 +59,9 @@ Part = tuple[int, int, tuple[Column, ...]]
 class Collector:
     """Gathers one map's results."""
 
+    folds = False
+    """They are put together to one."""
+
     def __init__(
         self,
         job: Job,

@@ -203,6 +203,8 @@ def _join_masked(combine: Combine, left: Any, right: Any) -> object:
 class Folding(Collector):
     """Gathers partials, and puts them together as they come."""
 
+    folds = True
+
     def __init__(self, job: Job, fold: Fold) -> None:
         super().__init__(job)
         self.is_listened_to = (

@@ -10,6 +10,7 @@ what a map refers to stays in place until the last of its workers has left.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from .workers import Workers
 # Maps of one team that are open at a time; further ones wait their turn. Each costs four descriptors here
 # and three in every worker.
 OPEN_MAX = 16
+# Of control blocks, for all teams of this process: by it a worker says in which of all open maps it is.
+_ids = itertools.count(1)
 
 
 class OpenMaps:
@@ -54,7 +57,6 @@ class OpenMaps:
         self.waiting: deque[tuple[Run, int]] = deque()
         """Runs that are to be admitted, and their numbers of chunks."""
         self._free: list[ControlBlock] = []
-        self._next_id = 0
         self.lingering: list[tuple[Run, ControlBlock, list[WorkerLink]]] = []
         """Abandoned maps, and the workers that may still touch what they refer to, or say something."""
 
@@ -74,10 +76,9 @@ class OpenMaps:
                 break
         else:
             with Uninterrupted():
-                self._next_id += 1
                 capacity = 1 << max(12, (chunks - 1).bit_length())
                 try:
-                    run.open_on(ControlBlock(self._next_id, capacity, self._workers.size))
+                    run.open_on(ControlBlock(next(_ids), capacity, self._workers.size))
                 except OSError as exc:
                     note_scarcity(exc)
                     raise

@@ -7,6 +7,7 @@ In reading order: `control` and `claims` (what is shared of a map and of a team,
 `per_thread`, `relay` (what workers print).
 """
 
+from .about import VERB_FOLDING, VERBS, About, label_of
 from .arrays import INLINE_NBYTES, Copies
 from .chains import describe_exception, note_inherited_exceptions, raise_as_is, stand_in
 from .claims import (
@@ -14,10 +15,14 @@ from .claims import (
     CHUNK,
     CLAIM,
     CLAIM_END,
+    CONTROL,
+    DREW,
+    ENTERED,
     EXPECTED,
     INDEX,
     LAST_CHUNK,
     LEFT,
+    PID,
     POSTED,
     RANKS_MAX,
     READING,

@@ -1,7 +1,8 @@
 """Claim slots: where each worker of a team is, in shared memory.
 
-One block per team, one slot of 16 words (int64) per rank. The caller asks by the methods of `ClaimSlots`; a
-worker writes the words of its own slot.
+One block per team: a header (`header`), the words of the team, and one slot of 16 words (int64) per rank.
+The caller asks by the methods of `ClaimSlots`; a worker writes the words of its own slot. Other programs look
+there as well (`sight`).
 
 ====== ============ ========== =======================================================
 offset field        written by meaning
@@ -19,9 +20,15 @@ offset field        written by meaning
                                its result is told; `AT_PIPE` while it may be reading one; else 0
 80     POSTED       caller     number of messages that were sent on its line
 88     RETURNS      worker     twice the number of functions that it has put back; odd while it does so
+96     CONTROL      worker     id of the control block of the call that it is in, or was in last
+104    PID          worker     its process, once it has started
+112    ENTERED      worker     monotonic ns at which it came to the call, or the function, that it is in
+120    DREW         worker     monotonic ns at which it drew its claim
 ====== ============ ========== =======================================================
 
-After the slots come three words of the team. READING is the caller's: some thread of it reads the results of
+The last four are for those who look from outside, and nothing in the library depends on them.
+
+The team has three words. READING is the caller's: some thread of it reads the results of
 submitted functions by itself. RUNG is set by a worker as it rings the monitor to do so, and cleared by the
 caller before it reads. A worker that has told a result rings unless one of both is set; but while EXPECTED is
 set, as results were read last by who waited for them, only if that has not been done a moment later.
@@ -35,6 +42,7 @@ import os
 from typing import NamedTuple
 
 from .._memory import map_fd, open_scratch
+from .header import HEADER_NBYTES, SLOTS_MARK, pack_header
 
 (
     RUNNING,
@@ -49,11 +57,17 @@ from .._memory import map_fd, open_scratch
     TAKEN,
     POSTED,
     RETURNS,
-) = range(12)
+    CONTROL,
+    PID,
+    ENTERED,
+    DREW,
+) = range(16)
 AT_PIPE = -1
 """In the word TAKEN: the worker may be reading the pipe of submitted functions just now."""
 READING, RUNG, EXPECTED = range(3)
 SLOT_WORDS = 16
+SLOTS_AT = 2 * HEADER_NBYTES
+"""Where the slots begin, after the header and the words of the team."""
 RANKS_MAX = 1024
 _BLANK = memoryview(bytes(SLOT_WORDS * 8)).cast("q")
 
@@ -75,15 +89,17 @@ class ClaimSlots:
     """The claim slots of a team."""
 
     def __init__(self, fd: int | None = None) -> None:
-        nbytes = (RANKS_MAX + 1) * SLOT_WORDS * 8
+        nbytes = SLOTS_AT + RANKS_MAX * SLOT_WORDS * 8
         self.fd = open_scratch(nbytes) if fd is None else fd
         try:
             self._map = map_fd(self.fd, nbytes)
         except BaseException:
             os.close(self.fd)
             raise
-        self._words = memoryview(self._map).cast("q")
-        self.team = self._words[RANKS_MAX * SLOT_WORDS :]
+        if fd is None:
+            self._map[:HEADER_NBYTES] = pack_header(SLOTS_MARK)
+        self._words = memoryview(self._map)[SLOTS_AT:].cast("q")
+        self.team = memoryview(self._map)[HEADER_NBYTES:SLOTS_AT].cast("q")
         """The words of the team."""
 
     def slot(self, rank: int) -> memoryview:

@@ -6,20 +6,25 @@ second description counts those who have left.
 ====== ============ ============== ===================================================
 offset field        written by     meaning
 ====== ============ ============== ===================================================
-0      limit        anyone         chunks above this number are not to be started. It only
+0      header       caller         see `header`
+64     limit        anyone         chunks above this number are not to be started. It only
                                    becomes less; but for `ControlBlock.resume`, if the worker
                                    that stopped the map died and told nobody why
-8      output state caller, or the TOLD once the output is told;
+72     output state caller, or the TOLD once the output is told;
                     worker with    NONE if index 0 failed, was lost, or gave None
                     index 0
-16     chunks       caller         how many chunks the map has
-24     told         caller         how many bytes of the output area are told
-32     awaited      caller; cleared 1 while the caller sleeps until results are put
+80     chunks       caller         how many chunks the map has
+88     told         caller         how many bytes of the output area are told
+96     awaited      caller; cleared 1 while the caller sleeps until results are put
                     by who rings
-40     given        caller         how many bytes of the arguments are given
-48     unattended   caller         1 while nobody waits for the map, nor takes what is put
-56     relayed      workers        1 if one has printed, logged or warned something
-64     output       caller         where results go, see `ControlBlock.tell_output`
+104    given        caller         how many bytes of the arguments are given
+112    unattended   caller         1 while nobody waits for the map, nor takes what is put
+120    relayed      workers        1 if one has printed, logged or warned something
+128    items        caller         how many items the map has, for those who look (`sight`)
+136    chunksize    caller         items in each chunk but the last, likewise
+144    first        caller         index of its first item, in a map over an iterator
+152    text         caller         verb and function, for those who look
+408    output       caller         where results go, see `ControlBlock.tell_output`
 4096   arguments    caller         what is this map's own, see `_chunks.arguments`
 69632  ledger       worker         a byte for each chunk, see `_chunks.ledger`
 after  puts         worker         a word for each rank: results put on its shelf so far
@@ -37,17 +42,23 @@ import mmap
 import os
 import select
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from .._memory import map_fd, open_scratch
+from .about import ABOUT_NBYTES, About
+from .header import CONTROL_MARK, HEADER_NBYTES, pack_header
 from .records import READ_NBYTES, RECORD_NBYTES, Record, unpack_records
 
 _LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES, _RESULTS_AWAITED = range(5)
-_GIVEN_NBYTES, _UNATTENDED, _HAS_RELAYED = range(5, 8)
+_GIVEN_NBYTES, _UNATTENDED, _HAS_RELAYED, _ITEMS, _CHUNKSIZE, _FIRST = range(5, 11)
 # Values of the output state.
 _AWAITED, _TOLD, _NONE = range(3)
 # A limit, as it goes on from -1, by which no chunk is started: nobody will look at what is handed over.
 _ABANDONED = -2
-_OUTPUT, _ARGUMENTS, _LEDGER = 64, 4096, 4096 + (1 << 16)
+_TEXT = HEADER_NBYTES + 8 * 11
+_OUTPUT, _ARGUMENTS, _LEDGER = _TEXT + ABOUT_NBYTES, 4096, 4096 + (1 << 16)
+HEAD_NBYTES = _LEDGER
+"""Of a control block: all that stands before the ledger."""
 OUTPUT_NBYTES, ARGUMENTS_NBYTES = _ARGUMENTS - _OUTPUT, _LEDGER - _ARGUMENTS
 # Records that a worker can leave on its shelf before the caller has to take some. More: the caller is woken
 # less often; each costs 56 bytes for each worker and open map.
@@ -62,6 +73,29 @@ def has_data(fd: int, patience_s: float = 0.0) -> bool:
     poll = select.poll()  # `select.select` takes no descriptor above 1023
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(max(0.0, patience_s) * 1000))
+
+
+class MapHead(NamedTuple):
+    """What a control block says of its map, as those read it who look from outside (`sight`)."""
+
+    limit: int
+    chunks: int
+    items: int
+    chunksize: int
+    first: int
+    text: bytes
+
+    @classmethod
+    def read(cls, data: bytes) -> MapHead:
+        words = memoryview(data)[HEADER_NBYTES:_TEXT].cast("q")
+        return cls(
+            limit=words[_LIMIT],
+            chunks=words[_CHUNKS],
+            items=words[_ITEMS],
+            chunksize=words[_CHUNKSIZE],
+            first=words[_FIRST],
+            text=data[_TEXT:_OUTPUT],
+        )
 
 
 class ControlBlock:
@@ -94,7 +128,10 @@ class ControlBlock:
         except BaseException:
             self.close_in_child()
             raise
-        self._words = memoryview(self._map)[:_OUTPUT].cast("q")
+        if fds is None:
+            self._map[:HEADER_NBYTES] = pack_header(CONTROL_MARK, id)
+        self._words = memoryview(self._map)[HEADER_NBYTES:_TEXT].cast("q")
+        self._text = memoryview(self._map)[_TEXT:_OUTPUT]
         self._output = memoryview(self._map)[_OUTPUT:_ARGUMENTS]
         self._arguments = memoryview(self._map)[_ARGUMENTS:_LEDGER]
         self.limit = self._words[_LIMIT : _LIMIT + 1]
@@ -127,12 +164,13 @@ class ControlBlock:
 
     # ------------------------------------------------ rounds
 
-    def begin(self, chunks: int, arguments: bytes, output: bytes) -> None:
+    def begin(self, chunks: int, arguments: bytes, output: bytes, about: About) -> None:
         """Make ready for a map of that many chunks. Nobody may be drawing from it.
 
         Its arguments take `ARGUMENTS_NBYTES` or fewer; the output, if it is known already, `OUTPUT_NBYTES`.
         """
         words = self._words
+        words[_ITEMS], words[_CHUNKSIZE], words[_FIRST], self._text[:] = about
         words[_GIVEN_NBYTES] = len(arguments)
         self._arguments[: len(arguments)] = arguments
         words[_LIMIT] = words[_CHUNKS] = chunks
@@ -322,7 +360,15 @@ class ControlBlock:
 
     def close(self) -> None:
         """Let go of memory and descriptors; see `_wire.claims.ClaimSlots.close`."""
-        del self._words, self._output, self._arguments, self.limit, self.ledger, self._map
+        del (
+            self._words,
+            self._text,
+            self._output,
+            self._arguments,
+            self.limit,
+            self.ledger,
+            self._map,
+        )
         del self._puts, self._takes, self._shelves
         self.close_in_child()
 

@@ -25,6 +25,7 @@ from .._errors.exceptions import name_of
 from .._errors.hints import hint_at_copies
 from .._interop.scalars import SCALARS
 from .._system.forks import make_lock
+from .about import label_of
 from .messages import Payload, inline_payload
 from .pickling import Packed, pack
 from .refusals import cannot_send
@@ -39,6 +40,8 @@ class PackedFunction(NamedTuple):
     by_value: bool
     payload: Payload | None = None
     """The pickle as calls carry it, where that takes no shared memory."""
+    label: bytes = b""
+    """Its name, for those who look at maps from outside."""
 
 
 class _Parts(NamedTuple):
@@ -149,20 +152,21 @@ def _pack(func: Any, key: object, parts: _Parts) -> PackedFunction:
         packed = pack(func)
     except Exception as exc:
         raise cannot_send(name_of(func), func, exc) from None
+    label = label_of(func)
     if packed.segments or packed.keep:
         hint_at_copies(name_of(func), packed.placed)
-        return PackedFunction(packed, b"", True)
+        return PackedFunction(packed, b"", True, None, label)
     packed = packed._replace(reaches=together(packed.reaches))
     payload = inline_payload(packed.data)
     digest = hashlib.blake2b(packed.data, digest_size=16).digest()
     if is_importable(func):
-        function = PackedFunction(packed, digest, False, payload)
+        function = PackedFunction(packed, digest, False, payload, label)
         if len(_importable) < _IMPORTABLE_MOST:
             _importable[id(func)] = _Importable(
                 func, func.__module__, name_in_module(func), function
             )
         return function
-    function = PackedFunction(packed, digest, True, payload)
+    function = PackedFunction(packed, digest, True, payload, label)
     if key is not None and _are_constants(parts):
         with _lock:
             _known.pop(key, None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 
 from .._chunks import Kernel, Part, share_of
-from .._wire import CHUNK, Call, ControlBlock
+from .._wire import CHUNK, DREW, Call, ControlBlock
 from .reporter import Reporter
 from .role import role
 
@@ -38,6 +39,7 @@ class WorkerPart(Part):
         for chunk in chunks:
             if chunk > self.source.limit[0]:
                 return
+            slot[DREW] = time.perf_counter_ns()
             slot[CHUNK] = chunk + 1
             try:
                 kernel.run(chunk, chunk + 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,7 @@ from .._interop.stored import forget_opened
 from .._memory import handle_of
 from .._wire import (
     CACHED_FUNCTIONS,
+    ENTERED,
     EXPECTED,
     FINISHED_INLINE,
     FINISHED_WRITE_NBYTES,
@@ -90,6 +92,7 @@ class SubmittedFunctions:
     def serve(self, submitted: Submitted, prepare: Callable[[], object]) -> None:
         """Run a function; `prepare` is called before anything of it is unpickled."""
         slot = self._slot
+        slot[ENTERED] = time.perf_counter_ns()
         slot[RUNNING] = self._number = submitted.number
         said, self._announces = slot[RELAYED], False
         try:

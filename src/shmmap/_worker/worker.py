@@ -13,6 +13,7 @@ import gc
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 
 from .._chunks import enter_map, leave_map
@@ -26,11 +27,14 @@ from .._wire import (
     CHUNK,
     CLAIM,
     CLAIM_END,
+    CONTROL,
+    ENTERED,
     EXIT_CHANGED,
     EXIT_DESCRIPTORS,
     LAST_CHUNK,
     LEFT,
     LOST_WRITE,
+    PID,
     RELAYED,
     RUNNING,
     SINCE,
@@ -110,6 +114,7 @@ class Worker:
         self._rank = start.rank
         slots = ClaimSlots(fds.slots)
         self._slot = slots.slot(start.rank)
+        self._slot[PID] = os.getpid()
         self._relay = Relay(socket.socket(fileno=fds.relay), self._slot, start.token)
         self._relay.install()
         self._reporter = Reporter(self._line, start.rank, self._restore_limits)
@@ -206,6 +211,7 @@ class Worker:
 
     def _serve_call(self, call: Call) -> None:
         slot, reporter = self._slot, self._reporter
+        slot[CONTROL], slot[ENTERED] = call.control, time.perf_counter_ns()
         slot[RUNNING] = call.seq
         relayed = slot[RELAYED]
         control = self._line.controls[call.control]
