@@ -56,7 +56,7 @@ LAZY = {
     ("_verbs.options", "_errors.words"),
     ("_verbs.run", "_errors.words"),
     ("_verbs.team", "_errors.words"),
-    ("_verbs.verbs", "_errors.words"),
+    ("_verbs.ranges", "_errors.words"),
     ("_wire.pickling", "_wire.by_value"),
     ("shmmap", "_errors.words"),
 }

@@ -8,7 +8,7 @@ array([ 3., 12., 21., 30.])
 The folders, from top to bottom; each says in its own `__init__` what lives there, and imports from lower
 ones only:
 
-- `_verbs`: what a user calls (read `_verbs.verbs` first)
+- `_verbs`: what a user calls (read `_verbs.items` first)
 - `_engines`: how chunks reach those that run them
 - `_team`: the caller's side of worker processes
 - `_results`: what becomes of a map's chunks in the caller; `_worker`: the worker's side;

@@ -3,7 +3,7 @@
 ``tests/docs/test_docs.py`` imports `blocks`, and starts this file as a program of its own::
 
     python tests/docs/snippets.py page README.md
-    python tests/docs/snippets.py module shmmap._verbs.verbs
+    python tests/docs/snippets.py module shmmap._verbs.items
 
 Either way the code runs in a fresh ``__main__``, block after block, as if it were typed into a
 REPL: so every example of the documentation also proves that it needs no main guard.

@@ -261,7 +261,7 @@ def test_handlers_come_back_and_each_is_called() -> None:
 
 
 @pytest.mark.parametrize("first", ["", "shmmap.Team"])
-@pytest.mark.parametrize("module", ["_engines.resolve", "_team.team", "_verbs.verbs"])
+@pytest.mark.parametrize("module", ["_engines.resolve", "_team.team", "_verbs.items"])
 def test_in_the_middle_of_an_import(tmp_path: Path, module: str, first: str) -> None:
     """What is not there yet is not there in this library's words; `shutdown` has nothing to end."""
     source = f"""

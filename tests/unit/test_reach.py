@@ -72,7 +72,7 @@ def test_which_modules_are_the_users() -> None:
         "numpy.linalg",
         "cloudpickle",
         "shmmap",
-        "shmmap._verbs.verbs",
+        "shmmap._verbs.items",
     ):
         __import__(name)
         assert not is_users(sys.modules[name]), name

@@ -112,7 +112,9 @@ def run(args: argparse.Namespace) -> None:
             raise Refused(f"--axis {args.axis} is out of range: {args.source} has {axes(source)}")
         axis = args.axis % source.ndim
         dtype = None if args.dtype is None else parse_dtype(args.dtype)
-        verb = shmmap.pmap if args.by == "item" else shmmap.pmap_chunks
+        verb: Callable[..., Any] = shmmap.pmap
+        if args.by == "chunk":
+            verb = shmmap.pmap_chunks
 
         shape, found = probe(verb, func, source, axis, args.chunksize, args.engine)
         length = source.shape[axis]

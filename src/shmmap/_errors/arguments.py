@@ -20,6 +20,16 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 
 
+class Placeholder:
+    """Stands for an argument that was not given; its text is what a signature shows."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
 def as_int(value: Any, name: str, least: int | None = None, *, kinds: str = "an int") -> int:
     """An argument as an int; `kinds`: what the argument may be, for the error.
 

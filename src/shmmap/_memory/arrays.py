@@ -7,18 +7,22 @@ A shared array has no class of its own: whether an array is shared, and where, i
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence, Set
-from typing import Any, Literal, cast
+from collections.abc import Mapping, Set
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 
 from .._errors.arguments import as_dtype, check_word, describe
-from .._interop.numpy_types import Array, DType, any_numpy
+from .._interop.numpy_types import Array, DType, Shape, any_numpy
 from .._interop.plain import read, what_is_lost
 from .blocks import allocate_bytes, is_fresh
 from .pages import fill
 
-Order = str | None
+if TYPE_CHECKING:
+    from .._interop.numpy_types import ArrayOf, DTypeOf, ScalarT
+
+Layout = Literal["C", "F"]
+LikeLayout = Literal["C", "F", "A", "K"] | None
 
 
 def check_dtype(dtype: DType, what: str = "a shared array") -> None:
@@ -52,14 +56,18 @@ def to_shape(shape: Any) -> tuple[int, ...]:
     return dims
 
 
-def complete(dtype: np.typing.DTypeLike) -> tuple[DType, tuple[int, ...]]:
+def complete(dtype: np.typing.DTypeLike | None) -> tuple[DType, tuple[int, ...]]:
     """The dtype that NumPy gives an array made for it, and the axes it adds: a length for ``str``, say."""
     like: Array = np.empty(0, as_dtype(dtype))
     return like.dtype, like.shape[1:]
 
 
 def allocate(
-    shape: object, dtype: np.typing.DTypeLike, order: Order = "C", *, zero: bool = False
+    shape: object,
+    dtype: np.typing.DTypeLike | None,
+    order: Layout | None = "C",
+    *,
+    zero: bool = False,
 ) -> Array:
     """A shared array, of zeros if asked for."""
     dims = to_shape(shape)
@@ -69,7 +77,7 @@ def allocate(
 
 
 def new_array(
-    shape: tuple[int, ...], dtype: DType, order: Literal["C", "F"] = "C", *, zero: bool = False
+    shape: tuple[int, ...], dtype: DType, order: Layout = "C", *, zero: bool = False
 ) -> Array:
     """A shared array; shape and dtype are those of another array, or as complete."""
     check_dtype(dtype)
@@ -82,9 +90,11 @@ def new_array(
     return cast(Array, any_numpy.ndarray(shape, dtype, root, order=order))
 
 
-def empty(
-    shape: int | Sequence[int], dtype: np.typing.DTypeLike = float, order: str = "C"
-) -> Array:
+@overload
+def empty(shape: Shape, *, order: Layout = "C") -> ArrayOf[np.float64]: ...
+@overload
+def empty(shape: Shape, dtype: DTypeOf[ScalarT], order: Layout = "C") -> ArrayOf[ScalarT]: ...
+def empty(shape: Shape, dtype: np.typing.DTypeLike | None = float, order: Layout = "C") -> Array:
     """Return a new shared array without initialising its entries, as :func:`numpy.empty` does.
 
     Parameters
@@ -118,9 +128,11 @@ def empty(
     return allocate(shape, dtype, order)
 
 
-def zeros(
-    shape: int | Sequence[int], dtype: np.typing.DTypeLike = float, order: str = "C"
-) -> Array:
+@overload
+def zeros(shape: Shape, *, order: Layout = "C") -> ArrayOf[np.float64]: ...
+@overload
+def zeros(shape: Shape, dtype: DTypeOf[ScalarT], order: Layout = "C") -> ArrayOf[ScalarT]: ...
+def zeros(shape: Shape, dtype: np.typing.DTypeLike | None = float, order: Layout = "C") -> Array:
     """Return a new shared array of zeros, as :func:`numpy.zeros` does; see :func:`empty`.
 
     Examples
@@ -132,7 +144,11 @@ def zeros(
     return allocate(shape, dtype, order, zero=True)
 
 
-def ones(shape: int | Sequence[int], dtype: np.typing.DTypeLike = float, order: str = "C") -> Array:
+@overload
+def ones(shape: Shape, *, order: Layout = "C") -> ArrayOf[np.float64]: ...
+@overload
+def ones(shape: Shape, dtype: DTypeOf[ScalarT], order: Layout = "C") -> ArrayOf[ScalarT]: ...
+def ones(shape: Shape, dtype: np.typing.DTypeLike | None = float, order: Layout = "C") -> Array:
     """Return a new shared array of ones, as :func:`numpy.ones` does; see :func:`empty`.
 
     Examples
@@ -144,11 +160,19 @@ def ones(shape: int | Sequence[int], dtype: np.typing.DTypeLike = float, order: 
     return full(shape, 1, dtype, order)
 
 
+@overload
 def full(
-    shape: int | Sequence[int],
+    shape: Shape, fill_value: np.typing.ArrayLike, dtype: None = None, order: Layout = "C"
+) -> Array: ...
+@overload
+def full(
+    shape: Shape, fill_value: np.typing.ArrayLike, dtype: DTypeOf[ScalarT], order: Layout = "C"
+) -> ArrayOf[ScalarT]: ...
+def full(
+    shape: Shape,
     fill_value: np.typing.ArrayLike,
     dtype: np.typing.DTypeLike | None = None,
-    order: str = "C",
+    order: Layout = "C",
 ) -> Array:
     """Return a new shared array filled with a value, as :func:`numpy.full` does; see :func:`empty`.
 
@@ -188,7 +212,7 @@ def _fill(a: Array, value: Any) -> None:
 def allocate_like(
     prototype: np.typing.ArrayLike,
     dtype: np.typing.DTypeLike | None,
-    order: Order,
+    order: LikeLayout,
     shape: object,
     *,
     zero: bool = False,
@@ -210,11 +234,25 @@ def allocate_like(
     return allocate([dims[axis] for axis in axes], dt, zero=zero).transpose(np.argsort(axes))
 
 
+@overload
+def empty_like(
+    prototype: ArrayOf[ScalarT],
+    dtype: None = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
+) -> ArrayOf[ScalarT]: ...
+@overload
+def empty_like(
+    prototype: np.typing.ArrayLike,
+    dtype: DTypeOf[ScalarT] = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
+) -> ArrayOf[ScalarT]: ...
 def empty_like(
     prototype: np.typing.ArrayLike,
     dtype: np.typing.DTypeLike | None = None,
-    order: str = "K",
-    shape: int | Sequence[int] | None = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
 ) -> Array:
     """Return a new shared array with the shape and dtype of another; see :func:`empty`.
 
@@ -227,11 +265,25 @@ def empty_like(
     return allocate_like(prototype, dtype, order, shape)
 
 
+@overload
+def zeros_like(
+    prototype: ArrayOf[ScalarT],
+    dtype: None = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
+) -> ArrayOf[ScalarT]: ...
+@overload
+def zeros_like(
+    prototype: np.typing.ArrayLike,
+    dtype: DTypeOf[ScalarT] = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
+) -> ArrayOf[ScalarT]: ...
 def zeros_like(
     prototype: np.typing.ArrayLike,
     dtype: np.typing.DTypeLike | None = None,
-    order: str = "K",
-    shape: int | Sequence[int] | None = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
 ) -> Array:
     """Return a shared array of zeros with the shape and dtype of another; see :func:`zeros`.
 
@@ -244,11 +296,25 @@ def zeros_like(
     return allocate_like(prototype, dtype, order, shape, zero=True)
 
 
+@overload
+def ones_like(
+    prototype: ArrayOf[ScalarT],
+    dtype: None = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
+) -> ArrayOf[ScalarT]: ...
+@overload
+def ones_like(
+    prototype: np.typing.ArrayLike,
+    dtype: DTypeOf[ScalarT] = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
+) -> ArrayOf[ScalarT]: ...
 def ones_like(
     prototype: np.typing.ArrayLike,
     dtype: np.typing.DTypeLike | None = None,
-    order: str = "K",
-    shape: int | Sequence[int] | None = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
 ) -> Array:
     """Return a shared array of ones with the shape and dtype of another; see :func:`ones`.
 
@@ -261,12 +327,28 @@ def ones_like(
     return full_like(prototype, 1, dtype, order, shape)
 
 
+@overload
+def full_like(
+    prototype: ArrayOf[ScalarT],
+    fill_value: np.typing.ArrayLike,
+    dtype: None = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
+) -> ArrayOf[ScalarT]: ...
+@overload
+def full_like(
+    prototype: np.typing.ArrayLike,
+    fill_value: np.typing.ArrayLike,
+    dtype: DTypeOf[ScalarT] = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
+) -> ArrayOf[ScalarT]: ...
 def full_like(
     prototype: np.typing.ArrayLike,
     fill_value: np.typing.ArrayLike,
     dtype: np.typing.DTypeLike | None = None,
-    order: str = "K",
-    shape: int | Sequence[int] | None = None,
+    order: LikeLayout = "K",
+    shape: Shape | None = None,
 ) -> Array:
     """Return a filled shared array with the shape and dtype of another; see :func:`full`.
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
 
 import numpy as np
 
 from .._errors.arguments import as_dtype, as_int, check_word, describe
 from .._interop.masked import mask_of
-from .._interop.numpy_types import Array, Bytes, DType, any_numpy
+from .._interop.numpy_types import Array, Bytes, DType, Shape, any_numpy
 from .._interop.plain import is_open, read, what_is_lost
-from .arrays import allocate_like, check_dtype, empty, to_shape
+from .arrays import Layout, LikeLayout, allocate_like, check_dtype, empty, to_shape
 from .blocks import allocate_bytes
 from .files import as_in_file, read_npy_header
 from .handles import handle_of
@@ -20,6 +19,11 @@ from .nameless import SHM_FOLDER
 from .pages import copy_into_new, read_into
 from .segments import byte_bounds
 from .table import adopt_memory
+
+if TYPE_CHECKING:
+    from .._interop.numpy_types import ArrayOf, DTypeOf, ScalarT
+
+MmapMode = Literal["r", "r+", "c"]
 
 
 def is_shared(a: object) -> bool:
@@ -55,8 +59,16 @@ def refuse_loss(value: object, instead: str) -> None:
         raise TypeError(f"a plain array would lose {lost}; {instead}")
 
 
+@overload
 def asshared(
-    a: np.typing.ArrayLike, dtype: np.typing.DTypeLike | None = None, order: str | None = None
+    a: ArrayOf[ScalarT], dtype: None = None, order: LikeLayout = None
+) -> ArrayOf[ScalarT]: ...
+@overload
+def asshared(
+    a: np.typing.ArrayLike, dtype: DTypeOf[ScalarT] = None, order: LikeLayout = None
+) -> ArrayOf[ScalarT]: ...
+def asshared(
+    a: np.typing.ArrayLike, dtype: np.typing.DTypeLike | None = None, order: LikeLayout = None
 ) -> Array:
     """Return :func:`numpy.asarray` of `a` in shared memory.
 
@@ -169,7 +181,7 @@ def place(a: Array) -> Array:
     return placed
 
 
-def load(path: str | os.PathLike[str], mmap_mode: str | None = None) -> Array:
+def load(path: str | os.PathLike[str], mmap_mode: MmapMode | None = None) -> Array:
     """Load a ``.npy`` file, by default straight into shared memory.
 
     Parameters
@@ -236,12 +248,28 @@ class HasName(Protocol):
     def name(self) -> str: ...
 
 
+@overload
 def adopt(
     shm: HasName | str,
-    shape: int | Sequence[int],
+    shape: Shape,
+    dtype: type[ScalarT] | np.dtype[ScalarT],
+    offset: int = 0,
+    order: Layout = "C",
+) -> ArrayOf[ScalarT]: ...
+@overload
+def adopt(
+    shm: HasName | str,
+    shape: Shape,
     dtype: np.typing.DTypeLike,
     offset: int = 0,
-    order: str = "C",
+    order: Layout = "C",
+) -> Array: ...
+def adopt(
+    shm: HasName | str,
+    shape: Shape,
+    dtype: np.typing.DTypeLike,
+    offset: int = 0,
+    order: Layout = "C",
 ) -> Array:
     """Return a shared array over an existing ``SharedMemory`` that other code made.
 

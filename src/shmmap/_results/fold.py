@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from .._chunks import NUMBERS, Job, Piece, make_tuple, parts_of
+from .._errors.arguments import Placeholder
 from .._interop.masked import is_masked
 from .._interop.scalars import SCALAR_CLASSES
 from .._memory import handle_of
 from .collect import Collector
 from .combine import Combine
 
-MISSING: object = object()
+MISSING: object = Placeholder("<no value>")
 """What stands for a partial, or an initial value, that there is none of."""
 
 

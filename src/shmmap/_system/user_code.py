@@ -15,7 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def guarded(call: Callable[..., object], *args: object) -> None:
@@ -44,15 +46,15 @@ def call_back(callback: Callable[[Any], object], future: object) -> None:
         guarded(log, "exception calling callback for %r", future)
 
 
-class GuardedFuture(Future[Any]):
+class GuardedFuture(Future[T]):
     """A future of which all callbacks are called, whatever one of them raises."""
 
-    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """As `concurrent.futures` has it; all callbacks are called, whatever one of them raises."""
         super().add_done_callback(fn if self.done() else partial(call_back, fn))
 
 
-def settle(future: Future[object], value: Any = None, error: BaseException | None = None) -> None:
+def settle(future: Future[Any], value: Any = None, error: BaseException | None = None) -> None:
     """Give a future its value or its error, unless the user has set something or cancelled it."""
     try:
         if error is None:

@@ -30,7 +30,7 @@ class Source(Protocol):
         """It has a result."""
 
 
-class SubmittedFuture(GuardedFuture):
+class SubmittedFuture(GuardedFuture[Any]):
     """The future of a submitted function."""
 
     def __init__(self, number: int = 0, source: Source | None = None) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
-from typing import Any
+from typing import Any, TypeVar
 
 from .._engines import Work
 from .._errors.arguments import as_seconds
@@ -15,6 +15,8 @@ from .._results import ABSENT, Arrivals, Collector
 from .._system.user_code import GuardedFuture, settle
 from .._team import unfinished
 from .windows import Stream
+
+T = TypeVar("T")
 
 
 def _limit(timeout: float | None) -> float | None:
@@ -53,7 +55,7 @@ _LOOK_AT_LIST_S = 0.02
 _CANCEL_S = 3.0
 
 
-class MapFuture(GuardedFuture):
+class MapFuture(GuardedFuture[T]):
     """A map under way: a :class:`concurrent.futures.Future` that is also awaitable and iterable.
 
     Of a map whose result is a list, `as_completed` and `in_order` give the parts away and keep none: each
@@ -136,7 +138,7 @@ class MapFuture(GuardedFuture):
         """Whether a part of a list was given away."""
         return self._gives_away and self._collector is not None and self._collector.pieces.has_given
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> T:
         """The result of the map, once it is over; see :meth:`concurrent.futures.Future.result`.
 
         After `cancel` it raises once the chunks under way have ended or been given up: then the map holds
@@ -151,7 +153,8 @@ class MapFuture(GuardedFuture):
             super().result(_limit(timeout))
             if self._is_broken_up():
                 raise _broken_up()
-            return self._whole
+            whole: T = self._whole
+            return whole
         except CancelledError:
             self._has_ended.wait(_CANCEL_S)
             raise
@@ -194,13 +197,13 @@ class MapFuture(GuardedFuture):
         total = self._collector.plan.n
         return (total if self.done() and not self.cancelled() else self._work.done()), total
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, T]:
         """Wait for the result in a coroutine; cancelling the task cancels the map."""
         import asyncio
 
         return asyncio.wrap_future(self).__await__()
 
-    def as_completed(self) -> Iterator[tuple[int, int, Any]]:
+    def as_completed(self) -> Iterator[tuple[int, int, T]]:
         """Yield ``start, stop, value`` of every chunk as it completes.
 
         Yields
@@ -212,7 +215,7 @@ class MapFuture(GuardedFuture):
         """
         return self._chunks(in_order=False)
 
-    def in_order(self) -> Iterator[tuple[int, int, Any]]:
+    def in_order(self) -> Iterator[tuple[int, int, T]]:
         """Yield ``start, stop, value`` of every chunk in index order, each as soon as possible."""
         return self._chunks(in_order=True)
 
@@ -274,7 +277,7 @@ def _broken_up() -> RuntimeError:
     )
 
 
-class StreamFuture(MapFuture):
+class StreamFuture(MapFuture[Any]):
     """A map over an iterator under way: its parts are windows of items, in order."""
 
     def __init__(self, stream: Stream, wait: Callable[[], Any]) -> None:

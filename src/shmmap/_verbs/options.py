@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -17,22 +17,16 @@ from .._errors.arguments import as_int, as_seconds, check_word, describe
 from .._interop.scalars import SCALARS
 from .._system.imports import late_import
 from .._team import WorkerTeam, resolve_workers
-
-
-class Keywords(TypedDict, total=False):
-    """Options as they are written."""
-
-    workers: int | None
-    engine: str | Executor | None
-    chunksize: int | str
-    schedule: str
-    rng: Any
-    on_error: str | Callable[[Exception, int, int], Any]
-    retries: int
-    timeout: float | None
-    progress: bool | str | Callable[[int, int], object]
-    buffersize: int | None
-    wait: bool
+from .signatures import (
+    UNCHANGED,
+    Keywords,
+    OnError,
+    OutsideOptions,
+    Progress,
+    Schedule,
+    StandIn,
+    show_options,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +35,12 @@ class Options:
 
     workers: int | None = None
     chunksize: int | str = "auto"
-    schedule: str = "dynamic"
+    schedule: Schedule = "dynamic"
     rng: Any = None
-    on_error: str | Callable[[Exception, int, int], Any] = "raise"
+    on_error: OnError | StandIn = "raise"
     retries: int = 0
     timeout: float | None = None
-    progress: bool | str | Callable[[int, int], object] = False
+    progress: Progress = False
     buffersize: int | None = None
     wait: bool = True
     plan_key: tuple[Any, ...] = field(init=False, compare=False, repr=False)
@@ -64,9 +58,14 @@ class Options:
         object.__setattr__(self, "plan_key", key)
 
 
-_NAMES = ("engine", *(name for name, each in Options.__dataclass_fields__.items() if each.init))
+_FIELDS = Options.__dataclass_fields__
+DEFAULTS: dict[str, object] = {"workers": Options().workers, "engine": None}
+"""All options in the order in which they are told of, with what they are if nobody says otherwise."""
+DEFAULTS |= {name: getattr(Options(), name) for name, each in _FIELDS.items() if each.init}
+OF_CHUNKS = {name: default for name, default in DEFAULTS.items() if name != "buffersize"}
+"""Those of the verbs that give the function chunks."""
 # Those that cannot change a result, so that a library called inside gives what it always gives.
-_OUTSIDE = ("workers", "engine", "schedule", "retries", "timeout", "progress")
+_OUTSIDE = tuple([name for name in DEFAULTS if name in OutsideOptions.__annotations__])
 _VERB_ONLY = ("axis", "out", "dtype", "combine", "initial")
 
 # More items than any memory holds; what is computed from it stays within what the system counts.
@@ -113,13 +112,13 @@ def make_options(keywords: Keywords) -> tuple[Options, EngineOption]:
 
 def _make_options(defaults: Options, keywords: Mapping[str, Any]) -> Options:
     for name in keywords:
-        if name not in _NAMES:
+        if name not in DEFAULTS:
             if name in _VERB_ONLY:
                 raise TypeError(f"this function takes no {name!r}; others do")
             with late_import:
                 from .._errors.words import explain_keyword
 
-            raise TypeError(explain_keyword(name, keywords[name], _NAMES + _VERB_ONLY))
+            raise TypeError(explain_keyword(name, keywords[name], (*DEFAULTS, *_VERB_ONLY)))
     return replace(defaults, **_checked(keywords))
 
 
@@ -210,15 +209,27 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
 """For each option: what gives the value to use, or refuses it."""
 
 
+@show_options(dict.fromkeys(_OUTSIDE, UNCHANGED))
 @contextmanager
-def config(**options: Any) -> Iterator[None]:
+def config(**options: Unpack[OutsideOptions]) -> Iterator[None]:
     """Set options for the code inside, calls by libraries included.
+
+    It takes those options that cannot change a result. What is not given stays as it is.
 
     Parameters
     ----------
-    **options
-        `workers`, `engine`, `schedule`, `retries`, `timeout`, `progress`: those that cannot change a
-        result.
+    workers : int, optional
+        How many take part; None or ``-1``: all usable cores.
+    engine : {'serial', 'threads', 'processes', 'fork'}, Team or Executor, optional
+        Where maps run that do not say it themselves.
+    schedule : {'dynamic', 'static'}
+        Whether workers draw chunks as they go, or have one contiguous share each.
+    retries : int
+        How often a range that failed, got stuck or was lost is run again.
+    timeout : float, optional
+        Seconds that one call of the function may take.
+    progress : bool, str or callable
+        A progress bar, one with a description, or a function that gets ``(done, total)``.
 
     Examples
     --------
@@ -227,9 +238,10 @@ def config(**options: Any) -> Iterator[None]:
     ...     shmmap.pmap(lambda v: v + 1, [1, 2, 3])
     [2, 3, 4]
     """
-    for name in options:
+    given: dict[str, Any] = {**options}
+    for name in given:
         if name not in _OUTSIDE:
-            if name in _NAMES:
+            if name in DEFAULTS:
                 raise TypeError(
                     f"config does not take {name!r}, which can change a result; it takes "
                     f"{', '.join(_OUTSIDE)}"
@@ -237,11 +249,11 @@ def config(**options: Any) -> Iterator[None]:
             with late_import:
                 from .._errors.words import explain_keyword
 
-            raise TypeError(explain_keyword(name, options[name], _OUTSIDE, "config"))
+            raise TypeError(explain_keyword(name, given[name], _OUTSIDE, "config"))
     defaults, engine = _defaults.get()
-    if "engine" in options:
-        engine = _check_engine(options.pop("engine"))
-    token = _defaults.set((replace(defaults, **_checked(options)), engine))
+    if "engine" in given:
+        engine = _check_engine(given.pop("engine"))
+    token = _defaults.set((replace(defaults, **_checked(given)), engine))
     try:
         yield
     finally:

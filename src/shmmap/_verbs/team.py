@@ -14,7 +14,7 @@ from contextvars import Token
 from dataclasses import replace
 from itertools import islice
 from types import TracebackType
-from typing import Any, Never
+from typing import Any, Literal, Never, ParamSpec, Self, TypeVar, TypeVarTuple
 
 from .._errors.arguments import as_int, as_nbytes, as_seconds, check_word, describe
 from .._system.imports import late_import
@@ -25,7 +25,12 @@ from .options import Options, check_buffersize, make_options
 from .request import Request
 from .run import start
 from .sequences import watched
+from .signatures import show_options
 from .windows import WINDOWS
+
+P = ParamSpec("P")
+T = TypeVar("T")
+InitargsT = TypeVarTuple("InitargsT")
 
 
 class Team(Executor):
@@ -73,13 +78,14 @@ class Team(Executor):
 
     __module__ = "shmmap"
 
+    @show_options()
     def __init__(
         self,
         workers: int | None = None,
         *,
-        start: str = "clean",
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[object, ...] = (),
+        start: Literal["clean", "fork"] = "clean",
+        initializer: Callable[[*InitargsT], object] | None = None,
+        initargs: tuple[*InitargsT] = (),  # type: ignore[assignment]
         blas_threads: int = 1,
         memory_limit: int | str | None = None,
         preload: Sequence[str] = (),
@@ -126,7 +132,7 @@ class Team(Executor):
         state = "shut down" if team.is_closed else f"{len(team.workers.links)} running"
         return f"<shmmap.Team of {self.size} workers, {state}>"
 
-    def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[Any]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run ``fn(*args, **kwargs)`` in a worker; see :meth:`concurrent.futures.Executor.submit`.
 
         Parameters
@@ -147,12 +153,12 @@ class Team(Executor):
 
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[T]:
         """Map over iterables in the workers; see :meth:`concurrent.futures.Executor.map`.
 
         Parameters
@@ -245,7 +251,7 @@ class Team(Executor):
         """
         self._team.end_workers(signal.SIGTERM, "Team.terminate_workers()")
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> Self:
         """Make this team the engine of every map in the block that names none."""
         self._tokens.append(entered.set(self._team))
         return self
@@ -280,5 +286,4 @@ def _explain_unknown(name: str, value: object) -> str:
     with late_import:
         from .._errors.words import explain_keyword
 
-    takes = [each for each in inspect.signature(Team).parameters if each != "unknown"]
-    return explain_keyword(name, value, takes, "Team")
+    return explain_keyword(name, value, list(inspect.signature(Team).parameters), "Team")
