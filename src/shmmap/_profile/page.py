@@ -1,0 +1,52 @@
+"""The page of a report: one file that shows a trace, and asks nothing of any network.
+
+The page holds the trace that ``save("run.json")`` writes, compressed; `page.js` shows it, and offers it as a
+download. Names of functions and texts of errors reach the page in two ways only: escaped, in the text of the
+report, and inside the trace, from which the script makes text and never markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import zlib
+from collections.abc import Sequence
+from importlib.resources import files
+from string import Template
+
+from .records import ProfiledMap
+from .thin import thin_maps
+from .trace import write_trace
+
+MOST_BARS = 60_000
+"""Rows on a page. More of them make it larger, 25 bytes each, and slower to draw."""
+
+SCRIPTS = "timeline.js", "flame.js", "page.js"
+"""In this order: later ones use earlier ones."""
+
+
+def make_page(maps: Sequence[ProfiledMap], text: str) -> str:
+    """The page as HTML; `text` is the report as it is printed."""
+    here = files(__package__)
+    trace = zlib.compress(write_trace(thin_maps(maps, MOST_BARS)).encode(), 9)
+    title = "shmmap report"
+    if len(maps) == 1:
+        title = f"{maps[0].verb} of {maps[0].func} - {title}"
+    return Template(here.joinpath("page.html").read_text("utf-8")).substitute(
+        state="" if maps else ' class="is-empty"',
+        title=html.escape(title),
+        text=html.escape(text),
+        trace=base64.b64encode(trace).decode(),
+        css=here.joinpath("page.css").read_text("utf-8"),
+        js="\n".join(here.joinpath(name).read_text("utf-8") for name in SCRIPTS),
+    )
+
+
+def make_frame(maps: Sequence[ProfiledMap], text: str) -> str:
+    """The page as a notebook shows it: in a frame of its own, which reaches nothing of the notebook."""
+    page = html.escape(make_page(maps, text))
+    style = "width: 100%; height: 640px; border: 0"
+    return (
+        f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-downloads" style="{style}" '
+        'title="shmmap report"></iframe>'
+    )
