@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import types
+import weakref
 from typing import Any
 
 import numpy as np
@@ -198,3 +200,26 @@ def test_a_note_on_a_submitted_function(team: shmmap.Team) -> None:
     with pytest.raises(ValueError, match="read-only") as caught:
         team.submit(refuse_as_numpy, np.zeros(3)).result()
     assert "shmmap.asshared(a)" in "\n".join(caught.value.__notes__)
+
+
+class Lazy:
+    """Stands for an object that it cannot find just now, as proxies of web frameworks do."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("working outside of a context")
+
+
+def test_proxies_of_what_is_gone(engine: Any) -> None:
+    """Compiled functions of numba have such, and `isinstance` of them raises."""
+    gone = Lazy()
+    kept = types.SimpleNamespace(proxy=weakref.proxy(gone), ref=weakref.ref(gone))
+    holder = types.SimpleNamespace(lazy=Lazy())
+    if engine == "processes" or isinstance(engine, shmmap.Team):
+        del kept.proxy, kept.ref  # which do not pickle
+    del gone
+
+    def add(v: Any) -> Any:
+        return v + len(vars(kept)) * 0 + len(vars(holder))
+
+    assert shmmap.pmap(add, np.arange(3), engine=engine).tolist() == [1, 2, 3]

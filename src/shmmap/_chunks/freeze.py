@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .._code.captured import walk
+from .._code.captured import is_array, walk
 from .._interop.buffers import is_plain
 from .._interop.captured_stores import is_store, set_locked
 from .._memory import handle_of
@@ -109,7 +109,7 @@ def private_arrays(*roots: object, stores: bool = False) -> list[object]:
         found.obj
         for found in walk("", *roots, most=_MOST)
         if (
-            isinstance(found.obj, np.ndarray)
+            is_array(found.obj)
             and not (found.is_inner and not is_plain(found.obj) and found.obj.dtype.hasobject)
             and (_is_writeable(found.obj) or id(found.obj) in _holds)
             and handle_of(found.obj) is None

@@ -20,9 +20,7 @@ from contextlib import suppress
 from operator import is_
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from .._code.captured import BUFFERS, CONTAINERS, FILES, is_iterator, is_random, walk
+from .._code.captured import BUFFERS, CONTAINERS, FILES, is_array, is_iterator, is_random, walk
 from .._code.classes import times_set
 from .._code.namespaces import attributes_of, cells_of, globals_of
 from .._errors.exceptions import name_of
@@ -64,7 +62,7 @@ class Watch:
             # changes in itself does not matter to anybody else.
             if is_inner and not is_random(obj):
                 continue
-            if isinstance(obj, np.ndarray):
+            if is_array(obj):
                 # Others arrive read-only. One of Python objects may belong to a library, which writes into
                 # it; this one does not.
                 if obj.dtype.hasobject:

@@ -3,6 +3,9 @@
 Functions capture by closure, default, partial, bound object, attribute, and by the globals of a script. What
 an object holds that is written in C is found as the garbage collector finds it. Modules are not looked into,
 as they are never copied, nor are classes that a worker imports, and the globals of such functions.
+
+Objects are asked for their type, and never by `isinstance`: proxies say that they are of another class, and
+fail to say so when what they stand for is gone.
 """
 
 from __future__ import annotations
@@ -12,12 +15,13 @@ import gc
 import io
 import sys
 import types
+import weakref
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import EnumType
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -33,7 +37,10 @@ BUFFERS = (bytearray, array)
 CONTAINERS = (list, dict, set, deque, *BUFFERS)
 
 _ATOMS = SCALARS | {range, slice}
-_CLOSED = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, np.ufunc, np.generic)
+_CLOSED: tuple[type, ...] = (
+    *(types.ModuleType, types.BuiltinFunctionType, types.CodeType, np.ufunc, np.generic),
+    *(weakref.ref, weakref.ProxyType, weakref.CallableProxyType),
+)
 
 
 # Modules of the standard library whose objects hold what they are given, and nothing else.
@@ -60,6 +67,11 @@ class Found(NamedTuple):
     """The variable by which it is reached."""
     is_inner: bool
     """It belongs to an object of a library's class, which alone knows what it is for."""
+
+
+def is_array(obj: object) -> TypeGuard[Array]:
+    """Whether an object is an array; proxies are none, whatever they stand for."""
+    return issubclass(type(obj), np.ndarray)
 
 
 def walk(name: str, *roots: object, most: int) -> Iterator[Found]:
@@ -89,33 +101,33 @@ class _Walk:
             if id(kind) in plain_kinds:
                 yield Found(obj, name or "self", False)
                 self._add_named(obj.__dict__.items(), name or "self", False)
-            elif isinstance(obj, np.ndarray):
+            elif is_array(obj):
                 yield Found(obj, name, inner)
                 self._add_array(obj, name, inner)
-            elif kind is list or kind is tuple or isinstance(obj, _SEQUENCES):
-                if kind is not tuple and isinstance(obj, CONTAINERS):
+            elif kind is list or kind is tuple or issubclass(kind, _SEQUENCES):
+                if kind is not tuple and issubclass(kind, CONTAINERS):
                     yield Found(obj, name, inner)
                 self._add(obj, name, inner)
-            elif isinstance(obj, dict):
+            elif issubclass(kind, dict):
                 yield Found(obj, name, inner)
                 self._add(dict.values(obj), name, inner)
-            elif isinstance(obj, types.FunctionType):
+            elif issubclass(kind, types.FunctionType):
                 is_imported = is_importable(obj)
                 if not is_imported:
                     yield Found(obj, name, inner)
                 stack += [(part, at, inner) for at, part in _variables_of(obj, is_imported)]
-            elif isinstance(obj, BUFFERS):
+            elif issubclass(kind, BUFFERS):
                 yield Found(obj, name, inner)
-            elif isinstance(obj, _WRAPPERS):
+            elif issubclass(kind, _WRAPPERS):
                 self._add_wrapped(obj, name, inner)
-            elif isinstance(obj, type):
+            elif issubclass(kind, type):
                 if _is_by_value(obj):
                     yield Found(obj, obj.__name__, inner)
                     self._add(obj.__bases__, name, inner)
                     self._add_named(vars(obj).items(), obj.__name__, inner)
             elif _has_state(obj, kind):
                 yield Found(obj, name, inner)
-            elif isinstance(obj, _CLOSED):
+            elif issubclass(kind, _CLOSED):
                 continue
             elif not inner and (_is_users(kind) or kind.__module__ in _TRANSPARENT):
                 yield Found(obj, name or "self", False)
@@ -207,7 +219,7 @@ def _is_by_value(cls: type) -> bool:
 
 def _has_state(obj: object, kind: type) -> bool:
     """Whether an object of a library is looked at as a whole."""
-    return is_iterator(kind) or is_random(obj) or is_store(obj) or isinstance(obj, FILES)
+    return is_iterator(kind) or is_random(obj) or is_store(obj) or issubclass(kind, FILES)
 
 
 def is_iterator(kind: type) -> bool:
@@ -219,7 +231,7 @@ def is_random(obj: object) -> bool:
     """Whether an object is a source of random numbers, so that a copy of it gives the same ones."""
     random: Any = sys.modules.get("random")
     return type(obj).__module__.startswith("numpy.random.") or (
-        random is not None and isinstance(obj, random.Random)
+        random is not None and issubclass(type(obj), random.Random)
     )
 
 

@@ -150,9 +150,9 @@ def note_inherited_classes() -> None:
     _collect_main(vars(sys.modules["__main__"]), _inherited)
 
 
-def _collect_main(namespace: Mapping[str, object], found: dict[int, type]) -> None:
+def _collect_main(namespace: Mapping[str, Any], found: dict[int, type]) -> None:
     for value in list(namespace.values()):
-        if isinstance(value, type) and value.__module__ in MAINS and id(value) not in found:
+        if issubclass(type(value), type) and value.__module__ in MAINS and id(value) not in found:
             found[id(value)] = value
             _collect_main(vars(value), found)
 

@@ -264,9 +264,13 @@ class Walk:
         names = self._watch(kind)
         members = {each[0] for each in members_of(kind) or ()}
         for attribute, value in list(vars(kind).items()):
-            if attribute in _OF_CLASSES or isinstance(value, _DESCRIPTORS) or attribute in members:
+            if (
+                attribute in _OF_CLASSES
+                or issubclass(type(value), _DESCRIPTORS)
+                or attribute in members
+            ):
                 continue
-            if members and not isinstance(value, _METHODS):
+            if members and not issubclass(type(value), _METHODS):
                 continue
             names[attribute] = value
             is_nested = issubclass(type(value), type) and find_home(value) == (

@@ -33,7 +33,7 @@ def _store_kind() -> Any:
 def is_store(obj: object) -> bool:
     """Whether an object is a store of zarr's."""
     kind = _store_kind()
-    return kind is not None and isinstance(obj, kind)
+    return kind is not None and issubclass(type(obj), kind)
 
 
 def reduce_store(obj: Any) -> object:

@@ -140,8 +140,10 @@ def _is_handle(part: object) -> bool:
 
 
 def _is_open_file(part: object) -> bool:
-    if not isinstance(part, io.IOBase) or part in _standard_streams():
+    # By its type: a proxy says that it is what it stands for, and fails where that is gone.
+    if not issubclass(type(part), io.IOBase) or part in _standard_streams():
         return False
+    assert isinstance(part, io.IOBase)
     try:
         part.fileno()
         return not part.closed
