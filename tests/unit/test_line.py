@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shmmap._wire.claims import SLOT_WORDS, TAKEN
-from shmmap._wire.messages import Call, News, Payload
+from shmmap._wire.messages import Call, News, Payload, wake_record
 from shmmap._wire.records import Submitted
 from shmmap._worker.line import Line, place_of
 
@@ -91,14 +91,14 @@ def test_what_is_put_off_is_done_after_a_moment(ends: Ends) -> None:
 
 def test_a_newer_call_comes_after_a_function(ends: Ends) -> None:
     put(ends, 5)
-    os.write(ends.wake, call(9).wake_record(9))
+    os.write(ends.wake, wake_record((1, b"f", False, False), 9, 1, 1))
     numbers = [getattr(each, "number", 9) for each in (ends.line.next(), ends.line.next())]
     assert numbers == [5, 9]
 
 
 def test_for_an_older_call_a_function_is_put_back(ends: Ends) -> None:
     put(ends, 5)
-    os.write(ends.wake, call(1).wake_record(1))
+    os.write(ends.wake, wake_record((1, b"f", False, False), 1, 1, 1))
     first = ends.line.next()
     assert isinstance(first, Call) and first.seq == 1 and ends.slot[TAKEN] == 0
     assert ends.line.next() == Submitted(5, 1, 0, False, b"")

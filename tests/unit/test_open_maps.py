@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from shmmap._system.forks import make_lock
+from shmmap._team import open_maps
 from shmmap._team.known import Known
 from shmmap._team.open_maps import OPEN_MAX, OpenMaps
-from shmmap._team.run import Run
+from shmmap._team.run import Posting, Run
 from shmmap._wire import Record, RecordKind
 
 
@@ -79,7 +82,7 @@ class House:
 
     def next_round(self, run: Run) -> None:
         self.seq += 1
-        self.maps.begin(run, self.seq)
+        self.maps.begin(run, self.seq, Posting())
 
 
 @pytest.fixture
@@ -177,3 +180,49 @@ def test_nothing_is_kept_once_the_workers_have_ended(house: House) -> None:
     house.workers.channels.slots = None
     house.maps.close(run, True)
     assert house.begin().control is not control
+
+
+def interrupted_at(line: int, call: Callable[[], object]) -> bool:
+    """Whether a KeyboardInterrupt came before that many lines of the module under test were done."""
+    seen = count(1)
+
+    def trace(frame: Any, event: str, arg: object) -> Any:
+        if frame.f_code.co_filename != open_maps.__file__:
+            return None
+        if event == "line" and next(seen) == line:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("cuts_open", [True, False])
+def test_what_a_ctrl_c_has_cut_off_is_made_good_by_a_second_end(
+    house: House, cuts_open: bool
+) -> None:
+    house.maps.close(house.begin(), True)
+    used = set()
+    for line in count(1):
+        run = Run()
+        if cuts_open:
+            is_cut = interrupted_at(line, lambda run=run: house.maps.open(run, 10))  # type: ignore[misc]
+        else:
+            house.maps.open(run, 10)
+            house.next_round(run)
+            used.add(id(run.control))
+            is_cut = interrupted_at(line, lambda run=run: house.maps.close(run, True))  # type: ignore[misc]
+        house.maps.close(run, True)
+        assert run.control is None and house.maps.is_empty() and not house.inbox.open
+        house.maps.validate()
+        if not is_cut:
+            break
+    assert line > 5
+    assert cuts_open or len(used) == 1, "it is with nobody in between, and not lost"

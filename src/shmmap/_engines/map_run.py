@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .._chunks import Mark, items_done
 from .._errors.exceptions import WorkerDied
-from .._team import Death, Run, WorkerTeam
+from .._team import Death, Posting, Run, WorkerTeam
 from .._wire import restore_exception
 from .base import Task
 
@@ -61,10 +61,10 @@ class MapRun(Run):
         """Nothing changes in the ledger any more: so it is, also once the control block is given back."""
         self._last_marks = marks
 
-    def begin(self, seq: int) -> None:
+    def begin(self, seq: int, posting: Posting) -> None:
         if self._overdue:
             self._overdue.clear()
-        super().begin(seq)
+        super().begin(seq, posting)
 
     def kill_overdue(self, rank: int, since: int, index: int) -> None:
         """End a worker for a call of the function that began at `since`, unless it has just gone on."""

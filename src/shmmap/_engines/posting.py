@@ -1,11 +1,12 @@
 """What is sent of a map: function and job, packed once, the call of each round, and where results go.
 
-A `Posting` belongs to the thread that waits for its map, and changes only while it is made. It knows no
-worker: the team sends what is made here, also to those that take the place of others later.
+It belongs to the thread that waits for its map, and knows no worker: the team sends what is made here, also
+to those that take the place of others later.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 from typing import Any
@@ -14,7 +15,7 @@ from .._chunks import make_template, take_apart, told_kind
 from .._code.watch import current_version
 from .._memory import fresh_from, handle_of
 from .._results import Collector
-from .._team import Needs
+from .._team import Posting
 from .._wire import (
     ARGUMENTS_NBYTES,
     OUTPUT_NBYTES,
@@ -22,7 +23,6 @@ from .._wire import (
     VERBS,
     About,
     Call,
-    ControlBlock,
     Payload,
     fit,
     label_of,
@@ -38,19 +38,21 @@ _job_ids = itertools.count(1)
 _TEMPLATES_MOST = 8
 
 
-class Posting:
+class MapPosting(Posting):
     """What workers get of a map. `inherited`: under which key forked ones have function and job already."""
 
     def __init__(self, task: Task, inherited: bytes | None) -> None:
         self._task = task
-        self._segments: frozenset[int] = frozenset()
-        """Those that job and function need."""
-        self._modules = 0
-        """The version of the user's modules that they need."""
+        plan = task.job.plan
+        self.team = max(1, min(task.workers, plan.chunks))
+        self.segments = frozenset()
+        self.modules = 0
+        self.writes_main = False
+        self._is_static = plan.schedule == "static"
+        self._chunks: Payload | None = None
+        """See `Call`; with what else is its own in a further round."""
         self._job_id = 0
         self._job: Payload | None = None
-        self._writes_main = False
-        """Unpickling them writes into ``__main__`` there."""
         self.arguments = self.output = b""
         """What goes into the control block: this map's own part of the job; where results go, if known."""
         self._guessed: object = None
@@ -60,30 +62,41 @@ class Posting:
         if inherited is None:
             func, self._digest, self._by_value, payload, label = pack_function(task.func)
             if func.reaches:
-                self._modules = current_version(func.reaches)
+                self.modules = current_version(func.reaches)
             root = None
             if payload is None:
                 payload, root = self._pay(func.data)
             self._func: Payload | None = payload
             if func.segments:
-                self._segments |= func.segments
+                self.segments |= func.segments
             self.keep += (root, func.keep)
             self._pack_job()
             self._guess_output()
         else:
             self._digest, self._by_value, self._func = inherited, False, None
             label = label_of(task.func)
-        self._surroundings = snapshot()
         job, folds = task.job, task.collector.folds
         plan, verb = job.plan, VERB_FOLDING if folds else VERBS[job.verb]
         self.about: About = plan.n, plan.chunksize, job.first, verb + label
         """What those see who look at the map from outside."""
+        self.surroundings = surroundings = snapshot()
+        self.key = None
+        if self._job_id and self._digest and not self.writes_main:
+            # In this order: see `wake_record`.
+            self.key = (
+                self._job_id,
+                self._digest,
+                self._by_value,
+                self._is_static,
+                surroundings,
+                self.modules,
+            )
 
     def _pay(self, data: bytes) -> tuple[Payload, Any]:
         """Bytes for the call, which needs the segment that they lie in, if any; and what is to be kept."""
         payload, root = make_payload(data)
         if root is not None:
-            self._segments |= payload.segments()
+            self.segments |= payload.segments()
         return payload, root
 
     def _pack_job(self) -> None:
@@ -91,10 +104,10 @@ class Posting:
         job = self._task.job
         layouts, arguments = take_apart(job)
         self.arguments, segments, root = fit(arguments.data, ARGUMENTS_NBYTES)
-        self._segments = self._segments.union(arguments.segments, segments)
-        if arguments.modules > self._modules:
-            self._modules = arguments.modules
-        self._writes_main = arguments.writes_main
+        self.segments = self.segments.union(arguments.segments, segments)
+        if arguments.modules > self.modules:
+            self.modules = arguments.modules
+        self.writes_main = arguments.writes_main
         self.keep += (root, arguments.keep)
         known = {} if job.template is None else job.template.packed
         key = layouts, job.may_join  # which a window of an iterator has of its own
@@ -119,7 +132,7 @@ class Posting:
             collector.guess_output(form)
             self._guessed = collector.columns
             self.output, segments, root = pack_output(collector)
-            self._segments |= segments
+            self.segments |= segments
             self.keep.append(root)
 
     def note_form(self) -> None:
@@ -140,46 +153,27 @@ class Posting:
                 forms.clear()
             forms[self._digest] = form
 
-    def call(
-        self, control: ControlBlock, workers: int, attempts: dict[int, int] | None
-    ) -> tuple[Call, Needs, Any]:
-        """The call of a round, what it takes to send it, and what is to be kept for it.
+    def again(self, workers: int, attempts: dict[int, int]) -> MapPosting:
+        """What is sent in a further round: its chunks, and how often each of them was begun before."""
+        other = copy.copy(self)
+        other.team, other.key, other._is_static = max(1, min(workers, len(attempts))), None, False
+        other._chunks, root = make_payload(pack_plain(attempts).data)
+        other.segments |= other._chunks.segments()
+        other.keep = [root]
+        return other
 
-        `attempts`: in a further round, its chunks, and how often each of them was begun before.
-        """
-        segments, chunks, root, key = self._segments, None, None, None
-        if attempts is not None:
-            chunks, root = make_payload(pack_plain(attempts).data)
-            segments |= chunks.segments()
-        elif self._job_id and self._digest and not self._writes_main:
-            key = (
-                control.id,
-                self._job_id,
-                self._digest,
-                self._by_value,
-                self._surroundings,
-                self._modules,
-            )
-        call = Call(
-            control=control.id,
+    def call(self, control: int) -> Call:
+        return Call(
+            control=control,
             job_id=self._job_id,
             job=self._job,
             func=self._func,
             digest=self._digest,
             by_value=self._by_value,
-            is_static=self._task.job.plan.schedule == "static" and attempts is None,
-            team=workers,
-            chunks=chunks,
+            is_static=self._is_static,
+            team=self.team,
+            chunks=self._chunks,
         )
-        needs = Needs(
-            control=control,
-            segments=segments,
-            surroundings=self._surroundings,
-            modules=self._modules,
-            writes_main=self._writes_main,
-            key=key,
-        )
-        return call, needs, root
 
 
 def pack_output(collector: Collector) -> tuple[bytes, frozenset[int], Any]:

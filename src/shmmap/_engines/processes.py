@@ -18,7 +18,7 @@ from .._wire import refuse_open_files
 from .._worker.role import role
 from .base import Task
 from .map_run import MapRun
-from .posting import Posting
+from .posting import MapPosting
 from .waiting import Round
 
 
@@ -42,7 +42,7 @@ class ProcessWork:
         self._marks = b""
         """The ledger, when it is over."""
         self._has_ended = False
-        self._posting = Posting(task, inherited)
+        self._posting = MapPosting(task, inherited)
         run.keep += self._posting.keep
         try:
             if team.open_run(run, task.job.plan.chunks):
@@ -65,20 +65,17 @@ class ProcessWork:
         """Begin a round: all chunks, or those that are to be run again."""
         task, run, control = self._task, self._run, self._run.control
         assert control is not None
-        workers = max(1, min(task.workers, task.job.plan.chunks if chunks is None else len(chunks)))
+        posting = self._posting
         if chunks is None:
-            posting = self._posting
             control.begin(task.job.plan.chunks, posting.arguments, posting.output, posting.about)
-            attempts = None
         else:
             control.begin_again(chunks)
-            attempts = task.outcome.attempts(chunks)
-        call, needs, root = self._posting.call(control, workers, attempts)
-        run.keep.append(root)
+            posting = posting.again(task.workers, task.outcome.attempts(chunks))
+            run.keep += posting.keep
         is_reusable = self._round is None or self._round.is_reusable
         # First: whatever becomes of sending it, these workers may have got it.
-        self._round = Round(self._team, task, run, control, workers, is_reusable=is_reusable)
-        self._team.post_run(run, call, needs)
+        self._round = Round(self._team, task, run, control, posting.team, is_reusable=is_reusable)
+        self._team.post_run(run, posting)
         if chunks is not None and task.job.out is None and task.collector.columns:
             self._round.tell_output()
 
@@ -145,7 +142,11 @@ class ProcessWork:
             round.end_workers()
             self._marks = run.marks()
         run.keep_marks(self._marks)
-        self._close(round.is_reusable)
+        if round.is_reusable:
+            self._close(is_reusable=True)
+        else:
+            with Uninterrupted():
+                self._close(is_reusable=False)
 
     def finish(self) -> Any:
         """See `SteppedWork`."""
@@ -159,7 +160,7 @@ class ProcessWork:
         """Any exception in the waiting thread: stop, wait a little, end the workers still inside."""
         if not self._team.is_ours:
             return  # a callback has forked, and this is the child: its parent sees to all of that
-        if self._run.control is None or self._run.call is None or self._round is None:
+        if self._run.control is None or self._run.posting is None or self._round is None:
             self._close(is_reusable=True)  # it was sent to no worker, so none is to leave it
             return
         self._team.stop_run(self._run, abandons=True)
@@ -170,16 +171,16 @@ class ProcessWork:
             self._close(is_reusable=False)
 
     def _close(self, is_reusable: bool) -> None:
-        with Uninterrupted():  # or a control block could be with no map, or with two
-            if self._has_ended:
-                return
-            if not is_reusable and self._run.control is not None and self._round is not None:
-                self._round.drain(0)
-            self._team.end_run(self._run, is_reusable)
-            self._has_ended = True
-            if self._inherited is not None:
-                role.inherited.pop(self._inherited, None)
-                self._team.end()
+        """Give everything back. A Ctrl-C may come anywhere if it is reusable: then it is called again."""
+        if self._has_ended:
+            return
+        if not is_reusable and self._run.control is not None and self._round is not None:
+            self._round.drain(0)
+        self._team.end_run(self._run, is_reusable)
+        if self._inherited is not None:
+            role.inherited.pop(self._inherited, None)
+            self._team.end()
+        self._has_ended = True
 
 
 class ProcessEngine:

@@ -25,7 +25,7 @@ from .._wire import (
     Record,
     RecordKind,
     Report,
-    says_left,
+    leave_record,
     unpack,
     unpack_records,
 )
@@ -91,9 +91,10 @@ class Round:
         off: it had been stopped, and some worker is still inside.
         """
         run, control = self._run, self._control
+        leave = leave_record(run.seq)
         while self._remaining:
             data = self._read()
-            if says_left(data, run.seq) or self._take_records(data):
+            if data == leave or self._take_records(data):
                 self._is_over = True
             if run.deaths or run.vacated:
                 self._strike_off()

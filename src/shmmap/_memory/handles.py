@@ -5,6 +5,7 @@ Arrays in memory-mapped files have handles too (see `_memory.files`).
 
 from __future__ import annotations
 
+from mmap import mmap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from .._interop.numpy_types import Array, Bytes
 from .files import FileHandle, array_in_file, handle_in_file
 from .segments import byte_bounds
-from .table import find_block, find_segment, get_segment, own_memory
+from .table import by_mapping, find_block, find_segment, get_segment, own_memory
 
 
 class SegmentHandle(NamedTuple):
@@ -34,12 +35,16 @@ touched: dict[int, int] = {}
 
 def locate(a: Array) -> tuple[int, int] | None:
     """Segment of an array, and where in it the first element lies; None if it is in none."""
-    owner: object = a.base
-    while type(owner) is np.ndarray:
-        owner = owner.base
-    if owner is None or type(owner) is bytes:
+    owner: Any = a.base
+    while (kind := type(owner)) is np.ndarray or kind is memoryview:
+        owner = owner.base if kind is np.ndarray else owner.obj
+    if owner is None or kind is bytes:
         return None  # it has memory of its own: most results
     address = low = a.__array_interface__["data"][0]
+    segment = by_mapping.get(id(owner)) if kind is mmap else None
+    if segment is not None and segment.map is owner:  # nearly always
+        return segment.id, address - segment.address
+    # It refers to its memory in another way, as a window of NumPy's `as_strided` does.
     if not a.flags.c_contiguous and a.ndim and min(a.strides) < 0:
         low = byte_bounds(a)[0]
     segment = find_segment(low)

@@ -42,6 +42,8 @@ lock = make_lock()
 slabs = Slabs()
 spares = Spares()
 _segments: dict[int, Segment] = {}
+by_mapping: dict[int, Segment] = {}
+"""The same segments by the identity of `Segment.map`, to which all arrays over them refer."""
 _blocks: list[Block] = []  # in order of address
 _address_of = attrgetter("address")
 # Of blocks whose last array has gone. The garbage collector may say so at any moment, in any thread, even
@@ -90,6 +92,7 @@ def new_segment_id() -> int:
 
 def add_segment(segment: Segment) -> Segment:
     """Enter a segment into the table, and return it. The lock is held."""
+    by_mapping[id(segment.map)] = segment
     _segments[segment.id] = segment
     return segment
 
@@ -258,6 +261,7 @@ def _take_back(block: Block) -> list[Segment]:
 def forget(segment: Segment) -> None:
     """Take a segment out of the table and close its descriptors. The lock is held."""
     _segments.pop(segment.id, None)
+    by_mapping.pop(id(segment.map), None)
     for fd in (segment.fd, segment.pour_fd):
         if fd >= 0:
             os.close(fd)

@@ -42,7 +42,7 @@ class Channels:
     ===========================  ================================  ======================================
     field                        written by                        read by
     ===========================  ================================  ======================================
-    `slots`, the pipes, `_user`  `open` and `close`, under the     all; without the lock by `wake`, `ring`,
+    `slots`, the pipes, `user`   `open` and `close`, under the     all; without the lock by `wake`, `ring`,
                                  team's lock                       `has_left` and `is_inside`
     `reader`                     the thread that reads results by  all, under the lock; without it to see
                                  itself, under the lock            whether it has to be rung
@@ -66,8 +66,8 @@ class Channels:
         self.reader: object = None
         self._reading_thread = 0
         """What some thread reads results for by itself."""
-        self._user = (-1, -1)
-        """User and group that the workers belong to."""
+        self.user: tuple[int, int] | None = None
+        """User and group that the workers belong to; None if there are none."""
         self._dropped: deque[int] = deque()
         """Segments that were let go, of which workers have not been told yet."""
 
@@ -92,7 +92,7 @@ class Channels:
         self._function_pipe, self._result_pipe, self._monitor_pipe, self._reader_pipe = pipes
         self.reading = self._result_pipe[0], self._reader_pipe[0]
         self._poll = self._make_poll()
-        self._user = os.geteuid(), os.getegid()
+        self.user = os.geteuid(), os.getegid()
         on_drop(self.note_drop)
 
     def _make_poll(self) -> select.poll:
@@ -101,14 +101,10 @@ class Channels:
             poll.register(fd, select.POLLIN)
         return poll
 
-    def is_of_this_user(self) -> bool:
-        """Whether the workers, if there are any, have the rights that this process has by now."""
-        return self.slots is None or self._user == (os.geteuid(), os.getegid())
-
     def close(self) -> None:
         off_drop(self.note_drop)
         # Forgotten first, see `WorkerLink.hang_up`.
-        slots, self.slots = self.slots, None
+        slots, self.slots, self.user = self.slots, None, None
         self._close_pipes()
         if slots is not None:
             slots.close()

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .._memory import discard_segment, get_segment
+from .._system.interrupts import Uninterrupted
 from .._wire import (
     Ask,
     Attach,
@@ -180,7 +181,7 @@ class Inbox:
         """A call is over: what its workers made for results that were not taken goes."""
         self._open.discard(seq)
         if self._announced:  # not so for most calls
-            with self._lock:
+            with Uninterrupted(), self._lock:
                 self._discard_announced(seq)
 
     def _discard_announced(self, seq: int) -> None:

@@ -28,7 +28,8 @@ class Known:
         self.modules = 0
         """Version of the user's modules that it was told last."""
         self.key: tuple[object, ...] | None = None
-        """`Needs.key` of its last call: if the next one has the same, it lacks segments at most."""
+        """`Posting.key` of its last call: if the next one has the same, it lacks segments, or its control
+        block, at most."""
         self._functions: dict[bytes, None] = {}
         """Digests of functions pickled by reference, oldest first."""
         self._last_function = b""
@@ -60,7 +61,6 @@ class Known:
         if id not in self.controls:
             return False
         self.controls.discard(id)
-        self.key = None
         return True
 
     def gets_function(self, digest: bytes, by_value: bool) -> bool:

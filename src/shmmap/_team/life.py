@@ -136,7 +136,8 @@ class Life:
 
     def _follow_user(self) -> None:
         """Let workers go that belong to another user than this process does by now: others are started."""
-        if self.workers.channels.is_of_this_user() or not self.is_ours:
+        user = self.workers.channels.user
+        if user is None or user == (os.geteuid(), os.getegid()) or not self.is_ours:
             return
         with self._lock:
             thread = self._thread
@@ -259,7 +260,9 @@ class Life:
     def _note_end_of_run(self) -> None:
         """A map is over, and some workers may be idle now."""
         self._last_run = time.monotonic()
-        self._purge_orphans()
+        if self.inbox.has_orphans:
+            with Uninterrupted():
+                self._purge_orphans()
         if self.is_closed and self._is_idle():
             self.workers.wake()
 

@@ -126,8 +126,15 @@ class WorkerLink:
 
     def wake(self, record: bytes) -> bool:
         """Send a record that needs nothing else; False if it has to wait for room, see `clogged`."""
-        if not self._backlog and self._send(record, None):
-            return True
+        if not self._backlog:
+            try:
+                os.write(self._wake, record)
+                return True
+            except OSError as exc:
+                if exc.errno in _GONE:
+                    return True
+                if exc.errno != errno.EAGAIN:
+                    raise
         self._backlog.append((record, None))
         return False
 

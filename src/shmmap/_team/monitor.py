@@ -227,9 +227,8 @@ class Monitor:
 
     def _send_again(self, successor: WorkerLink, run: Run, redo: Payload | None) -> None:
         """Give a dead worker's call to its successor. `redo`: what it is to do first."""
-        if run.call is None or run.needs is None:
-            return
-        self._workers.send_call(successor, run.seq, run.call, run.needs, redo)
+        if run.posting is not None and run.control is not None:
+            self._workers.send_call(successor, run.seq, run.posting, run.control, redo)
 
 
 class Watched(Protocol):

@@ -22,7 +22,7 @@ from .._system.interrupts import Uninterrupted
 from .._wire import Close, ControlBlock, Record, RecordKind, dumps_message
 from .inbox import Inbox
 from .link import WorkerLink
-from .run import Run
+from .run import Posting, Run
 from .workers import Workers
 
 # Maps of one team that are open at a time; further ones wait their turn. Each costs four descriptors here
@@ -38,7 +38,7 @@ class OpenMaps:
     =========================  ===============================================  ===========================
     field                      written by, under the team's lock                read by
     =========================  ===============================================  ===========================
-    `runs`, `_open`, `_free`,  callers' threads, as they open, post and end     all, under the lock
+    `runs`, `_controls`,       callers' threads, as they open, post and end     all, under the lock
     `waiting`                  a run; the monitor, as it breaks them off
     `lingering`                the same; the monitor, as the last has left      all, under the lock
     =========================  ===============================================  ===========================
@@ -52,55 +52,63 @@ class OpenMaps:
         self._inbox = inbox
         self.runs: dict[int, Run] = {}
         """By the number of the call: those that are told of deaths."""
-        self._open: set[Run] = set()
-        """Runs that have a control block, or are about to."""
+        self._controls: dict[ControlBlock, Run | None] = {}
+        """Control blocks, each with the run that has it; None: it is free."""
         self.waiting: deque[tuple[Run, int]] = deque()
         """Runs that are to be admitted, and their numbers of chunks."""
-        self._free: list[ControlBlock] = []
         self.lingering: list[tuple[Run, ControlBlock, list[WorkerLink]]] = []
         """Abandoned maps, and the workers that may still touch what they refer to, or say something."""
 
     def open(self, run: Run, chunks: int) -> bool:
         """Give a run a control block; False if it has to wait for `run.admitted`, too many being open."""
-        if len(self._open) >= OPEN_MAX:
+        taken, free, ranks = 0, None, self._workers.size
+        for control, owner in self._controls.items():
+            if owner is not None:
+                taken += 1
+            elif control.capacity >= chunks and control.ranks >= ranks:
+                free = control
+        if taken >= OPEN_MAX:
             run.admitted = threading.Event()
             self.waiting.append((run, chunks))
             self.attend()
             return False
         # A Ctrl-C may come between any two of these lines: `close` undoes whatever was done.
-        self._open.add(run)
-        for control in self._free:
-            if control.capacity >= chunks and control.ranks >= self._workers.size:
-                run.open_on(control)
-                self._free.remove(control)
-                break
-        else:
-            with Uninterrupted():
-                capacity = 1 << max(12, (chunks - 1).bit_length())
-                try:
-                    run.open_on(ControlBlock(next(_ids), capacity, self._workers.size))
-                except OSError as exc:
-                    note_scarcity(exc)
-                    raise
+        if free is not None:
+            self._controls[free] = run
+            run.open_on(free)
+            return True
+        with Uninterrupted():
+            capacity = 1 << max(12, (chunks - 1).bit_length())
+            try:
+                made = ControlBlock(next(_ids), capacity, ranks)
+            except OSError as exc:
+                note_scarcity(exc)
+                raise
+            self._controls[made] = run
+            run.open_on(made)
         return True
+
+    def _opened(self) -> list[Run]:
+        """Runs that have a control block."""
+        return [run for run in self._controls.values() if run is not None]
 
     def attend(self) -> None:
         """Others wait for the end of these maps: have a thread wait for each."""
-        for run in (*self._open, *(run for run, _ in self.waiting)):
+        for run in (*self._opened(), *(run for run, _ in self.waiting)):
             run.attend()
 
-    def begin(self, run: Run, seq: int) -> None:
+    def begin(self, run: Run, seq: int, posting: Posting) -> None:
         """A run's call, or that of its next round, gets this number; it is told of deaths from now on."""
         if run.seq:  # a further round
             self.runs.pop(run.seq, None)
             self._inbox.end_call(run.seq)
         self._inbox.begin_call(seq)
-        run.begin(seq)
+        run.begin(seq, posting)
         self.runs[seq] = run
 
     def is_empty(self) -> bool:
         """Whether no map is open or waits for its turn; one whose turn has just come is open."""
-        return not (self._open or self.waiting)
+        return not (any(self._controls.values()) or self.waiting)
 
     def open_calls(self) -> Iterator[int]:
         """Numbers of the calls of which something may still be taken."""
@@ -110,36 +118,41 @@ class OpenMaps:
     def close(self, run: Run, reusable: bool) -> None:
         """A run is over; its control block serves another if everybody has left.
 
-        *Requires*: no Ctrl-C inside.
+        *Requires*: no Ctrl-C inside, or that it is called again after one; if not `reusable`, none.
         """
         self.runs.pop(run.seq, None)
         self._inbox.end_call(run.seq)
-        self._open.discard(run)
         control = run.give_up_control()
-        if control is not None and not reusable:
+        if control is None:  # it had none yet; or it was interrupted as it took it, or gave it back
+            control = next((each for each, its in self._controls.items() if its is run), None)
+        if control is None:
+            self.waiting = deque(item for item in self.waiting if item[0] is not run)
+        elif reusable:
+            run.keep.clear()
+            self._controls[control] = None  # from now on another run may have it
+        else:
             # Some worker may still come to it, or be in it: what it refers to has to stay.
             workers = self._workers
             inside = [m for m in workers.links.values() if not workers.is_through(m, run.seq)]
             self.lingering.append((run, control, inside))
+            del self._controls[control]
             workers.wake()
-        elif control is not None and control not in self._free:
-            self._free.append(control)
-            run.keep.clear()
-        elif self.waiting:
-            self.waiting = deque(item for item in self.waiting if item[0] is not run)
-        while self.waiting and len(self._open) < OPEN_MAX:
-            self._admit(*self.waiting.popleft())
-        if self.lingering:
-            self.let_go()
-        if self._workers.channels.slots is None:
-            self._close_free()  # the team failed, and ended its workers before its maps
+        has_ended = self._workers.channels.slots is None
+        if self.waiting or self.lingering or has_ended:
+            with Uninterrupted():
+                self._admit()
+                self.let_go()
+                if has_ended:  # the team failed, and ended its workers before its maps
+                    self._close_free()
 
-    def _admit(self, run: Run, chunks: int) -> None:
-        """Open a run that has waited. If that fails, the error goes to its own caller, not to this thread."""
-        try:
-            self.open(run, chunks)
-        except Exception as exc:
-            run.refuse(exc)
+    def _admit(self) -> None:
+        """Open runs that have waited. If that fails, the error goes to their own callers, not to this one."""
+        while self.waiting and len(self._opened()) < OPEN_MAX:
+            run, chunks = self.waiting.popleft()
+            try:
+                self.open(run, chunks)
+            except Exception as exc:
+                run.refuse(exc)
 
     def refuse_waiting(self, make_error: Callable[[], Exception]) -> None:
         """Runs whose turn has not come are to fail."""
@@ -175,8 +188,16 @@ class OpenMaps:
     def distrust_pipes(self) -> None:
         """Strays were found: they may also lie in pipes that wait here for the next map."""
         with self._lock:
-            while self._free:
-                self._discard(self._free.pop())
+            for control in self._take_free():
+                self._discard(control)
+
+    def _take_free(self) -> list[ControlBlock]:
+        free = [control for control, owner in self._controls.items() if owner is None]
+        for (
+            control
+        ) in free:  # from the table first: a child forked meanwhile closes what it finds there
+            del self._controls[control]
+        return free
 
     def _discard(self, control: ControlBlock) -> None:
         message = dumps_message(Close(control.id))
@@ -194,21 +215,19 @@ class OpenMaps:
             control.close()
 
     def _close_free(self) -> None:
-        # From the table first: a child forked meanwhile closes what it finds there.
-        while self._free:
-            self._free.pop().close()
+        for control in self._take_free():
+            control.close()
 
     def validate(self) -> None:
         """Check, for tests, that each control block is in one place."""
-        controls = [*self._free, *(control for _, control, _ in self.lingering)]
-        controls += [run.control for run in self._open if run.control is not None]
-        assert len(set(map(id, controls))) == len(controls)
-        assert {*self.runs.values()} <= self._open
+        assert not self._controls.keys() & {control for _, control, _ in self.lingering}
+        for control, owner in self._controls.items():
+            assert owner is None or owner.control is control
+        assert {*self.runs.values()} <= {*self._opened()}
 
     def close_in_child(self) -> None:
         # Once each: another thread may have been about to move one.
-        controls = {run.control for run in self._open if run.control is not None}
-        for control in controls.union(self._free, (control for _, control, _ in self.lingering)):
+        for control in {*self._controls, *(control for _, control, _ in self.lingering)}:
             control.close_in_child()
-        self._open, self._free, self.lingering = set(), [], []
+        self._controls, self.lingering = {}, []
         self.runs.clear()

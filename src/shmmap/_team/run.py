@@ -74,10 +74,14 @@ class Death(NamedTuple):
         return f"{who} exited with status {code} in the middle of its work"
 
 
-class Needs(NamedTuple):
-    """What a worker must have before it gets a call; also one that replaces another later."""
+class Posting:
+    """The call of a round, and what a worker must have before it gets it: also one that replaces another.
 
-    control: ControlBlock | None
+    Engines derive from it. It is not changed once it is posted, but for `needs`.
+    """
+
+    team: int
+    """Workers taking part: those on the first ranks."""
     segments: frozenset[int]
     """Segments that job, function and list of chunks need, those of their payloads included."""
     surroundings: Surroundings
@@ -85,8 +89,17 @@ class Needs(NamedTuple):
     """Version of the user's modules that a worker must have been told, see `_code.watch`."""
     writes_main: bool
     """Unpickling it writes into ``__main__`` there, so that a function kept from before may be outdated."""
-    key: tuple[Any, ...] | None = None
-    """Equal for calls that need the same in all but segments; None: something is sent in any case."""
+    key: tuple[Any, ...] | None
+    """Equal for calls that need the same in all but segments and control block; None: something is sent in
+    any case."""
+
+    def call(self, control: int) -> Call:
+        """The call, for a worker of which it is not known that it lacks nothing."""
+        raise NotImplementedError
+
+    def needs(self, segments: frozenset[int]) -> None:
+        """Workers need these segments, too; under the team's lock."""
+        self.segments |= segments
 
 
 class Run:
@@ -95,7 +108,7 @@ class Run:
     ============================================  ====================================  ====================
     field                                         written by                            read by
     ============================================  ====================================  ====================
-    `seq`, `call`, `needs`                        its own thread, under the lock        its own, monitor
+    `seq`, `posting`                              its own thread, under the lock        its own, monitor
     `control`, `doorbell`, `admitted`, `refusal`  its own thread, or the one that ends  all
                                                   another run; under the lock
     `deaths`, `vacated`, `failed_start`,          monitor, under the lock               its own, without it
@@ -112,9 +125,8 @@ class Run:
     def __init__(self) -> None:
         self.seq = 0
         """Number of its call, given as that is posted: a worker gets calls in the order of their numbers."""
-        self.call: Call | None = None
-        """As it was posted last, with what it needs: replacements get it too."""
-        self.needs: Needs | None = None
+        self.posting: Posting | None = None
+        """The call as it was posted last: replacements get it too."""
         self.control: ControlBlock | None = None
         self.doorbell = -1
         self.vacated: deque[int] = deque()
@@ -148,20 +160,11 @@ class Run:
         if self.admitted is not None:
             self.admitted.set()
 
-    def begin(self, seq: int) -> None:
+    def begin(self, seq: int, posting: Posting) -> None:
         """A round begins, in which all workers may take part that had left the one before."""
         if self.vacated:
             self.vacated.clear()
-        self.seq = seq
-
-    def post(self, call: Call, needs: Needs) -> None:
-        """The call of this round is about to be sent."""
-        self.call, self.needs = call, needs
-
-    def note_output(self, segments: frozenset[int]) -> None:
-        """It is known where results go: replacements need these segments, too."""
-        if self.needs is not None:
-            self.needs = self.needs._replace(segments=self.needs.segments | segments)
+        self.seq, self.posting = seq, posting
 
     def give_up_control(self) -> ControlBlock | None:
         """The control block, which is not its own any more."""
@@ -187,7 +190,7 @@ class Run:
 
     def has(self, rank: int) -> bool:
         """Whether the worker on a rank takes part."""
-        return self.call is not None and rank < self.call.team
+        return self.posting is not None and rank < self.posting.team
 
     def lose(self, rank: int, *, is_replaced: bool) -> None:
         """The worker on a rank has died; without another one in its place, it is not waited for."""

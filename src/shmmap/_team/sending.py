@@ -16,7 +16,7 @@ from .._code.versions import latest, look_again
 from .._code.watch import current_version
 from .._errors.exceptions import name_of
 from .._wire import (
-    Call,
+    ControlBlock,
     News,
     Payload,
     Settings,
@@ -33,7 +33,7 @@ from .._wire import (
     snapshot,
 )
 from .link import WorkerLink
-from .run import Needs
+from .run import Posting
 
 # Surroundings that are kept for submitted functions; more only if functions that are under way need them.
 _SETTINGS_MAX = 8
@@ -164,20 +164,24 @@ class Sender:
         link.post(dumps_message(start))
 
     def send_call(
-        self, link: WorkerLink, seq: int, call: Call, needs: Needs, redo: Payload | None
+        self,
+        link: WorkerLink,
+        seq: int,
+        posting: Posting,
+        control: ControlBlock,
+        redo: Payload | None,
     ) -> None:
         """Send a worker a call; `redo`: the chunks that it is to do first, of the worker it replaces."""
-        known = link.known
-        link.attach(needs.segments if redo is None else needs.segments | redo.segments())
-        if needs.control is not None:
-            link.open(needs.control)
-        modules = self._tell_modules(link) if known.modules < needs.modules else None
+        known, call = link.known, posting.call(control.id)
+        link.attach(posting.segments if redo is None else posting.segments | redo.segments())
+        link.open(control)
+        modules = self._tell_modules(link) if known.modules < posting.modules else None
         func = call.func
         if func is not None and known.gets_function(call.digest, call.by_value):
             func = None
         surroundings = None
-        if known.surroundings != needs.surroundings:
-            surroundings = self._tell_surroundings(link, needs.surroundings)
+        if known.surroundings != posting.surroundings:
+            surroundings = self._tell_surroundings(link, posting.surroundings)
         knows_job, forget = known.gets_job(call.job_id)
         its_call = call._replace(
             job=None if knows_job else call.job,
@@ -189,7 +193,7 @@ class Sender:
             modules=modules,
         )
         link.post(dumps_message(its_call))
-        known.gets_call(needs.key, needs.writes_main)
+        known.gets_call(posting.key, posting.writes_main)
 
     def settings(self, now: Surroundings, in_use: Callable[[], Collection[int]]) -> int:
         """The number of surroundings for a submitted function; `in_use` are numbers that are to stay."""

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 
 from .._errors.exceptions import name_of
-from .._wire import FUNCTION_INLINE, LOOK, Call, Submitted, cannot_send, fit, snapshot
+from .._wire import FUNCTION_INLINE, LOOK, Submitted, cannot_send, fit, snapshot
 from .life import CLOSED, Life
 from .registry import refuse_at_exit, resolve_workers
 from .roster import EMPTY
-from .run import Needs, Run
+from .run import Posting, Run
 from .sending import Equipment, Initializer, pack_call
 from .submissions import Submission
 from .submitted import SubmittedFuture
@@ -88,25 +88,27 @@ class WorkerTeam(Life):
             self._check_usable()
             return self.open_maps.open(run, chunks)
 
-    def post_run(self, run: Run, call: Call, needs: Needs) -> None:
+    def post_run(self, run: Run, posting: Posting) -> None:
         """Send a run's call, or that of its next round, to the workers that take part.
 
         From then on the run is told of deaths.
         """
         with self._lock:
-            self.open_maps.begin(run, self.workers.next_seq())
             if self.is_closed and self._thread is None:
                 self._check_usable()  # else it began before the end, which waits for it
-            self._ensure(call.team)
-            run.post(call, needs)
-            self.workers.post_call(run.seq, call, needs)
+            self._ensure(posting.team)
+            seq = self.workers.next_seq()
+            self.open_maps.begin(run, seq, posting)
+            assert run.control is not None
+            self.workers.post_call(seq, posting, run.control)
 
     def tell_output(
         self, run: Run, ranks: Iterable[int], told: bytes, segments: frozenset[int]
     ) -> None:
         """Tell participants where results go; those that take their places find it told."""
         with self._lock:
-            run.note_output(segments)
+            assert run.posting is not None
+            run.posting.needs(segments)  # as do those that take the places of others
             links = [self.workers.links[rank] for rank in ranks if rank in self.workers.links]
             for link in links:
                 link.attach(segments)
@@ -129,7 +131,7 @@ class WorkerTeam(Life):
         Without the lock: it may be held while a user's callback runs, which may wait for the asking thread.
         """
         control = run.control
-        if control is None or run.call is None:
+        if control is None or run.posting is None:
             return None
         try:
             marks = control.marks()
@@ -168,7 +170,7 @@ class WorkerTeam(Life):
             return self.workers.kill(rank, seq, since)
 
     def end_run(self, run: Run, reusable: bool) -> None:
-        """Forget a run; its control block serves another if everybody has left."""
+        """Forget a run; its control block serves another if everybody has left. See `OpenMaps.close`."""
         with self._lock:
             self.workers.end_call(run.seq)
             self.open_maps.close(run, reusable)

@@ -18,13 +18,13 @@ from functools import partial
 from typing import NamedTuple
 
 from .._system.interrupts import Uninterrupted
-from .._wire import RANKS_MAX, Call, Payload
+from .._wire import RANKS_MAX, ControlBlock, Payload, wake_record
 from .channels import Channels
 from .ending import Said, end_calmly
 from .launch import Forked, ForkLauncher, Launcher, Lost, Reaped, TemplateLauncher
 from .link import WorkerLink
 from .roster import READY, Roster
-from .run import Needs
+from .run import Posting
 from .sending import Equipment, Initializer, Sender
 
 # How long a dead worker's exit status is waited for; it takes a millisecond unless the template died too.
@@ -163,21 +163,22 @@ class Workers:
         self.last_seq += 1
         return self.last_seq
 
-    def post_call(self, seq: int, call: Call, needs: Needs) -> None:
+    def post_call(self, seq: int, posting: Posting, control: ControlBlock) -> None:
         """Send a call to all that are to take part in it."""
-        record, key = b"", needs.key
-        self.roster.assign_all(call.team, seq)
-        for rank in range(call.team):
+        key, segments = posting.key, posting.segments
+        record = b"" if key is None else wake_record(key, seq, control.id, posting.team)
+        self.roster.assign_all(posting.team, seq)
+        for rank in range(posting.team):
             link = self.links.get(rank)
             if link is None:
                 continue
+            known = link.known
             try:
-                if key is None or link.known.key != key:
-                    self.send_call(link, seq, call, needs)
+                if key is None or known.key != key or control.id not in known.controls:
+                    self.send_call(link, seq, posting, control)
                     continue
-                if not needs.segments <= link.known.segments:
-                    link.attach(needs.segments)
-                record = record or call.wake_record(seq)
+                if not segments <= known.segments:
+                    link.attach(segments)
                 if not link.wake(record):
                     self.wake()
             except BaseException:  # a Ctrl-C, say, and some of it may not have been sent
@@ -185,9 +186,14 @@ class Workers:
                 raise
 
     def send_call(
-        self, link: WorkerLink, seq: int, call: Call, needs: Needs, redo: Payload | None = None
+        self,
+        link: WorkerLink,
+        seq: int,
+        posting: Posting,
+        control: ControlBlock,
+        redo: Payload | None = None,
     ) -> None:
-        self.sender.send_call(link, seq, call, needs, redo)
+        self.sender.send_call(link, seq, posting, control, redo)
         if link.clogged() >= 0:
             self.wake()
 

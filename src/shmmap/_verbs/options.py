@@ -94,7 +94,10 @@ def make_options(keywords: Keywords) -> tuple[Options, EngineOption]:
     if not keywords:
         return defaults, engine
     if "engine" in keywords:
-        engine = _check_engine(keywords.pop("engine"))
+        given = keywords.pop("engine")
+        engine = getattr(given, "_team", None)  # the workers of a `Team`, which it mostly is
+        if type(engine) is not WorkerTeam:
+            engine = _check_engine(given)
         if not keywords:
             return defaults, engine
     types = tuple(map(type, keywords.values()))

@@ -37,14 +37,9 @@ class _Entry(NamedTuple):
     """Kind and axis of each input, and the neighbours its chunks get."""
 
 
-class Given(NamedTuple):
-    """What a call gives: how it is laid out, and where it lies."""
-
-    key: tuple[Any, ...]
-    """Equal for calls alike."""
-    layouts: tuple[tuple[Any, ...], ...]
-    places: list[Place | None]
-    outs: tuple[Any, ...]
+Given = tuple[tuple[Any, ...], tuple[tuple[Any, ...], ...], list[Place | None], tuple[Any, ...]]
+"""``key, layouts, places, outs`` of a call. Keys are equal for calls alike. The others say how inputs and
+outputs are laid out, where they lie, and which arrays the outputs are."""
 
 
 _entries: dict[Any, _Entry] = {}
@@ -75,7 +70,7 @@ def _exact(value: Any) -> Any:
 def look_at(request: Request, options: Options) -> Given | None:
     """What a call gives; None if it is not known all that its plan depends on."""
     verb, _, inputs, n, axis, out, dtype, depth, boundary, fold = request
-    outs = () if out is None else request.outs()
+    outs = () if out is None else (out,) if type(out) is np.ndarray else request.outs()
     given = inputs + outs if outs else inputs
     try:
         seen = [
@@ -104,7 +99,7 @@ def look_at(request: Request, options: Options) -> Given | None:
         hash(key)
     except TypeError:
         return None
-    return Given(key, layouts, places, outs)
+    return key, layouts, places, outs
 
 
 def _as_asked(dtype: Any) -> Any:
@@ -144,11 +139,11 @@ def _overlaps(places: list[Place | None], inputs: int) -> tuple[int | None, ...]
 
 def recall(request: Request, given: Given) -> Job | None:
     """The job of a call, if one like it was made before."""
-    entry = _entries.get(given.key)
+    key, layouts, places, outs = given
+    entry = _entries.get(key)
     if entry is None:
         return None
     common, kinds = entry
-    _, layouts, places, outs = given
     inputs = tuple(
         [
             Input(kind, a, axis, stencil, layout if type(a) is np.ndarray else None, place)
@@ -177,5 +172,5 @@ def remember(request: Request, given: Given, job: Job) -> Job:
     with _lock:
         while len(_entries) >= _MOST:
             _entries.pop(next(iter(_entries)), None)  # a signal handler may have done so
-        _entries[given.key] = _Entry(job[_COMMON:-1], kinds)
+        _entries[given[0]] = _Entry(job[_COMMON:-1], kinds)
     return job

@@ -75,6 +75,7 @@ from .messages import (
     make_payload,
     read_fitted,
     read_payload,
+    wake_record,
 )
 from .per_thread import own_decimal_context, thread_settings
 from .pickling import Packed, are_plain, load_picklers, pack, pack_by_value, pack_plain
@@ -90,9 +91,9 @@ from .records import (
     Record,
     RecordKind,
     Submitted,
+    leave_record,
     numbers_in,
     pack_finished,
-    says_left,
     unpack_finished,
     unpack_records,
 )

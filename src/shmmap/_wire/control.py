@@ -171,8 +171,8 @@ class ControlBlock:
         """
         words = self._words
         words[_ITEMS], words[_CHUNKSIZE], words[_FIRST], self._text[:] = about
-        words[_GIVEN_NBYTES] = len(arguments)
-        self._arguments[: len(arguments)] = arguments
+        words[_GIVEN_NBYTES] = given = len(arguments)
+        self._arguments[:given] = arguments
         words[_LIMIT] = words[_CHUNKS] = chunks
         words[_OUTPUT_STATE] = _AWAITED
         words[_RESULTS_AWAITED] = words[_UNATTENDED] = words[_HAS_RELAYED] = 0

@@ -139,7 +139,7 @@ class Call(NamedTuple):
 
     An engine makes it, the same for all workers. What depends on the worker is filled in as it is sent: what
     that one has already is left out, and what it lacks is added. A worker that lacks nothing, as most do in a
-    loop, gets `wake_record` instead, which is not pickled: nothing else is received before the first ticket.
+    loop, gets a `wake_record` instead, which is not pickled: nothing else comes before the first ticket.
     """
 
     control: int
@@ -172,13 +172,6 @@ class Call(NamedTuple):
     modules: Payload | None = None
     """What has changed in the user's modules since the worker was told last, see `_code.recipient`."""
 
-    def wake_record(self, seq: int) -> bytes:
-        """The call for workers that lack nothing."""
-        control, job_id, _, _, digest, by_value, is_static, team, *_ = self
-        return _WAKE.pack(
-            _CALL_MARK, by_value, is_static, len(digest), digest, seq, control, job_id, team
-        )
-
     @classmethod
     def from_wake_record(cls, data: bytes) -> Call:
         _, by_value, is_static, length, digest, seq, control, job_id, team = _WAKE.unpack(data)
@@ -193,6 +186,14 @@ class Call(NamedTuple):
             team=team,
             seq=seq,
         )
+
+
+def wake_record(key: tuple[Any, ...], seq: int, control: int, team: int) -> bytes:
+    """A call for workers that lack nothing; `key` is that of its `Posting`."""
+    job_id, digest, by_value, is_static, *_ = key
+    return _WAKE.pack(
+        _CALL_MARK, by_value, is_static, len(digest), digest, seq, control, job_id, team
+    )
 
 
 class Start(NamedTuple):

@@ -78,12 +78,9 @@ def unpack_records(data: bytes) -> Iterator[Record]:
         yield Record(seq, who >> 8, who & 255, first, stop, page, offset, nbytes)
 
 
-def says_left(data: bytes, seq: int) -> bool:
-    """Whether this is all that was read of a map: that the last worker has left call `seq`. Mostly it is."""
-    if len(data) != RECORD_NBYTES:
-        return False
-    its_seq, who = _HEAD.unpack_from(data)
-    return bool(its_seq == seq and who & 255 == RecordKind.LEAVE)
+def leave_record(seq: int) -> bytes:
+    """That the last worker has left call `seq`; mostly it is all that is read of a map."""
+    return _RECORD.pack(seq, RecordKind.LEAVE, 0, 0, 0, 0, 0)
 
 
 # ---------------------------------------------------------------- submitted functions

@@ -32,6 +32,7 @@ from .._wire import (
     Record,
     RecordKind,
     Unattended,
+    leave_record,
     pack_pieces,
     pack_result,
     read_fitted,
@@ -152,7 +153,7 @@ class Reporter:
 
     def leave(self) -> None:
         """Tell the caller that the last worker has left the call."""
-        self._write(Record(self._seq, self._rank, RecordKind.LEAVE).pack())
+        self._write(leave_record(self._seq))
 
     def _write_tail(self) -> None:
         if self._tail:
