@@ -33,7 +33,8 @@ FOLDERS: list[set[str]] = [
     {"_verbs"},
     {"_engines"},
     {"_team"},
-    {"_results", "_worker", "_profile"},
+    {"_profile"},
+    {"_results", "_worker"},
     {"_chunks"},
     {"_wire"},
     {"_code"},
@@ -46,7 +47,7 @@ RANK = {name: depth for depth, names in enumerate(FOLDERS) for name in names}
 ABOVE = {"", "__main__", "_cli", "testing"}
 """On the public names, and on what they need to tell of the library itself."""
 
-BY_FILE = {"_worker", "_code", "_system", "_interop", "_errors"}
+BY_FILE = {"_worker", "_profile", "_code", "_system", "_interop", "_errors"}
 """Folders whose files are doors themselves, as each is one facility."""
 
 LAZY = {
@@ -66,7 +67,7 @@ SHIM = "_memory.nameless"
 """The one module where a private name of the standard library may stand, documented there."""
 
 # What is private by its underscore but public by the documentation of its module.
-DOCUMENTED = {"_thread", "os._exit", "sys._getframe"}
+DOCUMENTED = {"_thread", "os._exit", "sys._getframe", "sys._current_frames"}
 # What nothing public can replace: work is to be finished before the interpreter ends, while its threads are
 # there still. `concurrent.futures` does so by the same door.
 DOCUMENTED.add("threading._register_atexit")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from shmmap._profile import (
+from shmmap._profile.records import (
     BARS,
     Advice,
     Bars,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shmmap._profile import Kind, ProfiledMap
 from shmmap._profile.plot import COLUMNS, draw
+from shmmap._profile.records import Kind, ProfiledMap
 from tests.profile.synthetic import make_map, numbered
 
 

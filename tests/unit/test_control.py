@@ -20,7 +20,7 @@ def blocks() -> Iterator[tuple[ControlBlock, ControlBlock]]:
     """The caller's, ready for a map of ten chunks, and a worker's view of it."""
     ours = ControlBlock(1, 16, 2)
     fd, pipe, leavers = ours.shared_fds()
-    theirs = ControlBlock(1, 16, 2, (os.dup(fd), os.dup(pipe), os.dup(leavers)))
+    theirs = ControlBlock(1, 16, 2, fds=(os.dup(fd), os.dup(pipe), os.dup(leavers)))
     ours.begin(10, b"", b"", ABOUT)
     yield ours, theirs
     theirs.close()

@@ -1,7 +1,8 @@
 """What is done with a chunk, on every engine.
 
 In reading order: `plan` (which index ranges), `ledger` (what has become of each), `stencil` (their
-neighbours), `job` (a map as kernels get it), `part` (who runs which chunks), `kernel`, `inputs` and `streams`
+neighbours), `job` (a map as kernels get it), `part` (who runs which chunks), `recorder`
+(what they note of it), `kernel`, `inputs` and `streams`
 (calls of the function), `gather`, `held`, `placing`, `rows`, `fill`, `told` and `store` (where results go),
 `columns` and `tuples` (what a function returned), `current` (where a function is), `freeze` and `lost_writes`
 (what a function must not change).
@@ -35,6 +36,7 @@ from .ledger import Mark, is_done, is_left, items_done, undone
 from .lost_writes import Watch, describe, warn_of
 from .part import Part, next_draw
 from .plan import Plan, align_chunksize, merge_ranges, parse_chunksize, share_of
+from .recorder import Recorder, Stacks
 from .stencil import Stencil, Trim, choose_trim, make_stencils
 from .store import StoreKernel
 from .streams import make_key

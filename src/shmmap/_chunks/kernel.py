@@ -257,6 +257,10 @@ class Kernel(ABC):
         """How often some chunks were begun before, by workers that are no more."""
         self._attempts = self._attempts | attempts
 
+    def attempt_of(self, k: int) -> int:
+        """How often a chunk was begun before."""
+        return self._attempts.get(k, 0)
+
     def where(self, rank: int | None) -> Context:
         """What `current` tells; see there."""
         position, first = self.position, self.job.first

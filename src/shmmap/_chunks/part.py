@@ -18,6 +18,7 @@ from typing import Protocol
 from .._wire import CHUNK, CLAIM, CLAIM_END, DREW, LAST_CHUNK
 from .kernel import Kernel, Role, Seat, Words
 from .ledger import Mark
+from .recorder import FINE_S, Recorder
 
 # A draw should take about this long. Where the function has filled the caches, all that goes with one takes
 # 20 to 40 us, so 2 % at the most; what a draw holds is done again after a death.
@@ -83,6 +84,7 @@ class Part(ABC):
         team: int,
         chunks: Sequence[int] | None,
         share: tuple[int, int] | None,
+        recorder: Recorder | None,
     ) -> None:
         job = kernel.job
         self.kernel = kernel
@@ -100,6 +102,8 @@ class Part(ABC):
         self._joins = kernel.joins and chunks is None and share is None
         self._is_single = kernel.runs_singles and chunks is None and share is None
         self._least = LEAST_ITEMS // job.plan.chunksize if job.verb == "items" else None
+        self._recorder = recorder
+        """Where it is noted what was run, if the map is profiled."""
         self._speed = 0.0
         """Tickets a second in the last draw."""
 
@@ -113,7 +117,7 @@ class Part(ABC):
 
     def run(self) -> None:
         """Draw tickets and run their chunks until none is left."""
-        kernel, slot, now = self.kernel, self.slot, time.perf_counter_ns
+        kernel, slot, recorder, now = self.kernel, self.slot, self._recorder, time.perf_counter_ns
         k = 1
         while True:
             first, stop = self._draw(k)
@@ -123,11 +127,16 @@ class Part(ABC):
             slot[CLAIM_END] = stop
             kernel.reporter.send_form()
             began = slot[DREW] = now()
-            self._run_claim(first, stop)
+            if recorder is None:
+                self._run_claim(first, stop)
+            else:
+                self._run_recorded(first, stop, recorder)
             try:
                 kernel.flush()
             except BaseException as exc:
                 self.note_failure(exc)
+            if recorder is not None:
+                recorder.note_handing()
             slot[CHUNK] = slot[LAST_CHUNK] = 0
             took = (now() - began) * 1e-9 - kernel.aside_s
             kernel.aside_s = 0.0
@@ -178,6 +187,34 @@ class Part(ABC):
             if role.is_stray:
                 os._exit(0)
 
+    def _run_recorded(self, first: int, stop: int, recorder: Recorder) -> None:
+        """The same, and a row of each chunk, or of several if they are short."""
+        step = stop - first
+        if self._chunks is not None:
+            step = 1  # they are not neighbours
+        elif self._speed * FINE_S < 1:
+            step = max(1, int(self._speed * JOIN_S)) if self._joins else 1
+        for at in range(first, stop, step):
+            end = min(at + step, stop)
+            chunk = at if self._chunks is None else self._chunks[at]
+            is_left = end - at
+            if self._share is not None:  # a predecessor on this seat may have begun some
+                is_left = bytes(self.source.ledger[at:end]).count(Mark.PENDING)
+            before, aside_s = self._begun(), self.kernel.aside_s
+            began = time.perf_counter_ns()
+            self._run_claim(at, end)
+            begun = self._begun()
+            if begun <= before or not is_left:
+                continue  # the map was stopped
+            chunks = min(is_left, begun - chunk)
+            aside_s = self.kernel.aside_s - aside_s
+            attempt = self.kernel.attempt_of(chunk)
+            recorder.note_calls(chunk, begun, chunks, began, aside_s, attempt)
+
+    def _begun(self) -> int:
+        """The end of what was begun last in this claim, as a chunk number."""
+        return max(self.slot[CHUNK], self.slot[LAST_CHUNK])
+
     def finish(self) -> None:
         """No tickets are left: hand over what the kernel still has."""
         self.kernel.reporter.close()
@@ -185,3 +222,5 @@ class Part(ABC):
             self.kernel.finish()
         except BaseException as exc:
             self.note_failure(exc)
+        if self._recorder is not None:
+            self._recorder.note_handing()

@@ -6,5 +6,5 @@
 first used.
 """
 
-from .base import Engine, Task, Tick, Work
+from .base import Engine, SteppedWork, Task, Tick, Work
 from .resolve import ENGINES, Route, resolve_engine, shutdown

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from .._chunks import Job
+from .._profile.log import MapLog
 from .._results import Collector, Outcome
 
 # After an error, a Ctrl-C or a cancellation, chunks under way get this long. Then their workers are ended; in
@@ -30,6 +31,8 @@ class Task(NamedTuple):
     tick: Tick | None
     given: tuple[object, ...]
     """Objects of the caller's among the inputs, in which private arrays may lie; see `_chunks.freeze`."""
+    log: MapLog | None
+    """What is noted of the map, if it is profiled."""
 
 
 class Work(Protocol):
@@ -67,6 +70,10 @@ class SteppedWork(Work, Protocol):
 
 class Engine(Protocol):
     """Carries chunks to workers."""
+
+    @property
+    def name(self) -> str:
+        """How a report calls it."""
 
     shares_memory: bool
     """Workers write into shared arrays of the caller's."""

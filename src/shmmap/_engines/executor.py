@@ -115,7 +115,9 @@ class _ExecutorWork(RoundsWork):
             self._note_chunk(k, exc, "the executor")
             return
         finally:
-            self._origin.chunks.pop(k, None)
+            sent = self._origin.chunks.pop(k).sent
+        if self.task.log is not None and answer.told is not None:
+            self.task.log.note_answer(k, sent, answer.told)
         self.task.outcome.note_lost_writes(answer.lost_writes)
         start, _ = self.task.job.plan.limits(k)
         failures = [_shifted(each, start) for each in answer.failures]
@@ -179,6 +181,7 @@ class ExecutorEngine:
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+        self.name = type(executor).__name__
         finish_before(type(executor))
 
     def warm_up(self, workers: int) -> None:

@@ -18,6 +18,7 @@ from .._chunks import (
     Mark,
     Part,
     Piece,
+    Recorder,
     Reporter,
     frozen,
     make_kernel,
@@ -139,6 +140,8 @@ class _LocalWork(RoundsWork):
         """Index 0 has told the form of its result."""
         with self.lock:
             self.output = Destination(*self.task.collector.allocate_output(form))
+        if self.task.log is not None:
+            self.task.log.note_output()
         self._tell()
 
     def note(
@@ -219,10 +222,15 @@ class _LocalWork(RoundsWork):
         share = None
         if plan.schedule == "static" and chunks is None:
             share = share_of(plan.chunks, rank, self.threads)
-        part = _LocalPart(self, kernel, who, chunks, share, tick)
-        with limited_here(task.blas_threads), running(kernel.where, rank):
-            part.run()
-            part.finish()
+        recorder = None if task.log is None else task.log.recorder(rank)
+        part = _LocalPart(self, kernel, who, chunks, share, recorder, tick)
+        try:
+            with limited_here(task.blas_threads), running(kernel.where, rank):
+                part.run()
+                part.finish()
+        finally:
+            if recorder is not None and task.log is not None:
+                task.log.add_stacks(recorder.close())
 
 
 class _Caller:
@@ -244,10 +252,19 @@ class _LocalPart(Part):
         who: str,
         chunks: Sequence[int] | None,
         share: tuple[int, int] | None,
+        recorder: Recorder | None,
         tick: Callable[[], None] | None,
     ) -> None:
-        slot, team = [0] * SLOT_WORDS, work.threads
-        super().__init__(kernel, work, slot, _Caller(), team=team, chunks=chunks, share=share)
+        super().__init__(
+            kernel,
+            work,
+            [0] * SLOT_WORDS,
+            _Caller(),
+            team=work.threads,
+            chunks=chunks,
+            share=share,
+            recorder=recorder,
+        )
         self._work = work
         self._who = who
         self._tick = tick
@@ -268,6 +285,7 @@ class _LocalPart(Part):
 class SerialEngine:
     """Everything in the calling thread, chunk after chunk."""
 
+    name = "serial"
     shares_memory = True
     in_process = True
     sees_caller = True
@@ -282,6 +300,8 @@ class SerialEngine:
 
 class ThreadsEngine(SerialEngine):
     """Threads of the calling process: for functions that release the GIL."""
+
+    name = "threads"
 
     def start(self, task: Task) -> _LocalWork:
         return _LocalWork(task, max(1, min(task.workers, task.job.plan.chunks)))

@@ -30,7 +30,7 @@ class MapRun(Run):
     """
 
     def __init__(self, team: WorkerTeam, task: Task) -> None:
-        super().__init__()
+        super().__init__(0 if task.log is None else task.log.profiled)
         self._team = team
         self._task = task
         self._overdue: dict[int, int] = {}
@@ -91,6 +91,9 @@ class MapRun(Run):
         # The dead worker may have been the one to tell the form of index 0's result. If that is told all the
         # same, so is the output.
         self.give_up_output()
+        if self._task.log is not None:
+            worker = death.worker
+            self._task.log.note_death(worker.rank, worker.pid, worker.inside, death.cause())
         told = outcome.note_death(
             death.worker,
             death.cause(),

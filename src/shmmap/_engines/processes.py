@@ -68,6 +68,8 @@ class ProcessWork:
         posting = self._posting
         if chunks is None:
             control.begin(task.job.plan.chunks, posting.arguments, posting.output, posting.about)
+            if task.log is not None and control.row_banks is not None:
+                task.log.follow(control.row_banks.rows)
         else:
             control.begin_again(chunks)
             posting = posting.again(task.workers, task.outcome.attempts(chunks))
@@ -150,6 +152,8 @@ class ProcessWork:
 
     def finish(self) -> Any:
         """See `SteppedWork`."""
+        if self._task.log is not None:
+            self._task.log.note_over(self._task.outcome.failed(self._left))
         result = self._task.outcome.finish(self._left, self._marks)
         self._posting.note_form()
         return result
@@ -176,6 +180,8 @@ class ProcessWork:
             return
         if not is_reusable and self._run.control is not None and self._round is not None:
             self._round.drain(0)
+        if self._task.log is not None:
+            self._task.log.keep_rows()
         self._team.end_run(self._run, is_reusable)
         if self._inherited is not None:
             role.inherited.pop(self._inherited, None)
@@ -186,6 +192,7 @@ class ProcessWork:
 class ProcessEngine:
     """Workers of a team."""
 
+    name = "processes"
     shares_memory = True
     in_process = False
     sees_caller = False
@@ -205,6 +212,7 @@ class ProcessEngine:
 class ForkEngine:
     """Workers forked for this one map: they see the caller's private arrays as they are."""
 
+    name = "fork"
     shares_memory = True
     in_process = False
     sees_caller = True

@@ -70,6 +70,8 @@ class RoundsWork(ABC):
                     break
         if task.tick is not None:
             task.tick(self.done)
+        if task.log is not None:
+            task.log.note_over(task.outcome.failed(left))
         return task.outcome.finish(left, bytes(self.ledger))
 
     @abstractmethod

@@ -10,16 +10,32 @@ from __future__ import annotations
 
 import contextvars
 import os
+import threading
+import time
 from contextlib import ExitStack
 from itertools import count
 from typing import NamedTuple
 
-from .._chunks import Form, Function, Job, Piece, Reporter, Watch, frozen, make_kernel, running
+from .._chunks import (
+    Form,
+    Function,
+    Job,
+    Piece,
+    Recorder,
+    Reporter,
+    Watch,
+    frozen,
+    make_kernel,
+    running,
+)
 from .._errors.exceptions import name_of
+from .._profile import log as profiling
 from .._system.blas import limited, limited_here
 from .._system.interrupts import ShortLock
 from .._wire import (
+    Profiled,
     Report,
+    RowLog,
     cannot_send,
     own_decimal_context,
     pack_by_value,
@@ -48,6 +64,8 @@ class Answer(NamedTuple):
     failures: list[Failure]
     is_done: bool
     lost_writes: list[str]
+    told: profiling.Answer | None = None
+    """When and where it was run, if the map is profiled."""
 
 
 class _Carried(NamedTuple):
@@ -86,6 +104,8 @@ class _ValueReporter(Reporter):
         self.failures.append(Failure(raised, index, start, stop))
 
 
+_ROWS_MOST = 64
+"""A chunk has a row or two."""
 _TOKEN = os.urandom(16)
 _lock = ShortLock()
 _keys = count()
@@ -110,6 +130,7 @@ class Origin:
         self.held: ExitStack | None = None
         """What is undone when the map is over; None if no chunk of it was run in this process."""
         self._task = task
+        self.profiled: Profiled = 0 if task.log is None else task.log.profiled
         self._packed: bytes | None = None
         self._is_over = False
         self._settings = thread_settings()
@@ -151,16 +172,18 @@ class Origin:
 class SentChunk:
     """A chunk on its way to a worker, wherever that is: a job of its own."""
 
-    __slots__ = ("job", "number", "origin")
+    __slots__ = ("job", "number", "origin", "sent")
 
     def __init__(self, origin: Origin, number: int, job: Job) -> None:
         self.origin = origin
         self.number = number
         self.job = job
+        self.sent = time.perf_counter_ns()
+        """When, in nanoseconds."""
 
     def __reduce__(self) -> tuple[object, ...]:
         origin = self.origin
-        data = origin.pack(), pack_by_value(self.job)
+        data = origin.pack(), pack_by_value((self.job, origin.profiled))
         return _deliver, (_identity(), origin.key, self.number, data)
 
 
@@ -181,10 +204,10 @@ def run_chunk(chunk: SentChunk | _Copy | None) -> _Carried:
     if chunk is None:
         raise RuntimeError("the map that this chunk belongs to is over")
     if isinstance(chunk, tuple):
-        (func, settings), job = unpack(chunk[0]), unpack(chunk[1])
+        (func, settings), (job, profiled) = unpack(chunk[0]), unpack(chunk[1])
         watch = Watch(func)
         with settings.applied():
-            answer = _run(func, job, in_caller=False)
+            answer = _run(func, job, profiled, in_caller=False)
         return _Carried(answer._replace(lost_writes=watch.changed()))
     origin = chunk.origin
     origin.hold()
@@ -192,12 +215,31 @@ def run_chunk(chunk: SentChunk | _Copy | None) -> _Carried:
     def run() -> Answer:
         own_decimal_context()
         with limited_here(1):
-            return _run(origin.func, chunk.job, in_caller=True)
+            return _run(origin.func, chunk.job, origin.profiled, in_caller=True)
 
     return _Carried(origin.context.copy().run(run))
 
 
-def _run(func: Function, job: Job, in_caller: bool) -> Answer:
+def _run(func: Function, job: Job, profiled: Profiled, *, in_caller: bool) -> Answer:
+    if not profiled:
+        return _run_chunk(func, job, in_caller)
+    rows = RowLog.in_own_memory(os.getpid(), _ROWS_MOST)
+    recorder = Recorder(rows, profiled, is_alone=False)
+    began = time.perf_counter_ns()
+    answer = _run_chunk(func, job, in_caller)
+    recorder.note_calls(0, 1, 1, began, 0.0, 0)
+    stacks = recorder.close()
+    told = profiling.Answer(
+        host=profiling.HOST,
+        pid=os.getpid(),
+        thread=threading.get_ident(),
+        rows=rows.rows(),
+        stacks=stacks,
+    )
+    return answer._replace(told=told)
+
+
+def _run_chunk(func: Function, job: Job, in_caller: bool) -> Answer:
     reporter = _ValueReporter(in_caller)
     kernel = make_kernel(job, func, reporter)
     try:

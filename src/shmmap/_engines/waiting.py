@@ -232,6 +232,10 @@ class Round:
             self._take_failure(record, Report(*inbox.take(record)))
         elif record.kind == RecordKind.KEPT:
             mark_kept(record.first)
+        elif record.kind == RecordKind.STACKS:
+            stacks = inbox.take(record)
+            if self._task.log is not None:
+                self._task.log.add_stacks(stacks)
 
     def _take_failure(self, record: Record, report: Report) -> None:
         chunk = record.first
@@ -250,6 +254,8 @@ class Round:
         if collector.columns is None:
             try:
                 collector.allocate_output(form)
+                if self._task.log is not None:
+                    self._task.log.note_output()
             except (TypeError, ValueError) as exc:
                 limits = self._task.job.plan.limits(0)
                 self._task.outcome.note_exception(0, exc, 0, *limits, "the calling process")

@@ -37,6 +37,12 @@ def name_of(func: object) -> str:
     return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func)
 
 
+def describe_shortly(exc: BaseException) -> str:
+    """An exception in one line."""
+    text = str(exc).partition("\n")[0]
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
 def note_scarcity(exc: BaseException) -> None:
     """Add to an error of the operating system what to do about it, if workers or a map cannot start by it."""
     if isinstance(exc, OSError) and exc.errno in _SCARCE:

@@ -1,19 +1,5 @@
-"""Where the time of maps went: what `profile()` reports.
+"""Where the time of maps goes: what `profile()` notes, and what it reports.
 
-`records` says what there is to know of a map, and comes first.
+Files are doors themselves. `log` is what is noted while maps run; `records` what a report holds, as plain
+data. It is drawn by `plot`, `page` and `trace`.
 """
-
-from .records import (
-    BARS,
-    Advice,
-    Bars,
-    Failure,
-    Kind,
-    Phases,
-    ProfiledMap,
-    ProfiledWorker,
-    SlowRow,
-    Stack,
-    Stamps,
-    Verb,
-)

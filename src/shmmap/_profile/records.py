@@ -25,12 +25,12 @@ chunks        how many chunks were run in it: over all rows of kind `CALL`, thos
 began_ns,     when it began and ended. A `DEATH` row ends when the caller knew of it, and begins when the
 ended_ns      worker was last known to be alive
 busy_ns       how much of it was spent in this kind of thing: ``ended_ns - began_ns``, but less than that
-              where rows have been merged
-merged        how many more rows are in this one. A worker keeps 4,096 rows of a map, and merges
-              neighbours when they are full; sums stay exact
+              where rows have been merged, and in the chunk by whose result the output was made
+merged        how many more rows are in this one. A worker keeps 4,096 rows of a map, and merges those
+              that began at about the same time when they are full; sums stay exact
 ============= =====================================================================================
 
-Rows of one rank do not overlap, but for `SPAN` rows, which contain the others.
+Rows of one rank do not overlap, but for `SPAN` rows, which contain the others, and for merged ones.
 
 Only data stands here. What is concluded of them are functions of files beside this one.
 """
@@ -38,11 +38,12 @@ Only data stands here. What is concluded of them are functions of files beside t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .._interop.numpy_types import Array
+from .._wire import RowKind
 
 Verb = Literal["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
 
@@ -66,24 +67,15 @@ BARS = np.dtype(
 )
 """The dtype of a map's `bars`."""
 
-Bars = NDArray[np.void]
+Bars = Array
 """An array of dtype `BARS`, of one dimension."""
 
 Stack = tuple[str, ...]
 """Frames from the outermost to the innermost, each as ``"function (file.py:12)"``."""
 
 
-class Kind(IntEnum):
-    """What a row of `BARS` is of."""
-
-    CALL = 0
-    """The function was called for these chunks, results written into place included."""
-    HANDING = 1
-    """Results were handed over to the caller: pickled, or waited for room."""
-    SPAN = 2
-    """The worker's part in the map, or in a round of it: from waking to leaving."""
-    DEATH = 3
-    """The worker died."""
+Kind = RowKind
+"""What a row of `BARS` is of: `CALL`, `HANDING`, `SPAN` or `DEATH`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

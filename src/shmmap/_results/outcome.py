@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from .._chunks import Job, merge_ranges, warn_of
-from .._errors.exceptions import MapError, WorkerDied, describe_ranges, name_of
+from .._errors.exceptions import MapError, WorkerDied, describe_ranges, describe_shortly, name_of
 from .._system.forks import make_lock
 from .._wire import Report, advise, describe_exception, raise_as_is, restore_exception, stand_in
 from .collect import Collector
@@ -204,6 +204,15 @@ class Outcome:
         return self._recovery.attempts(chunks)
 
     # ------------------------------------------------ the end
+
+    def failed(self, undone: list[int]) -> list[tuple[int, int, str]]:
+        """Ranges of items that failed or were lost, and by what, for a report."""
+        with _lock:
+            failures = sorted(self._failures.values(), key=lambda failure: failure.start)
+            causes = "; ".join(dict.fromkeys(self._causes))
+            lost = self._plan.ranges(self._lost(undone)) if causes else ()
+        found = [(each.start, each.stop, describe_shortly(each.exception)) for each in failures]
+        return sorted([*found, *((start, stop, causes) for start, stop in lost)])
 
     def finish(self, undone: list[int], marks: bytes) -> object:
         """The result, or the one exception the caller gets; `undone` and `marks` are of the ledger.

@@ -185,8 +185,8 @@ class WorkerLink:
     def open(self, control: ControlBlock) -> None:
         """Make sure it has this control block."""
         if control.id not in self.known.controls:
-            message = dumps_message(Open(control.id, control.capacity, control.ranks))
-            self.post(message, list(control.shared_fds()))
+            message = Open(control.id, control.capacity, control.ranks, control.profiled)
+            self.post(dumps_message(message), list(control.shared_fds()))
             self.known.has_control(control.id)
 
     def keep(self, root: object) -> None:

@@ -61,12 +61,19 @@ class OpenMaps:
 
     def open(self, run: Run, chunks: int) -> bool:
         """Give a run a control block; False if it has to wait for `run.admitted`, too many being open."""
-        taken, free, ranks = 0, None, self._workers.size
+        taken, free, ranks, profiled = 0, None, self._workers.size, run.profiled
+        idle = None
         for control, owner in self._controls.items():
             if owner is not None:
                 taken += 1
+            elif control.profiled != profiled:
+                idle = control
             elif control.capacity >= chunks and control.ranks >= ranks:
                 free = control
+        if idle is not None and idle.profiled:  # it takes more memory
+            with Uninterrupted():
+                del self._controls[idle]
+                self._discard(idle)
         if taken >= OPEN_MAX:
             run.admitted = threading.Event()
             self.waiting.append((run, chunks))
@@ -80,7 +87,7 @@ class OpenMaps:
         with Uninterrupted():
             capacity = 1 << max(12, (chunks - 1).bit_length())
             try:
-                made = ControlBlock(next(_ids), capacity, ranks)
+                made = ControlBlock(next(_ids), capacity, ranks, profiled)
             except OSError as exc:
                 note_scarcity(exc)
                 raise

@@ -20,6 +20,7 @@ from .._wire import (
     Call,
     ControlBlock,
     Payload,
+    Profiled,
     Record,
     RecordKind,
     Report,
@@ -122,7 +123,9 @@ class Run:
     What must hold: the doorbell rings after anything was written that its own thread waits for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, profiled: Profiled = 0) -> None:
+        self.profiled = profiled
+        """What its workers note of it, in its control block."""
         self.seq = 0
         """Number of its call, given as that is posted: a worker gets calls in the order of their numbers."""
         self.posting: Posting | None = None

@@ -5,6 +5,7 @@ Called by the verbs alone. A call like one before (`templates`) is neither check
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,6 +16,7 @@ import numpy as np
 from .._chunks import Job, make_key
 from .._engines import Route, Task, Tick, Work, resolve_engine
 from .._memory import empty
+from .._profile import log as profiling
 from .._results import MISSING, Collector, Folding, Outcome
 from .._system.imports import late_import
 from .._team import refuse_at_exit
@@ -22,6 +24,7 @@ from .bind import bind
 from .future import MapFuture, Over, StreamFuture
 from .hand_over import hand_over_inputs, hand_over_outputs
 from .options import EngineOption, Options
+from .profiled import begin_log, log_end
 from .progress import Progress
 from .request import Request
 from .templates import look_at, recall, remember
@@ -38,6 +41,7 @@ def run(request: Request, options: Options, engine: EngineOption) -> Any:
         )
     if not options.wait:
         refuse_at_exit()
+    called = time.perf_counter_ns() if profiling.books else 0
     job = _plan(request, options)
     if job is None:
         return _run_stream(request, options, engine)
@@ -46,8 +50,8 @@ def run(request: Request, options: Options, engine: EngineOption) -> Any:
     route = resolve_engine(engine, options.workers)
     if options.wait and options.progress is False and options.rng is None:
         # Most calls: nothing is to be undone afterwards.
-        return _start(request, job, options, route, None)[0].wait()
-    work, collector, ending = _start_shown(request, job, options, route)
+        return _start(request, job, options, route, None, called)[0].wait()
+    work, collector, ending = _start_shown(request, job, options, route, called)
 
     def wait() -> Any:
         with ending:
@@ -65,13 +69,14 @@ def start(
     if not callable(request.func):
         raise _no_function(request)
     refuse_at_exit()
+    called = time.perf_counter_ns() if profiling.books else 0
     job = _plan(request, options)
     if job is None or job.plan.n == 0:
         return None
     route = resolve_engine(engine, options.workers)
     if options.progress is False and options.rng is None:
-        return *_start(request, job, options, route, None), None
-    return _start_shown(request, job, options, route)
+        return *_start(request, job, options, route, None, called), None
+    return _start_shown(request, job, options, route, called)
 
 
 def _plan(request: Request, options: Options) -> Job | None:
@@ -95,7 +100,7 @@ def _no_function(request: Request) -> TypeError:
 
 
 def _start_shown(
-    request: Request, job: Job, options: Options, route: Route
+    request: Request, job: Job, options: Options, route: Route, called: int
 ) -> tuple[Work, Collector, ExitStack]:
     """Start a map that may show its progress, and what is to be closed at its end."""
     with ExitStack() as stack:
@@ -105,7 +110,7 @@ def _start_shown(
             stack.callback(tick.close)
         if options.rng is not None:
             job = job._replace(seed=_make_seed(request, options))
-        return *_start(request, job, options, route, tick), stack.pop_all()
+        return *_start(request, job, options, route, tick, called), stack.pop_all()
 
 
 def _run_stream(request: Request, options: Options, engine: EngineOption) -> Any:
@@ -122,12 +127,14 @@ def _run_stream(request: Request, options: Options, engine: EngineOption) -> Any
             assert progress is not None
             progress(lambda: first + count())
 
+        called = time.perf_counter_ns() if profiling.books else 0
         job = _plan(window, replace(options, chunksize=chunksize))
         assert job is not None
         may_join = options.chunksize == "auto"
         job = job._replace(seed=seed, first=first, may_join=may_join)
         route = resolve_engine(engine, options.workers)
-        return _start(window, job, options, route, None if progress is None else show)[0]
+        tick = None if progress is None else show
+        return _start(window, job, options, route, tick, called)[0]
 
     stream = Stream(request, begin, options.buffersize, options.chunksize)
     # Now: when the first window is read, the interpreter may be about to end, and start nothing any more.
@@ -144,9 +151,9 @@ def _run_stream(request: Request, options: Options, engine: EngineOption) -> Any
 
 
 def _start(
-    request: Request, job: Job, options: Options, route: Route, tick: Tick | None
+    request: Request, job: Job, options: Options, route: Route, tick: Tick | None, called: int
 ) -> tuple[Work, Collector]:
-    """Hand over, and give to the engine."""
+    """Hand over, and give to the engine. `called`: when, if the map is profiled; else 0."""
     engine, workers, blas_threads = route
     if options.timeout is not None and not engine.can_replace_workers:
         raise ValueError("timeout= needs workers that can be ended: use an engine with processes")
@@ -158,29 +165,43 @@ def _start(
         given = tuple([e.data for e in job.inputs if e.kind in ("sequence", "whole", "rows")])
     columns = job.out
     private: Sequence[tuple[Any, Any]] = ()
-    if job.template is None or not job.template.packed:  # else they are there
-        engine.warm_up(min(workers, job.plan.chunks))
-    job = hand_over_inputs(job, engine)
-    if job.template is None:  # else outputs are in shared memory
-        job, columns, private = hand_over_outputs(job, engine)
+    log = None
+    if called:
+        log = begin_log(request, job, options, engine.name, called)
+    try:
+        if job.template is None or not job.template.packed:  # else they are there
+            engine.warm_up(min(workers, job.plan.chunks))
+        bound, job = job, hand_over_inputs(job, engine)
+        if job.template is None:  # else outputs are in shared memory
+            job, columns, private = hand_over_outputs(job, engine)
+        if log is not None:
+            log.note_placed(bound, job, copies=not engine.sees_caller)
 
-    if request.fold is None:
-        collector = Collector(job, columns, request.out, private)
-    else:
-        request.fold.are_new = engine.shares_memory and not engine.in_process
-        collector = Folding(job, request.fold)
-    outcome = Outcome(job, collector, request.func, on_error=options.on_error, axis=request.axis)
-    task = Task(
-        job=job,
-        func=request.func,
-        workers=workers,
-        blas_threads=blas_threads,
-        collector=collector,
-        outcome=outcome,
-        tick=tick,
-        given=given,
-    )
-    return engine.start(task), collector
+        if request.fold is None:
+            collector = Collector(job, columns, request.out, private)
+        else:
+            request.fold.are_new = engine.shares_memory and not engine.in_process
+            collector = Folding(job, request.fold)
+        outcome = Outcome(
+            job, collector, request.func, on_error=options.on_error, axis=request.axis
+        )
+        task = Task(
+            job=job,
+            func=request.func,
+            workers=workers,
+            blas_threads=blas_threads,
+            collector=collector,
+            outcome=outcome,
+            tick=tick,
+            given=given,
+            log=log,
+        )
+        work = engine.start(task)
+    except BaseException as exc:
+        if log is not None:
+            log.end(exc, ())
+        raise
+    return work if log is None else log_end(work, task, log), collector
 
 
 def _make_seed(request: Request, options: Options) -> tuple[int, int] | None:

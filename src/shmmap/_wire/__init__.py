@@ -1,10 +1,10 @@
 """What crosses the process border, and how.
 
-In reading order: `control` and `claims` (what is shared of a map and of a team, byte by byte), `records`,
-`messages`, `unpickling`, `arrays`, `by_value`, `pickling` (what the caller sends), `functions`, `results`,
-`chains` and `reports` (results and exceptions), `refusals` (what to say of what cannot be sent),
-`surroundings` (with `search_path`, `loggers` and `inheritance`: what a worker is given of its caller),
-`per_thread`, `relay` (what workers print).
+In reading order: `rows` (what is noted of a profiled map), `control` and `claims` (what is shared of a map
+and of a team, byte by byte), `records`, `messages`, `unpickling`, `arrays`, `by_value`, `pickling` (what
+the caller sends), `functions`, `results`, `chains` and `reports` (results and exceptions), `refusals` (what
+to say of what cannot be sent), `surroundings` (with `search_path`, `loggers` and `inheritance`: what a
+worker is given of its caller), `per_thread`, `relay` (what workers print).
 """
 
 from .about import VERB_FOLDING, VERBS, About, label_of
@@ -101,6 +101,7 @@ from .refusals import cannot_send, is_inheritable, is_sendable, refuse_open_file
 from .relay import LOG, LOST_WRITE, STDERR, STDOUT, WARNING, Relay, parse
 from .reports import Report, advise, report_exception, restore_any, restore_exception
 from .results import pack_pieces, pack_result
+from .rows import ROW, ROWS_MOST, Profiled, RowKind, RowLog, Rows, merge_rows
 from .search_path import absolute_path
 from .surroundings import (
     Surroundings,

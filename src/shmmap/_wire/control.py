@@ -30,6 +30,7 @@ offset field        written by     meaning
 after  puts         worker         a word for each rank: results put on its shelf so far
 after  takes        caller         the same: those that were taken
 after  shelves      worker         for each rank the last 64 records of results that were put
+after  row banks    worker         what it notes of a map that is profiled, see `_wire.rows`
 ====== ============ ============== ===================================================
 
 What it requires and guarantees, and what a death leaves, is in docs/design/control-block.md.
@@ -48,6 +49,7 @@ from .._memory import map_fd, open_scratch
 from .about import ABOUT_NBYTES, About
 from .header import CONTROL_MARK, HEADER_NBYTES, pack_header
 from .records import READ_NBYTES, RECORD_NBYTES, Record, unpack_records
+from .rows import Profiled, RowBanks
 
 _LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES, _RESULTS_AWAITED = range(5)
 _GIVEN_NBYTES, _UNATTENDED, _HAS_RELAYED, _ITEMS, _CHUNKSIZE, _FIRST = range(5, 11)
@@ -102,17 +104,24 @@ class ControlBlock:
     """Tickets, ledger, shelves and completion pipe of one open map; see the table above."""
 
     def __init__(
-        self, id: int, capacity: int, ranks: int, fds: tuple[int, ...] | None = None
+        self,
+        id: int,
+        capacity: int,
+        ranks: int,
+        profiled: Profiled = 0,
+        fds: tuple[int, ...] | None = None,
     ) -> None:
         self.id = id
         self.capacity = capacity
         """Most chunks the ledger can hold; a multiple of 8."""
         self.ranks = ranks
         """For how many workers it has shelves."""
+        self.profiled = profiled
         puts = _LEDGER + capacity
         takes = puts + 8 * ranks
         shelves = takes + 8 * ranks
-        nbytes = shelves + ranks * _SHELF_NBYTES
+        banks = shelves + ranks * _SHELF_NBYTES
+        nbytes = banks + RowBanks.nbytes(ranks if profiled else 0)
         self.fd = self.leavers = self.pipe_read = self.pipe_write = self.doorbell = -1
         try:
             if fds is None:
@@ -141,7 +150,9 @@ class ControlBlock:
         """The marks, for the worker that writes them at every chunk."""
         self._puts = memoryview(self._map)[puts:takes].cast("q")
         self._takes = memoryview(self._map)[takes:shelves].cast("q")
-        self._shelves = memoryview(self._map)[shelves:]
+        self._shelves = memoryview(self._map)[shelves:banks]
+        self.row_banks = RowBanks(memoryview(self._map)[banks:], ranks) if profiled else None
+        """What workers note of a map that is profiled."""
         self._pipe_inode = os.fstat(self.pipe_write).st_ino
         self._poll: select.poll | None = None
 
@@ -179,6 +190,8 @@ class ControlBlock:
         if output:
             self.tell_output(output)
         self.ledger[:chunks] = bytes(chunks)
+        if self.row_banks is not None:
+            self.row_banks.clear()
         self._rewind()
 
     def begin_again(self, chunks: list[int]) -> None:
@@ -367,6 +380,7 @@ class ControlBlock:
             self._arguments,
             self.limit,
             self.ledger,
+            self.row_banks,
             self._map,
         )
         del self._puts, self._takes, self._shelves

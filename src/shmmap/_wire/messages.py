@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._memory import allocate_bytes, find_block, get_segment
+from .rows import Profiled
 
 # A payload larger than this lies in shared memory: a socket takes about 200 KB at once.
 _INLINE_NBYTES = 1 << 16
@@ -82,6 +83,8 @@ class Open(NamedTuple):
     control: int
     capacity: int
     ranks: int
+    profiled: Profiled
+    """See `rows`."""
 
 
 class Close(NamedTuple):

@@ -32,6 +32,8 @@ class RecordKind(IntEnum):
     """Nothing: it wakes the thread that waits. It is the caller's own, or a worker's that has put results."""
     PLAIN = 6
     """Results of chunks that `pickle` reads by itself."""
+    STACKS = 7
+    """Where in its code the function was, and how often, in a map that is profiled."""
 
 
 _RECORD = struct.Struct("<7q")

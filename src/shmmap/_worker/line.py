@@ -209,7 +209,7 @@ class Line:
                 attach_segment(id, move_one_up(fd) if pour else fd, nbytes, pour=pour)
         elif isinstance(message, Open):
             fds = _descriptors(ancillary)
-            control = ControlBlock(*message, tuple(map(move_one_up, fds)))
+            control = ControlBlock(*message, fds=tuple(map(move_one_up, fds)))
             known = self.controls.get(message.control)
             self.controls[message.control] = control
             if known is not None:  # sent twice, as the caller was interrupted

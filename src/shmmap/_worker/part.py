@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from .._chunks import Kernel, Part, share_of
+from .._chunks import Kernel, Part, Recorder, share_of
 from .._wire import CHUNK, DREW, Call, ControlBlock
 from .reporter import Reporter
 from .role import role
@@ -26,26 +26,38 @@ class WorkerPart(Part):
         rank: int,
         reporter: Reporter,
         chunks: list[int] | None,
+        recorder: Recorder | None,
     ) -> None:
         tickets = kernel.job.plan.chunks if chunks is None else len(chunks)
         share = share_of(tickets, rank, call.team) if call.is_static else None
-        super().__init__(kernel, control, slot, role, team=call.team, chunks=chunks, share=share)
+        super().__init__(
+            kernel,
+            control,
+            slot,
+            role,
+            team=call.team,
+            chunks=chunks,
+            share=share,
+            recorder=recorder,
+        )
         self._reporter = reporter
 
     def redo(self, chunks: dict[int, int]) -> None:
         """Do what a predecessor left undone; no claim, as the caller knows the list."""
-        kernel, slot = self.kernel, self.slot
+        kernel, slot, recorder = self.kernel, self.slot, self._recorder
         kernel.note_attempts(chunks)
-        for chunk in chunks:
+        for chunk, attempt in chunks.items():
             if chunk > self.source.limit[0]:
                 return
-            slot[DREW] = time.perf_counter_ns()
+            began = slot[DREW] = time.perf_counter_ns()
             slot[CHUNK] = chunk + 1
             try:
                 kernel.run(chunk, chunk + 1)
                 kernel.flush()
             except BaseException as exc:
                 self.note_failure(exc)
+            if recorder is not None:
+                recorder.note_calls(chunk, chunk + 1, 1, began, 0.0, attempt)
             if role.is_stray:
                 os._exit(0)
             slot[CHUNK] = 0

@@ -17,7 +17,7 @@ import pickle
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .._chunks import Destination, Form, Mark, Piece
+from .._chunks import Destination, Form, Mark, Piece, Stacks
 from .._interop.numpy_types import Array
 from .._memory import (
     PageWriter,
@@ -150,6 +150,12 @@ class Reporter:
         for id in viewed:
             self._tail += Record(self._seq, self._rank, RecordKind.KEPT, id).pack()
         self._write_tail()
+
+    def tell_stacks(self, stacks: Stacks) -> None:
+        """Tell where in its code the function was, how often, if that was looked at."""
+        if stacks:
+            self._is_closing = True
+            self.send(RecordKind.STACKS, 0, 0, pack_result(stacks))
 
     def leave(self) -> None:
         """Tell the caller that the last worker has left the call."""

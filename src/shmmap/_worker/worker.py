@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from .._chunks import enter_map, leave_map
+from .._chunks import Recorder, enter_map, leave_map
 from .._code.classes import note_inherited_classes
 from .._code.recipient import note_imports, receive_changes
 from .._interop.captured_stores import lock_inherited_stores
@@ -216,13 +216,17 @@ class Worker:
         relayed = slot[RELAYED]
         control = self._line.controls[call.control]
         reporter.begin(call, control)
+        recorder = None
+        banks = control.row_banks
+        if banks is not None and (rows := banks.log(self._rank)) is not None:
+            recorder = Recorder(rows, control.profiled, is_alone=True)
         try:
             if call.surroundings is not None:
                 self._base = bytes(read_payload(call.surroundings))
             self._surround(self._base)
             if call.modules is not None:
                 self._receive_changes(call.modules)
-            self._run_map(call, control)
+            self._run_map(call, control, recorder)
         except BaseException as exc:  # before the first chunk: it did not unpickle, say
             if not control.is_intact():
                 os._exit(EXIT_DESCRIPTORS)  # at once: the claim tells what it was at
@@ -239,6 +243,8 @@ class Worker:
             if not reporter.has_tail():
                 slot[LEFT] = call.seq  # all it did is in place
             os._exit(EXIT_DESCRIPTORS)  # what waits in the tail does not count as done
+        if recorder is not None:
+            reporter.tell_stacks(recorder.close())
         reporter.end(self._cache.viewed())
         if slot[RELAYED] != relayed:
             control.note_relayed()
@@ -254,7 +260,7 @@ class Worker:
         except (OSError, ValueError):
             os._exit(EXIT_CHANGED)  # nothing can be told any more
 
-    def _run_map(self, call: Call, control: ControlBlock) -> None:
+    def _run_map(self, call: Call, control: ControlBlock, recorder: Recorder | None) -> None:
         slot, reporter = self._slot, self._reporter
         func, watch = self._cache.function(call)
         kernel = self._cache.kernel(call, func, control, reporter, slot)
@@ -264,7 +270,7 @@ class Worker:
             kernel.note_attempts(attempts)
             chunks = list(attempts)
         enter_map(kernel.where, self._rank)
-        part = WorkerPart(call, kernel, control, slot, self._rank, reporter, chunks)
+        part = WorkerPart(call, kernel, control, slot, self._rank, reporter, chunks, recorder)
         if call.redo is not None:
             part.redo(unpack(read_payload(call.redo)))
         part.run()

@@ -1,0 +1,124 @@
+"""What one worker or thread notes of its part in a profiled map: rows, and where in its code the function is.
+
+A `Part` notes here what it has run: a row for each chunk where chunks take long enough, else for each draw.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+import time
+from types import FrameType
+
+from .._wire import Profiled, RowKind, RowLog
+
+# Chunks that take longer than this have rows of their own. A row takes 0.5 us.
+FINE_S = 2e-5
+# What is handed over in less time is not worth a row.
+_HANDING_NS = 50_000
+# How often it is looked where the function is. Less: more detail; a look takes 60 us.
+_LOOK_S = 0.02
+# Beyond these, frames and stacks are not told apart.
+_FRAMES_MOST, _STACKS_MOST = 100, 10_000
+# In which of these files frames lead to the function.
+_BEGINS = ("part.py", "sent_chunks.py")
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+Stacks = dict[tuple[str, ...], int]
+"""How often each stack was seen; frames from the outermost to the innermost."""
+
+
+class Recorder:
+    """Rows of one part in a map. Used by the thread that takes part, from its beginning to its end.
+
+    `is_alone`: the process does nothing else, so that all its threads count for the processor time.
+    """
+
+    def __init__(self, rows: RowLog, profiled: Profiled, *, is_alone: bool) -> None:
+        self._rows = rows
+        self._is_alone = is_alone
+        self._began = time.perf_counter_ns()
+        self._usage = _usage(is_alone)
+        self._ended = self._began
+        """When the last row ended."""
+        self._looker = Looker() if profiled == 2 else None
+
+    def note_calls(
+        self, first: int, stop: int, chunks: int, began: int, aside_s: float, attempt: int
+    ) -> None:
+        """Chunks in a range were run just now; `aside_s` of the time went to something else."""
+        self._ended = now = time.perf_counter_ns()
+        busy = max(0, now - began - int(aside_s * 1e9))
+        self._rows.note(RowKind.CALL, first, stop, chunks, began, now, busy, attempt)
+
+    def note_handing(self) -> None:
+        """What was run is handed over."""
+        now = time.perf_counter_ns()
+        took = now - self._ended
+        if took >= _HANDING_NS:
+            self._rows.note(RowKind.HANDING, 0, 0, 0, self._ended, now, took)
+        self._ended = now
+
+    def close(self) -> Stacks:
+        """The part is over: note it as a whole, and tell where the function was."""
+        cpu, faults, switches = (
+            b - a for a, b in zip(self._usage, _usage(self._is_alone), strict=True)
+        )
+        now = time.perf_counter_ns()
+        self._rows.note(RowKind.SPAN, 0, 0, faults, self._began, now, cpu, switches=switches)
+        return {} if self._looker is None else self._looker.stop()
+
+
+def _usage(of_process: bool) -> tuple[int, int, int]:
+    """Nanoseconds of a core, pages touched, and times that another program was given the core, so far."""
+    who = resource.RUSAGE_SELF if of_process else getattr(resource, "RUSAGE_THREAD", None)
+    if who is None:  # not on this platform
+        return time.thread_time_ns(), 0, 0
+    use = resource.getrusage(who)
+    return int((use.ru_utime + use.ru_stime) * 1e9), use.ru_minflt, use.ru_nivcsw
+
+
+class Looker:
+    """A thread that looks now and then where the thread that made it is."""
+
+    def __init__(self) -> None:
+        self._watched = threading.get_ident()
+        self._stacks: Stacks = {}
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="shmmap-looker", daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._is_over.wait(_LOOK_S):
+            stack = stack_of(sys._current_frames().get(self._watched))
+            if len(self._stacks) >= _STACKS_MOST and stack not in self._stacks:
+                stack = ("(other stacks)",)
+            self._stacks[stack] = self._stacks.get(stack, 0) + 1
+
+    def stop(self) -> Stacks:
+        """Look no more; what was seen."""
+        self._is_over.set()
+        self._thread.join()
+        return self._stacks
+
+
+def stack_of(frame: FrameType | None) -> tuple[str, ...]:
+    """The frames of the function and of what it calls; what leads to them is left out.
+
+    While the function itself has no frame, as it is written in C, or is not running: the library's own.
+    """
+    frames: list[tuple[str, str]] = []
+    start = 0
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.endswith(_BEGINS) and code.co_filename.startswith(_OURS):
+            start = len(frames)
+        name = f"{code.co_qualname} ({os.path.basename(code.co_filename)}:{frame.f_lineno})"
+        frames.append((code.co_filename, name))
+        frame = frame.f_back
+    inside = frames[:start] or frames[:1]
+    while len(inside) > 1 and inside[-1][0].startswith(_OURS):
+        inside.pop()
+    return tuple([name for _, name in reversed(inside[:_FRAMES_MOST])])

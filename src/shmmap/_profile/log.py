@@ -1,0 +1,280 @@
+"""What is noted of a map while it is profiled: by its caller, by those that run its chunks, and of deaths.
+
+There is a log of every map that begins while some `profile()` is open, and of no other; so the rest of the
+library asks at most whether `books` is empty, or whether a map has a log. What is noted here is raw; a
+report makes records of it when it is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from .._chunks import Job, Recorder, Stacks
+from .._errors.exceptions import describe_shortly, name_of
+from .._system.forks import at_fork, make_lock
+from .._wire import Profiled, RowKind, RowLog, Rows
+
+HOST = os.uname().nodename
+"""This machine's name."""
+# Maps that a report holds; of more, the oldest are only counted.
+MAPS_MOST = 10_000
+
+_lock = make_lock()
+"""Held while books are opened and closed, and while a log is changed by one of several threads."""
+
+
+class Death(NamedTuple):
+    """A worker died in a map."""
+
+    rank: int
+    pid: int
+    chunks: range
+    """What it was at; empty if nothing."""
+    at_ns: int
+    """When the caller knew of it."""
+    cause: str
+
+
+class Answer(NamedTuple):
+    """What a worker of an executor tells of one chunk that it has run."""
+
+    host: str
+    pid: int
+    thread: int
+    rows: Rows
+    """Its rows, as of a map of this chunk alone, by the clock of its machine."""
+    stacks: Stacks
+
+
+class MapLog:
+    """What is noted of one map.
+
+    ============== ================================= ================================================
+    field          written by                        what must hold
+    ============== ================================= ================================================
+    the stamps,    the thread that waits for the map a stamp is 0 until then, and set once
+    `failed`, ...
+    `_source`      the same                          None again once `_rows` are all there are
+    `_rows`        the same                          set before `_source` is taken away
+    `_row_logs`,   any thread that takes part, with  a log has one writer at a time
+    `stacks`       the lock
+    `deaths`       the monitor                       appended to only
+    ============== ================================= ================================================
+
+    A report reads all of it at any time, from any thread.
+    """
+
+    def __init__(
+        self,
+        called: int,
+        verb: str,
+        func: Callable[..., object],
+        job: Job,
+        engine: str,
+        *,
+        is_auto: bool,
+    ) -> None:
+        plan = job.plan
+        self.verb = verb
+        self.func = name_of(func)
+        self.n, self.chunks, self.chunksize = plan.n, plan.chunks, plan.chunksize
+        self.first = job.first
+        self.is_auto = is_auto
+        """The chunk size was left to the library."""
+        self.is_list = job.gather
+        self.has_out = job.out is not None
+        self.engine = engine
+        self.thread = threading.current_thread().name
+        self.profiled: Profiled = 2 if any(book.stacks for book in books) else 1
+        self.called, self.bound = called, time.perf_counter_ns()
+        self.placed = self.posted = self.output = self.heard = self.returned = 0
+        self.placed_nbytes = 0
+        """Bytes of private inputs that were copied, or pickled."""
+        self.nbytes = 0
+        """Bytes of all inputs that are cut, and of outputs, as far as they are arrays."""
+        self.failed: list[tuple[int, int, str]] = []
+        """Ranges of items, and what befell them."""
+        self.deaths: list[Death] = []
+        self.stacks: Stacks = {}
+        self.hosts: dict[int, str] = {}
+        """By rank, where it is not this machine."""
+        self._rows: dict[int, Rows] = {}
+        self._source: Callable[[], dict[int, Rows]] | None = None
+        self._row_logs: dict[int, RowLog] = {}
+        self._ranks: dict[tuple[str, int, int], int] = {}
+        self._runs: dict[int, int] = {}
+
+    # ------------------------------------------------ the caller
+
+    def note_placed(self, bound: Job, handed: Job, *, copies: bool) -> None:
+        """Inputs are where workers get them. `copies`: what is not as it was before is a copy."""
+        for before, after in zip(bound.inputs, handed.inputs, strict=True):
+            data = after.data
+            nbytes = data.offsets[-1] if after.kind == "items" else getattr(data, "nbytes", 0)
+            if copies and data is not before.data and after.kind != "stored":
+                self.placed_nbytes += nbytes
+            if after.kind != "whole":
+                self.nbytes += nbytes
+        self.placed = time.perf_counter_ns()
+
+    def note_posted(self) -> None:
+        """The engine has begun."""
+        self.posted = time.perf_counter_ns()
+
+    def note_output(self) -> None:
+        """The output was made, by what the first result is like."""
+        self.output = time.perf_counter_ns()
+
+    def follow(self, source: Callable[[], dict[int, Rows]]) -> None:
+        """Where rows are to be had while the map runs."""
+        self._source = source
+
+    def keep_rows(self) -> None:
+        """Nobody takes part any more: the rows are as they are."""
+        self._rows = self.rows()
+        self._source = None
+        self._row_logs = {}
+        if not self.heard:
+            self.heard = time.perf_counter_ns()
+
+    def note_over(self, failed: list[tuple[int, int, str]]) -> None:
+        """Nothing is run any more, and these ranges of items have failed; what there is is put together."""
+        self.failed = failed
+        self.keep_rows()
+
+    def end(self, exc: BaseException | None, outputs: Iterable[object]) -> None:
+        """The map is over, by its result or its exception; for the first time, or again."""
+        if self.returned:
+            return
+        self.keep_rows()
+        self.nbytes += sum(getattr(each, "nbytes", 0) for each in outputs)
+        if exc is not None and not self.failed:
+            self.failed = [(0, self.n, describe_shortly(exc))]
+        self.returned = time.perf_counter_ns()
+
+    # ------------------------------------------------ those that take part
+
+    def rows(self) -> dict[int, Rows]:
+        """The rows of each rank, as they are now."""
+        source = self._source
+        if source is not None:
+            rows = source()
+            if self._source is source:
+                return rows
+        return self._rows
+
+    def recorder(self, rank: int) -> Recorder:
+        """For a thread of this process: where it notes what it does."""
+        return Recorder(self._row_log(rank), self.profiled, is_alone=False)
+
+    def _row_log(self, rank: int, pid: int = 0) -> RowLog:
+        with _lock:
+            log = self._row_logs.get(rank)
+            if log is None:
+                log = self._row_logs[rank] = RowLog.in_own_memory(pid or os.getpid())
+                self._source = self._own_rows
+        return log
+
+    def _own_rows(self) -> dict[int, Rows]:
+        return {rank: log.rows() for rank, log in list(self._row_logs.items())}
+
+    def add_stacks(self, stacks: Stacks) -> None:
+        """Where in its code the function was seen."""
+        with _lock:
+            for stack, count in stacks.items():
+                self.stacks[stack] = self.stacks.get(stack, 0) + count
+
+    def note_death(self, rank: int, pid: int, chunks: range, cause: str) -> None:
+        """A worker died."""
+        self.deaths.append(Death(rank, pid, chunks, time.perf_counter_ns(), cause))
+
+    def note_answer(self, chunk: int, sent: int, answer: Answer) -> None:
+        """A chunk that was sent at that time has come back from a worker of an executor.
+
+        Its clock may be another one: the chunk began no earlier than it was sent, and ended before now.
+        """
+        who = (answer.host, answer.pid, answer.thread)
+        rank = self._ranks.setdefault(who, len(self._ranks))
+        if answer.host != HOST:
+            self.hosts[rank] = answer.host
+        began, ended = int(answer.rows["began"].min()), int(answer.rows["ended"].max())
+        shift = max(0, sent - began) or min(0, time.perf_counter_ns() - ended)
+        attempt = self._runs.get(chunk, 0)
+        self._runs[chunk] = attempt + 1
+        log = self._row_log(rank, answer.pid)
+        for row in answer.rows:
+            is_call = row["kind"] == RowKind.CALL
+            log.note(
+                int(row["kind"]),
+                chunk if is_call else 0,
+                chunk + 1 if is_call else 0,
+                int(row["chunks"]),
+                int(row["began"]) + shift,
+                int(row["ended"]) + shift,
+                int(row["busy"]),
+                attempt if is_call else 0,
+                int(row["switches"]),
+            )
+        self.add_stacks(answer.stacks)
+
+
+class Book:
+    """The logs of the maps of one `profile()`."""
+
+    def __init__(self, stacks: bool) -> None:
+        self.stacks = stacks
+        self.logs: deque[MapLog] = deque()
+        self.forgotten = 0
+        """How many more maps there were, before those."""
+
+    def add(self, log: MapLog) -> None:
+        """A map begins."""
+        self.logs.append(log)
+        if len(self.logs) > MAPS_MOST:
+            self.logs.popleft()
+            self.forgotten += 1
+
+    def forget_all(self) -> None:
+        """In a forked child: the maps are its parent's."""
+        self.logs.clear()
+        self.forgotten = 0
+
+
+books: tuple[Book, ...] = ()
+"""Those that are open. It is asked at every map whether there is any, and changed here only."""
+
+
+def open_book(stacks: bool) -> Book:
+    """Maps that begin from now on are noted there, too."""
+    global books
+    book = Book(stacks)
+    with _lock:
+        books = (*books, book)
+    return book
+
+
+def close_book(book: Book) -> None:
+    """Maps that begin from now on are not noted there."""
+    global books
+    with _lock:
+        books = tuple(each for each in books if each is not book)
+
+
+def begin(log: MapLog) -> None:
+    """A map begins: it is noted in all books that are open."""
+    with _lock:
+        for book in books:
+            book.add(log)
+
+
+def _forget_in_child() -> None:
+    for book in books:
+        book.forget_all()
+
+
+at_fork(after_in_child=_forget_in_child)
