@@ -5,6 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import inspect
 import json
+import re
+import sys
+import types
 import typing
 from importlib.metadata import version
 from pathlib import Path
@@ -15,15 +18,42 @@ import pytest
 
 import shmmap
 import shmmap.testing
+from shmmap._verbs.options import DEFAULTS, OF_CHUNKS
 from tests.helpers import run_python
 
 NAMES = {
-    *("asshared", "empty", "zeros", "ones", "full", "load", "is_shared", "adopt"),
+    *("asshared", "empty", "zeros", "ones", "full", "load", "is_shared", "adopt", "share"),
     *("empty_like", "zeros_like", "ones_like", "full_like"),
-    *("pmap", "pmap_chunks", "pmap_ranges", "preduce"),
-    *("Team", "MapFuture", "config", "shutdown"),
-    *("WorkerDied", "SharedMemoryError"),
+    *("pmap", "pmap_chunks", "pmap_ranges", "preduce", "config", "current", "Context"),
+    *("Team", "MapFuture", "shutdown"),
+    *("WorkerDied", "SharedMemoryError", "MapError", "RemoteError", "PerformanceWarning"),
 }
+
+MODULES: dict[str, set[str]] = {
+    "shmmap": {*NAMES, "testing"},
+    "shmmap.testing": {
+        *("BadStr", "CannotUnpickle", "ChangeDirectory", "ChunksDiffer", "CloseDescriptors"),
+        *("ExitNow", "Fault", "Flood", "ForkAndLinger", "ForkAndReturn", "HoldGil", "HugeError"),
+        *("IgnoreSignals", "KillSelf", "KillWhenPickled", "KillWhenUnpickled", "Leak"),
+        *("LibcExit", "Raise", "StartThread", "StopSelf", "UnpicklableError"),
+        *("check_chunks", "leak_guard", "wait_until"),
+    },
+}
+"""All public modules, with all they offer."""
+
+FUTURE = {name for name in dir(concurrent.futures.Future) if not name.startswith("_")}
+
+ATTRIBUTES: dict[str, set[str]] = {
+    "Context": {"start", "stop", "index", "rank", "attempt"},
+    "MapError": {"failed", "result", "derive"},
+    "MapFuture": {*FUTURE, "as_completed", "in_order", "progress"},
+    "PerformanceWarning": set(),
+    "RemoteError": set(),
+    "SharedMemoryError": {"wanted", "available", "where", "way_out"},
+    "Team": {"submit", "map", "shutdown", "size", "kill_workers", "terminate_workers"},
+    "WorkerDied": {"failed", "result"},
+}
+"""All public classes, with what they offer beside what exceptions do."""
 
 REQUIRED = inspect.Parameter.empty
 
@@ -68,28 +98,81 @@ HEAVY = {
 """Modules that most programs never need, or need only once a map runs."""
 
 
-def test_names_are_those_documented() -> None:
-    assert set(shmmap.__all__) >= NAMES
-    assert len(set(shmmap.__all__)) == len(shmmap.__all__)
-    for name in shmmap.__all__:
-        assert hasattr(shmmap, name)
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_modules_offer_nothing_else(name: str) -> None:
+    module = sys.modules[name]
+    assert {*module.__all__} | ({"testing"} if name == "shmmap" else set()) == MODULES[name]
+    assert len(set(module.__all__)) == len(module.__all__)
+    for each in module.__all__:
+        assert hasattr(module, each)
+    shown = {each for each in dir(module) if not each.startswith("_")}
+    assert shown - {"annotations"} - hidden(module) == MODULES[name]
 
 
-def test_nothing_else_looks_public() -> None:
-    modules = {"testing"}
-    seen = {name for name in vars(shmmap) if not name.startswith("_")}
-    assert seen - modules - {"annotations"} <= set(shmmap.__all__)
+def hidden(module: types.ModuleType) -> set[str]:
+    """What is there because files of the package are modules."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, types.ModuleType) and value.__name__ == f"{module.__name__}.{name}"
+    } - {"testing"}
 
 
-def test_classes_show_nothing_else() -> None:
+def test_every_public_class_is_listed() -> None:
+    assert {name for name in NAMES if inspect.isclass(getattr(shmmap, name))} == set(ATTRIBUTES)
+
+
+def test_classes_offer_nothing_else() -> None:
     with shmmap.Team(1) as team:
-        shown = {name for name in dir(team) if not name.startswith("_")}
-        assert shown == {
-            *("submit", "map", "shutdown", "size", "kill_workers", "terminate_workers"),
+        future = shmmap.pmap(abs, [-1], engine=team, wait=False)
+        future.result()
+        made = {
+            "Context": shmmap.Context(0, 1, 0, 0, 0),
+            "MapError": shmmap.MapError("", [ValueError()]),
+            "MapFuture": future,
+            "PerformanceWarning": shmmap.PerformanceWarning(),
+            "RemoteError": shmmap.RemoteError(),
+            "SharedMemoryError": shmmap.SharedMemoryError(2, 1, "", ""),
+            "Team": team,
+            "WorkerDied": shmmap.WorkerDied(""),
         }
-    future = {name for name in dir(shmmap.MapFuture) if not name.startswith("_")}
-    own = {"as_completed", "in_order", "progress"}
-    assert future == own | {n for n in dir(concurrent.futures.Future) if not n.startswith("_")}
+        plain = set(dir(ExceptionGroup("", [ValueError()]))) | set(dir(MemoryError()))
+        for name, instance in made.items():
+            shown = {each for each in dir(instance) if not each.startswith("_")}
+            if isinstance(instance, BaseException):
+                shown -= plain - ATTRIBUTES[name]
+            assert shown == ATTRIBUTES[name], name
+
+
+@pytest.mark.parametrize(
+    "name", ["pmap", "pmap_chunks", "pmap_ranges", "preduce", "config", "Team"]
+)
+def test_signatures_show_every_option(name: str) -> None:
+    """As `help` does, one by one with what it is by default, and the docstring says what it means."""
+    function = getattr(shmmap, name)
+    signature = inspect.signature(function)
+    assert "object at" not in str(signature) and "**" not in str(signature)
+    options = DEFAULTS if name == "pmap" else OF_CHUNKS
+    if name not in ("config", "Team"):
+        own = {key: each.default for key, each in signature.parameters.items()}
+        assert own | options == own
+        assert list(own)[-len(options) :] == list(options)
+    if name == "preduce":
+        assert str(signature.parameters["initial"]) == "initial=<no value>"
+    text = inspect.getdoc(function)
+    for parameter in set(signature.parameters) - {"inputs"}:
+        assert re.search(rf"^[\w*, ]*\b{parameter}\b[\w*, ]*( :.*)?$", text or "", re.MULTILINE), (
+            parameter
+        )
+
+
+def test_options_are_told_of_in_the_same_words() -> None:
+    def told(name: str) -> str:
+        text = inspect.getdoc(getattr(shmmap, name)) or ""
+        section = text.partition("Other Parameters\n")[2].partition("\n\n")[0]
+        return re.sub(r"buffersize.*\n.*\n", "", section)
+
+    assert len({told(name) for name in ("pmap", "pmap_chunks", "pmap_ranges", "preduce")}) == 1
 
 
 @pytest.mark.parametrize("name", sorted({*shmmap.__all__, *shmmap.testing.__all__}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
 
@@ -17,13 +17,7 @@ any_numpy: Any = np
 
 Shape = SupportsIndex | Sequence[SupportsIndex]
 
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
-    from typing_extensions import (
-        TypeVar,
-    )  # Python's own has defaults from 3.13 on; checkers know them
-
-    ScalarT = TypeVar("ScalarT", bound=np.generic, default=Any)
-    DTypeOf = type[ScalarT] | np.dtype[ScalarT] | DTypeLike | None
-    """A scalar type of NumPy says what an array holds; of ``"f4"`` or ``float`` a checker learns nothing."""
-    ArrayOf = np.ndarray[tuple[Any, ...], np.dtype[ScalarT]]
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+ScalarOf = type[ScalarT] | np.dtype[ScalarT]
+"""What says to a checker what an array holds; of ``"f4"`` or ``float`` it learns nothing."""
+ArrayOf = np.ndarray[tuple[Any, ...], np.dtype[ScalarT]]

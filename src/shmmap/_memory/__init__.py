@@ -1,21 +1,20 @@
 """Shared memory, and arrays in it.
 
-In reading order: `nameless` (where memory comes from), `segments` (the data), `table` (what is mapped here),
-`slabs` and `spares` (what is kept for the next array), `blocks` (memory for a new array), `refcounts`,
-`arrays` (new ones), `pages` (bytes into new memory), `sources` (`asshared`, `load`, `adopt`), `handles`
-(what crosses the process border instead of an array), `mappings` (which file an array is a mapping of),
-`files` (memory-mapped files).
+In reading order: `nameless` (where memory comes from), `segments` (the data), `table` (what is mapped
+here), `slabs` and `spares` (what is kept for the next array), `blocks` (memory for a new array),
+`refcounts`, `allocation`, `arrays` (new ones), `pages` (bytes into new memory), `sources` (`asshared`,
+`load`, `adopt`), `handles` (what crosses the process border instead of an array), `mappings` (which file
+an array is a mapping of), `files` (memory-mapped files).
 
 What must hold: memory has no name that outlives its process, and is released with its last view.
 """
 
+from .allocation import check_dtype, new_array
 from .arrays import (
-    check_dtype,
     empty,
     empty_like,
     full,
     full_like,
-    new_array,
     ones,
     ones_like,
     zeros,

@@ -1,6 +1,6 @@
 """Where the memory for a new array comes from: a slice of a slab, a segment just released, or a new one.
 
-Called by `_memory.arrays` and `_memory.sources`. What must hold: all that is returned is reserved, so that
+Called by `allocation` and `sources`. What must hold: all that is returned is reserved, so that
 writing to it cannot fail.
 """
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
+from typing import Any, Literal, Protocol, cast, overload
 
 import numpy as np
 
 from .._errors.arguments import as_dtype, as_int, check_word, describe
 from .._interop.masked import mask_of
-from .._interop.numpy_types import Array, Bytes, DType, Shape, any_numpy
+from .._interop.numpy_types import Array, ArrayOf, Bytes, DType, ScalarOf, ScalarT, Shape, any_numpy
 from .._interop.plain import is_open, read, what_is_lost
-from .arrays import Layout, LikeLayout, allocate_like, check_dtype, empty, to_shape
+from .allocation import Layout, LikeLayout, allocate_like, check_dtype, to_shape
+from .arrays import empty
 from .blocks import allocate_bytes
 from .files import as_in_file, read_npy_header
 from .handles import handle_of
@@ -19,9 +20,6 @@ from .nameless import SHM_FOLDER
 from .pages import copy_into_new, read_into
 from .segments import byte_bounds
 from .table import adopt_memory
-
-if TYPE_CHECKING:
-    from .._interop.numpy_types import ArrayOf, DTypeOf, ScalarT
 
 MmapMode = Literal["r", "r+", "c"]
 
@@ -65,8 +63,12 @@ def asshared(
 ) -> ArrayOf[ScalarT]: ...
 @overload
 def asshared(
-    a: np.typing.ArrayLike, dtype: DTypeOf[ScalarT] = None, order: LikeLayout = None
+    a: np.typing.ArrayLike, dtype: ScalarOf[ScalarT], order: LikeLayout = None
 ) -> ArrayOf[ScalarT]: ...
+@overload
+def asshared(
+    a: np.typing.ArrayLike, dtype: np.typing.DTypeLike | None = None, order: LikeLayout = None
+) -> Array: ...
 def asshared(
     a: np.typing.ArrayLike, dtype: np.typing.DTypeLike | None = None, order: LikeLayout = None
 ) -> Array:
@@ -252,7 +254,7 @@ class HasName(Protocol):
 def adopt(
     shm: HasName | str,
     shape: Shape,
-    dtype: type[ScalarT] | np.dtype[ScalarT],
+    dtype: ScalarOf[ScalarT],
     offset: int = 0,
     order: Layout = "C",
 ) -> ArrayOf[ScalarT]: ...

@@ -13,7 +13,7 @@ from .run import run
 from .signatures import Axis, Depth, Keywords, show_options
 
 if TYPE_CHECKING:
-    from .._interop.numpy_types import Array, ArrayOf, DTypeOf, ScalarT
+    from .._interop.numpy_types import Array, ArrayOf, ScalarOf, ScalarT
     from .future import MapFuture
     from .signatures import (
         AnyF,
@@ -43,11 +43,24 @@ def pmap_chunks(
     *inputs: object,
     axis: MappedAxis = 0,
     out: type[np.ndarray] | None = None,
-    dtype: DTypeOf[ScalarT] = None,
+    dtype: ScalarOf[ScalarT],
     on_error: OnError | StandIn = "raise",
     wait: Literal[True] = True,
     **options: Unpack[ChunkOptions],
 ) -> ArrayOf[ScalarT]: ...
+@overload
+def pmap_chunks(
+    func: StacksF,
+    input: ArrayT,
+    /,
+    *inputs: object,
+    axis: MappedAxis = 0,
+    out: type[np.ndarray] | None = None,
+    dtype: DTypes = None,
+    on_error: OnError | StandIn = "raise",
+    wait: Literal[True] = True,
+    **options: Unpack[ChunkOptions],
+) -> Array: ...
 @overload
 def pmap_chunks(
     func: TupleF,
@@ -115,11 +128,24 @@ def pmap_chunks(
     *inputs: object,
     axis: MappedAxis = 0,
     out: type[np.ndarray] | None = None,
-    dtype: DTypeOf[ScalarT] = None,
+    dtype: ScalarOf[ScalarT],
     on_error: OnError | StandIn = "raise",
     wait: Literal[False],
     **options: Unpack[ChunkOptions],
 ) -> MapFuture[ArrayOf[ScalarT]]: ...
+@overload
+def pmap_chunks(
+    func: StacksF,
+    input: ArrayT,
+    /,
+    *inputs: object,
+    axis: MappedAxis = 0,
+    out: type[np.ndarray] | None = None,
+    dtype: DTypes = None,
+    on_error: OnError | StandIn = "raise",
+    wait: Literal[False],
+    **options: Unpack[ChunkOptions],
+) -> MapFuture[Array]: ...
 @overload
 def pmap_chunks(
     func: TupleF,
@@ -184,6 +210,7 @@ def pmap_chunks(
 def pmap_chunks(
     func: Callable[..., T],
     input: Items,
+    other: object,
     /,
     *inputs: object,
     axis: Axis = 0,
@@ -191,6 +218,19 @@ def pmap_chunks(
     dtype: DTypes = None,
     on_error: OnError | StandInFor[StandInT] = "raise",
     wait: bool = True,
+    **options: Unpack[ChunkOptions],
+) -> Any: ...
+@overload
+def pmap_chunks(
+    func: Callable[..., T],
+    input: Items,
+    /,
+    *inputs: Items,
+    axis: Axis = 0,
+    out: object = None,
+    dtype: DTypes = None,
+    on_error: OnError | StandInFor[StandInT] = "raise",
+    wait: bool,
     **options: Unpack[ChunkOptions],
 ) -> Any: ...
 @show_options(OF_CHUNKS)

@@ -18,7 +18,7 @@ from .run import run
 from .signatures import Axis, Keywords, show_options
 
 if TYPE_CHECKING:
-    from .._interop.numpy_types import Array, ArrayOf, DTypeOf, ScalarT
+    from .._interop.numpy_types import Array, ArrayOf, ScalarOf, ScalarT
     from .future import MapFuture
     from .signatures import (
         AnyF,
@@ -48,11 +48,24 @@ def pmap(
     *inputs: object,
     axis: MappedAxis = 0,
     out: type[np.ndarray] | None = None,
-    dtype: DTypeOf[ScalarT] = None,
+    dtype: ScalarOf[ScalarT],
     on_error: OnError | StandIn = "raise",
     wait: Literal[True] = True,
     **options: Unpack[ItemOptions],
 ) -> ArrayOf[ScalarT]: ...
+@overload
+def pmap(
+    func: StacksF,
+    input: ArrayT,
+    /,
+    *inputs: object,
+    axis: MappedAxis = 0,
+    out: type[np.ndarray] | None = None,
+    dtype: DTypes = None,
+    on_error: OnError | StandIn = "raise",
+    wait: Literal[True] = True,
+    **options: Unpack[ItemOptions],
+) -> Array: ...
 @overload
 def pmap(
     func: TupleF,
@@ -120,11 +133,24 @@ def pmap(
     *inputs: object,
     axis: MappedAxis = 0,
     out: type[np.ndarray] | None = None,
-    dtype: DTypeOf[ScalarT] = None,
+    dtype: ScalarOf[ScalarT],
     on_error: OnError | StandIn = "raise",
     wait: Literal[False],
     **options: Unpack[ItemOptions],
 ) -> MapFuture[ArrayOf[ScalarT]]: ...
+@overload
+def pmap(
+    func: StacksF,
+    input: ArrayT,
+    /,
+    *inputs: object,
+    axis: MappedAxis = 0,
+    out: type[np.ndarray] | None = None,
+    dtype: DTypes = None,
+    on_error: OnError | StandIn = "raise",
+    wait: Literal[False],
+    **options: Unpack[ItemOptions],
+) -> MapFuture[Array]: ...
 @overload
 def pmap(
     func: TupleF,
@@ -189,6 +215,7 @@ def pmap(
 def pmap(
     func: Callable[..., T],
     input: Items,
+    other: object,
     /,
     *inputs: object,
     axis: Axis = 0,
@@ -196,6 +223,19 @@ def pmap(
     dtype: DTypes = None,
     on_error: OnError | StandInFor[StandInT] = "raise",
     wait: bool = True,
+    **options: Unpack[ItemOptions],
+) -> Any: ...
+@overload
+def pmap(
+    func: Callable[..., T],
+    input: Items,
+    /,
+    *inputs: Items,
+    axis: Axis = 0,
+    out: object = None,
+    dtype: DTypes = None,
+    on_error: OnError | StandInFor[StandInT] = "raise",
+    wait: bool,
     **options: Unpack[ItemOptions],
 ) -> Any: ...
 @show_options(DEFAULTS)
