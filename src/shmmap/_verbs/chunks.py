@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from .._interop.numpy_types import Array, ArrayOf, ScalarOf, ScalarT
     from .future import MapFuture
     from .signatures import (
-        AnyF,
+        AnyFunc,
+        ArrayFunc,
         ArrayT,
         ChunkOptions,
         DTypes,
         Items,
         MappedAxis,
-        NoneF,
+        NoneFunc,
         OnError,
         OutArraysT,
         OutT,
-        StacksF,
         StandIn,
         StandInFor,
         StandInT,
         T,
-        TupleF,
+        TupleFunc,
     )
 
 
 @overload
 def pmap_chunks(
-    func: StacksF,
+    func: ArrayFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -50,7 +50,7 @@ def pmap_chunks(
 ) -> ArrayOf[ScalarT]: ...
 @overload
 def pmap_chunks(
-    func: StacksF,
+    func: ArrayFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -63,7 +63,7 @@ def pmap_chunks(
 ) -> Array: ...
 @overload
 def pmap_chunks(
-    func: TupleF,
+    func: TupleFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -76,7 +76,7 @@ def pmap_chunks(
 ) -> tuple[Array, ...]: ...
 @overload
 def pmap_chunks(
-    func: NoneF,
+    func: NoneFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -122,7 +122,7 @@ def pmap_chunks(
 ) -> OutT: ...
 @overload
 def pmap_chunks(
-    func: StacksF,
+    func: ArrayFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -135,7 +135,7 @@ def pmap_chunks(
 ) -> MapFuture[ArrayOf[ScalarT]]: ...
 @overload
 def pmap_chunks(
-    func: StacksF,
+    func: ArrayFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -148,7 +148,7 @@ def pmap_chunks(
 ) -> MapFuture[Array]: ...
 @overload
 def pmap_chunks(
-    func: TupleF,
+    func: TupleFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -195,7 +195,7 @@ def pmap_chunks(
 ) -> MapFuture[OutArraysT]: ...
 @overload
 def pmap_chunks(
-    func: AnyF,
+    func: AnyFunc,
     input: ArrayT,
     /,
     *inputs: object,

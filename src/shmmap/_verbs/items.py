@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from .._interop.numpy_types import Array, ArrayOf, ScalarOf, ScalarT
     from .future import MapFuture
     from .signatures import (
-        AnyF,
+        AnyFunc,
+        ArrayFunc,
         ArrayT,
         DTypes,
         ItemOptions,
         Items,
         MappedAxis,
-        NoneF,
+        NoneFunc,
         OnError,
         OutArraysT,
         OutT,
-        StacksF,
         StandIn,
         StandInFor,
         StandInT,
         T,
-        TupleF,
+        TupleFunc,
     )
 
 
 @overload
 def pmap(
-    func: StacksF,
+    func: ArrayFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -55,7 +55,7 @@ def pmap(
 ) -> ArrayOf[ScalarT]: ...
 @overload
 def pmap(
-    func: StacksF,
+    func: ArrayFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -68,7 +68,7 @@ def pmap(
 ) -> Array: ...
 @overload
 def pmap(
-    func: TupleF,
+    func: TupleFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -81,7 +81,7 @@ def pmap(
 ) -> tuple[Array, ...]: ...
 @overload
 def pmap(
-    func: NoneF,
+    func: NoneFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -127,7 +127,7 @@ def pmap(
 ) -> OutT: ...
 @overload
 def pmap(
-    func: StacksF,
+    func: ArrayFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -140,7 +140,7 @@ def pmap(
 ) -> MapFuture[ArrayOf[ScalarT]]: ...
 @overload
 def pmap(
-    func: StacksF,
+    func: ArrayFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -153,7 +153,7 @@ def pmap(
 ) -> MapFuture[Array]: ...
 @overload
 def pmap(
-    func: TupleF,
+    func: TupleFunc,
     input: ArrayT,
     /,
     *inputs: object,
@@ -200,7 +200,7 @@ def pmap(
 ) -> MapFuture[OutArraysT]: ...
 @overload
 def pmap(
-    func: AnyF,
+    func: AnyFunc,
     input: ArrayT,
     /,
     *inputs: object,

@@ -138,11 +138,11 @@ if TYPE_CHECKING:
 
     DTypes = DTypeLike | tuple[DTypeLike, ...] | None
     _Stacks = Array | np.generic | complex | str | bytes | list[Any] | HasArray
-    StacksF = TypeVar("StacksF", bound=Callable[..., _Stacks])
+    ArrayFunc = TypeVar("ArrayFunc", bound=Callable[..., _Stacks])
     """A function whose results are put together as an array."""
-    TupleF = TypeVar("TupleF", bound=Callable[..., tuple[Any, ...]])
-    NoneF = TypeVar("NoneF", bound=Callable[..., None])
-    AnyF = TypeVar("AnyF", bound=Callable[..., object])
+    TupleFunc = TypeVar("TupleFunc", bound=Callable[..., tuple[Any, ...]])
+    NoneFunc = TypeVar("NoneFunc", bound=Callable[..., None])
+    AnyFunc = TypeVar("AnyFunc", bound=Callable[..., object])
 
     MappedAxis = int | tuple[int, *tuple[int | None, ...]]
     """The first input is mapped."""

@@ -78,7 +78,6 @@ class Team(Executor):
 
     __module__ = "shmmap"
 
-    @show_options()
     def __init__(
         self,
         workers: int | None = None,
@@ -278,6 +277,11 @@ class Team(Executor):
                     self.kill_workers()
                     self.shutdown(wait=True, cancel_futures=True)
             del interruption  # it refers to this frame
+
+
+show_options()(
+    vars(Team)["__init__"]
+)  # by no decorator, behind which editors would not find the parameters
 
 
 def _explain_unknown(name: str, value: object) -> str:
