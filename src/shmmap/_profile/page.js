@@ -126,6 +126,8 @@ class Page {
   show(map) {
     this.map = map;
     for (const each of this.maps) each.row.setAttribute("aria-current", each === map);
+    const list = byId("maps").querySelector(".scrolls");
+    if (map.row.offsetTop < list.scrollTop || map.row.offsetTop > list.scrollTop + list.clientHeight - 60) list.scrollTop = map.row.offsetTop - 60;
     byId("map-title").textContent = `${map.verb} of ${map.func}${map.running ? ", still running" : ""}`;
     byId("facts").textContent = [formatTime(map.dur), count(map.n, "item"), `${count(map.chunks, "chunk")} of ${map.chunksize}`, `engine "${map.engine}"`].join(" · ");
     byId("advice").replaceChildren(...map.advice.map((text) => make("li", `→ ${text}`)));

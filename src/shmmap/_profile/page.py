@@ -21,6 +21,9 @@ from .trace import write_trace
 MOST_BARS = 60_000
 """Rows on a page. More of them make it larger, 25 bytes each, and slower to draw."""
 
+MOST_MAPS = 1000
+"""Maps on a page. More of them make a list in which nobody finds anything, and seconds until it is there."""
+
 SCRIPTS = "timeline.js", "flame.js", "page.js"
 """In this order: later ones use earlier ones."""
 
@@ -28,18 +31,26 @@ SCRIPTS = "timeline.js", "flame.js", "page.js"
 def make_page(maps: Sequence[ProfiledMap], text: str) -> str:
     """The page as HTML; `text` is the report as it is printed."""
     here = files(__package__)
-    trace = zlib.compress(write_trace(thin_maps(maps, MOST_BARS)).encode(), 9)
+    shown = longest_of(maps, MOST_MAPS)
+    trace = zlib.compress(write_trace(thin_maps(shown, MOST_BARS)).encode(), 9)
     title = "shmmap report"
     if len(maps) == 1:
         title = f"{maps[0].verb} of {maps[0].func} - {title}"
     return Template(here.joinpath("page.html").read_text("utf-8")).substitute(
         state="" if maps else ' class="is-empty"',
         title=html.escape(title),
+        which="" if len(shown) == len(maps) else f"The longest {len(shown):,} of {len(maps):,}.",
         text=html.escape(text),
         trace=base64.b64encode(trace).decode(),
         css=here.joinpath("page.css").read_text("utf-8"),
         js="\n".join(here.joinpath(name).read_text("utf-8") for name in SCRIPTS),
     )
+
+
+def longest_of(maps: Sequence[ProfiledMap], most: int) -> Sequence[ProfiledMap]:
+    """Those that took longest, in their own order."""
+    chosen = sorted(maps, key=lambda each: each.phases.wall)[-most:]
+    return sorted(chosen, key=lambda each: each.number)
 
 
 def make_frame(maps: Sequence[ProfiledMap], text: str) -> str:

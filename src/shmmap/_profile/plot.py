@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import Bars, Kind, ProfiledMap
+from .records import BARS, Bars, Kind, ProfiledMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,23 +33,20 @@ MOST_LABELS = 24
 MOST_EDGED = 500
 """Most bars of a map that have edges."""
 
-MOST_NAMED = 8
-"""Most maps that the legend names."""
+COLOURS = 10
+"""Colours of matplotlib's own cycle. If there are no more maps, the legend names them."""
 
 UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3))
 """Of the time axis, in nanoseconds."""
-
-AGAIN = "run again"
-DIED = "a worker died"
 
 
 class Shapes(NamedTuple):
     """What is drawn of bars: rectangles, all arrays of one length."""
 
-    rank: NDArray[np.int64]
+    row: NDArray[np.int64]
     began: NDArray[np.float64]
     ended: NDArray[np.float64]
-    """In nanoseconds, like the bars' own."""
+    """In nanoseconds since the first call."""
     share: NDArray[np.float64]
     """Which part of it is covered by bars, above 0."""
 
@@ -67,25 +64,28 @@ def draw(maps: Sequence[ProfiledMap], ax: Axes | None = None) -> Axes:
     zero = min((each.stamps.called for each in maps), default=0)
     length = max((end_of(each) - zero for each in maps), default=10**9)
     unit, size = next((unit for unit in UNITS if length >= unit[1]), UNITS[-1])
-    for each, first in zip(maps, firsts, strict=True):
-        draw_map(ax, each, first, zero, length / COLUMNS, size)
+    bars = [moved(each.bars, first, zero) for each, first in zip(maps, firsts, strict=True)]
+    draw_bars(ax, bars, [name_of(each) for each in maps], length / COLUMNS, size)
     ax.set_xlim(0, length / size)
     ax.set_ylim(max(1, len(labels)) - 0.5, -0.5)
     every = max(1, -(-len(labels) // MOST_LABELS))
     ax.set_yticks(range(0, len(labels), every), labels[::every])
-    ax.set(xlabel=f"time ({unit})", ylabel="worker", title=title_of(maps))
-    add_legend(ax, len(maps))
+    several = f"{len(maps)} maps" if maps else "no map ran"
+    ax.set(
+        xlabel=f"time ({unit})",
+        ylabel="worker",
+        title=name_of(maps[0]) if len(maps) == 1 else several,
+    )
+    add_legend(ax)
     return ax
+
+
+def name_of(each: ProfiledMap) -> str:
+    return f"{each.verb} of {each.func}"
 
 
 def end_of(each: ProfiledMap) -> int:
     return each.stamps.called + round(each.phases.wall * 1e9)
-
-
-def title_of(maps: Sequence[ProfiledMap]) -> str:
-    if len(maps) == 1:
-        return f"{maps[0].verb} of {maps[0].func}"
-    return f"{len(maps)} maps" if maps else "no map ran"
 
 
 def place_rows(maps: Sequence[ProfiledMap]) -> tuple[list[int], list[str]]:
@@ -114,47 +114,50 @@ def place_rows(maps: Sequence[ProfiledMap]) -> tuple[list[int], list[str]]:
     )
 
 
-def draw_map(
-    ax: Axes, each: ProfiledMap, first: int, zero: int, column: float, size: float
+def moved(bars: Bars, first: int, zero: int) -> Bars:
+    """The bars with rows of the plot for ranks, and times since the first call."""
+    bars = bars.copy()
+    bars["rank"] += first
+    for field in ("began_ns", "ended_ns"):
+        bars[field] -= zero
+    return bars
+
+
+def draw_bars(
+    ax: Axes, bars: Sequence[Bars], names: Sequence[str], column: float, size: float
 ) -> None:
-    bars = each.bars
-    began, ended = (bars[field] - zero for field in ("began_ns", "ended_ns"))
-    is_call, is_again = bars["kind"] == Kind.CALL, bars["attempt"] > 0
-    colour = f"C{each.number % 10}"
-    spans = bars["kind"] == Kind.SPAN
-    around = Shapes(bars["rank"][spans], began[spans], ended[spans], np.full(spans.sum(), 0.2))
-    add_shapes(ax, around, first, size, colour="0.5")
-    label = f"{each.number + 1}. {each.verb} of {each.func}"
-    calls = shapes_of(bars[is_call & ~is_again], zero, column)
-    add_shapes(
-        ax, calls._replace(share=0.15 + 0.85 * calls.share), first, size, colour=colour, label=label
-    )
-    again = shapes_of(bars[is_call & is_again], zero, 0)
-    add_shapes(ax, again, first, size, colour=colour, label=AGAIN, hatch="////")
-    deaths = bars["kind"] == Kind.DEATH
-    if deaths.any():
-        x, y = ended[deaths] / size, first + bars["rank"][deaths]
-        ax.plot(x, y, "x", color="red", markersize=8, markeredgewidth=2, label=DIED, zorder=3)
+    """Draw the bars of each map; `size` is the unit of the axis, and `column` the narrowest shape."""
+    everything = np.concatenate([np.zeros(0, BARS), *bars])
+    kind = everything["kind"]
+    spans = shapes_of(everything[kind == Kind.SPAN], column)
+    add_shapes(ax, spans._replace(share=np.minimum(spans.share, 0.2)), size, "0.5")
+    # A colour has all its maps in one collection, as a collection for each of 10,000 takes a minute.
+    for colour in range(min(COLOURS, len(bars))):
+        mine = np.concatenate(bars[colour::COLOURS])
+        calls = shapes_of(mine[(mine["kind"] == Kind.CALL) & (mine["attempt"] == 0)], column)
+        label = f"{colour + 1}. {names[colour]}" if 1 < len(names) <= COLOURS else ""
+        add_shapes(ax, calls._replace(share=0.15 + 0.85 * calls.share), size, f"C{colour}", label)
+    again = shapes_of(everything[(kind == Kind.CALL) & (everything["attempt"] > 0)], 0)
+    add_shapes(ax, again, size, "0.6", "run again", hatch="////")
+    deaths = everything[kind == Kind.DEATH]
+    if len(deaths):
+        x, y = deaths["ended_ns"] / size, deaths["rank"]
+        ax.plot(
+            x, y, "x", color="red", markersize=8, markeredgewidth=2, zorder=3, label="a worker died"
+        )
 
 
 def add_shapes(
-    ax: Axes,
-    shapes: Shapes,
-    first: int,
-    size: float,
-    *,
-    colour: str,
-    label: str = "",
-    hatch: str | None = None,
+    ax: Axes, shapes: Shapes, size: float, colour: str, label: str = "", hatch: str | None = None
 ) -> None:
     """Draw them; `hatch` tells from others without colour."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgb
 
-    if not len(shapes.rank):
+    if not len(shapes.row):
         return
     left, right = shapes.began / size, shapes.ended / size
-    top = first + shapes.rank - BAR_HEIGHT / 2
+    top = shapes.row - BAR_HEIGHT / 2
     corners = [(left, top), (right, top), (right, top + BAR_HEIGHT), (left, top + BAR_HEIGHT)]
     faces = np.ones((len(left), 4))
     faces[:, :3], faces[:, 3] = to_rgb(colour), np.minimum(shapes.share, 1)
@@ -172,12 +175,16 @@ def add_shapes(
     )
 
 
-def shapes_of(bars: Bars, zero: int, column: float) -> Shapes:
+def shapes_of(bars: Bars, column: float) -> Shapes:
     """Each bar that is as wide as a column, and the columns of all that are narrower."""
     length = bars["ended_ns"] - bars["began_ns"]
     share = np.divide(bars["busy_ns"], length, out=np.ones(len(bars)), where=length > 0)
-    rank, began = bars["rank"].astype(np.int64), (bars["began_ns"] - zero).astype(np.float64)
-    shapes = Shapes(rank, began, began + length, share)
+    row, began, ended = (
+        bars["rank"].astype(np.int64),
+        bars["began_ns"] * 1.0,
+        bars["ended_ns"] * 1.0,
+    )
+    shapes = Shapes(row, began, ended, share)
     is_wide = length >= column
     if is_wide.all():
         return shapes
@@ -191,9 +198,9 @@ def add_up(narrow: Shapes, column: float) -> Shapes:
     first = (narrow.began // column).astype(np.int64)
     inside = np.minimum(narrow.ended, (first + 1) * column) - narrow.began
     beyond = narrow.ended - narrow.began - inside
-    covered = np.zeros((narrow.rank.max() + 1, first.max() + 2))
-    np.add.at(covered, (narrow.rank, first), inside * narrow.share)
-    np.add.at(covered, (narrow.rank, first + 1), beyond * narrow.share)
+    covered = np.zeros((narrow.row.max() + 1, first.max() + 2))
+    np.add.at(covered, (narrow.row, first), inside * narrow.share)
+    np.add.at(covered, (narrow.row, first + 1), beyond * narrow.share)
     shade = np.ceil(np.minimum(covered / column, 1) * SHADES).astype(np.int64)
     # Runs of columns of one shade; a row begins another one.
     is_new = np.ones(shade.shape, bool)
@@ -207,17 +214,8 @@ def add_up(narrow: Shapes, column: float) -> Shapes:
     return Shapes(row[some], left[some] * column, right[some] * column, shades[some] / SHADES)
 
 
-def add_legend(ax: Axes, maps: int) -> None:
-    """What colours and marks mean: maps if there are several but not too many, marks if there are any."""
-    entries = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    if not 1 < maps <= MOST_NAMED:
-        entries = {name: entries[name] for name in (AGAIN, DIED) if name in entries}
-    if entries:
-        beside = (1.0, 1.0)
-        ax.legend(
-            list(entries.values()),
-            list(entries),
-            loc="upper left",
-            bbox_to_anchor=beside,
-            frameon=False,
-        )
+def add_legend(ax: Axes) -> None:
+    """What colours and marks mean, where that is not the same for all."""
+    handles, labels = ax.get_legend_handles_labels()
+    if labels:
+        ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
