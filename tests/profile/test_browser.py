@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from shmmap._profile import Kind, ProfiledMap
 from shmmap._profile.page import make_frame, make_page
+from shmmap._profile.records import Kind, ProfiledMap
 from shmmap._profile.trace import write_trace
 from tests.profile.synthetic import make_map, numbered
 
