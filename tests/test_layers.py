@@ -51,6 +51,11 @@ BY_FILE = {"_worker", "_profile", "_code", "_system", "_interop", "_errors"}
 """Folders whose files are doors themselves, as each is one facility."""
 
 LAZY = {
+    ("_profile.report", "_profile.assemble"),
+    ("_profile.report", "_profile.page"),
+    ("_profile.report", "_profile.plot"),
+    ("_profile.report", "_profile.save"),
+    ("_profile.report", "_profile.text"),
     ("_engines.resolve", "_engines.executor"),
     ("_engines.resolve", "_engines.local"),
     ("_engines.resolve", "_engines.processes"),

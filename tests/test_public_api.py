@@ -27,6 +27,7 @@ NAMES = {
     *("pmap", "pmap_chunks", "pmap_ranges", "preduce", "config", "current", "Context"),
     *("Team", "MapFuture", "shutdown"),
     *("WorkerDied", "SharedMemoryError", "MapError", "RemoteError", "PerformanceWarning"),
+    *("profile", "Report"),
 }
 
 MODULES: dict[str, set[str]] = {
@@ -49,6 +50,7 @@ ATTRIBUTES: dict[str, set[str]] = {
     "MapFuture": {*FUTURE, "as_completed", "in_order", "progress"},
     "PerformanceWarning": set(),
     "RemoteError": set(),
+    "Report": {"maps", "plot", "save"},
     "SharedMemoryError": {"wanted", "available", "where", "way_out"},
     "Team": {"submit", "map", "shutdown", "size", "kill_workers", "terminate_workers"},
     "WorkerDied": {"failed", "result"},
@@ -70,6 +72,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     "pmap_chunks": {"func": REQUIRED, "axis": 0, "out": None, "dtype": None},
     "pmap_ranges": {"func": REQUIRED, "n": REQUIRED},
     "preduce": {"func": REQUIRED, "axis": 0},
+    "profile": {"stacks": False},
     "Team": {
         "workers": None,
         "start": "clean",

@@ -53,6 +53,7 @@ if _typing.TYPE_CHECKING:
         zeros,
         zeros_like,
     )
+    from ._profile.report import Report, profile
     from ._verbs import MapFuture, Team, config, pmap, pmap_chunks, pmap_ranges, preduce, share
 
 __version__ = "0.2.0"
@@ -63,6 +64,7 @@ __all__ = [
     "MapFuture",
     "PerformanceWarning",
     "RemoteError",
+    "Report",
     "SharedMemoryError",
     "Team",
     "WorkerDied",
@@ -82,6 +84,7 @@ __all__ = [
     "pmap_chunks",
     "pmap_ranges",
     "preduce",
+    "profile",
     "share",
     "shutdown",
     "zeros",
@@ -97,6 +100,7 @@ if _witness.is_watched():
 _HOMES = {
     "Context": "_chunks",
     "MapFuture": "_verbs",
+    "Report": "_profile.report",
     "Team": "_verbs",
     "adopt": "_memory",
     "asshared": "_memory",
@@ -114,6 +118,7 @@ _HOMES = {
     "pmap_chunks": "_verbs",
     "pmap_ranges": "_verbs",
     "preduce": "_verbs",
+    "profile": "_profile.report",
     "share": "_verbs",
     "shutdown": "_engines",
     "zeros": "_memory",

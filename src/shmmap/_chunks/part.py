@@ -197,16 +197,18 @@ class Part(ABC):
         for at in range(first, stop, step):
             end = min(at + step, stop)
             chunk = at if self._chunks is None else self._chunks[at]
-            is_left = end - at
+            left = end - at
             if self._share is not None:  # a predecessor on this seat may have begun some
-                is_left = bytes(self.source.ledger[at:end]).count(Mark.PENDING)
+                marks = bytes(self.source.ledger[at:end])
+                left = marks.count(Mark.PENDING)
+                chunk += max(0, marks.find(Mark.PENDING))
             before, aside_s = self._begun(), self.kernel.aside_s
             began = time.perf_counter_ns()
             self._run_claim(at, end)
             begun = self._begun()
-            if begun <= before or not is_left:
+            if begun <= before or not left:
                 continue  # the map was stopped
-            chunks = min(is_left, begun - chunk)
+            chunks = min(left, begun - chunk)
             aside_s = self.kernel.aside_s - aside_s
             attempt = self.kernel.attempt_of(chunk)
             recorder.note_calls(chunk, begun, chunks, began, aside_s, attempt)

@@ -63,21 +63,20 @@ class Recorder:
 
     def close(self) -> Stacks:
         """The part is over: note it as a whole, and tell where the function was."""
-        cpu, faults, switches = (
-            b - a for a, b in zip(self._usage, _usage(self._is_alone), strict=True)
-        )
+        before, after = self._usage, _usage(self._is_alone)
+        cpu, faults, switches, waits = (b - a for a, b in zip(before, after, strict=True))
         now = time.perf_counter_ns()
-        self._rows.note(RowKind.SPAN, 0, 0, faults, self._began, now, cpu, switches=switches)
+        self._rows.note(RowKind.SPAN, 0, waits, faults, self._began, now, cpu, switches=switches)
         return {} if self._looker is None else self._looker.stop()
 
 
-def _usage(of_process: bool) -> tuple[int, int, int]:
-    """Nanoseconds of a core, pages touched, and times that another program was given the core, so far."""
+def _usage(of_process: bool) -> tuple[int, int, int, int]:
+    """So far: nanoseconds of a core, pages touched, and how often the core was taken away, and given up."""
     who = resource.RUSAGE_SELF if of_process else getattr(resource, "RUSAGE_THREAD", None)
     if who is None:  # not on this platform
-        return time.thread_time_ns(), 0, 0
+        return time.thread_time_ns(), 0, 0, 0
     use = resource.getrusage(who)
-    return int((use.ru_utime + use.ru_stime) * 1e9), use.ru_minflt, use.ru_nivcsw
+    return int((use.ru_utime + use.ru_stime) * 1e9), use.ru_minflt, use.ru_nivcsw, use.ru_nvcsw
 
 
 class Looker:

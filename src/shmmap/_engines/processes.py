@@ -70,6 +70,7 @@ class ProcessWork:
             control.begin(task.job.plan.chunks, posting.arguments, posting.output, posting.about)
             if task.log is not None and control.row_banks is not None:
                 task.log.follow(control.row_banks.rows)
+                task.log.is_cold = not self._team.has_started(posting.team)
         else:
             control.begin_again(chunks)
             posting = posting.again(task.workers, task.outcome.attempts(chunks))

@@ -12,13 +12,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .._chunks import Job, Recorder, Stacks
 from .._errors.exceptions import describe_shortly, name_of
 from .._system.forks import at_fork, make_lock
 from .._wire import Profiled, RowKind, RowLog, Rows
 
+# What a report tells of maps in one word.
+Verb = Literal["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
+Kept = Literal["array", "list", "out", "partials"]
 HOST = os.uname().nodename
 """This machine's name."""
 # Maps that a report holds; of more, the oldest are only counted.
@@ -72,7 +75,7 @@ class MapLog:
     def __init__(
         self,
         called: int,
-        verb: str,
+        verb: Verb,
         func: Callable[..., object],
         job: Job,
         engine: str,
@@ -86,9 +89,19 @@ class MapLog:
         self.first = job.first
         self.is_auto = is_auto
         """The chunk size was left to the library."""
-        self.is_list = job.gather
-        self.has_out = job.out is not None
+        self.is_static = plan.schedule == "static"
+        self.kept: Kept = (
+            "partials"
+            if verb == "preduce"
+            else "out"
+            if job.out is not None
+            else "list"
+            if job.gather
+            else "array"
+        )
         self.engine = engine
+        self.is_cold = False
+        """Workers had to be started."""
         self.thread = threading.current_thread().name
         self.profiled: Profiled = 2 if any(book.stacks for book in books) else 1
         self.called, self.bound = called, time.perf_counter_ns()
@@ -96,7 +109,9 @@ class MapLog:
         self.placed_nbytes = 0
         """Bytes of private inputs that were copied, or pickled."""
         self.nbytes = 0
-        """Bytes of all inputs that are cut, and of outputs, as far as they are arrays."""
+        """Bytes of all inputs that are cut, as far as they are arrays or pickles."""
+        self.out_nbytes = 0
+        """Bytes of all outputs, as far as they are arrays."""
         self.failed: list[tuple[int, int, str]] = []
         """Ranges of items, and what befell them."""
         self.deaths: list[Death] = []
@@ -108,6 +123,9 @@ class MapLog:
         self._row_logs: dict[int, RowLog] = {}
         self._ranks: dict[tuple[str, int, int], int] = {}
         self._runs: dict[int, int] = {}
+        """By chunk: how often it was run, on an executor."""
+        self._until: dict[int, int] = {}
+        """By rank: when what was run there last had ended, on an executor."""
 
     # ------------------------------------------------ the caller
 
@@ -152,7 +170,7 @@ class MapLog:
         if self.returned:
             return
         self.keep_rows()
-        self.nbytes += sum(getattr(each, "nbytes", 0) for each in outputs)
+        self.out_nbytes = sum(getattr(each, "nbytes", 0) for each in outputs)
         if exc is not None and not self.failed:
             self.failed = [(0, self.n, describe_shortly(exc))]
         self.returned = time.perf_counter_ns()
@@ -204,6 +222,8 @@ class MapLog:
             self.hosts[rank] = answer.host
         began, ended = int(answer.rows["began"].min()), int(answer.rows["ended"].max())
         shift = max(0, sent - began) or min(0, time.perf_counter_ns() - ended)
+        shift = max(shift, self._until.get(rank, 0) - began)
+        self._until[rank] = ended + shift
         attempt = self._runs.get(chunk, 0)
         self._runs[chunk] = attempt + 1
         log = self._row_log(rank, answer.pid)

@@ -30,7 +30,7 @@ merged        how many more rows are in this one. A worker keeps 4,096 rows of a
               that began at about the same time when they are full; sums stay exact
 ============= =====================================================================================
 
-Rows of one rank do not overlap, but for `SPAN` rows, which contain the others, and for merged ones.
+Rows of one rank do not overlap, but for `SPAN` rows, which contain the others.
 
 Only data stands here. What is concluded of them are functions of files beside this one.
 """
@@ -38,14 +38,12 @@ Only data stands here. What is concluded of them are functions of files beside t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from .._interop.numpy_types import Array
 from .._wire import RowKind
-
-Verb = Literal["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
+from .log import Kept, Verb
 
 BARS = np.dtype(
     [
@@ -121,7 +119,7 @@ class Phases:
     posting: float
     """A part of `before`: telling workers, or waiting until they have started."""
     placed: int
-    """Bytes of private arrays that were copied."""
+    """Bytes of private arrays that were copied, and of other inputs that were pickled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +148,9 @@ class ProfiledWorker:
     faults: int | None
     """Pages it touched for the first time."""
     switches: int | None
-    """How often another program was given its core."""
+    """How often another program was given its core although it had not finished."""
+    waits: int | None = None
+    """How often it gave its core up itself, as it waited for something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +206,17 @@ class ProfiledMap:
     """``"serial"``, ``"threads"``, ``"processes"``, ``"fork"``, or the class of an Executor."""
     thread: str
     """Name of the thread that made the call."""
+    kept: Kept = "array"
+    """What becomes of results: they make a new array or a list, are written to an ``out`` of the caller's, or
+    are combined."""
+    is_auto: bool = True
+    """The chunk size was left to the library."""
+    is_static: bool = False
+    """``schedule="static"``."""
+    is_cold: bool = False
+    """Workers had to be started before the first chunk."""
+    out_nbytes: int = 0
+    """Bytes of the outputs that are arrays."""
     is_running: bool
     """The map was not over when the report was asked."""
     stamps: Stamps

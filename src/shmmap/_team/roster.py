@@ -72,6 +72,11 @@ class Roster:
         """Whether `fill` would start nobody."""
         return size <= self._filled  # a number, as every call asks
 
+    def has_started(self, size: int) -> bool:
+        """Whether there are workers on the first `size` ranks that have said that they have started."""
+        seats = self.seats
+        return all(rank in seats and seats[rank].state == READY for rank in range(size))
+
     def _empty(self, seat: Seat) -> None:
         """Nobody sits on it any more."""
         seat.state = EMPTY

@@ -79,6 +79,11 @@ class WorkerTeam(Life):
             if self.is_usable():
                 self._ensure(size)
 
+    def has_started(self, size: int) -> bool:
+        """Whether the first `size` workers are there, and none of them has yet to start."""
+        with self._lock:
+            return self.workers.roster.has_started(size)
+
     # ------------------------------------------------ runs
 
     def open_run(self, run: Run, chunks: int) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from .._chunks import Verb
 from .._results import Fold
+
+Name = Literal["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
+_NAMES: dict[Verb, Name] = {"items": "pmap", "chunks": "pmap_chunks", "ranges": "pmap_ranges"}
 
 
 class Request(NamedTuple):
@@ -25,11 +28,11 @@ class Request(NamedTuple):
     """How partials are put together; None: results are gathered, not reduced."""
 
     @property
-    def name(self) -> str:
+    def name(self) -> Name:
         """The verb by the name that the user has written."""
         if self.fold is not None:
             return "preduce"
-        return {"items": "pmap", "chunks": "pmap_chunks", "ranges": "pmap_ranges"}[self.verb]
+        return _NAMES[self.verb]
 
     def outs(self) -> tuple[Any, ...]:
         """What ``out=`` names, if it is not a class."""

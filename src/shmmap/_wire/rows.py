@@ -6,7 +6,7 @@ bank is full, its rows are merged into the other one, so that a map may last as 
 
 A row is 64 bytes, as `ROW` has them. Of rows of kind `SPAN`, the fields have another meaning: `busy` is the
 processor time in nanoseconds, `chunks` the pages touched for the first time, `switches` how often another
-program was given the core.
+program was given the core, and `stop` how often it was given up to wait for something.
 """
 
 from __future__ import annotations
@@ -205,5 +205,21 @@ def _merge_within(rows: Rows, bins: int) -> Rows:
         merged[name] = np.maximum.reduceat(ordered[name], starts)
     for name in ("chunks", "busy", "switches", "merged"):
         merged[name] = np.add.reduceat(ordered[name], starts)
+    spans = merged["kind"] == RowKind.SPAN
+    merged["stop"][spans] = np.add.reduceat(ordered["stop"], starts)[spans]
     merged["merged"] += np.diff(np.r_[starts, len(rows)]) - 1
+    is_short = (keys[3, starts] == 0) & ~spans
+    _part_from_others(merged, keys[0, starts], is_short)
     return merged[np.argsort(merged["began"], kind="stable")]
+
+
+def _part_from_others(merged: Rows, part: Array, is_short: Array) -> None:
+    """Rows of several kinds that were merged in one part of the time are put one after the other there."""
+    at = np.flatnonzero(is_short)
+    for group in np.split(at, np.flatnonzero(np.diff(part[at])) + 1):
+        if len(group) > 1:
+            began, ended = merged["began"][group].min(), merged["ended"][group].max()
+            for each in group[:0:-1]:
+                merged["ended"][each] = ended
+                ended = merged["began"][each] = ended - merged["busy"][each]
+            merged["began"][group[0]], merged["ended"][group[0]] = began, ended
