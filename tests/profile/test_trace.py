@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
+from shmmap._profile.records import Kind
 from shmmap._profile.thin import thin_bars, thin_maps
 from shmmap._profile.trace import CALLER, FIRST_WORKER, write_trace
 from tests.profile.synthetic import make_map, numbered
@@ -53,10 +55,10 @@ def check_trace(text: str) -> dict[str, Any]:
 
 
 def check_nesting(events: list[dict[str, Any]]) -> None:
-    """Events of a thread are inside one another or apart, to the nanosecond."""
-    around: list[int] = []
+    """Events of a thread are inside one another or apart, as who adds up floating point numbers sees it."""
+    around: list[float] = []
     for event in sorted(events, key=lambda event: (event["ts"], -event["dur"])):
-        began, ended = round(event["ts"] * 1e3), round((event["ts"] + event["dur"]) * 1e3)
+        began, ended = event["ts"], event["ts"] + event["dur"]
         while around and around[-1] <= began:
             around.pop()
         assert not around or ended <= around[-1]
@@ -146,7 +148,20 @@ def test_fewer_rows_have_the_same_sums() -> None:
     calls = bars[bars["kind"] == 0]
     longest = calls[np.argsort(calls["began_ns"] - calls["ended_ns"])[:8]]
     assert np.isin(longest["began_ns"], fewer["began_ns"][fewer["merged"] == 0]).all()
-    check_trace(write_trace([make_map(2, 10)]))
+
+
+def test_what_stands_between_is_left_out_before_rows_overlap() -> None:
+    each = make_map(2, 2000)
+    handing = each.bars[each.bars["kind"] == Kind.CALL][:-1].copy()
+    handing["kind"], handing["chunks"] = Kind.HANDING, 0
+    # In the gap after each call.
+    handing["began_ns"] = handing["ended_ns"]
+    handing["ended_ns"] = handing["busy_ns"] = handing["began_ns"] + 500
+    bars = np.concatenate([each.bars, handing])
+    fewer = replace(each, bars=thin_bars(bars, 500))
+    assert 250 < len(fewer.bars) <= 500
+    trace = check_trace(write_trace([fewer]))
+    assert sum(event["args"].get("chunks", 1) for event in calls_of(trace)) == 2000
 
 
 def test_rows_that_cannot_be_merged_stay() -> None:

@@ -32,10 +32,8 @@ const range = (start, stop) => (stop - start === 1 ? `index ${start}` : `indices
 function makeBar(event, lane, map) {
   const { args } = event;
   const [began, isCall] = [event.ts - map.ts, event.cat === "call"];
-  const lines = [lane.name];
-  if (lane.isWorker) lines.unshift(isCall ? range(args.start, args.stop) : `${event.name}: ${range(args.start, args.stop)}`);
-  else lines.unshift(event.name);
-  lines.splice(1, 0, args.merged ? `${formatTime(args.busy)} in ${formatTime(event.dur)}` : formatTime(event.dur));
+  const time = args.merged ? `${formatTime(args.busy)} in ${formatTime(event.dur)}` : formatTime(event.dur);
+  const lines = [isCall ? range(args.start, args.stop) : event.name, time, lane.name];
   // Of chunks that are drawn in turn, each worker has some: what was merged need not be all of its range.
   const isPart = isCall && args.merged && (args.chunks ?? 1) * map.chunksize < args.stop - args.start;
   if (isCall && (args.chunks > 1 || isPart)) lines.push(`${count(args.chunks ?? 1, "chunk")}${isPart ? " of this range, others elsewhere" : ""}`);
