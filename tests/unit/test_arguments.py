@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import shmmap
-from shmmap._chunks import Input, Job, Plan, is_small, make_template, put_together, take_apart
+from shmmap._chunks import Arguments, Input, Job, Plan, is_small, make_template, put_together
 from tests.strategies import arrays, shapes
 
 ARRAYS = arrays(shape=shapes(min_dims=0))
@@ -36,8 +36,8 @@ def _job(*inputs: Input, out: tuple[Any, ...] | None = None, seed: Any = None) -
 
 
 def _round_trip(job: Job) -> Job:
-    layouts, arguments = take_apart(job)
-    template = Job.from_plain(make_template(job, layouts).to_plain())
+    arguments = Arguments(job)
+    template = Job.from_plain(make_template(job, arguments.layouts).to_plain())
     return put_together(template, arguments.data)
 
 
@@ -89,7 +89,7 @@ def test_other_values_are_pickled(value: Any) -> None:
 
 def test_calls_alike_have_one_template() -> None:
     x, y = shmmap.zeros((2, 8)), shmmap.ones(8)
-    first, _ = take_apart(_job(Input("array", x[0]), out=(y,)))
-    third, _ = take_apart(_job(Input("array", x[0][::2]), out=(y,)))
-    assert first == take_apart(_job(Input("array", x[1]), out=(x[0],)))[0]
+    first = Arguments(_job(Input("array", x[0]), out=(y,)))
+    third = Arguments(_job(Input("array", x[0][::2]), out=(y,)))
+    assert first.layouts == Arguments(_job(Input("array", x[1]), out=(x[0],))).layouts
     assert first != third

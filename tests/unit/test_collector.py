@@ -118,7 +118,7 @@ def test_a_list_is_put_together_of_runs_whatever_came_first() -> None:
     collector = make_collector(gather=True)
     collector.add([(3, 4, [7, 8])])
     collector.add([(0, 2, [1, 2, 3, 4])])
-    assert len(collector.pieces) == 2, "a run stays in one piece"
+    assert len(collector.pieces.in_order()) == 2, "a run stays in one piece"
     assert collector.finish() == [1, 2, 3, 4, None, None, 7, 8]
     collector.add([(2, 3, [5, 6])])
     assert collector.finish() == [1, 2, 3, 4, 5, 6, 7, 8]

@@ -8,7 +8,7 @@ neighbours), `job` (a map as kernels get it), `part` (who runs which chunks), `r
 (what a function must not change).
 """
 
-from .arguments import is_small, make_template, put_together, take_apart
+from .arguments import Arguments, is_small, make_template, put_together
 from .columns import (
     NUMBERS,
     Column,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from itertools import count, repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -45,35 +45,52 @@ Layouts = tuple[Any, ...]
 """One for each input, and for each output that is given."""
 
 
-class Arguments(NamedTuple):
-    """The arguments of a call, packed."""
+class Arguments:
+    """The arguments of a call, packed: what it has of its own when its job is taken apart."""
 
-    data: bytes
-    segments: frozenset[int] | set[int]
-    """Segments that must be attached where they are put together with the template."""
-    keep: Sequence[Any] = ()
-    """What must stay alive until they were used."""
-    writes_main: bool = False
-    """Unpickling them writes into ``__main__`` there."""
-    modules: int = 0
-    """Version of the user's modules that they need, see `_code.watch`."""
-
-
-class _Packer:
-    """Packs one call's arguments."""
-
-    def __init__(self) -> None:
-        self.objects: list[Any] = []
+    def __init__(self, job: Job) -> None:
+        self.segments: set[int] = set()
+        """Segments that must be attached where they are put together with the template."""
+        self.keep: Sequence[Any] = ()
+        """What must stay alive until they were used."""
+        self.writes_main = False
+        """Unpickling them writes into ``__main__`` there."""
+        self.modules = 0
+        """Version of the user's modules that they need, see `_code.watch`."""
+        self._objects: list[Any] = []
         """What is to be pickled with all of the library's care."""
-        self.are_simple = True
-        """All of `objects` are the library's own, or arrays in files."""
-        self.may_change = False
+        self._are_simple = True
+        """All of these are the library's own, or arrays in files."""
+        self._may_change = False
         """The same bytes may stand for other values in the next call: a function may change these, or they
         lie in memory that is used again."""
-        self.segments: set[int] = set()
-        self.packed: list[Packed] = []
+        self._packed: list[Packed] = []
+        given = [(data, layout, place) for _, data, _, _, layout, place in job.inputs]
+        if job.out is not None:
+            seen = job.out_seen or repeat((None, None))
+            given += [(a, layout, place) for a, (layout, place) in zip(job.out, seen, strict=False)]
+        layouts, values, segments = [], [], self.segments
+        for data, layout, place in given:
+            if place is not None and layout is not None:  # most arrays
+                segments |= {place[0]}
+                value: Any = place
+            else:
+                layout, value = self._add(data, layout, place)
+            layouts.append(layout)
+            values.append(value)
+        self.layouts: Layouts = tuple(layouts)
+        objects = self._pack_objects(job) if self._objects else b""
+        # Workers know by the bytes whether these are the arguments that a kernel has already.
+        serial = next(_serials) if self._may_change else 0
+        self.data = pickle.dumps((values, job.seed, job.first, objects, serial), 5)
+        if self._packed:  # not so for most calls
+            packed = self._packed
+            segments.update(*(each.segments for each in packed))
+            self.keep = [(each.keep, each.classes) for each in packed]
+            self.writes_main = any(each.by_value for each in packed)
+            self.modules = current_version({reach for each in packed for reach in each.reaches})
 
-    def add(self, data: Any, layout: Any, place: Place | None) -> tuple[Any, Any]:
+    def _add(self, data: Any, layout: Any, place: Place | None) -> tuple[Any, Any]:
         """``layout, argument`` of an input or an output, some of which may be known already."""
         kind = type(data)
         if kind is np.ndarray:
@@ -87,68 +104,35 @@ class _Packer:
         elif kind is range:
             return _RANGE, (data.start, data.stop, data.step)
         elif kind is Pickles:
-            layout, blob = self.add(data.bytes, None, None)
-            self.packed += data.packed
-            self.may_change = True  # some of its items stay opened
+            layout, blob = self._add(data.bytes, None, None)
+            self._packed += data.packed
+            self._may_change = True  # some of its items stay opened
             how = _PARCELS if data.parcel else _PICKLES
             return how, (layout, blob, data.offsets, data.parcel)
         elif kind in SCALARS or (kind in (list, tuple) and are_plain(data)):
-            self.may_change |= kind is list
+            self._may_change |= kind is list
             return _ITSELF, data
-        self.may_change = True
-        self.objects.append(data)
-        self.are_simple &= kind in (Stored, Target, np.memmap, np.ndarray)
-        return _PICKLED, len(self.objects) - 1
+        self._may_change = True
+        self._objects.append(data)
+        self._are_simple &= kind in (Stored, Target, np.memmap, np.ndarray)
+        return _PICKLED, len(self._objects) - 1
 
-    def pack_objects(self) -> bytes:
+    def _pack_objects(self, job: Job) -> bytes:
         """Pickle what needs all care."""
-        packed = (pack_plain if self.are_simple else pack)(self.objects)
-        self.packed.append(packed)
+        try:
+            packed = (pack_plain if self._are_simple else pack)(self._objects)
+        except Exception as exc:
+            for position, entry in enumerate(job.inputs):
+                if entry.kind == "whole" and not is_sendable(entry.data):
+                    raise cannot_send(f"input {position}", entry.data, exc) from None
+            raise
+        self._packed.append(packed)
         return packed.data
 
 
 def is_small(a: Array) -> bool:
     """Whether the bytes of a private array travel by themselves: few, laid out in order, and in no file."""
     return a.nbytes <= INLINE_NBYTES and a.flags.c_contiguous and handle_in_file(a) is None
-
-
-def take_apart(job: Job) -> tuple[Layouts, Arguments]:
-    """The layouts of inputs and outputs, of which `make_template` makes the template, and the arguments."""
-    packer = _Packer()
-    given = [(data, layout, place) for _, data, _, _, layout, place in job.inputs]
-    if job.out is not None:
-        seen = job.out_seen or repeat((None, None))
-        given += [(a, layout, place) for a, (layout, place) in zip(job.out, seen, strict=False)]
-    parts = [
-        (layout, place)
-        if place is not None and layout is not None
-        else packer.add(a, layout, place)
-        for a, layout, place in given
-    ]
-    packer.segments.update([place[0] for _, _, place in given if place is not None])
-    layouts = tuple([layout for layout, _ in parts])
-    values = [value for _, value in parts]
-    try:
-        objects = packer.pack_objects() if packer.objects else b""
-    except Exception as exc:
-        for position, entry in enumerate(job.inputs):
-            if entry.kind == "whole" and not is_sendable(entry.data):
-                raise cannot_send(f"input {position}", entry.data, exc) from None
-        raise
-    # Workers know by the bytes whether these are the arguments that a kernel has already.
-    serial = next(_serials) if packer.may_change else 0
-    data = pickle.dumps((values, job.seed, job.first, objects, serial), 5)
-    packed = packer.packed
-    if not packed:  # most calls
-        return layouts, Arguments(data, packer.segments)
-    arguments = Arguments(
-        data,
-        packer.segments.union(*(each.segments for each in packed)),
-        keep=[(each.keep, each.classes) for each in packed],
-        writes_main=any(each.by_value for each in packed),
-        modules=current_version({reach for each in packed for reach in each.reaches}),
-    )
-    return layouts, arguments
 
 
 def make_template(job: Job, layouts: Layouts) -> Job:

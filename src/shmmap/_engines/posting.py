@@ -11,9 +11,9 @@ import itertools
 import pickle
 from typing import Any
 
-from .._chunks import make_template, take_apart, told_kind
+from .._chunks import Arguments, make_template, told_kind
 from .._code.watch import current_version
-from .._memory import fresh_from, handle_of
+from .._memory import fresh_from, layout_of, locate
 from .._results import Collector
 from .._team import Posting
 from .._wire import (
@@ -44,7 +44,7 @@ class MapPosting(Posting):
     def __init__(self, task: Task, inherited: bytes | None) -> None:
         self._task = task
         plan = task.job.plan
-        self.team = max(1, min(task.workers, plan.chunks))
+        self.team = min(task.workers, plan.chunks)
         self.segments = frozenset()
         self.modules = 0
         self.writes_main = False
@@ -102,7 +102,7 @@ class MapPosting(Posting):
     def _pack_job(self) -> None:
         """Pack the arguments; and the template, unless one like it was packed before."""
         job = self._task.job
-        layouts, arguments = take_apart(job)
+        arguments = Arguments(job)
         self.arguments, segments, root = fit(arguments.data, ARGUMENTS_NBYTES)
         self.segments = self.segments.union(arguments.segments, segments)
         if arguments.modules > self.modules:
@@ -110,12 +110,12 @@ class MapPosting(Posting):
         self.writes_main = arguments.writes_main
         self.keep += (root, arguments.keep)
         known = {} if job.template is None else job.template.packed
-        key = layouts, job.may_join  # which a window of an iterator has of its own
+        key = arguments.layouts, job.may_join  # which a window of an iterator has of its own
         found = known.get(key)  # in one step: another thread may throw out what is there
         if found is not None:
             self._job_id, self._job = found
             return
-        packed = pack_plain(make_template(job, layouts).to_plain())
+        packed = pack_plain(make_template(job, arguments.layouts).to_plain())
         self._job, root = self._pay(packed.data)
         self.keep.append(root)
         if job.template is not None and root is None:
@@ -156,7 +156,7 @@ class MapPosting(Posting):
     def again(self, workers: int, attempts: dict[int, int]) -> MapPosting:
         """What is sent in a further round: its chunks, and how often each of them was begun before."""
         other = copy.copy(self)
-        other.team, other.key, other._is_static = max(1, min(workers, len(attempts))), None, False
+        other.team, other.key, other._is_static = min(workers, len(attempts)), None, False
         other._chunks, root = make_payload(pack_plain(attempts).data)
         other.segments |= other._chunks.segments()
         other.keep = [root]
@@ -179,7 +179,12 @@ class MapPosting(Posting):
 def pack_output(collector: Collector) -> tuple[bytes, frozenset[int], Any]:
     """What is told of where results go, the segments it needs, and what is to be kept for it."""
     kind, columns, is_guess = collector.told_output()
-    handles = tuple([tuple(handle_of(a) or ()) for a in columns])
+    handles = []
+    for a in columns:
+        code, shape, strides, writeable = layout_of(a)
+        place = locate(a)
+        assert place is not None  # they were made here
+        handles.append((*place, shape, strides, code, writeable))
     fresh = () if is_guess else tuple(map(fresh_from, columns))
     data = pickle.dumps((told_kind(kind), handles, fresh, is_guess), 5)
     told, segments, root = fit(data, OUTPUT_NBYTES)

@@ -5,13 +5,13 @@ Arrays in memory-mapped files have handles too (see `_memory.files`).
 
 from __future__ import annotations
 
-from mmap import mmap
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._interop.numpy_types import Array, Bytes
 from .files import FileHandle, array_in_file, handle_in_file
+from .nameless import OwnMapping
 from .segments import byte_bounds
 from .table import by_mapping, find_block, find_segment, get_segment, own_memory
 
@@ -41,7 +41,7 @@ def locate(a: Array) -> tuple[int, int] | None:
     if owner is None or kind is bytes:
         return None  # it has memory of its own: most results
     address = low = a.__array_interface__["data"][0]
-    segment = by_mapping.get(id(owner)) if kind is mmap else None
+    segment = by_mapping.get(id(owner)) if kind is OwnMapping else None
     if segment is not None and segment.map is owner:  # nearly always
         return segment.id, address - segment.address
     # It refers to its memory in another way, as a window of NumPy's `as_strided` does.

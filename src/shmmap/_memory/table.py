@@ -25,7 +25,7 @@ import numpy as np
 
 from .._interop.numpy_types import Bytes
 from .._system.forks import at_fork, make_lock
-from .._system.interrupts import Uninterrupted, is_inside, refuse_reentry
+from .._system.interrupts import Uninterrupted, refuse_reentry
 from .nameless import map_fd
 from .segments import Block, BlockRef, Segment, Slab
 from .slabs import Slabs
@@ -68,7 +68,8 @@ class _Section:
     """Some thread is probably inside. If an interruption leaves this set, the next section mends it."""
 
     def __enter__(self) -> None:
-        refuse_reentry(lock)
+        if lock._is_owned():
+            refuse_reentry(lock)
         self.is_taken = True
 
     def __exit__(self, *exc_info: object) -> None:
@@ -224,7 +225,7 @@ def _on_release(ref: BlockRef) -> None:
 def take_back_released() -> None:
     """Take back every block whose last array has gone, unless another section is at it."""
     while _released:
-        if section.is_taken or is_inside(lock):
+        if section.is_taken or lock._is_owned():
             return  # the holder, who may be this very thread, looks at `_released` after it lets go
         dropped: list[Segment] = []
         with Uninterrupted(), lock:  # or a block might be taken back by half
@@ -233,7 +234,8 @@ def take_back_released() -> None:
                     forget(segment)
                     dropped.append(segment)
             is_unwatched = not _is_watched and spares.next_expiry() is not None
-        _tell_dropped(segment.id for segment in dropped)
+        if dropped:
+            _tell_dropped(segment.id for segment in dropped)
         if is_unwatched:
             _tell_dropped([0])
 

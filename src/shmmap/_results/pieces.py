@@ -34,8 +34,8 @@ class Pieces:
         self.has_given = False
         """Somebody has got results that were handed over, and are not kept here any more."""
 
-    def __len__(self) -> int:
-        return len(self._runs)
+    def __bool__(self) -> bool:
+        return bool(self._runs)
 
     def cut_into_chunks(self) -> None:
         """Keep what comes by chunks, of which each is asked for alone."""

@@ -43,15 +43,17 @@ class Uninterrupted:
     def __enter__(self) -> Self:
         self._caught: list[tuple[int, FrameType | None]] = []
         self._handlers: dict[int, object] = {}
-        if threading.get_ident() == threading.main_thread().ident:
-            try:
-                for number, handler in zip(_SIGNALS, map(_plain.getsignal, _SIGNALS), strict=True):
-                    if handler.__class__ is not int and handler is not None:  # one of Python's
-                        self._handlers[number] = handler
-                        _plain.signal(number, self._catch)
-            except BaseException:  # the handler of one that is still to come
-                _put_back(self._handlers)
-                raise
+        try:
+            for number, handler in zip(_SIGNALS, map(_plain.getsignal, _SIGNALS), strict=True):
+                if handler.__class__ is not int and handler is not None:  # one of Python's
+                    self._handlers[number] = handler
+                    _plain.signal(number, self._catch)
+        except BaseException:
+            if threading.current_thread() is not threading.main_thread():
+                self._handlers.clear()  # which is refused here, so that nothing has changed
+                return self
+            _put_back(self._handlers)  # it is the handler of one that is still to come
+            raise
         return self
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
@@ -77,8 +79,7 @@ class Uninterrupted:
 def _put_back(handlers: dict[int, object]) -> None:
     """Install handlers, all of them: one that is there again may be called at once, and raise."""
     try:
-        while handlers:
-            number = next(iter(handlers))
+        for number in [*handlers]:
             _plain.signal(number, handlers[number])
             del handlers[number]
     finally:

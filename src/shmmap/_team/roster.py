@@ -109,7 +109,8 @@ class Roster:
 
     def end(self, seq: int) -> list[int]:
         """A call is over: nobody needs to get it again. Ranks that hold others are returned."""
-        self._replaced.pop(seq, None)
+        if self._replaced:
+            self._replaced.pop(seq, None)
         waiting = []
         for rank, seat in self.seats.items():
             if seq in seat.calls:

@@ -43,8 +43,11 @@ _layout = attrgetter("dtype", "shape", "flags.c_contiguous")
 
 def hand_over_inputs(job: Job, engine: Engine) -> Job:
     """The job with its inputs as the engine's workers get them; it holds all that must live meanwhile."""
-    if all([entry.place is not None for entry in job.inputs]):
-        return job  # in shared memory
+    for entry in job.inputs:
+        if entry.place is None:
+            break
+    else:
+        return job  # all is in shared memory
     copies: Copies = {}
     handed: list[Input] = []
     for entry in job.inputs:

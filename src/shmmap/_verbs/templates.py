@@ -37,9 +37,9 @@ class _Entry(NamedTuple):
     """Kind and axis of each input, and the neighbours its chunks get."""
 
 
-Given = tuple[tuple[Any, ...], tuple[tuple[Any, ...], ...], list[Place | None], tuple[Any, ...]]
-"""``key, layouts, places, outs`` of a call. Keys are equal for calls alike. The others say how inputs and
-outputs are laid out, where they lie, and which arrays the outputs are."""
+Given = tuple[Any, "_Entry | None", tuple[Any, ...], list[Place | None], tuple[Any, ...]]
+"""``key, entry, layouts, places, outs`` of a call. Keys are equal for calls alike, and the entry says what
+is known of these. The others say how inputs and outputs are laid out, where they lie, and which outputs."""
 
 
 _entries: dict[Any, _Entry] = {}
@@ -93,13 +93,12 @@ def look_at(request: Request, options: Options) -> Given | None:
             options.rng is None,
             layouts,
             # Equal dtypes may differ in what they say besides.
-            tuple([id(layout[0]) for layout in layouts if isinstance(layout[0], np.dtype)]),
+            tuple([id(layout[0]) for layout in layouts if type(layout[0]) is not str]),
             _overlaps(places, len(inputs)) if outs else None,
         )
-        hash(key)
-    except TypeError:
+        return key, _entries.get(key), layouts, places, outs
+    except TypeError:  # which that of a part that has no hash is as well
         return None
-    return key, layouts, places, outs
 
 
 def _as_asked(dtype: Any) -> Any:
@@ -139,8 +138,7 @@ def _overlaps(places: list[Place | None], inputs: int) -> tuple[int | None, ...]
 
 def recall(request: Request, given: Given) -> Job | None:
     """The job of a call, if one like it was made before."""
-    key, layouts, places, outs = given
-    entry = _entries.get(key)
+    _, entry, layouts, places, outs = given
     if entry is None:
         return None
     common, kinds = entry
@@ -157,7 +155,8 @@ def recall(request: Request, given: Given) -> Job | None:
     if out is not None and common[_AXIS]:
         out = axis_first(out, common[_AXIS])
     elif out is not None:
-        seen = list(zip(layouts[len(inputs) :], places[len(inputs) :], strict=True))
+        first = len(inputs)
+        seen = list(zip(layouts[first:], places[first:], strict=True))
     fields: tuple[Any, ...] = (inputs, out, None, 0, *common, seen)
     return Job(*fields)
 

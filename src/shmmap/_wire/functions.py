@@ -70,13 +70,6 @@ class _Importable(NamedTuple):
     name: str
     function: PackedFunction
 
-    def is_there(self) -> bool:
-        """Whether it still is what is found there, and goes by reference."""
-        module = sys.modules.get(self.module)
-        if module is None or getattr(module, self.name, None) is not self.func:
-            return False
-        return not travels_by_value(module.__name__)
-
 
 # Functions whose pickles are kept; the oldest go first.
 _KNOWN_MOST = 64
@@ -130,10 +123,14 @@ def pack_apart(func: Any) -> PackedFunction | None:
 
 
 def _find_importable(func: Any) -> PackedFunction | None:
+    """What is known of it, if it still is what is found there, and goes by reference."""
     known = _importable.get(id(func))
-    if known is not None and known.func is func and known.is_there():
-        return known.function
-    return None
+    if known is None or known.func is not func:
+        return None
+    module = sys.modules.get(known.module)
+    if module is None or getattr(module, known.name, None) is not func:
+        return None
+    return None if travels_by_value(module.__name__) else known.function
 
 
 def _find_known(key: object, parts: _Parts) -> PackedFunction | None:

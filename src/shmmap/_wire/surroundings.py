@@ -131,9 +131,9 @@ def _read_locale() -> tuple[str, ...] | None:
     """How text, numbers, times and amounts are written; None before `locale` is imported."""
     global _locale
     locale: Any = sys.modules.get("locale")
-    if locale is None or not hasattr(locale, "setlocale"):  # not imported, or just being so
-        return None
-    read = getattr(locale, "_setlocale", locale.setlocale)  # what `setlocale` itself calls
+    read = getattr(locale, "_setlocale", None)  # what `setlocale` itself calls
+    if read is None and (read := getattr(locale, "setlocale", None)) is None:
+        return None  # not imported, or just being so
     known, together = _locale, read(locale.LC_ALL)
     if known[0] != together:
         known = _locale = together, tuple(map(read, _locale_categories(locale)))
