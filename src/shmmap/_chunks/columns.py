@@ -10,6 +10,7 @@ an output that the user gave or declared are values cast.
 from __future__ import annotations
 
 import functools
+import marshal
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +26,13 @@ _DTYPES: dict[type, np.dtype[Any]] = {kind: np.dtype(kind) for kind in (bool, fl
     kind: np.dtype(kind) for kind in _NUMPY_TYPES if issubclass(kind, (np.number, np.bool_))
 }
 _INT = np.asarray(0).dtype
+# How `marshal` writes numbers: the byte for the type, a record, and the dtype of such numbers in an array.
+_MARSHALLED: dict[type, tuple[int, np.dtype[Any], np.dtype[Any]]] = {
+    float: (ord("g"), np.dtype([("type", "u1"), ("value", "<f8")]), np.dtype(float)),
+    int: (ord("i"), np.dtype([("type", "u1"), ("value", "<i4")]), _INT),
+}
+_MARSHAL_HEAD = 5
+_MANY = 100  # for fewer values that is no quicker
 Kind = str | type | None
 """What kind of thing a function returned: nothing, ``"array"``, or a tuple, by its class or, in a worker, the
 name of that, see `told_kind`; ``"unknown"`` before that is known."""
@@ -332,8 +340,34 @@ def promote(*dtypes: Any) -> Any:
         ) from None
 
 
+def _as_marshalled(values: list[object]) -> Array | None:
+    """A column of floats, or of ints of 32 bits; None if not all of the values are just that.
+
+    `marshal` writes each as a byte for its type, and its value. If all bytes are that of the first type which
+    have to be so if all values are of this type, then all are. That takes a third of the time of a look at
+    each type, and NumPy's at each value.
+    """
+    found = _MARSHALLED.get(type(values[0]))
+    if found is None:
+        return None
+    code, record, dtype = found
+    try:
+        data = marshal.dumps(values, 2)
+    except ValueError:
+        return None
+    if len(data) != _MARSHAL_HEAD + len(values) * record.itemsize:
+        return None
+    records = np.frombuffer(data, record, offset=_MARSHAL_HEAD)
+    if (records["type"] != code).any():
+        return None
+    column: Array = records["value"].astype(dtype)
+    return column
+
+
 def uniform_column(values: list[object]) -> Array | None:
     """A column, if the values are of one type that has a dtype of its own: then all at once."""
+    if len(values) >= _MANY and (column := _as_marshalled(values)) is not None:
+        return column
     kinds = set(map(type, values))
     if len(kinds) > 1:
         return None

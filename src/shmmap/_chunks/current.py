@@ -5,8 +5,7 @@ Nothing is noted per item: see docs/design/0026-position-is-told-when-asked.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -70,11 +69,16 @@ def leave_map() -> None:
     _running.set(None)
 
 
-@contextmanager
-def running(where: Where, rank: int | None) -> Iterator[None]:
-    """Be in a map for the time of a block, which may be inside another."""
-    token = _running.set((where, rank))
-    try:
-        yield
-    finally:
-        _running.reset(token)
+class running:
+    """A context of a map, which may be inside another."""
+
+    __slots__ = ("_here", "_token")
+
+    def __init__(self, where: Where, rank: int | None) -> None:
+        self._here = where, rank
+
+    def __enter__(self) -> None:
+        self._token = _running.set(self._here)
+
+    def __exit__(self, *exc_info: object) -> None:
+        _running.reset(self._token)

@@ -51,8 +51,10 @@ class _ExecutorWork(RoundsWork):
         self._slicers = [make_slicer(entry, "chunks") for entry in task.job.inputs]
         self._is_stopping = False
 
-    def _context(self) -> Origin:
-        return self._origin
+    def wait(self) -> object:
+        with self._origin:
+            left = self._run_rounds()
+        return self._finish(left)
 
     def _run_round(self, chunks: Sequence[int]) -> None:
         queue = iter(chunks)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from .._chunks import (
     Destination,
@@ -100,11 +99,11 @@ class _LocalWork(RoundsWork):
         super().cancel()
         self.stop(-1)
 
-    @contextmanager
-    def _context(self) -> Iterator[None]:
+    def wait(self) -> object:
         task = self.task
         with limited(task.blas_threads), frozen(task.func, *task.given, stores=not self._is_serial):
-            yield
+            left = self._run_rounds()
+        return self._finish(left)
 
     # ------------------------------------------------ for those who take part
 

@@ -12,7 +12,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractContextManager
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -54,29 +53,32 @@ class RoundsWork(ABC):
         self._cancelled = True
         self._ended.put(None)
 
+    @abstractmethod
     def wait(self) -> object:
+        """See `Work`; `_run_rounds` in what holds while chunks are run, and `_finish` after it."""
+
+    def _run_rounds(self) -> list[int]:
+        """Run chunks, some of them again; those that are not done."""
         task = self.task
         chunks: Sequence[int] = range(task.job.plan.chunks)
-        with self._context():
-            while True:
-                self._check_cancelled()
-                self._run_round(chunks)
-                self._check_cancelled()
-                if task.collector.failure is not None:
-                    raise task.collector.failure
-                left = undone(self.ledger)
-                chunks = task.outcome.next_round(left) if left else []
-                if not chunks:
-                    break
+        left: list[int] = []
+        while chunks:
+            self._check_cancelled()
+            self._run_round(chunks)
+            self._check_cancelled()
+            if task.collector.failure is not None:
+                raise task.collector.failure
+            left = undone(self.ledger)
+            chunks = task.outcome.next_round(left) if left else []
+        return left
+
+    def _finish(self, left: list[int]) -> object:
+        task = self.task
         if task.tick is not None:
             task.tick(self.done)
         if task.log is not None:
             task.log.note_over(task.outcome.failed(left))
         return task.outcome.finish(left, bytes(self.ledger))
-
-    @abstractmethod
-    def _context(self) -> AbstractContextManager[object]:
-        """What holds while chunks are run."""
 
     @abstractmethod
     def _run_round(self, chunks: Sequence[int]) -> None:

@@ -31,6 +31,7 @@ def blas_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in BLAS_VARIABLES if name in environment}
 
 
+_UNLIMITED = nullcontext()
 _SUFFIXES = tuple(EXTENSION_SUFFIXES)
 
 _controller: Any = None
@@ -59,28 +60,42 @@ def _look() -> Any:
     return _controller
 
 
-@contextmanager
-def limited(threads: int) -> Iterator[None]:
-    """Limit the threads of BLAS, which are the process's, until the last of several maps ends."""
-    global _maps, _bound
-    with _lock.held():
-        if not _maps:
-            _look()
-            _bound = _limit(_blas, threads)
-        _maps += 1
-    try:
-        yield
-    finally:
+class limited:
+    """A context in which the threads of BLAS, which are the process's, are limited, with other maps that are."""
+
+    __slots__ = ("_counts", "_threads")
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._counts = False
+
+    def __enter__(self) -> None:
+        global _maps, _bound
+        try:
+            with _lock.held():
+                if not _maps:
+                    _look()
+                    _bound = _limit(_blas, self._threads)
+                _maps += 1
+                self._counts = True
+        except BaseException:  # a Ctrl-C that was held back until then
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        global _maps
         with _lock.held():
-            _maps -= 1
-            if not _maps:
-                _put_back(_bound)
+            if self._counts:
+                self._counts = False
+                _maps -= 1
+                if not _maps:
+                    _put_back(_bound)
 
 
 def limited_here(threads: int) -> AbstractContextManager[None]:
     """Limit the threads of OpenMP, of which each thread has its own number, in this one."""
     _look()
-    return _limited_here(threads) if _openmp else nullcontext()
+    return _limited_here(threads) if _openmp else _UNLIMITED
 
 
 @contextmanager
