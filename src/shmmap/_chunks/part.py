@@ -30,6 +30,8 @@ REST, REST_OF_ITEMS = 2, 8
 # hold. Not by time alone: where dear items follow cheap ones, a draw that looks short may take long, and
 # eight items are the most that the others wait for.
 LEAST_ITEMS, LEAST_S = 8, 1e-4
+# What a draw takes by itself, whatever it holds: cheap items are not taken for dear ones because of that.
+DRAWING_S = 1e-5
 # Target time of chunks that are gone through as one. Longer: more work is lost with a worker, and a stop of
 # the map takes effect later.
 JOIN_S = 5e-4
@@ -140,7 +142,8 @@ class Part(ABC):
             slot[CHUNK] = slot[LAST_CHUNK] = 0
             took = (now() - began) * 1e-9 - kernel.aside_s
             kernel.aside_s = 0.0
-            self._speed = speed = (stop - first) / max(took, 1e-9)
+            took = max(took - DRAWING_S, took / 4, 1e-9)
+            self._speed = speed = (stop - first) / took
             self.has_drawn()
             k = next_draw(k, speed, self._tickets - stop, self._team, self._least)
 

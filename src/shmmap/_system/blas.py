@@ -61,7 +61,7 @@ def _look() -> Any:
 
 
 class limited:
-    """A context in which the threads of BLAS, which are the process's, are limited, with other maps that are."""
+    """A context in which the threads of BLAS, which are the process's, are limited, until all have ended."""
 
     __slots__ = ("_counts", "_threads")
 
