@@ -132,7 +132,9 @@ class Arguments:
 
 def is_small(a: Array) -> bool:
     """Whether the bytes of a private array travel by themselves: few, laid out in order, and in no file."""
-    return a.nbytes <= INLINE_NBYTES and a.flags.c_contiguous and handle_in_file(a) is None
+    if a.nbytes > INLINE_NBYTES or not a.flags.c_contiguous:
+        return False
+    return a.base is None or handle_in_file(a) is None  # it is in none if its memory is its own
 
 
 def make_template(job: Job, layouts: Layouts) -> Job:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from itertools import accumulate
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -66,18 +66,20 @@ def hand_over_inputs(job: Job, engine: Engine) -> Job:
             except Exception as exc:
                 raise cannot_send(f"input {len(handed)}", data, exc) from None
         handed.append(entry)
+    if all(map(is_, handed, job.inputs)):
+        return job
     return job._replace(inputs=tuple(handed))
 
 
 def _hand_over_array(entry: Input, engine: Engine) -> Input:
     """An array that may be private: read-only, or in shared memory, or so small that its bytes travel."""
     data = entry.data
+    if not engine.sees_caller and type(data) is np.ndarray and is_small(data):
+        return entry
     if is_shared(data):
         return entry
     if engine.sees_caller:
         return entry._replace(data=read_only(data))
-    if type(data) is np.ndarray and is_small(data):
-        return entry
     return entry._replace(data=place(data) if is_plain(data) else share(data), layout=None)
 
 
