@@ -10,7 +10,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()  # over an RLock: a signal handler may wait as well
-        self.count = 0
+        self.count: int = 0
         """How often it was told."""
 
     def tell(self) -> None:

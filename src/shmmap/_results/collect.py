@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -69,13 +69,13 @@ class Collector:
         out: Any = None,
         private: Sequence[tuple[Any, Any]] = (),
     ) -> None:
-        self.job = job
-        self.plan = job.plan
+        self.job: Job = job
+        self.plan: Final = job.plan
         self._out = out
         """What the verb returns, where outputs were given."""
         self._private = private
         """Pairs of an output of the caller's and of the shared array that is filled in its place."""
-        self.pieces = Pieces(job)
+        self.pieces: Pieces = Pieces(job)
         self._nothing: list[int] = []
         """Chunks for which None was returned, while no output was known."""
         self.kind: Kind = "unknown"
@@ -83,12 +83,12 @@ class Collector:
             self.kind = "array" if len(columns) == 1 else tuple
         self._is_guess = False
         """The output was made before anything was known of the results."""
-        self.columns = columns
+        self.columns: tuple[Any, ...] | None = columns
         """Outputs, axis first; as the kernels know them, but stored ones as the caller has them."""
         self.failure: Exception | None = None
         """Why the map is to end, whatever its function does: see `_results.fold`."""
         self._arrivals: Arrivals | None = None
-        self.is_listened_to = False
+        self.is_listened_to: bool = False
         """Pieces are wanted as they come."""
 
     # ------------------------------------------------ while the map runs

@@ -31,7 +31,7 @@ class Pieces:
         self._by_chunk = False
         self.given: dict[int, object] = {}
         """Chunks of a list that somebody has got by iterating over a future, and a mark of who has."""
-        self.has_given = False
+        self.has_given: bool = False
         """Somebody has got results that were handed over, and are not kept here any more."""
 
     def __bool__(self) -> bool:
