@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-import tomllib
+from importlib.metadata import version as _version_of
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).with_name("_extensions")))
 
-_about = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-
-project = _about["name"]
+project = "shmmap"
 author = "the shmmap developers"
 copyright = f"2026, {author}"
-version = release = _about["version"]
+version = release = _version_of("shmmap")
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc", "myst_parser", "folders"]
 exclude_patterns = ["_build"]

@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -221,6 +220,4 @@ def test_the_readme_has_its_two_commands_and_its_generated_table() -> None:
 
 
 def test_one_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert shmmap.__version__ == version
-    assert f"## {version}" in (ROOT / "docs/changelog.md").read_text()
+    assert f"## {shmmap.__version__}" in (ROOT / "docs/changelog.md").read_text()
