@@ -56,6 +56,7 @@ LAZY = {
     ("_profile.report", "_profile.plot"),
     ("_profile.report", "_profile.save"),
     ("_profile.report", "_profile.text"),
+    ("_cli.options", "_errors.arguments"),
     ("_engines.resolve", "_engines.executor"),
     ("_engines.resolve", "_engines.local"),
     ("_engines.resolve", "_engines.processes"),

@@ -365,7 +365,7 @@ def test_function_that_cannot_be_sent_to_workers(folder: Folder, engine: str) ->
 def test_summary_does_not_read_what_is_larger_than_memory(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shmmap._cli.map import summarize
+    from shmmap._cli.summary import summarize
 
     a = np.arange(8.0)
     assert summarize(a, {"engine": "serial"}) == "shape (8,), float64, min 0, mean 3.5, max 7"

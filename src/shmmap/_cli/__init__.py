@@ -1,8 +1,12 @@
-"""The command line, ``shmmap map`` and ``shmmap info``, written on the public API.
+"""The command line, ``shmmap map`` and others, written on the public API.
 
-Each command is a file here, imported when it is asked for: `map` (with `results`, what FUNC returns, and
-`output`, the file that is made) and `info`. Besides the public names they ask `_memory` and `_system` for
-facts, so that they tell what the library itself goes by.
+Each command is a file here, imported when it is asked for; `options` has the words of all of them. Besides
+the public names they ask lower folders for facts, so that they tell what the library itself goes by.
+
+- `map` and `reduce`: `function` (FUNC and its parameters), `sources` (IN), `output` and `stored_outputs` (the
+  OUT that is made), `results` (what FUNC returns)
+- `info` and `bench`
+- `top`: `programs` (what there is to see of a process), `sightings` (what is shown of it), `screen`
 
 What must hold: whatever goes wrong is one line on stderr, in words of the command line (`errors`). Exit
 codes: 0, 1 (the run failed), 2 (it was refused before it began), 128 + the signal's number (it was stopped).
@@ -22,12 +26,7 @@ from typing import NoReturn
 import shmmap
 
 from .errors import Refused, Stopped, describe
-
-COMMANDS = {
-    "map": "apply a function to every item, or chunk, of a .npy file",
-    "info": "say what this machine offers: cores, shared memory, huge pages, versions",
-}
-"""The commands, each the name of a file beside this one, and what they do."""
+from .options import COMMANDS
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,26 +37,25 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (try {self.prog} --help)\n")
 
 
-def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """All commands, and every option of those that `argv` may mean."""
+def make_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
     parser = Parser(
         prog="shmmap", description="Map functions over large NumPy arrays with a team of processes."
     )
     parser.add_argument("--version", action="version", version=f"shmmap {shmmap.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, purpose in COMMANDS.items():
+    for name, (purpose, add_options) in COMMANDS.items():
         command = commands.add_parser(name, help=purpose)
-        if name in argv:
-            importlib.import_module(f"{__name__}.{name}").configure(command)
+        command.set_defaults(command=name, traceback=False)
+        add_options(command)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: ``sys.argv[1:]``) and return its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    args = make_parser(argv).parse_args(argv)
+    args = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:
-        args.run(args)
+        importlib.import_module(f"{__name__}.{args.command}").run(args)
         sys.stdout.flush()  # here, where a reader that has left is no surprise
         return 0
     except Refused as error:

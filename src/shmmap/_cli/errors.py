@@ -11,6 +11,10 @@ class Refused(Exception):
     """The command cannot be carried out as given; the text says why, in one line."""
 
 
+class Incomplete(Exception):
+    """The command has done what it could, and some of it has failed; the text says what."""
+
+
 class Unfit(Exception):
     """A result that has no place in OUT; the text says why."""
 
@@ -29,7 +33,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, shmmap.WorkerDied):
         text = text.partition(". ")[0]  # then of what was written, which is discarded here
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if isinstance(error, Unfit):
+    if isinstance(error, (Unfit, Incomplete)):
         line = text
     notes = [note.strip() for note in getattr(error, "__notes__", ()) if note.strip()]
     return f"{line} ({notes[0].splitlines()[0]})" if notes else line

@@ -1,4 +1,4 @@
-"""What FUNC returns, and whether OUT can hold it: of one shape, and of a dtype that loses nothing."""
+"""What FUNC returns, and whether each OUT can hold it: of one shape, and of a dtype that loses nothing."""
 
 from __future__ import annotations
 
@@ -6,22 +6,38 @@ import dataclasses
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from .._interop.numpy_types import Array, DType
-from .errors import Unfit
+from .errors import Refused, Unfit
+
+Form = tuple[tuple[int, ...], DType]
+"""Shape of a result, without the axis mapped, and its dtype."""
 
 
-def as_result(result: object) -> Array:
-    """What FUNC returned as an array, if it is one array or number."""
+def as_results(result: object, outs: int) -> list[Array]:
+    """What FUNC returned as arrays, if it is one array or number for each OUT."""
     if result is None:
         raise Unfit("FUNC returns None, but OUT holds one array: let it return one")
     if isinstance(result, tuple):
-        raise Unfit(
-            f"FUNC returns a tuple of {len(result)}, but OUT holds one array: let it return one"
-        )
+        if len(result) == outs:  # also a tuple of one
+            return [_as_array(each) for each in result]
+        if outs == 1:
+            raise Unfit(
+                f"FUNC returns a tuple of {len(result)}, but OUT holds one array: "
+                f"name {len(result)} OUT"
+            )
+        raise Unfit(f"FUNC returns a tuple of {len(result)}, but {outs} OUT are named")
+    if outs != 1:
+        raise Unfit(f"FUNC returns one result, but {outs} OUT are named: a tuple goes to several")
+    return [_as_array(result)]
+
+
+def _as_array(result: object) -> Array:
+    if result is None:
+        raise Unfit("FUNC returns None in its tuple, but OUT holds an array: let it return one")
     if isinstance(result, np.ma.MaskedArray):
         raise Unfit("FUNC returns a masked array, whose mask OUT cannot hold: let it fill it")
     try:
@@ -39,41 +55,65 @@ def check_length(a: Array, axis: int, length: int) -> None:
         )
 
 
+def forms_of(result: object, outs: int, axis: int | None, length: int) -> list[Form]:
+    """The forms of a first result; `axis`: along which it is a block of so many, else None."""
+    forms = []
+    try:
+        for a in as_results(result, outs):
+            if a.dtype.hasobject:
+                raise Unfit(f"FUNC returns a {_type_name(result)}, but OUT holds numbers")
+            shape = a.shape
+            if axis is not None:
+                check_length(a, axis, length)
+                shape = (*shape[:axis], *shape[axis + 1 :])
+            # In the byte order of the machine.
+            forms.append((shape, np.result_type(a.dtype, a.dtype)))
+    except Unfit as error:
+        raise Refused(str(error)) from None
+    return forms
+
+
+def _type_name(result: object) -> str:
+    return type(result).__name__
+
+
 @dataclasses.dataclass(eq=False)
 class Fitting:
-    """`func`, refusing every result that OUT cannot hold as it is."""
+    """`func`, refusing every result that an OUT cannot hold as it is."""
 
     func: Callable[..., object]
-    dtype: DType
+    forms: list[Form]
     is_given: bool
     """The dtype was asked for, so that a result need only be of its kind."""
-    shape: tuple[int, ...]
-    """Of a result, without the axis mapped."""
     axis: int | None
     """Along which the items of a block's result lie; None where results are items."""
 
-    def __call__(self, block: Array) -> object:
+    def __call__(self, block: Array, **options: Any) -> object:
         """Call `func` and look at what it returns."""
-        result = self.func(block)
-        a = as_result(result)
-        shape = a.shape
+        result = self.func(block, **options)
+        length = 0 if self.axis is None else block.shape[self.axis]
+        for a, form in zip(as_results(result, len(self.forms)), self.forms, strict=True):
+            self._check(a, form, length)
+        return result[0] if isinstance(result, tuple) and len(self.forms) == 1 else result
+
+    def _check(self, a: Array, form: Form, length: int) -> None:
+        (first_shape, dtype), shape = form, a.shape
         if self.axis is not None:
-            check_length(a, self.axis, block.shape[self.axis])
+            check_length(a, self.axis, length)
             shape = (*shape[: self.axis], *shape[self.axis + 1 :])
-        if shape != self.shape:
-            raise Unfit(f"a result has shape {shape}, but the first one had {self.shape}")
+        if shape != first_shape:
+            raise Unfit(f"a result has shape {shape}, but the first one had {first_shape}")
         rule: Literal["same_kind", "safe"] = "same_kind" if self.is_given else "safe"
-        if a.dtype != self.dtype and not np.can_cast(a.dtype, self.dtype, rule):
+        if a.dtype != dtype and not np.can_cast(a.dtype, dtype, rule):
             if self.is_given:
-                raise Unfit(f"a result is {a.dtype}, which {self.dtype} cannot hold")
+                raise Unfit(f"a result is {a.dtype}, which {dtype} cannot hold")
             way_out = ""
             if not a.dtype.hasobject:
                 with suppress(TypeError):  # no dtype holds both
-                    wider = str(np.result_type(a.dtype, self.dtype))
+                    wider = str(np.result_type(a.dtype, dtype))
                 way_out = f": pass --dtype {shlex.quote(wider)}"
-            what = type(result).__name__ if a.dtype.hasobject else a.dtype
-            raise Unfit(f"a result is {what}, but the first one was {self.dtype}{way_out}")
-        return result
+            what = type(a.flat[0]).__name__ if a.dtype.hasobject and a.size else a.dtype
+            raise Unfit(f"a result is {what}, but the first one was {dtype}{way_out}")
 
     def __repr__(self) -> str:
         return repr(self.func)

@@ -166,6 +166,8 @@ class ProcessWork:
         if not self._team.is_ours:
             return  # a callback has forked, and this is the child: its parent sees to all of that
         if self._run.control is None or self._run.posting is None or self._round is None:
+            if self._run.control is not None:
+                self._run.control.abandon()  # or it would look as if it waited for workers
             self._close(is_reusable=True)  # it was sent to no worker, so none is to leave it
             return
         self._team.stop_run(self._run, abandons=True)
