@@ -107,7 +107,9 @@ class _Walk:
             elif kind is list or kind is tuple or issubclass(kind, _SEQUENCES):
                 if kind is not tuple and issubclass(kind, CONTAINERS):
                     yield Found(obj, name, inner)
-                self._add(obj, name, inner)
+                # A library's own list of generators of random numbers has one for each index.
+                if not (inner and len(obj) > 1 and all(map(is_random, obj))):
+                    self._add(obj, name, inner)
             elif issubclass(kind, dict):
                 yield Found(obj, name, inner)
                 self._add(dict.values(obj), name, inner)

@@ -18,13 +18,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from .._interop.numpy_types import Array, Bytes, DType
-from .mappings import FilePlace, address_of, is_unwritten, place_in_file
+from .mappings import WORTH_A_LOOK, FilePlace, address_of, is_unwritten, place_in_file
 from .nameless import reserve
 from .segments import byte_bounds
 from .table import adopt_memory
-
-# Of a smaller array a copy takes less time than it takes to find out whether it is as in its file.
-_WORTH_A_LOOK = 1 << 20
 
 
 class FileHandle(NamedTuple):
@@ -56,7 +53,7 @@ def handle_in_file(a: Array) -> FileHandle | None:
 
 def as_in_file(a: Array) -> Array | None:
     """A copy-on-write array by the file itself, read-only; None if anything was written to it."""
-    if a.nbytes < _WORTH_A_LOOK:
+    if a.nbytes < WORTH_A_LOOK:
         return None
     place = place_in_file(a)
     if place is None or not place.is_private or not is_unwritten(a):

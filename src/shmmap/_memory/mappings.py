@@ -21,6 +21,9 @@ from .._system.kernel_files import read_kernel_file
 from .nameless import OwnMapping
 from .segments import byte_bounds
 
+# To copy a smaller array takes less time than to find out whether it may be had from its file.
+WORTH_A_LOOK = 1 << 20
+
 
 class FilePlace(NamedTuple):
     """Where in which file an array lies."""
@@ -56,31 +59,34 @@ def address_of(a: Array) -> int:
     return address
 
 
-def _mapping_of(a: Array) -> mmap.mmap | None:
-    """The mapping that an array is a view of; None if it is none, or this library's own memory."""
+def _owner_of(a: Array) -> object:
+    """What holds the mapping that an array may be a view of: a `mmap`, or a buffer of Arrow; or None."""
     owner: object = a.base
     while owner is not None:
         if isinstance(owner, np.ndarray):
             owner = owner.base
         elif type(owner) is memoryview:
             owner = owner.obj
+        elif isinstance(owner, mmap.mmap):
+            return None if isinstance(owner, OwnMapping) else owner
         else:
-            if isinstance(owner, mmap.mmap) and not isinstance(owner, OwnMapping):
-                return owner
-            return None
+            is_of_arrow = type(owner).__module__ == "pyarrow.lib"
+            return owner if is_of_arrow and a.nbytes >= WORTH_A_LOOK else None
     return None
 
 
 def place_in_file(a: Array) -> FilePlace | None:
     """Where in which file an array lies; None if it is in none, or others cannot open that by its name."""
-    mapping = _mapping_of(a)
-    if mapping is None:
+    owner = _owner_of(a)
+    if owner is None:
         return None
     address = address_of(a)
-    known = _mapped.get(mapping)
+    known = _mapped.get(owner) if isinstance(owner, mmap.mmap) else None
     for _ in range(2):
         if known is None or not known.low <= address <= known.high:
-            known = _mapped[mapping] = _look_up(a, address)
+            known = _look_up(a, address)
+            if isinstance(owner, mmap.mmap):
+                _mapped[owner] = known
         if not known.path:
             return None
         try:
