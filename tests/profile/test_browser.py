@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+import shmmap
 from shmmap._profile.page import make_frame, make_page
 from shmmap._profile.records import Kind, ProfiledMap
 from shmmap._profile.trace import write_trace
@@ -145,7 +150,7 @@ def test_zoom_and_pan_by_mouse(read: Callable[..., Reader]) -> None:
     assert reader.said().startswith(f"index {bar['start_index']} · ")
     reader.page.mouse.dblclick(*reader.place_of(bar))
     start, stop = reader.view()
-    assert stop - start == pytest.approx((bar["ended_ns"] - bar["began_ns"]) / 1e3 * 1.5)
+    assert stop - start == pytest.approx((bar["ended_ns"] - bar["began_ns"]) / 1e3 * 1.5, rel=1e-5)
     reader.page.click("text=All")
     assert reader.view() == whole
 
@@ -378,3 +383,33 @@ def test_everything_has_a_name(read: Callable[..., Reader]) -> None:
         !each.ariaLabel && !each.textContent.trim() && !each.getAttribute("aria-labelledby")
         && !each.labels?.length && each.role !== "status").map((each) => each.outerHTML)"""
     assert page.evaluate(source) == []
+
+
+def test_a_map_that_ran(open_page: Open) -> None:
+    """Everything that a report of real maps may hold: a failure, a death, what is run again, stacks."""
+
+    def die_once(i: Any) -> Any:
+        if i == 30 and shmmap.current().attempt == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.03 if i == 5 else 0.002)
+        return i
+
+    with shmmap.Team(2, start="fork") as team, shmmap.profile(stacks=True) as report:
+        shmmap.pmap(die_once, np.arange(60), chunksize=1, engine=team, retries=1)
+        with pytest.raises(ZeroDivisionError):
+            shmmap.pmap(lambda i: 1 // (i - 3), range(10), engine=team)
+    page = open_page(make_page(report.maps, str(report)))
+    reader = Reader(page, report.maps[0])
+    page.click("text=1. pmap of")
+    bars = reader.calls()
+    (slow,) = bars[bars["start_index"] == 5]
+    assert reader.hover(slow).startswith("index 5\n3")
+    assert page.locator("#slowest tbody td").first.inner_text() == "5"
+    assert "run a second time" in reader.find(30)
+    # Each index that is asked for is found where it ran last.
+    for index in (0, 17, 59):
+        assert str(index) in reader.find(index).split(" · ")[0]
+    assert page.locator("#flame button", has_text="die_once").count() > 0
+    page.click("text=2. pmap of")
+    assert "ZeroDivisionError" in page.locator("#failed").inner_text()
+    assert page.inner_text("pre") == str(report)

@@ -4,8 +4,8 @@ What each program wants of the format is stricter than its description (`Trace E
 
 - Each map is a process of the trace, as maps may overlap in time: the caller is its thread 1, and the worker
   of rank r its thread r + 2. (Perfetto takes thread 0 and process 0 for the idle ones.)
-- Events of a thread are nested or apart, as `BARS` are. Times are microseconds since the first map was
-  called, with nanoseconds as decimals.
+- Events of a thread are nested or apart, as `BARS` are, by half a nanosecond at least. Times are microseconds
+  since the first map was called, with nanoseconds as decimals.
 - A death is an instant event: speedscope leaves it out.
 - What is no event is under ``otherData``, where readers of traces look for nothing.
 
@@ -117,8 +117,9 @@ def caller_events(each: ProfiledMap, pid: int, zero: int) -> Iterable[Event]:
     stamps = {name: at for name, at in asdict(each.stamps).items() if at is not None}
     after = stamps.pop("called")
     for name, at in sorted(stamps.items(), key=lambda stamp: stamp[1]):
-        yield span_event(pid, CALLER, STAMPS[name], "caller", after - zero, at - zero, {})
-        after = at
+        if at > after:
+            yield span_event(pid, CALLER, STAMPS[name], "caller", after - zero, at - zero, {})
+            after = at
     now = each.stamps.called + round(each.phases.wall * 1e9)
     if each.is_running and now > after:
         yield span_event(pid, CALLER, "still running", "caller", after - zero, now - zero, {})
@@ -128,14 +129,10 @@ def span_event(
     pid: int, tid: int, name: str, cat: str, began: int, ended: int, args: dict[str, object]
 ) -> Event:
     """A complete event. Times are in nanoseconds since the first map was called."""
-    ts, dur = began / 1e3, (ended - began) / 1e3
-    # Readers add the two, and a sum of floating point numbers may lie beyond where the next event begins,
-    # which they take for an event inside another. So it is a nanosecond less then; of what is around
-    # others, a nanosecond more.
-    if cat == "span" and ts + dur < ended / 1e3:
-        dur = (ended + 1 - began) / 1e3
-    elif cat != "span" and ts + dur > ended / 1e3:
-        dur = (ended - 1 - began) / 1e3
+    # A nanosecond less, but for what is around others: readers compute with floating point numbers, and what
+    # ends when the next begins would seem to end inside it.
+    length = ended - began if cat == "span" else max(0, ended - began - 1)
+    ts, dur = began / 1e3, length / 1e3
     return {
         "ph": "X",
         "pid": pid,
