@@ -75,7 +75,7 @@ def test_it_holds_the_trace() -> None:
 @pytest.mark.parametrize(("workers", "chunks"), [(2, 1_000_000), (64, 1_000_000), (64, 20_000)])
 def test_its_size_is_bounded(workers: int, chunks: int) -> None:
     page = make_page([make_map(workers, chunks, deaths=1)], "")
-    assert len(page) < 3_000_000
+    assert len(page) < 2_500_000
     events = json.loads(trace_in(page))["traceEvents"]
     calls = [event for event in events if event.get("cat") == "call"]
     assert sum(event["args"].get("chunks", 1) for event in calls) == chunks

@@ -18,8 +18,8 @@ from .records import ProfiledMap
 from .thin import thin_maps
 from .trace import write_trace
 
-MOST_BARS = 60_000
-"""Rows on a page. More of them make it larger, 25 bytes each, and slower to draw."""
+MOST_BARS = 40_000
+"""Rows on a page. More of them make it larger, 25 to 50 bytes each, and slower to draw."""
 
 MOST_MAPS = 1000
 """Maps on a page. More of them make a list in which nobody finds anything, and seconds until it is there."""
