@@ -22,6 +22,10 @@ _HANDING_NS = 50_000
 _LOOK_S = 0.02
 # Beyond these, frames and stacks are not told apart.
 _FRAMES_MOST, _STACKS_MOST = 100, 10_000
+# As plain numbers, which are quicker.
+_CALL, _HANDING, _SPAN = map(int, (RowKind.CALL, RowKind.HANDING, RowKind.SPAN))
+# Where the system counts no threads, there is at least something.
+_RUSAGE_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 # In which of these files frames lead to the function.
 _BEGINS = ("part.py", "sent_chunks.py")
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -37,46 +41,46 @@ class Recorder:
     """
 
     def __init__(self, rows: RowLog, profiled: Profiled, *, is_alone: bool) -> None:
-        self._rows = rows
-        self._is_alone = is_alone
-        self._began = time.perf_counter_ns()
-        self._usage = _usage(is_alone)
-        self._ended = self._began
-        """When the last row ended."""
+        self._note = rows.note
+        self._who = resource.RUSAGE_SELF if is_alone else _RUSAGE_THREAD
         self._looker = Looker() if profiled == 2 else None
+        self._use = resource.getrusage(self._who)
+        self._ended = self._began = time.perf_counter_ns()
+        """When the last row ended, and when the part began."""
 
     def note_calls(
         self, first: int, stop: int, chunks: int, began: int, aside_s: float, attempt: int
     ) -> None:
         """Chunks in a range were run just now; `aside_s` of the time went to something else."""
         self._ended = now = time.perf_counter_ns()
-        busy = max(0, now - began - int(aside_s * 1e9))
-        self._rows.note(RowKind.CALL, first, stop, chunks, began, now, busy, attempt)
+        busy = now - began
+        if aside_s:
+            busy = max(0, busy - int(aside_s * 1e9))
+        self._note(_CALL, first, stop, chunks, began, now, busy, attempt)
 
     def note_handing(self) -> None:
         """What was run is handed over."""
         now = time.perf_counter_ns()
         took = now - self._ended
         if took >= _HANDING_NS:
-            self._rows.note(RowKind.HANDING, 0, 0, 0, self._ended, now, took)
+            self._note(_HANDING, 0, 0, 0, self._ended, now, took)
         self._ended = now
 
     def close(self) -> Stacks:
         """The part is over: note it as a whole, and tell where the function was."""
-        before, after = self._usage, _usage(self._is_alone)
-        cpu, faults, switches, waits = (b - a for a, b in zip(before, after, strict=True))
-        now = time.perf_counter_ns()
-        self._rows.note(RowKind.SPAN, 0, waits, faults, self._began, now, cpu, switches=switches)
+        before, after = self._use, resource.getrusage(self._who)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        self._note(
+            _SPAN,
+            0,
+            after.ru_nvcsw - before.ru_nvcsw,
+            after.ru_minflt - before.ru_minflt,
+            self._began,
+            time.perf_counter_ns(),
+            int(cpu_s * 1e9),
+            switches=after.ru_nivcsw - before.ru_nivcsw,
+        )
         return {} if self._looker is None else self._looker.stop()
-
-
-def _usage(of_process: bool) -> tuple[int, int, int, int]:
-    """So far: nanoseconds of a core, pages touched, and how often the core was taken away, and given up."""
-    who = resource.RUSAGE_SELF if of_process else getattr(resource, "RUSAGE_THREAD", None)
-    if who is None:  # not on this platform
-        return time.thread_time_ns(), 0, 0, 0
-    use = resource.getrusage(who)
-    return int((use.ru_utime + use.ru_stime) * 1e9), use.ru_minflt, use.ru_nivcsw, use.ru_nvcsw
 
 
 class Looker:

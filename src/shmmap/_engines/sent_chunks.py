@@ -29,7 +29,8 @@ from .._chunks import (
     running,
 )
 from .._errors.exceptions import name_of
-from .._profile import log as profiling
+from .._profile.answers import HOST
+from .._profile.answers import Answer as Told
 from .._system.blas import limited, limited_here
 from .._system.interrupts import ShortLock
 from .._wire import (
@@ -64,7 +65,7 @@ class Answer(NamedTuple):
     failures: list[Failure]
     is_done: bool
     lost_writes: list[str]
-    told: profiling.Answer | None = None
+    told: Told | None = None
     """When and where it was run, if the map is profiled."""
 
 
@@ -229,8 +230,8 @@ def _run(func: Function, job: Job, profiled: Profiled, *, in_caller: bool) -> An
     answer = _run_chunk(func, job, in_caller)
     recorder.note_calls(0, 1, 1, began, 0.0, 0)
     stacks = recorder.close()
-    told = profiling.Answer(
-        host=profiling.HOST,
+    told = Told(
+        host=HOST,
         pid=os.getpid(),
         thread=threading.get_ident(),
         rows=rows.rows(),

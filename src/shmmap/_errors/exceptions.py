@@ -39,7 +39,10 @@ def name_of(func: object) -> str:
 
 def describe_shortly(exc: BaseException) -> str:
     """An exception in one line."""
-    text = str(exc).partition("\n")[0]
+    try:
+        text = str(exc).partition("\n")[0]
+    except Exception:  # its class does that wrongly
+        text = "?"
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._wire import RowKind, Rows
+from .._wire import RowKind, Rows, unpack_rows
 from .advice import advise
-from .log import HOST, Death, MapLog
+from .answers import HOST
+from .log import Death, MapLog
 from .records import BARS, Bars, Failure, ProfiledMap, ProfiledWorker, Stamps
 from .sums import phases_of, slowest_of, times_of, work_of
 
@@ -21,7 +22,7 @@ def assemble(log: MapLog, number: int) -> ProfiledMap:
         log.returned,
         time.perf_counter_ns(),
     )  # first: what it is made of is complete then
-    rows = log.rows()
+    rows = {rank: unpack_rows(data) for rank, data in log.rows().items()}
     stamps = Stamps(
         called=log.called,
         bound=log.bound,
@@ -45,7 +46,7 @@ def assemble(log: MapLog, number: int) -> ProfiledMap:
         thread=log.thread,
         kept=log.kept,
         is_auto=log.is_auto,
-        is_static=log.is_static,
+        is_static=log.schedule == "static",
         is_cold=log.is_cold,
         out_nbytes=log.out_nbytes,
         is_running=not returned,
@@ -124,6 +125,7 @@ def make_workers(
     """What each rank did that took part."""
     work = work_of(bars)
     nbytes = log.nbytes + log.out_nbytes
+    hosts = {} if log.answers is None else log.answers.hosts
     deaths = [death.rank for death in list(log.deaths)]
     workers = []
     for rank in sorted({*rows, *deaths}):
@@ -136,7 +138,7 @@ def make_workers(
         workers.append(
             ProfiledWorker(
                 rank=rank,
-                host=log.hosts.get(rank, HOST),
+                host=hosts.get(rank, HOST),
                 pid=int(pids[-1]),
                 busy=busy,
                 between=between,

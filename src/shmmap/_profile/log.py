@@ -11,19 +11,19 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from .._chunks import Job, Recorder, Stacks
 from .._errors.exceptions import describe_shortly, name_of
 from .._system.forks import at_fork, make_lock
-from .._wire import Profiled, RowKind, RowLog, Rows
+from .._wire import Profiled, RowLog
+from .answers import Answer, Answers
 
 # What a report tells of maps in one word.
 Verb = Literal["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
 Kept = Literal["array", "list", "out", "partials"]
-HOST = os.uname().nodename
-"""This machine's name."""
 # Maps that a report holds; of more, the oldest are only counted.
 MAPS_MOST = 10_000
 
@@ -41,17 +41,6 @@ class Death(NamedTuple):
     at_ns: int
     """When the caller knew of it."""
     cause: str
-
-
-class Answer(NamedTuple):
-    """What a worker of an executor tells of one chunk that it has run."""
-
-    host: str
-    pid: int
-    thread: int
-    rows: Rows
-    """Its rows, as of a map of this chunk alone, by the clock of its machine."""
-    stacks: Stacks
 
 
 class MapLog:
@@ -72,6 +61,22 @@ class MapLog:
     A report reads all of it at any time, from any thread.
     """
 
+    placed = posted = output = heard = returned = 0
+    is_cold = False
+    """Workers had to be started."""
+    placed_nbytes = 0
+    """Bytes of private inputs that were copied, or pickled."""
+    nbytes = 0
+    """Bytes of all inputs that are cut, as far as they are arrays or pickles."""
+    out_nbytes = 0
+    """Bytes of all outputs, as far as they are arrays."""
+    failed: Sequence[tuple[int, int, str]] = ()
+    """Ranges of items, and what befell them."""
+    answers: Answers | None = None
+    """What workers of an executor have told."""
+    _rows: Mapping[int, bytes] = MappingProxyType({})
+    _source: Callable[[], dict[int, bytes]] | None = None
+
     def __init__(
         self,
         called: int,
@@ -86,46 +91,22 @@ class MapLog:
         self.verb = verb
         self.func = name_of(func)
         self.n, self.chunks, self.chunksize = plan.n, plan.chunks, plan.chunksize
+        self.schedule = plan.schedule
         self.first = job.first
         self.is_auto = is_auto
         """The chunk size was left to the library."""
-        self.is_static = plan.schedule == "static"
-        self.kept: Kept = (
-            "partials"
-            if verb == "preduce"
-            else "out"
-            if job.out is not None
-            else "list"
-            if job.gather
-            else "array"
-        )
+        self.kept: Kept = "list" if job.gather else "array"
+        if verb == "preduce":
+            self.kept = "partials"
+        elif job.out is not None:
+            self.kept = "out"
         self.engine = engine
-        self.is_cold = False
-        """Workers had to be started."""
         self.thread = threading.current_thread().name
-        self.profiled: Profiled = 2 if any(book.stacks for book in books) else 1
+        self.profiled: Profiled = 2 if True in [book.stacks for book in books] else 1
         self.called, self.bound = called, time.perf_counter_ns()
-        self.placed = self.posted = self.output = self.heard = self.returned = 0
-        self.placed_nbytes = 0
-        """Bytes of private inputs that were copied, or pickled."""
-        self.nbytes = 0
-        """Bytes of all inputs that are cut, as far as they are arrays or pickles."""
-        self.out_nbytes = 0
-        """Bytes of all outputs, as far as they are arrays."""
-        self.failed: list[tuple[int, int, str]] = []
-        """Ranges of items, and what befell them."""
         self.deaths: list[Death] = []
         self.stacks: Stacks = {}
-        self.hosts: dict[int, str] = {}
-        """By rank, where it is not this machine."""
-        self._rows: dict[int, Rows] = {}
-        self._source: Callable[[], dict[int, Rows]] | None = None
         self._row_logs: dict[int, RowLog] = {}
-        self._ranks: dict[tuple[str, int, int], int] = {}
-        self._runs: dict[int, int] = {}
-        """By chunk: how often it was run, on an executor."""
-        self._until: dict[int, int] = {}
-        """By rank: when what was run there last had ended, on an executor."""
 
     # ------------------------------------------------ the caller
 
@@ -148,7 +129,7 @@ class MapLog:
         """The output was made, by what the first result is like."""
         self.output = time.perf_counter_ns()
 
-    def follow(self, source: Callable[[], dict[int, Rows]]) -> None:
+    def follow(self, source: Callable[[], dict[int, bytes]]) -> None:
         """Where rows are to be had while the map runs."""
         self._source = source
 
@@ -177,7 +158,7 @@ class MapLog:
 
     # ------------------------------------------------ those that take part
 
-    def rows(self) -> dict[int, Rows]:
+    def rows(self) -> Mapping[int, bytes]:
         """The rows of each rank, as they are now."""
         source = self._source
         if source is not None:
@@ -198,7 +179,7 @@ class MapLog:
                 self._source = self._own_rows
         return log
 
-    def _own_rows(self) -> dict[int, Rows]:
+    def _own_rows(self) -> dict[int, bytes]:
         return {rank: log.rows() for rank, log in list(self._row_logs.items())}
 
     def add_stacks(self, stacks: Stacks) -> None:
@@ -212,34 +193,10 @@ class MapLog:
         self.deaths.append(Death(rank, pid, chunks, time.perf_counter_ns(), cause))
 
     def note_answer(self, chunk: int, sent: int, answer: Answer) -> None:
-        """A chunk that was sent at that time has come back from a worker of an executor.
-
-        Its clock may be another one: the chunk began no earlier than it was sent, and ended before now.
-        """
-        who = (answer.host, answer.pid, answer.thread)
-        rank = self._ranks.setdefault(who, len(self._ranks))
-        if answer.host != HOST:
-            self.hosts[rank] = answer.host
-        began, ended = int(answer.rows["began"].min()), int(answer.rows["ended"].max())
-        shift = max(0, sent - began) or min(0, time.perf_counter_ns() - ended)
-        shift = max(shift, self._until.get(rank, 0) - began)
-        self._until[rank] = ended + shift
-        attempt = self._runs.get(chunk, 0)
-        self._runs[chunk] = attempt + 1
-        log = self._row_log(rank, answer.pid)
-        for row in answer.rows:
-            is_call = row["kind"] == RowKind.CALL
-            log.note(
-                int(row["kind"]),
-                chunk if is_call else 0,
-                chunk + 1 if is_call else 0,
-                int(row["chunks"]),
-                int(row["began"]) + shift,
-                int(row["ended"]) + shift,
-                int(row["busy"]),
-                attempt if is_call else 0,
-                int(row["switches"]),
-            )
+        """A chunk that was sent at that time has come back from a worker of an executor."""
+        if self.answers is None:
+            self.answers = Answers(self._row_log)
+        self.answers.note(chunk, sent, answer)
         self.add_stacks(answer.stacks)
 
 

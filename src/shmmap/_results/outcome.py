@@ -207,6 +207,8 @@ class Outcome:
 
     def failed(self, undone: list[int]) -> list[tuple[int, int, str]]:
         """Ranges of items that failed or were lost, and by what, for a report."""
+        if not (undone or self._failures):  # most maps
+            return []
         with _lock:
             failures = sorted(self._failures.values(), key=lambda failure: failure.start)
             causes = "; ".join(dict.fromkeys(self._causes))

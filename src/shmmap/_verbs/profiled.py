@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from .._chunks import Job
@@ -46,19 +45,14 @@ class LoggedWork:
     def in_steps(self) -> SteppedWork | None:
         return None if self._work.in_steps is None else self
 
-    @contextmanager
-    def _noting_end(self, *, ends: bool = True) -> Iterator[None]:
+    def wait(self) -> Any:
         try:
-            yield
+            result = self._work.wait()
         except BaseException as exc:
             self._log.end(exc, ())
             raise
-        if ends:
-            self._log.end(None, self._task.collector.columns or ())
-
-    def wait(self) -> Any:
-        with self._noting_end():
-            return self._work.wait()
+        self._log.end(None, self._task.collector.columns or ())
+        return result
 
     def done(self) -> int:
         return self._work.done()
@@ -75,10 +69,18 @@ class LoggedWork:
 
     def step(self) -> bool:
         assert self._work.in_steps is not None
-        with self._noting_end(ends=False):
+        try:
             return self._work.in_steps.step()
+        except BaseException as exc:
+            self._log.end(exc, ())
+            raise
 
     def finish(self) -> Any:
         assert self._work.in_steps is not None
-        with self._noting_end():
-            return self._work.in_steps.finish()
+        try:
+            result = self._work.in_steps.finish()
+        except BaseException as exc:
+            self._log.end(exc, ())
+            raise
+        self._log.end(None, self._task.collector.columns or ())
+        return result

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import MutableSequence
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -52,6 +53,8 @@ ROW = np.dtype(
         ("switches", "<i4"),
     ]
 )
+_pack_row, _NBYTES = _ROW.pack_into, _ROW.size
+Words = MutableSequence[int] | memoryview
 Rows = Array
 """An array of dtype `ROW`."""
 # Rows in a bank. More: a map of many chunks is shown in finer detail; each is 128 bytes a rank and open map.
@@ -61,6 +64,8 @@ _ALL_NBYTES = 1 << 26
 # How many times are told apart at first when rows are merged.
 _BINS = 1024
 _ATTEMPTS_MOST = 32767
+_COUNT = 0xFFFFFFFF
+"""The part of a word that is a number of rows; the rest is that of the bank."""
 
 
 class RowLog:
@@ -70,17 +75,20 @@ class RowLog:
     it stopped.
     """
 
-    def __init__(self, memory: Any, word: Any, pid: int) -> None:
+    def __init__(self, memory: memoryview, word: Words, pid: int) -> None:
         self._memory = memory
         self._word = word
         self._pid = pid
-        self._most = len(memory) // (2 * ROW.itemsize)
-        self._bank, self._count = word[0] >> 32, word[0] & 0xFFFFFFFF
+        self._bank_nbytes = len(memory) // 2
+        bank, count = word[0] >> 32, word[0] & _COUNT
+        self._at = bank * self._bank_nbytes + count * _NBYTES
+        """Where the next row goes."""
+        self._end = (bank + 1) * self._bank_nbytes
 
     @classmethod
     def in_own_memory(cls, pid: int, most: int = ROWS_MOST) -> RowLog:
         """Rows that nobody else writes, nor reads from another process."""
-        return cls(memoryview(bytearray(2 * most * ROW.itemsize)), [0], pid)
+        return cls(np.empty(2 * most * _NBYTES, np.uint8).data, [0], pid)
 
     def note(
         self,
@@ -95,15 +103,18 @@ class RowLog:
         switches: int = 0,
     ) -> None:
         """Add a row."""
-        if self._count == self._most:
-            self._merge()
-        at = (self._bank * self._most + self._count) * ROW.itemsize
-        _ROW.pack_into(
+        at = self._at
+        if at == self._end:
+            at = self._merge()
+        if attempt > _ATTEMPTS_MOST:
+            attempt = _ATTEMPTS_MOST
+        pid = self._pid
+        _pack_row(
             self._memory,
             at,
             kind,
-            min(attempt, _ATTEMPTS_MOST),
-            self._pid,
+            attempt,
+            pid,
             first,
             stop,
             chunks,
@@ -113,26 +124,33 @@ class RowLog:
             0,
             switches,
         )
-        self._count += 1
-        self._word[0] = self._bank << 32 | self._count
+        self._at = at + _NBYTES
+        self._word[0] += 1
 
-    def _merge(self) -> None:
-        merged = merge_rows(read_rows(self._memory, self._word[0]), self._most // 2)
-        bank = 1 - self._bank
-        at = bank * self._most * ROW.itemsize
+    def _merge(self) -> int:
+        """Merge the rows of this bank into the other one; where the next row goes."""
+        rows = unpack_rows(self.rows())
+        merged = merge_rows(rows, len(rows) // 2)
+        bank = 1 - (self._word[0] >> 32)
+        at = bank * self._bank_nbytes
         self._memory[at : at + merged.nbytes] = merged.tobytes()
-        self._bank, self._count = bank, len(merged)
+        self._word[0] = bank << 32 | len(merged)
+        self._end = at + self._bank_nbytes
+        return at + merged.nbytes
 
-    def rows(self) -> Rows:
+    def rows(self) -> bytes:
         """A copy of all rows; also in another thread than the writer's."""
-        return read_rows(self._memory, self._word[0])
+        return _read(self._memory, self._word[0])
 
 
-def read_rows(memory: Any, word: int) -> Rows:
-    """A copy of the rows of one rank."""
-    bank, count = word >> 32, word & 0xFFFFFFFF
-    offset = bank * (len(memory) // 2)
-    return np.frombuffer(memory, ROW, count, offset).copy()
+def _read(memory: memoryview, word: int) -> bytes:
+    at = (word >> 32) * (len(memory) // 2)
+    return bytes(memory[at : at + (word & _COUNT) * _NBYTES])
+
+
+def unpack_rows(data: bytes) -> Rows:
+    """Rows as an array."""
+    return np.frombuffer(data, ROW)
 
 
 class RowBanks:
@@ -164,10 +182,10 @@ class RowBanks:
             return None
         return RowLog(self._of(rank), self._words[rank : rank + 1], os.getpid())
 
-    def rows(self) -> dict[int, Rows]:
+    def rows(self) -> dict[int, bytes]:
         """A copy of the rows of each rank that has any, as they are now."""
         words = self._words
-        return {r: read_rows(self._of(r), words[r]) for r in range(self._ranks) if words[r]}
+        return {r: _read(self._of(r), words[r]) for r in range(self._ranks) if words[r]}
 
 
 def merge_rows(rows: Rows, most: int) -> Rows:
