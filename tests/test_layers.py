@@ -44,7 +44,7 @@ FOLDERS: list[set[str]] = [
 ]
 RANK = {name: depth for depth, names in enumerate(FOLDERS) for name in names}
 
-ABOVE = {"", "__main__", "_cli", "testing"}
+ABOVE = {"", "__main__", "_cli", "joblib", "testing"}
 """On the public names, and on what they need to tell of the library itself."""
 
 BY_FILE = {"_worker", "_profile", "_code", "_system", "_interop", "_errors"}

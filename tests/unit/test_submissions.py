@@ -19,8 +19,9 @@ from shmmap._system.forks import make_lock
 from shmmap._team.channels import Channels
 from shmmap._team.run import Death
 from shmmap._team.sending import Equipment
-from shmmap._team.submissions import Submission, Submissions
-from shmmap._team.submitted import SubmittedFuture
+from shmmap._team.submissions import Submissions
+from shmmap._team.submitted import Submission, SubmittedFuture
+from shmmap._wire.bundles import Bundle
 from shmmap._wire.claims import AT_PIPE, READING, RUNG, RUNNING, TAKEN
 from shmmap._wire.records import (
     FINISHED_INLINE,
@@ -43,10 +44,14 @@ class Workers:
         self.links = dict.fromkeys(range(size))
         self.last_seq = 0
         self.wakes = 0
+        self.killed: list[tuple[int, int]] = []
         self.fault: BaseException | None = None
 
     def wake(self) -> None:
         self.wakes += 1
+
+    def kill(self, rank: int, number: int) -> None:
+        self.killed.append((rank, number))
 
     def equip(self, equipment: Equipment) -> None:
         if self.fault is not None:
@@ -93,14 +98,14 @@ class Desk:
     def _distrust(self) -> None:
         self.distrusted += 1
 
-    def put(self) -> SubmittedFuture:
+    def put(self, bundle: Bundle | None = None) -> SubmittedFuture:
         self.workers.last_seq += 1
         number = self.workers.last_seq
         future = SubmittedFuture(number, self.submissions)
         submitted = Submitted(number, 1, 0, False, pickle.dumps((abs, (-1,), {})))
         equipment = Equipment(frozenset(), 0, 1, False)
         with self.lock:
-            self.submissions.put(Submission(future, submitted, abs, equipment, ()))
+            self.submissions.put(Submission(future, submitted, abs, equipment, (), bundle))
         return future
 
     # ------------------------------------------------ what workers do
@@ -575,3 +580,51 @@ def test_the_monitor_is_rung_again_after_it_has_read(make_desk: Any) -> None:
     desk.run(0)
     desk.resolve()
     assert not desk.slots.team[RUNG]
+
+
+# ---------------------------------------------------------------- functions that nobody wants any more
+
+
+def test_of_an_abandoned_bundle_some_are_cancelled_and_others_killed(make_desk: Any) -> None:
+    desk, bundle = make_desk(2), Bundle(None)
+    own = [desk.put(bundle) for _ in range(2)]
+    other = desk.put()
+    assert desk.take(1) == own[0].number
+    with desk.lock:
+        desk.submissions.abandon(bundle)
+    desk.resolve()
+    assert desk.workers.killed == [(1, own[0].number)] and own[1].cancelled()
+    desk.die(1)
+    desk.resolve()
+    assert type(own[0].exception(0)) is shmmap.WorkerDied
+    assert desk.take(0) == other.number and not desk.submissions.is_in_doubt
+
+
+def test_one_that_is_taken_as_it_is_abandoned_is_killed_later(make_desk: Any) -> None:
+    desk, bundle = make_desk(2), Bundle(None)
+    own = desk.put(bundle)
+    record = os.read(desk.workers.channels.worker_fds()[1], FUNCTION_NBYTES)
+    desk.slots.slot(1)[TAKEN] = AT_PIPE  # it has been read, and is not noted yet
+    with desk.lock:
+        desk.submissions.abandon(bundle)
+    assert not desk.workers.killed and desk.submissions.is_in_doubt
+    slot = desk.slots.slot(1)
+    slot[TAKEN] = slot[RUNNING] = Submitted.unpack(record).number
+    with desk.lock:
+        desk.submissions.note_death(0, None)
+    assert desk.workers.killed == [(1, own.number)]
+    desk.die(1)
+    desk.resolve()
+    assert type(own.exception(0)) is shmmap.WorkerDied and desk.submissions.is_idle()
+
+
+def test_one_that_a_dead_worker_had_not_begun_is_not_given_to_another(make_desk: Any) -> None:
+    desk, bundle = make_desk(2), Bundle(None)
+    own = desk.put(bundle)
+    record = os.read(desk.workers.channels.worker_fds()[1], FUNCTION_NBYTES)
+    desk.slots.slot(1)[TAKEN] = Submitted.unpack(record).number
+    with desk.lock:
+        desk.submissions.abandon(bundle)
+    desk.die(1)
+    desk.resolve()
+    assert own.cancelled() and desk.submissions.is_idle()

@@ -28,6 +28,7 @@ from .handles import (
     from_handle,
     handle_of,
     layout_of,
+    lend,
     locate,
     touched,
 )

@@ -67,6 +67,13 @@ def handle_of(a: Array) -> Handle | None:
     return SegmentHandle(*place, shape, strides, dtype, writeable)
 
 
+def lend(a: Array) -> None:
+    """What comes back of this array, which lies in a block of its own, is to be a copy."""
+    block = find_block(a.__array_interface__["data"][0])
+    assert block is not None
+    block.is_lent = True
+
+
 def from_handle(handle: Handle) -> Array:
     """The array a handle stands for, over a mapping of this process.
 
@@ -92,6 +99,8 @@ def from_handle(handle: Handle) -> Array:
     if dtype.hasobject:
         raise ValueError("a handle of Python objects: their addresses mean nothing here")
     a: Array = np.ndarray(handle.shape, dtype, root, offset, handle.strides)
+    if block is not None and block.is_lent:
+        return a.copy("K")
     if not handle.writeable:
         a.flags.writeable = False
     return a

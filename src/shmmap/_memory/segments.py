@@ -8,6 +8,7 @@ here.
 | field | written by | what must hold |
 | --- | --- | --- |
 | `Segment.fd`, `pour_fd`, `used`; `Block.kept`, `ref` | `table` | one with a descriptor is in the table |
+| `Block.is_lent` | `handles.lend`, before any other thread has the block | |
 | `Segment.touched` | `spares`, as it keeps the segment | no process has a view of it |
 | `Segment.mapped` | `pages` | one thread per process maps pages: a worker has no other |
 """
@@ -52,7 +53,9 @@ class Segment:
 class Block:
     """A slice of a segment that one array was given."""
 
-    __slots__ = ("address", "epoch", "kept", "nbytes", "offset", "ref", "root", "segment", "slab")
+    __slots__ = (
+        "address", "epoch", "is_lent", "kept", "nbytes", "offset", "ref", "root", "segment", "slab",
+    )  # fmt: skip
 
     def __init__(
         self, segment: Segment, offset: int, nbytes: int, slab: Slab | None, epoch: int
@@ -66,6 +69,8 @@ class Block:
         """Number of forks of this process before the block was made."""
         self.kept = False
         """Some worker's function kept a view: never to be used again while that worker may live."""
+        self.is_lent = False
+        """It is a copy that workers are lent: whoever gets it back gets a copy of it."""
         self.ref: BlockRef | None = None
         self.root: weakref.ref[Bytes] | None = None
         """The flat array all arrays over this block refer to; further ones must be made from it."""

@@ -31,6 +31,17 @@ def blas_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in BLAS_VARIABLES if name in environment}
 
 
+def begin_with(*args: Any) -> None:
+    """An initializer of workers that are told by variables how many threads they may have.
+
+    The arguments are these variables, another initializer or None, and its arguments.
+    """
+    variables, initializer, *its_args = args
+    os.environ.update(variables)
+    if initializer is not None:
+        initializer(*its_args)
+
+
 _UNLIMITED = nullcontext()
 _SUFFIXES = tuple(EXTENSION_SUFFIXES)
 

@@ -11,4 +11,5 @@ that hears what workers say), `open_maps`, `inbox` (what workers made for result
 from .registry import finish_before, is_ending, refuse_at_exit, resolve_workers, unfinished
 from .relay import emit
 from .run import Death, Posting, Run
+from .submitted import SubmittedFuture
 from .team import WorkerTeam, entered, entered_team

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import select
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from threading import get_ident
 
@@ -140,6 +140,11 @@ class Channels:
     def is_inside(self, rank: int, seq: int) -> bool:
         slots = self.slots
         return slots is not None and slots.running(rank) == seq
+
+    def taken(self, ranks: Iterable[int]) -> dict[int, int]:
+        """Number of the submitted function that each of these workers has: also 0, and `AT_PIPE`."""
+        slots = self.slots
+        return {} if slots is None else {rank: slots.taken(rank) for rank in ranks}
 
     # ------------------------------------------------ the monitor's pipe
 

@@ -16,6 +16,7 @@ from .._code.versions import latest, look_again
 from .._code.watch import current_version
 from .._errors.exceptions import name_of
 from .._wire import (
+    Bundle,
     ControlBlock,
     News,
     Payload,
@@ -29,6 +30,7 @@ from .._wire import (
     make_payload,
     pack,
     pack_apart,
+    pack_for,
     pack_surroundings,
     snapshot,
 )
@@ -66,11 +68,14 @@ class PackedCall(NamedTuple):
     """What must stay in place until it is over."""
 
 
-def pack_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> PackedCall:
+def pack_call(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], bundle: Bundle | None
+) -> PackedCall:
     """Pickle a function that is submitted. Raises whatever its arguments raise as they are pickled."""
-    function = pack_apart(fn)
+    function = pack_apart(fn) if bundle is None else None
     if function is None:
-        packed = pack((fn, args, kwargs))
+        whole = fn, args, kwargs
+        packed = pack(whole) if bundle is None else pack_for(bundle, whole)
         modules = current_version(packed.reaches)
         return PackedCall(packed.data, 0, False, packed.segments, modules, packed.by_value, packed)
     func, by_value = function.packed, function.by_value

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._errors.exceptions import WorkerDied, name_of
 from .._memory import mark_kept
@@ -24,10 +24,10 @@ from .._system.interrupts import Uninterrupted, is_inside, refuse_reentry
 from .._system.user_code import guarded, settle
 from .._wire import (
     READING,
+    Bundle,
     Record,
     RecordKind,
     Report,
-    Submitted,
     restore_any,
     unpack_finished,
 )
@@ -35,22 +35,9 @@ from .inbox import Inbox
 from .link import WorkerLink
 from .resolving import Outcome, Resolving
 from .run import Death
-from .sending import Equipment
-from .submitted import SubmittedFuture
+from .submitted import Submission, SubmittedFuture
 from .whereabouts import after_death
 from .workers import Workers
-
-
-class Submission(NamedTuple):
-    """A function that was submitted, as it is put into the pipe."""
-
-    future: SubmittedFuture
-    submitted: Submitted
-    func: Callable[..., Any]
-    equipment: Equipment
-    """What workers must have for it."""
-    keep: tuple[Any, ...]
-    """What must stay in place until it is over."""
 
 
 class Submissions:
@@ -63,6 +50,7 @@ class Submissions:
     `_most`, `left_at`    a future, and the monitor; under the team's lock      `is_taken` without the lock
     `is_in_doubt`         monitor, and a thread that is interrupted as it       monitor
                           submits
+    `_abandoned`          monitor                                               monitor
     `_unheard`            the thread that takes results, the monitor; under     monitor
                           the lock
     `_tells_when_idle`    the thread that ends the team; never set back         the thread that resolves
@@ -89,6 +77,8 @@ class Submissions:
         self._resolving = Resolving()
         self._unheard: set[int] = set()
         """Ranks that have said something before what they told last, which is not taken yet."""
+        self._abandoned: set[int] = set()
+        """Numbers of functions that nobody wants any more: who takes one is ended."""
         self.is_in_doubt = False
         """It is to be looked again where functions are: a worker may not have noted yet which one it has."""
         self._tells_when_idle = False
@@ -107,18 +97,15 @@ class Submissions:
 
     def open_calls(self) -> Iterator[int]:
         """Numbers of the functions of which something may still be taken."""
-        yield from self.given
-        yield from self._resolving.numbers()
+        return iter((*self.given, *self._resolving.numbers()))
 
     def is_taken(self, number: int) -> bool:
         """Whether some worker has this function; from any thread, without the lock."""
-        slots = self._workers.channels.slots
-        return slots is not None and any(slots.taken(r) == number for r in [*self._workers.links])
+        return number in self._workers.channels.taken([*self._workers.links]).values()
 
     def lacks_workers(self) -> bool:
         """Whether there are functions that no worker has."""
-        slots = self._workers.channels.slots
-        words = [] if slots is None else map(slots.taken, self._workers.links)
+        words = self._workers.channels.taken(self._workers.links).values()
         return len(self.waiting) + len(self.given) > sum(word > 0 for word in words)
 
     def settings_in_use(self) -> set[int]:
@@ -218,8 +205,7 @@ class Submissions:
             self.dispatch()
 
     def _note_end(self, record: Record, inline: bytes) -> None:
-        submission = self.given.pop(record.seq, None)
-        if submission is None:
+        if (submission := self.given.pop(record.seq, None)) is None:
             self._inbox.skip(record)
             return
         if record.first:
@@ -262,7 +248,25 @@ class Submissions:
             self._fail(submission, WorkerDied(f"{death.cause()}, running {name}"))
         self._take_back(verdict.again)
         self.is_in_doubt = verdict.is_in_doubt
+        self._end_abandoned()
         self.dispatch()
+
+    def abandon(self, bundle: Bundle) -> None:
+        """Cancel the functions of a bundle that no worker has, and end the workers that have the others."""
+        each_place = (*self.given.items(), *self.waiting.items())
+        self._abandoned.update(number for number, each in each_place if each.bundle is bundle)
+        self._take_back()
+        self._end_abandoned()
+        self.dispatch()
+
+    def _end_abandoned(self) -> None:
+        if self._abandoned:
+            self._cancel([number for number in self.waiting if number in self._abandoned])
+            self._abandoned.intersection_update(self.given)
+            for rank, number in self._workers.channels.taken(self._workers.links).items():
+                if number in self._abandoned:
+                    self._workers.kill(rank, number)
+            self.is_in_doubt |= bool(self._abandoned)  # they may be going from hand to hand
 
     def _fail(self, submission: Submission, error: BaseException) -> None:
         self._inbox.end_call(submission.submitted.number)
@@ -282,8 +286,8 @@ class Submissions:
     def fail_waiting(self, make_error: Callable[[], BaseException]) -> None:
         """No worker will take those that wait: they fail, each with an exception of its own."""
         self._take_back()
-        while self.waiting:
-            self._fail(self.waiting.pop(next(iter(self.waiting))), make_error())
+        for number in list(self.waiting):
+            self._fail(self.waiting.pop(number), make_error())
 
     def fail_all(self, make_error: Callable[[], BaseException]) -> None:
         """Nothing will be heard of any of them any more."""
@@ -293,8 +297,10 @@ class Submissions:
     def cancel_waiting(self) -> None:
         """Cancel those that no worker has."""
         self._take_back()
-        while self.waiting:
-            number = next(iter(self.waiting))
+        self._cancel(list(self.waiting))
+
+    def _cancel(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
             future = self.waiting.pop(number).future
             self._inbox.end_call(number)
             self._settle_later(future, future.cancel_withdrawn)
@@ -302,14 +308,14 @@ class Submissions:
     def clear(self) -> None:
         """All workers have ended, and what they had said is taken."""
         self._unheard.clear()
+        self._abandoned.clear()
         self.is_in_doubt = False
 
     # ------------------------------------------------ resolving futures; the lock must not be held
 
     def unheard(self) -> list[int]:
         """Ranks of which has to be taken what they have said; for `to_resolve`, with the lock held."""
-        ranks = list(self._unheard)
-        self._unheard.clear()
+        ranks, self._unheard = list(self._unheard), set()
         return ranks
 
     def to_resolve(self) -> list[SubmittedFuture]:

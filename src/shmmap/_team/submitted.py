@@ -1,4 +1,4 @@
-"""The future of a submitted function: who waits for it reads results by itself, rather than being woken.
+"""A submitted function, and its future: who waits for it reads results by itself, rather than being woken.
 
 It knows of its team only what `Source` says, and nothing any more once it is resolved: a team goes although
 somebody keeps the futures of what it has done.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .._system.user_code import GuardedFuture
+from .._wire import Bundle, Submitted
+from .sending import Equipment
 
 
 class Source(Protocol):
@@ -116,3 +118,17 @@ class SubmittedFuture(GuardedFuture[Any]):
     def _tell(self, source: Source | None) -> None:
         if source is not None:
             source.note_resolved(self)
+
+
+class Submission(NamedTuple):
+    """A function that was submitted, as it is put into the pipe."""
+
+    future: SubmittedFuture
+    submitted: Submitted
+    func: Callable[..., Any]
+    equipment: Equipment
+    """What workers must have for it."""
+    keep: tuple[Any, ...]
+    """What must stay in place until it is over."""
+    bundle: Bundle | None = None
+    """Those that it belongs to."""

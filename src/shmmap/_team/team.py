@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 
 from .._errors.exceptions import name_of
-from .._wire import FUNCTION_INLINE, LOOK, Submitted, cannot_send, fit, snapshot
+from .._wire import FUNCTION_INLINE, LOOK, Bundle, Submitted, cannot_send, fit, snapshot
 from .life import CLOSED, Life
 from .registry import refuse_at_exit, resolve_workers
 from .roster import EMPTY
 from .run import Posting, Run
 from .sending import Equipment, Initializer, pack_call
-from .submissions import Submission
-from .submitted import SubmittedFuture
+from .submitted import Submission, SubmittedFuture
 from .workers import Workers
 
 entered: ContextVar[WorkerTeam | None] = ContextVar("shmmap-team", default=None)
@@ -184,15 +183,19 @@ class WorkerTeam(Life):
     # ------------------------------------------------ submitted functions
 
     def submit_call(
-        self, fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+        self,
+        fn: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        bundle: Bundle | None = None,
     ) -> SubmittedFuture:
-        """Have some worker call a function, once."""
+        """Have some worker call a function, once. `bundle`: those that it belongs to."""
         self._follow_user()
         self.enter()
         if self.is_closed:
             self.check_open()
         try:
-            call = pack_call(fn, args, kwargs)
+            call = pack_call(fn, args, kwargs, bundle)
             data, segments, root = call.data, call.segments, None
             if len(data) > FUNCTION_INLINE:
                 data, its_segments, root = fit(data, FUNCTION_INLINE)
@@ -217,8 +220,17 @@ class WorkerTeam(Life):
             settings = self.workers.sender.settings(surroundings, submissions.settings_in_use)
             equipment = Equipment(segments, call.modules, settings, call.writes_main)
             submitted = Submitted(number, settings, call.split, call.keeps, data)
-            submissions.put(Submission(future, submitted, fn, equipment, (root, call.keep)))
+            keep = root, call.keep
+            submissions.put(Submission(future, submitted, fn, equipment, keep, bundle))
         return future
+
+    def abandon(self, bundle: Bundle) -> None:
+        """Cancel the functions of a bundle, and end the workers that have any; others take their places.
+
+        At once, but not before this returns: it may be called in a finalizer.
+        """
+        if self.is_ours:
+            self.call_soon(functools.partial(self._submissions.abandon, bundle))
 
     def validate(self) -> None:
         """Check, for tests, what must hold between the parts whenever the lock is free."""

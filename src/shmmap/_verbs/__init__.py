@@ -14,4 +14,4 @@ from .options import config
 from .ranges import pmap_ranges
 from .reduce import preduce
 from .share import share
-from .team import Team
+from .team import Team, workers_of

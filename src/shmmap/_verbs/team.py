@@ -284,6 +284,11 @@ show_options()(
 )  # by no decorator, behind which editors would not find the parameters
 
 
+def workers_of(team: Team) -> WorkerTeam:
+    """A team below its public face, for doors of this package other than the verbs."""
+    return team._team
+
+
 def _explain_unknown(name: str, value: object) -> str:
     import inspect
 

@@ -1,14 +1,15 @@
 """What crosses the process border, and how.
 
 In reading order: `rows` (what is noted of a profiled map), `control` and `claims` (what is shared of a map
-and of a team, byte by byte), `records`, `messages`, `unpickling`, `arrays`, `by_value`, `pickling` (what
-the caller sends), `functions`, `results`, `chains` and `reports` (results and exceptions), `refusals` (what
-to say of what cannot be sent), `surroundings` (with `search_path`, `loggers` and `inheritance`: what a
+and of a team, byte by byte), `records`, `messages`, `unpickling`, `arrays`, `bundles`, `by_value`, `pickling`
+(what the caller sends), `functions`, `results`, `chains` and `reports` (results and exceptions), `refusals`
+(what to say of what cannot be sent), `surroundings` (with `search_path`, `loggers` and `inheritance`: what a
 worker is given of its caller), `per_thread`, `relay` (what workers print).
 """
 
 from .about import VERB_FOLDING, VERBS, About, label_of
 from .arrays import INLINE_NBYTES, Copies
+from .bundles import Bundle, Mode
 from .chains import describe_exception, note_inherited_exceptions, raise_as_is, stand_in
 from .claims import (
     AT_PIPE,
@@ -78,7 +79,7 @@ from .messages import (
     wake_record,
 )
 from .per_thread import own_decimal_context, thread_settings
-from .pickling import Packed, are_plain, load_picklers, pack, pack_by_value, pack_plain
+from .pickling import Packed, are_plain, load_picklers, pack, pack_by_value, pack_for, pack_plain
 from .records import (
     FINISHED_INLINE,
     FINISHED_NBYTES,

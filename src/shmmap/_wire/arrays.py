@@ -18,6 +18,16 @@ Copies = dict[tuple[object, ...], tuple[Array, Array]]
 INLINE_NBYTES = 1 << 14
 
 
+def key_of(a: Array) -> tuple[object, ...]:
+    """What is the same for all arrays over the same items, as long as one of them lives."""
+    return a.__array_interface__["data"][0], a.shape, a.strides, a.dtype
+
+
+def order_of(a: Array) -> Literal["C", "F"]:
+    """The order in which the bytes of an array travel."""
+    return "F" if a.flags.fnc else "C"
+
+
 def reduce_handle(handle: Handle) -> tuple[object, ...]:
     """What to pickle for an array that has a handle."""
     return open_array, (tuple(handle),)
@@ -40,33 +50,39 @@ class ArrayPacker:
 
     def reduce(self, a: Array) -> tuple[object, ...]:
         """What to pickle for an array."""
-        handle = self._handle_of(a)
+        handle = self.handle_of(a)
         if handle is not None:
             return reduce_handle(handle)
-        order: Literal["C", "F"] = "F" if a.flags.fnc else "C"
+        order = order_of(a)
         return frozen_array, (a.tobytes(order), a.dtype, a.shape, order)
 
-    def pack_buffer(self, a: Array) -> bytes | tuple[object, ...]:
+    def pack_buffer(self, a: Array) -> bytes | bytearray | tuple[object, ...]:
         """What stands for a buffer that is pickled out of band."""
-        handle = self._handle_of(a)
+        handle = self.handle_of(a)
         return a.tobytes() if handle is None else tuple(handle)
 
-    def _handle_of(self, a: Array) -> Handle | None:
+    def copy_of(self, a: Array) -> Array | None:
+        """A shared copy of a private array; None if its bytes are to travel."""
+        if self._copies is None or a.nbytes < INLINE_NBYTES:
+            return None
+        # By address: many views of one array, and one array in many pickles, are one copy.
+        key = key_of(a)
+        if key not in self._copies:
+            self._copies[key] = a, place(a)
+            if locate(self._copies[key][1]) is not None:
+                self.placed += packed_nbytes(a)
+        return self._copies[key][1]
+
+    def handle_of(self, a: Array) -> Handle | None:
         """The handle of an array, or of a shared copy of it; None if its bytes are to travel."""
         if self._copies is None:
             return None
         handle = handle_of(a)
         if handle is None:
-            if a.nbytes < INLINE_NBYTES:
+            copy = self.copy_of(a)
+            if copy is None:
                 return None
-            # By address: many views of one array, and one array in many pickles, are one copy.
-            key = (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype)
-            if key not in self._copies:
-                self._copies[key] = a, place(a)
-                if locate(self._copies[key][1]) is not None:
-                    self.placed += packed_nbytes(a)
-            a = self._copies[key][1]
-            handle = handle_of(a)
+            a, handle = copy, handle_of(copy)
             assert handle is not None
         if isinstance(handle, SegmentHandle):
             self.segments.add(handle.segment)

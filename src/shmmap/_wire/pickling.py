@@ -22,6 +22,7 @@ from .._interop.scalars import SCALARS
 from .._memory import SegmentHandle, handle_of
 from .._system.imports import late_import
 from .arrays import ArrayPacker, Copies, reduce_handle
+from .bundles import Bundle, BundlePacker
 from .unpickling import Accompanied
 
 if TYPE_CHECKING:
@@ -65,7 +66,12 @@ def pack(obj: object, copies: Copies | None = None) -> Packed:
 
     Several pickles of one call take one `copies`, so that what they have in common is copied once.
     """
-    return _pack(obj, {} if copies is None else copies)
+    return _pack(obj, ArrayPacker({} if copies is None else copies))
+
+
+def pack_for(bundle: Bundle, obj: object) -> Packed:
+    """The same for a function of a bundle."""
+    return _pack(obj, BundlePacker(bundle))
 
 
 def pack_by_value(obj: object) -> bytes:
@@ -73,15 +79,14 @@ def pack_by_value(obj: object) -> bytes:
 
     What it reaches in the user's modules goes with it.
     """
-    packed = _pack(obj, None)
+    packed = _pack(obj, ArrayPacker(None))
     if not packed.reaches:
         return packed.data
     return pickle.dumps(Accompanied(news_for_all(packed.reaches), packed.data), 5)
 
 
-def _pack(obj: object, copies: Copies | None) -> Packed:
+def _pack(obj: object, arrays: ArrayPacker) -> Packed:
     file = io.BytesIO()
-    arrays = ArrayPacker(copies)
     pickler = load_picklers().CallPickler(file, arrays)
     pickler.dump(obj)
     return Packed(

@@ -34,7 +34,7 @@ class Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: object) -> object:
         if isinstance(pid, str):
             return _find_namespace(pid)
-        if isinstance(pid, bytes):  # the content of a buffer
+        if isinstance(pid, (bytes, bytearray)):  # the content of a buffer
             return pid
         if isinstance(pid, tuple):
             a: Any = open_array(pid)  # a buffer, which a type checker learns from Python 3.12 on
@@ -89,6 +89,18 @@ def frozen_array(
     empty: Array = np.empty(shape, dtype, order)
     empty.flags.writeable = False
     return empty
+
+
+def own_array(
+    data: bytearray, dtype: DType, shape: tuple[int, ...], order: typing.Literal["C", "F"]
+) -> Array:
+    """A private array that may be written to: nobody else has it."""
+    return np.ndarray(shape, dtype, data, order=order) if data else np.empty(shape, dtype, order)
+
+
+def own_copy(handle: tuple[Any, ...]) -> Array:
+    """The same of what lies in shared memory."""
+    return open_array(handle).copy("K")
 
 
 def make_global(name: str, kind: type) -> object:

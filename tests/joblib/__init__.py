@@ -1,0 +1,1 @@
+"""The joblib backend. Skipped where joblib is not installed."""
