@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
+from .._wire import leave_out_ours
 from .options import OF_CHUNKS, make_options
 from .request import Request
 from .run import run
@@ -326,4 +327,8 @@ def pmap_chunks(
     request = Request(
         "chunks", func, inputs, axis=axis, out=out, dtype=dtype, depth=depth, boundary=boundary
     )
-    return run(request, *make_options(options))
+    try:
+        return run(request, *make_options(options))
+    except BaseException as exc:
+        leave_out_ours(exc)
+        raise

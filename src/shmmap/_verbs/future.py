@@ -14,6 +14,7 @@ from .._errors.arguments import as_seconds
 from .._results import ABSENT, Arrivals, Collector
 from .._system.user_code import GuardedFuture, settle
 from .._team import unfinished
+from .._wire import leave_out_ours
 from .windows import Stream
 
 T = TypeVar("T")
@@ -121,6 +122,7 @@ class MapFuture(GuardedFuture[T]):
             super().cancel()
             self.set_running_or_notify_cancel()
         except BaseException as raised:
+            leave_out_ours(raised)
             settle(self, error=raised)
         else:
             self._whole = result

@@ -21,6 +21,7 @@ from .._engines import Work
 from .._results import ABSENT, Arrivals, Collector
 from .._system.forks import make_lock
 from .._team import WorkerTeam, unfinished
+from .._wire import leave_out_ours
 
 Runs = Generator[Iterable[Any], None, None]
 """Results in order, some at a time."""
@@ -92,6 +93,7 @@ class Pending:
             try:
                 self._whole = work.wait()
             except BaseException as exc:
+                leave_out_ours(exc)
                 self._error = exc
                 if isinstance(exc, KeyboardInterrupt):  # as the program ends
                     raise
@@ -114,6 +116,7 @@ class Pending:
                     self._whole = work.finish()
                     self._end()
             except BaseException as exc:
+                leave_out_ours(exc)
                 if isinstance(exc, Exception):
                     self._error = exc
                 self._end()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 import numpy as np
 
 from .._system.imports import late_import
+from .._wire import leave_out_ours
 from .options import OF_CHUNKS, make_options
 from .request import Request
 from .run import run
@@ -124,7 +125,11 @@ def pmap_ranges(func: Callable[[int, int], object], n: int, **options: Unpack[Ke
     n = _to_count(n, func)
     if n < 0:
         raise ValueError(f"n={n}: a number of indices is not negative")
-    return run(Request("ranges", func, n=n), *make_options(options))
+    try:
+        return run(Request("ranges", func, n=n), *make_options(options))
+    except BaseException as exc:
+        leave_out_ours(exc)
+        raise
 
 
 def _to_count(n: Any, func: object) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from .._results import MISSING, Fold, choose_combine
+from .._wire import leave_out_ours
 from .options import OF_CHUNKS, make_options
 from .request import Request
 from .run import run
@@ -141,4 +142,8 @@ def preduce(
         fold = Fold(combine, initial)
     else:
         raise TypeError(f"combine must be a function of two partials, not {combine!r}")
-    return run(Request("chunks", func, inputs, axis=axis, fold=fold), *make_options(options))
+    try:
+        return run(Request("chunks", func, inputs, axis=axis, fold=fold), *make_options(options))
+    except BaseException as exc:
+        leave_out_ours(exc)
+        raise

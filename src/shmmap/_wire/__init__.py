@@ -10,7 +10,13 @@ worker is given of its caller), `per_thread`, `relay` (what workers print).
 from .about import VERB_FOLDING, VERBS, About, label_of
 from .arrays import INLINE_NBYTES, Copies
 from .bundles import Bundle, Mode
-from .chains import describe_exception, note_inherited_exceptions, raise_as_is, stand_in
+from .chains import (
+    describe_exception,
+    leave_out_ours,
+    note_inherited_exceptions,
+    raise_as_is,
+    stand_in,
+)
 from .claims import (
     AT_PIPE,
     CHUNK,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 from .._errors.exceptions import RemoteError
+from .._errors.hints import is_ours
 
 # Exceptions and texts above this are cut: an error message is read by a person.
 CHAIN_NBYTES = 1 << 20
@@ -177,6 +178,25 @@ def raise_as_is(exc: BaseException) -> NoReturn:
         if context is not None and exc.__context__ is not context:
             _put_context_back(exc, context)
         del exc, context  # the traceback refers to this frame
+
+
+def leave_out_ours(exc: BaseException) -> None:
+    """Leave out of a traceback how the exception of a function came through this library.
+
+    For what a user has called, before a ``raise`` without arguments, which adds no frame of its own. What
+    remains are the function's frames, if it ran in this process, and those of the caller. What the library
+    raises by itself is left as it is.
+    """
+    frames = exc.__traceback__
+    while frames is not None and frames.tb_frame.f_code is not raise_as_is.__code__:
+        frames = frames.tb_next
+    if frames is None:
+        return
+    below = frames.tb_next
+    while below is not None and is_ours(below.tb_frame):
+        below = below.tb_next
+    if below is not None or frames.tb_next is None:
+        exc.__traceback__ = below
 
 
 def _put_context_back(exc: BaseException, context: BaseException) -> None:
