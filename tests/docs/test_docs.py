@@ -198,6 +198,8 @@ def test_the_reference_names_everything_public() -> None:
         re.findall(r"auto(?:function|class|exception|data):: (?:shmmap\.)?(\w+)", reference)
     )
     assert listed == set(shmmap.__all__) - {"__version__"}
+    table = (ROOT / "docs/reference/index.md").read_text()
+    assert sorted(re.findall(r"^   (\w+)$", table, re.MULTILINE)) == sorted(shmmap.__all__)
 
 
 def test_the_reference_names_every_option() -> None:

@@ -21,7 +21,7 @@ import shmmap
 ROOT = Path(__file__).parents[2]
 NAME = f"shmmap-{shmmap.__version__}"
 INFO = f"{NAME}.dist-info"
-NOT_FOR_USERS = {"test", "docs", "bench", "dev", "all"}
+NOT_FOR_USERS = {"test", "clients", "docs", "bench", "dev", "all"}
 """Extras that are no integration with another library."""
 
 pytestmark = pytest.mark.skipif(

@@ -44,7 +44,7 @@ def locate(a: Array) -> tuple[int, int] | None:
     segment = by_mapping.get(id(owner)) if kind is OwnMapping else None
     if segment is not None and segment.map is owner:  # nearly always
         return segment.id, address - segment.address
-    # It refers to its memory in another way, as a window of NumPy's `as_strided` does.
+    # It refers to its memory in another way, as a window of NumPy's ``as_strided`` does.
     if not a.flags.c_contiguous and a.ndim and min(a.strides) < 0:
         low = byte_bounds(a)[0]
     segment = find_segment(low)
