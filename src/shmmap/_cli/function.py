@@ -87,6 +87,8 @@ def bind_parameters(
         raise Refused(
             f"--rng: {name} has no parameter rng, by which it would get its random generator"
         )
+    if known is not None:
+        known.check_required({*given, "rng"} if takes_rng else set(given), name)
     return functools.partial(func, **given) if given else func
 
 
@@ -124,6 +126,12 @@ class _Known:
             if each is not first and each.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
         ]
 
+        self._required = [
+            each.name
+            for each in parameters
+            if each.name in self._names and each.default is inspect.Parameter.empty
+        ]
+
     def takes(self, name: str) -> bool:
         return self._takes_any or name in self._names
 
@@ -134,6 +142,13 @@ class _Known:
         if not self.takes(name):
             which = f"it has {', '.join(self._names)}" if self._names else "it has no other"
             raise Refused(f"--param {name}: {func} has no such parameter; {which}")
+
+    def check_required(self, given: set[str], func: str) -> None:
+        """Refuse to leave out what has no default."""
+        missing = [name for name in self._required if name not in given]
+        if missing:
+            texts = " ".join(f"--param {name}=..." for name in missing)
+            raise Refused(f"{func} needs {', '.join(missing)}: give {texts}")
 
 
 def _parameters(func: Callable[..., Any]) -> _Known | None:

@@ -189,6 +189,11 @@ def _add_how_it_runs(command: Parser) -> None:
 
 
 def _add_how_it_tells(command: Parser) -> None:
+    command.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write where the time went: a page, run.html, or a Chrome trace, run.json",
+    )
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     command.add_argument("--traceback", action="store_true", help="show the traceback of an error")
 

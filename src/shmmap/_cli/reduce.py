@@ -16,7 +16,7 @@ from .._results import choose_combine
 from .errors import Refused, Unfit
 from .function import bind_parameters, import_function, read_value
 from .output import NpyFile, Outputs
-from .running import check_axis, check_workers, ran_text, run_options
+from .running import check_axis, check_report, check_workers, ran_text, reported, run_options
 from .sources import open_source
 
 # A result with more numbers than this is cut short where it is printed.
@@ -25,6 +25,7 @@ _PRINTED_MOST = 1000
 
 def run(args: argparse.Namespace) -> None:
     check_workers(args.workers)
+    check_report(args.report)
     for target in args.targets:
         if target == "-" or "::" in target or not target.endswith(".npy"):
             raise Refused(f"cannot write {target}: the result of a reduction goes to an .npy file")
@@ -43,9 +44,10 @@ def run(args: argparse.Namespace) -> None:
         elif not source.shape[axis]:
             raise Refused(f"{args.source} has no items along axis {axis}: give --initial")
         began = time.perf_counter()
-        result = shmmap.preduce(
-            func, source, axis=axis, combine=combine, chunksize=args.chunksize, **options
-        )
+        with reported(args.report):
+            result = shmmap.preduce(
+                func, source, axis=axis, combine=combine, chunksize=args.chunksize, **options
+            )
         seconds = time.perf_counter() - began
         if args.targets:
             _save(result, outputs)

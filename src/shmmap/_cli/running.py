@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import shmmap
 
 from .._system import limits
 from .._wire import RANKS_MAX
@@ -39,6 +44,33 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
         "workers": args.workers,
         "progress": args.func if is_shown else False,
     }
+
+
+def check_report(path: str | None) -> None:
+    """Refuse a report that could not be written, before anything is run."""
+    if path is None:
+        return
+    if os.path.splitext(path)[1].lower() not in (".html", ".json"):
+        raise Refused(f"--report {path}: a report is a page, run.html, or a Chrome trace, run.json")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise Refused(f"--report {path}: there is no folder {folder}")
+    if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise Refused(f"--report {path} cannot be written")
+
+
+@contextmanager
+def reported(path: str | None) -> Iterator[None]:
+    """Write a report of the map inside, also if that fails."""
+    if path is None:
+        yield
+        return
+    # A page shows where in its code the function was.
+    with shmmap.profile(stacks=path.lower().endswith(".html")) as report:
+        try:
+            yield
+        finally:
+            report.save(path)
 
 
 def ran_text(length: int, axis: int, args: argparse.Namespace, seconds: float) -> str:
