@@ -72,8 +72,24 @@ def make_bars(log: MapLog, rows: dict[int, Rows]) -> Bars:
     if deaths:
         parts.append(bars_of_deaths(log, deaths, rows))
     bars: Bars = np.concatenate(parts) if parts else np.zeros(0, BARS)
+    if deaths:
+        mark_again(bars, log.chunks)
     # Of two that begin at the same time, the longer one contains the other.
     return bars[np.lexsort((-bars["ended_ns"], bars["began_ns"], bars["rank"]))]
+
+
+def mark_again(bars: Bars, chunks: int) -> None:
+    """Mark what was run although it had been run before, by a worker that died before it could hand it over.
+
+    Workers are told only how often a chunk was begun in vain, as far as its caller knows.
+    """
+    seen = np.zeros(chunks, bool)
+    calls = np.flatnonzero((bars["kind"] == RowKind.CALL) & (bars["merged"] == 0))
+    for at in calls[np.argsort(bars["began_ns"][calls], kind="stable")]:
+        run = seen[bars["first"][at] : bars["stop"][at]]
+        if run.any():
+            bars["attempt"][at] = max(1, bars["attempt"][at])
+        run[:] = True
 
 
 def bars_of_rank(log: MapLog, rank: int, rows: Rows) -> Bars:
