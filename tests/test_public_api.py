@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import inspect
 import json
+import pydoc
 import re
 import sys
 import types
@@ -313,3 +314,15 @@ def test_public_methods_say_what_they_do(module: Any) -> None:
         and not value.__doc__
     ]
     assert not silent
+
+
+def test_help_opens_with_what_users_need() -> None:
+    """Words of the public names come first, and nothing of how the package is laid out."""
+    text = pydoc.plain(pydoc.render_doc(shmmap))
+    description = text.partition("DESCRIPTION")[2].partition("PACKAGE CONTENTS")[0]
+    for name in ("asshared", "load", "share", "pmap", "pmap_chunks", "preduce", "Team", "profile"):
+        assert f"`{name}" in description or f"shmmap.{name}" in description, name
+    for named in re.findall(r"(?<!`)`(\w+)(?:\([^`]*\))?`(?!`)", description):
+        assert hasattr(shmmap, named) or named in ("map",), named
+    assert "_verbs" not in description
+    assert len(description.splitlines()) < 40

@@ -5,21 +5,43 @@
 >>> shmmap.pmap(np.sum, x)
 array([ 3., 12., 21., 30.])
 
-The folders, from top to bottom; each says in its own `__init__` what lives there, and imports from lower
-ones only:
+Arrays are ordinary `numpy.ndarray`s, whose memory every process reaches:
 
-- `_verbs`: what a user calls (read `_verbs.items` first)
-- `_engines`: how chunks reach those that run them
-- `_team`: the caller's side of worker processes
-- `_results`: what becomes of a map's chunks in the caller; `_worker`: the worker's side;
-  `_profile`: where the time of maps went
-- `_chunks`: what is done with a chunk, on every engine
-- `_wire`: what crosses the process border
-- `_code`: the user's code and settings, as they are now
-- `_memory`: shared memory, and arrays in it
-- `_system`: the operating system and the interpreter; `_interop`: objects of other libraries
-- `_errors`: what is said when something is wrong
+- `asshared(a)` puts an array there; `empty`, `zeros`, `ones`, `full` and their `*_like` make one there
+- `load(path)` reads a ``.npy`` or ``.npz`` file into one, or maps the file
+- `share(obj)` is for frames, sparse matrices, and any other object with large data
+
+Maps go over arrays, lists, frames, and files that are larger than memory:
+
+- `pmap(func, x)` calls ``func(item)``; `pmap_chunks(func, x)` calls ``func(block)``, for vectorised functions
+- `preduce(func, x)` folds blocks and combines the results; `pmap_ranges(func, n)` calls ``func(start, stop)``
+- arguments besides the items: ``functools.partial(func, scale=2)``
+- inputs that every call gets whole: ``pmap(func, x, table, axis=(0, None))``
+
+Options are the same for all: ``workers=4``, ``engine="threads"``, ``progress=True``, ``on_error="continue"``,
+``rng=seed``. ``help(shmmap.pmap)`` has them all, and `config` sets them for a block of code. `profile` shows
+where the time went.
+
+A `Team` of workers is a `concurrent.futures.Executor`: SciPy takes its `map` as ``workers=``, samplers take
+it as ``pool=``. If you have none, the library keeps one for you; `shutdown` ends that.
+
+No ``if __name__ == "__main__"`` is needed, and functions may be lambdas, or defined in a notebook.
 """
+
+# The folders, from top to bottom; each says in its own `__init__` what lives there, and imports from lower
+# ones only:
+#
+# - `_verbs`: what a user calls (read `_verbs.items` first)
+# - `_engines`: how chunks reach those that run them
+# - `_team`: the caller's side of worker processes
+# - `_results`: what becomes of a map's chunks in the caller; `_worker`: the worker's side;
+#   `_profile`: where the time of maps went
+# - `_chunks`: what is done with a chunk, on every engine
+# - `_wire`: what crosses the process border
+# - `_code`: the user's code and settings, as they are now
+# - `_memory`: shared memory, and arrays in it
+# - `_system`: the operating system and the interpreter; `_interop`: objects of other libraries
+# - `_errors`: what is said when something is wrong
 
 import importlib as _importlib
 import sys as _sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterator
@@ -385,3 +386,23 @@ def test_a_shared_item_that_others_write_into_is_no_buffer(engine: Any) -> None:
         yield 1
 
     assert len(shmmap.pmap(lambda item: 1, items(), engine=engine, workers=2)) == 2
+
+
+@pytest.mark.parametrize("scalar", [3, 2.5, np.float64(2.5), np.array(3), None])
+def test_a_scalar_among_the_inputs_is_told_how_to_pass_it(scalar: Any) -> None:
+    """Inputs are zipped, and a number has no items; what is advised works."""
+    x = np.ones((4, 3))
+
+    def scale(row: Any, factor: Any) -> Any:
+        return row.sum() * (factor or 1)
+
+    with pytest.raises((TypeError, ValueError), match=r"axis=\(0, None\).*functools\.partial"):
+        shmmap.pmap(scale, x, scalar)
+    expected = np.stack([scale(row, scalar) for row in x])
+    np.testing.assert_array_equal(shmmap.pmap(scale, x, scalar, axis=(0, None)), expected)
+    bound = functools.partial(scale, factor=scalar)
+    np.testing.assert_array_equal(shmmap.pmap(bound, x), expected)
+    with pytest.raises((TypeError, ValueError), match=r"axis=\(None, 0\)"):
+        shmmap.pmap(scale, scalar, x)
+    with pytest.raises(ValueError, match=r"different lengths.*axis=\(0, None\)"):
+        shmmap.pmap(scale, x, [3.0])

@@ -3,8 +3,8 @@
 In reading order: `nameless` (where memory comes from), `segments` (the data), `table` (what is mapped
 here), `slabs` and `spares` (what is kept for the next array), `blocks` (memory for a new array),
 `refcounts`, `allocation`, `arrays` (new ones), `pages` (bytes into new memory), `sources` (`asshared`,
-`load`, `adopt`), `handles` (what crosses the process border instead of an array), `mappings` (which file
-an array is a mapping of), `files` (memory-mapped files).
+`adopt`), `loading` and `npz` (`load`), `handles` (what crosses the process border instead of an array),
+`mappings` (which file an array is a mapping of), `files` (memory-mapped files).
 
 What must hold: memory has no name that outlives its process, and is released with its last view.
 """
@@ -32,6 +32,7 @@ from .handles import (
     locate,
     touched,
 )
+from .loading import load
 from .nameless import (
     SHM_FOLDER,
     SHMEM_ENABLED,
@@ -44,7 +45,7 @@ from .nameless import (
 from .pages import POUR_NBYTES, PageWriter, copy_into, fresh_from, make_page_writer
 from .refcounts import COUNTS, count_references, is_sole
 from .segments import Segment, byte_bounds
-from .sources import adopt, asshared, is_shared, load, pack_into, packed_nbytes, place, refuse_loss
+from .sources import adopt, asshared, is_shared, pack_into, packed_nbytes, place, refuse_loss
 from .table import (
     attach_segment,
     become_worker,

@@ -1,9 +1,9 @@
-"""Arrays of others in shared memory: copied there, read from a file, or adopted where they lie."""
+"""Arrays of others in shared memory: copied there, or adopted where they lie."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, Protocol, cast, overload
+from typing import Any, Protocol, cast, overload
 
 import numpy as np
 
@@ -12,16 +12,13 @@ from .._interop.masked import mask_of
 from .._interop.numpy_types import Array, ArrayOf, Bytes, DType, ScalarOf, ScalarT, Shape, any_numpy
 from .._interop.plain import is_open, read, what_is_lost
 from .allocation import Layout, LikeLayout, allocate_like, check_dtype, to_shape
-from .arrays import empty
 from .blocks import allocate_bytes
-from .files import as_in_file, read_npy_header
+from .files import as_in_file
 from .handles import handle_of
 from .nameless import SHM_FOLDER
-from .pages import copy_into_new, read_into
+from .pages import copy_into_new
 from .segments import byte_bounds
 from .table import adopt_memory
-
-MmapMode = Literal["r", "r+", "c"]
 
 
 def is_shared(a: object) -> bool:
@@ -181,66 +178,6 @@ def place(a: Array) -> Array:
     placed = pack_into(allocate_bytes(packed_nbytes(a)), 0, a)
     placed.flags.writeable = False
     return placed
-
-
-def load(path: str | os.PathLike[str], mmap_mode: MmapMode | None = None) -> Array:
-    """Load a ``.npy`` file, by default straight into shared memory.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file, in NumPy's ``.npy`` format.
-    mmap_mode : {None, 'r', 'r+', 'c'}, optional
-        None reads the file into shared memory with no second copy. Otherwise the file is memory-mapped
-        as by :func:`numpy.load`; workers then map the file themselves (``"c"`` counts as private).
-
-    Returns
-    -------
-    numpy.ndarray or numpy.memmap
-        The array.
-
-    Raises
-    ------
-    SharedMemoryError
-        If there is not enough shared memory; ``mmap_mode="r"`` needs none.
-    ValueError
-        If it is not a ``.npy`` file, or holds Python objects.
-
-    Examples
-    --------
-    >>> import numpy as np, os, shmmap, tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = os.path.join(folder.name, "a.npy")
-    >>> np.save(path, np.arange(5))
-    >>> a = shmmap.load(path)
-    >>> a, shmmap.is_shared(a)
-    (array([0, 1, 2, 3, 4]), True)
-    >>> folder.cleanup()
-    """
-    check_word(mmap_mode, "mmap_mode", (None, "r", "r+", "c"))
-    if not isinstance(path, (str, bytes, os.PathLike)):
-        # An int, too: it would be a descriptor, and be closed.
-        raise TypeError(f"path must be a str or path-like, not {describe(path)}")
-    if b"\0" in os.fsencode(path):
-        raise ValueError(f"path {path!r} has a NUL character")
-    with open(path, "rb") as file:
-        header = read_npy_header(file)
-        if header is None:
-            mapped: Array = any_numpy.load(path, mmap_mode=mmap_mode or "r")
-            return mapped if mmap_mode else asshared(mapped)
-        shape, fortran, dtype = header
-        check_dtype(dtype, os.fspath(path))
-        offset = file.tell()
-        nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
-        if os.fstat(file.fileno()).st_size < offset + nbytes:
-            raise ValueError(f"{os.fspath(path)!r} is cut short: {nbytes} bytes of data expected")
-        if mmap_mode is not None and nbytes:
-            return cast(Array, any_numpy.load(path, mmap_mode=mmap_mode))
-        a = empty(shape, dtype, "F" if fortran else "C")
-        if nbytes == 0:
-            return a
-        read_into(a, file.fileno(), offset, os.fspath(path))
-        return a
 
 
 class HasName(Protocol):

@@ -29,7 +29,7 @@ from .._memory import check_dtype
 from .options import Options
 from .outputs import bind_outputs, check_overlap, declared_dtypes
 from .request import Request
-from .sequences import read_items
+from .sequences import pass_whole, read_items
 
 # What a list's item is taken to weigh, where chunk sizes in bytes are concerned.
 _OBJECT_NBYTES = 64
@@ -133,8 +133,8 @@ def _as_input(
             return "whole", value
         if value.ndim == 0:
             raise ValueError(
-                f"input {position} is a 0-dimensional array, which has no axis to map over; give None "
-                "for it in axis= to pass it whole"
+                f"input {position} is a 0-dimensional array, which has no axis to map over; "
+                f"{pass_whole(position)}"
             )
         if not -value.ndim <= axis < value.ndim:
             raise np.exceptions.AxisError(axis, value.ndim)
@@ -201,7 +201,7 @@ def _bind_inputs(request: Request) -> tuple[list[Input], int, int, int]:
     if len(set(lengths)) > 1:
         raise ValueError(
             f"inputs have different lengths: {', '.join(map(str, lengths))}; inputs are zipped, so they "
-            "must agree (axis=None passes one whole)"
+            "must agree; None in axis= passes one whole, as in axis=(0, None)"
         )
     first = next(a.__index__() for a in axes if a is not None)
     return bound, lengths[0], nbytes, first

@@ -45,9 +45,17 @@ def iterate(value: Any, position: int) -> Iterator[Any]:
         return iter(value)  # by `__getitem__`, of which nothing is called yet
     except TypeError:
         raise TypeError(
-            f"input {position} is a {kind.__name__}, which cannot be iterated over; give None for it in "
-            "axis= to pass it whole, or bind it with functools.partial"
+            f"input {position} is a {kind.__name__}, which cannot be iterated over; {pass_whole(position)}"
         ) from None
+
+
+def pass_whole(position: int) -> str:
+    """What to write if every call is to get the input at that place as it is."""
+    axes = ", ".join(["0"] * position + ["None"]) if position else "None, 0"
+    return (
+        f"pass it whole to every call by axis=({axes}), one entry for each input, or bind it: "
+        "functools.partial(func, name=value)"
+    )
 
 
 def watched(value: Any) -> Iterator[Any]:
@@ -136,7 +144,8 @@ def read_items(value: Any, position: int, length: Callable[[], int | None]) -> l
         if len(items) > wanted:
             raise ValueError(
                 f"inputs have different lengths: {wanted}, and input {position}, a {type(value).__name__}, "
-                "goes on; inputs are zipped, so they must agree (axis=None passes one whole)"
+                "goes on; inputs are zipped, so they must agree; None in axis= passes one whole, as in "
+                "axis=(0, None)"
             )
         return items
     if not is_endless(value):
