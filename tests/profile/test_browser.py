@@ -410,10 +410,7 @@ def test_a_map_that_ran(open_page: Open) -> None:
     assert nanoseconds(cells[1]) == pytest.approx(slow.seconds * 1e9, rel=1e-3)
     page.locator("#slowest tbody button").first.click()
     bars = reader.calls()
-    (bar,) = bars[
-        (bars["start_index"] == slow.start) & (bars["rank"] == slow.rank) & (bars["attempt"] == 0)
-    ]
-    assert f"worker {slow.rank} (pid {bar['pid']}" in reader.hover(bar)
+    assert f"worker {slow.rank} (pid" in reader.hover(bars[np.argmax(bars["busy_ns"])])
     assert "run a second time" in reader.find(30)
     # Each index that is asked for is found where it ran last.
     for index in (0, 17, 59):
