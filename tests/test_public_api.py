@@ -29,6 +29,7 @@ NAMES = {
     *("Team", "MapFuture", "shutdown"),
     *("WorkerDied", "SharedMemoryError", "MapError", "RemoteError", "PerformanceWarning"),
     *("profile", "Report"),
+    *("handle", "Handle", "register_reducers"),
 }
 
 MODULES: dict[str, set[str]] = {
@@ -47,6 +48,7 @@ FUTURE = {name for name in dir(concurrent.futures.Future) if not name.startswith
 
 ATTRIBUTES: dict[str, set[str]] = {
     "Context": {"start", "stop", "index", "rank", "attempt"},
+    "Handle": {"array"},
     "MapError": {"failed", "result", "derive"},
     "MapFuture": {*FUTURE, "as_completed", "in_order", "progress"},
     "PerformanceWarning": set(),
@@ -68,6 +70,8 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     "full": {"shape": REQUIRED, "fill_value": REQUIRED, "dtype": None, "order": "C"},
     "load": {"path": REQUIRED, "mmap_mode": None},
     "is_shared": {"a": REQUIRED},
+    "handle": {"a": REQUIRED, "lease": 60.0},
+    "register_reducers": {},
     "adopt": {"shm": REQUIRED, "shape": REQUIRED, "dtype": REQUIRED, "offset": 0, "order": "C"},
     "pmap": {"func": REQUIRED, "axis": 0, "out": None, "dtype": None},
     "pmap_chunks": {"func": REQUIRED, "axis": 0, "out": None, "dtype": None},

@@ -75,6 +75,7 @@ if _typing.TYPE_CHECKING:
         zeros,
         zeros_like,
     )
+    from ._memory.exports import Handle, handle, register_reducers
     from ._profile.report import Report, profile
     from ._verbs import MapFuture, Team, config, pmap, pmap_chunks, pmap_ranges, preduce, share
 
@@ -82,6 +83,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "Context",
+    "Handle",
     "MapError",
     "MapFuture",
     "PerformanceWarning",
@@ -98,6 +100,7 @@ __all__ = [
     "empty_like",
     "full",
     "full_like",
+    "handle",
     "is_shared",
     "load",
     "ones",
@@ -107,6 +110,7 @@ __all__ = [
     "pmap_ranges",
     "preduce",
     "profile",
+    "register_reducers",
     "share",
     "shutdown",
     "zeros",
@@ -121,6 +125,7 @@ if _witness.is_watched():
 # current folder is searched, the program may have gone by then to one where others have put such a module.
 _HOMES = {
     "Context": "_chunks",
+    "Handle": "_memory.exports",
     "MapFuture": "_verbs",
     "Report": "_profile.report",
     "Team": "_verbs",
@@ -132,6 +137,7 @@ _HOMES = {
     "empty_like": "_memory",
     "full": "_memory",
     "full_like": "_memory",
+    "handle": "_memory.exports",
     "is_shared": "_memory",
     "load": "_memory",
     "ones": "_memory",
@@ -141,6 +147,7 @@ _HOMES = {
     "pmap_ranges": "_verbs",
     "preduce": "_verbs",
     "profile": "_profile.report",
+    "register_reducers": "_memory.exports",
     "share": "_verbs",
     "shutdown": "_engines",
     "zeros": "_memory",

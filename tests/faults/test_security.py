@@ -119,7 +119,7 @@ class Test36Squatters:
         """Even one that was guessed: the segment lies elsewhere, and the squatter gets nothing."""
         guessed = bytes(8)
         monkeypatch.setattr(nameless.os, "urandom", lambda n: guessed[:n])
-        start = nameless._start_time(os.getpid())
+        start = nameless.start_time(os.getpid())
         squatter = Path(f"/dev/shm/shmmap-{os.getpid()}-{start}-{guessed.hex()}")
         target = tmp_path / "target"
         if kind == "file":

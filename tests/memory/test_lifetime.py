@@ -234,3 +234,31 @@ def test_the_segment_of_the_last_small_array_is_given_back() -> None:
     )
     done = run_python("-c", source)
     assert done.stdout.strip() == "0", done.stderr
+
+
+def test_an_array_that_a_worker_made_comes_back_to_it(team: shmmap.Team) -> None:
+    made = shmmap.pmap(lambda i: shmmap.full(1 << 18, float(i)), [1, 2, 3], engine=team)
+    for _ in range(2):
+        sums = shmmap.pmap(lambda a: float(a[::4].sum()), made, engine=team)
+        assert sums == [float(i << 16) for i in (1, 2, 3)]
+    assert team.submit(np.sum, made[1]).result(20) == float(2 << 18)
+
+
+def test_an_array_that_a_worker_made_and_keeps_is_returned_twice() -> None:
+    def make() -> Any:
+        a = shmmap.zeros(1 << 18)
+        functions.kept.append(a)
+        return a
+
+    def again() -> Any:
+        return functions.kept[-1]
+
+    with shmmap.Team(1) as team:
+        first = team.submit(make).result(20)
+        first[:] = 3
+        del first
+        gc.collect()
+        second = team.submit(again).result(20)
+        assert (second == 3).all() and shmmap.is_shared(second)
+        second[0] = 4
+        assert team.submit(lambda: float(again()[0])).result(20) == 4

@@ -28,6 +28,7 @@ class Link:
         self.known = Known()
         self.said: list[Any] = []
         self.told: list[bytes] = []
+        self.dropped: list[int] = []
 
     def make(self, nbytes: int = NBYTES, seq: int = 0) -> int:
         """Make a segment, and announce it: a page, or one for results of a call."""
@@ -44,6 +45,9 @@ class Link:
 
     def post(self, message: bytes) -> None:
         self.told.append(message)
+
+    def drop(self, segments: list[int]) -> None:
+        self.dropped.extend(self.known.loses(segments))
 
 
 class Workers:
@@ -120,6 +124,9 @@ def test_segments_of_results_stay_while_their_call_is_open(inbox: Inbox, workers
     late = link.make(seq=7)
     inbox.end_call(7)
     assert not is_there(first) and first not in link.known.segments
+    assert link.dropped == [other, first], (
+        "its worker keeps what it has handed over until it is told"
+    )
     inbox.read_line(link)
     assert not is_there(late), "it was announced when the call was over"
 

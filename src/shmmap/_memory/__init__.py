@@ -3,8 +3,9 @@
 In reading order: `nameless` (where memory comes from), `segments` (the data), `table` (what is mapped
 here), `slabs` and `spares` (what is kept for the next array), `blocks` (memory for a new array),
 `refcounts`, `allocation`, `arrays` (new ones), `pages` (bytes into new memory), `sources` (`asshared`,
-`adopt`), `loading` and `npz` (`load`), `handles` (what crosses the process border instead of an array),
-`mappings` (which file an array is a mapping of), `files` (memory-mapped files).
+`adopt`), `loading` and `npz` (`load`), `handles` (what goes to a worker instead of an array), `mappings`
+(which file an array is a mapping of), `files` (memory-mapped files). Imported when they are used: `exports`
+(handles for any other process), and below it `locations`, `reachable`, `mapped_again`, `leases`, `origins`.
 
 What must hold: memory has no name that outlives its process, and is released with its last view.
 """
@@ -24,6 +25,7 @@ from .blocks import ALIGN, allocate_bytes
 from .files import FileHandle, create_npy, dtype_code, handle_in_file, on_one_mapping, reserve_file
 from .handles import (
     Handle,
+    PortableHandle,
     SegmentHandle,
     from_handle,
     handle_of,
@@ -54,11 +56,13 @@ from .table import (
     expire_spare,
     find_block,
     get_segment,
+    hand_over_segment,
     mark_kept,
     new_segment_id,
     off_drop,
     on_drop,
     release_spare,
     take_back_released,
+    take_exported,
 )
 from .table import lock as table_lock

@@ -29,6 +29,17 @@ class SegmentHandle(NamedTuple):
 
 Handle = SegmentHandle | FileHandle
 
+
+class PortableHandle:
+    """Base of what `shmmap.handle` returns, by which picklers know that without importing it."""
+
+    __slots__ = ()
+
+    def __reduce_for_worker__(self) -> tuple[Array, tuple[object, ...]] | None:
+        """The array, and what to pickle if that goes as others do to workers; None if it cannot."""
+        return None
+
+
 touched: dict[int, int] = {}
 """Number of arrays made from handles in each segment since a worker's call began; see `_worker.cache`."""
 
@@ -95,12 +106,19 @@ def from_handle(handle: Handle) -> Array:
             raise ValueError("the array was dropped while a view of it was under way")
     elif segment.fd >= 0:
         root = own_memory(segment)  # made by a worker, owned by the process that gets the result
+    a = view_over(root, offset, handle)
+    return a.copy("K") if block is not None and block.is_lent else a
+
+
+def view_over(root: Bytes | None, offset: int, handle: SegmentHandle) -> Array:
+    """The array a handle stands for, over the bytes that hold it; in these it begins at `offset`.
+
+    Raises ValueError or TypeError if it does not fit.
+    """
     dtype = np.dtype(handle.dtype)
     if dtype.hasobject:
         raise ValueError("a handle of Python objects: their addresses mean nothing here")
     a: Array = np.ndarray(handle.shape, dtype, root, offset, handle.strides)
-    if block is not None and block.is_lent:
-        return a.copy("K")
     if not handle.writeable:
         a.flags.writeable = False
     return a

@@ -59,7 +59,7 @@ def address_of(a: Array) -> int:
     return address
 
 
-def _owner_of(a: Array) -> object:
+def owner_of(a: Array) -> object:
     """What holds the mapping that an array may be a view of: a `mmap`, or a buffer of Arrow; or None."""
     owner: object = a.base
     while owner is not None:
@@ -77,7 +77,7 @@ def _owner_of(a: Array) -> object:
 
 def place_in_file(a: Array) -> FilePlace | None:
     """Where in which file an array lies; None if it is in none, or others cannot open that by its name."""
-    owner = _owner_of(a)
+    owner = owner_of(a)
     if owner is None:
         return None
     address = address_of(a)

@@ -20,7 +20,7 @@ from typing import Any
 from .._errors.exceptions import SharedMemoryError
 from .._system.imports import late_import
 from .._system.interrupts import Uninterrupted
-from .._system.kernel_files import read_kernel_file
+from .._system.kernel_files import read_kernel_file, start_time
 from .._system.limits import address_space, available, file_size_limit
 from .._system.witness import tag
 
@@ -63,12 +63,6 @@ class _Untracked:
         return getattr(self._tracker, name)
 
 
-def _start_time(pid: int) -> str:
-    """When a process started, in clock ticks since boot; with its pid, its identity."""
-    # The name of the program stands in parentheses and may hold anything, parentheses included.
-    return read_kernel_file(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[19]
-
-
 def _sweep() -> None:
     """Remove names of ours whose owner died between creating and unlinking; such are empty."""
     for name in os.listdir(SHM_FOLDER):
@@ -80,7 +74,7 @@ def _sweep() -> None:
             if os.stat(path).st_uid != os.geteuid():
                 continue
             try:
-                alive = _start_time(int(pid)) == start
+                alive = start_time(int(pid)) == start
             except OSError:
                 alive = False
             if not alive:
@@ -105,7 +99,7 @@ def _open_posix(nbytes: int) -> int:
         _swept = True
         _sweep()
     pid = os.getpid()
-    name = f"{_PREFIX}{pid}-{_start_time(pid)}-{os.urandom(8).hex()}{tag()}"
+    name = f"{_PREFIX}{pid}-{start_time(pid)}-{os.urandom(8).hex()}{tag()}"
     with Uninterrupted():  # or a Ctrl-C would leave the name
         shm = shared_memory.SharedMemory(name, create=True, size=nbytes, **options)
         path = os.path.join(SHM_FOLDER, name)
@@ -310,14 +304,16 @@ class OwnMapping(mmap.mmap):
     """A mapping of this library's own memory: no file by which others could reach it."""
 
 
-def map_fd(fd: int, nbytes: int) -> mmap.mmap:
+def map_fd(fd: int, nbytes: int, *, keeps_fd: bool = False) -> mmap.mmap:
     """Map all of `fd`; huge pages are advised always, which costs nothing where they are off.
+
+    With `keeps_fd` the mapping has a descriptor of its own; before Python 3.13 it always has.
 
     Raises SharedMemoryError if this process may not map so much, or nothing more.
     """
     try:
         if sys.version_info >= (3, 13):
-            mapping = OwnMapping(fd, nbytes, trackfd=False)
+            mapping = OwnMapping(fd, nbytes, trackfd=keeps_fd)
         else:
             mapping = OwnMapping(fd, nbytes)
     except OSError as exc:

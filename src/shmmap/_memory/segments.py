@@ -8,6 +8,7 @@ here.
 | field | written by | what must hold |
 | --- | --- | --- |
 | `Segment.fd`, `pour_fd`, `used`; `Block.kept`, `ref` | `table` | one with a descriptor is in the table |
+| `Segment.exported`, `is_handed_over` | `table` | see there |
 | `Block.is_lent` | `handles.lend`, before any other thread has the block | |
 | `Segment.touched` | `spares`, as it keeps the segment | no process has a view of it |
 | `Segment.mapped` | `pages` | one thread per process maps pages: a worker has no other |
@@ -41,6 +42,13 @@ class Segment:
         """Number of blocks in use."""
         self.is_own = is_own
         """Made here, for arrays of this process."""
+        self.is_handed_over = False
+        """In a worker: made here and handed to its caller, which says when it needs it here no more."""
+        self.inode = (0, 0)
+        """Device and number of the file it is, where that was asked for."""
+        self.exported = False
+        """Processes outside the team may have a view of it, as a handle of it was pickled or this process has
+        forked. A worker tells its caller, to whom it belongs: what lies there now is not to be used again."""
         self.touched = 0
         """Bytes at its beginning that were used by an array before this one: they are not zero, and
         quickly written to."""
@@ -68,7 +76,8 @@ class Block:
         self.epoch = epoch
         """Number of forks of this process before the block was made."""
         self.kept = False
-        """Some worker's function kept a view: never to be used again while that worker may live."""
+        """Some other process may have a view, as a worker's function kept one or a handle of it was pickled:
+        never to be used again."""
         self.is_lent = False
         """It is a copy that workers are lent: whoever gets it back gets a copy of it."""
         self.ref: BlockRef | None = None

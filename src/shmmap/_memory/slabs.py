@@ -27,6 +27,10 @@ class Slabs:
                 return slab, offset
         return None
 
+    def find(self, segment: Segment) -> Slab | None:
+        """The slab that a segment is; None if it is none of this process's."""
+        return next((slab for slab in self._slabs if slab.segment is segment), None)
+
     def is_only(self, slab: Slab) -> bool:
         return self._slabs == [slab]
 

@@ -7,9 +7,9 @@ What must always hold:
 
 - Memory is never unmapped under an array: only references are dropped, and the mapping goes with the
   last of them. A block lives exactly as long as the ``memoryview`` at the root of its arrays.
-- A slab's slice, or a whole segment, is used again only if no worker kept a view of it (`Block.kept`)
-  and this process did not fork while it was in use: a forked child or a kept view would read the next
-  array's bytes.
+- A slab's slice, or a whole segment, is used again only if no worker kept a view of it and no handle of it
+  was pickled for other processes (`Block.kept`), and this process did not fork while it was in use: a forked
+  child or a view elsewhere would read the next array's bytes.
 """
 
 from __future__ import annotations
@@ -162,10 +162,13 @@ def attach_segment(
         os.close(fd)
         return known
     try:
-        size = os.fstat(fd).st_size
-        if size < nbytes:
-            raise ValueError(f"segment {id} should hold {nbytes} bytes and holds {size}")
-        segment = Segment(id, fd if keep_fd else -1, nbytes, map_fd(fd, nbytes))
+        status = os.fstat(fd)
+        if status.st_size < nbytes:
+            raise ValueError(f"segment {id} should hold {nbytes} bytes and holds {status.st_size}")
+        # A worker has no other descriptor for handles that it makes.
+        mapping = map_fd(fd, nbytes, keeps_fd=not keep_fd)
+        segment = Segment(id, fd if keep_fd else -1, nbytes, mapping)
+        segment.inode = status.st_dev, status.st_ino
     except BaseException:
         os.close(fd)
         raise
@@ -189,11 +192,22 @@ def own_memory(segment: Segment) -> Bytes:
 
 
 def detach_segment(id: int) -> None:
-    """Drop this process's references to an attached segment; the mapping goes with the last view."""
+    """Drop this process's references to an attached segment; the mapping goes with the last view.
+
+    One with arrays that count for its life, as those have that were made here, goes with the last of them.
+    """
     with Uninterrupted(), section, lock:
         segment = _segments.get(id)
         if segment is not None:
-            forget(segment)
+            segment.is_handed_over = False
+            if segment.fd < 0 or not segment.used:
+                forget(segment)
+
+
+def hand_over_segment(segment: Segment) -> None:
+    """Keep a segment of ours until the caller, who has it now too, is done with it: it may come back."""
+    with section, lock:
+        segment.is_handed_over = True
 
 
 def discard_segment(id: int) -> bool:
@@ -254,7 +268,7 @@ def _take_back(block: Block) -> list[Segment]:
     is_clean = not block.kept and block.epoch == _epoch
     if block.slab is not None:
         return slabs.give(block, is_clean)
-    if segment.used:
+    if segment.used or segment.is_handed_over:
         return []
     # Kept for the next array only with a team, whose monitor ends the waiting.
     return spares.put(segment) if is_clean and segment.is_own and _drop_listeners else [segment]
@@ -310,6 +324,22 @@ def expire_spare() -> float | None:
     return expiry
 
 
+def export_block(segment: Segment, address: int) -> None:
+    """Other processes are told of an array, which lies at an address: never use its memory for another."""
+    block = find_block(address)
+    with section, lock:
+        segment.exported = True
+        if block is not None:
+            block.kept = True
+
+
+def take_exported(segment: Segment) -> bool:
+    """Whether other processes may have been told of arrays in a segment since this was asked last."""
+    with lock:
+        exported, segment.exported = segment.exported, False
+    return exported
+
+
 def mark_kept(id: int) -> None:
     """A worker's function kept a view of a segment: what lies there now must not be used again."""
     with section, lock:
@@ -351,6 +381,8 @@ def _before_fork() -> None:
     if _released:  # what is not taken back by now counts as in use
         take_back_released()
     _epoch += 1
+    for segment in _segments.values():  # in a worker, whose caller is to know it
+        segment.exported = True
 
 
 def _after_fork_in_child() -> None:

@@ -20,3 +20,12 @@ def read_kernel_file(path: str) -> str:
         return os.fsdecode(b"".join(iter(lambda: os.read(fd, 1 << 16), b"")))
     finally:
         os.close(fd)
+
+
+def start_time(pid: int) -> str:
+    """When a process started, in clock ticks since boot; with its pid, its identity.
+
+    Raises OSError if there is no such process.
+    """
+    # The name of the program stands in parentheses and may hold anything, parentheses included.
+    return read_kernel_file(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[19]

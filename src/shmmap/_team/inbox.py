@@ -189,7 +189,7 @@ class Inbox:
             del self._announced[id]
             if discard_segment(id):
                 for link in self._workers.links.values():
-                    link.known.loses((id,))
+                    link.drop([id])
 
     # ------------------------------------------------ letting pages go
 

@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import Literal
 
 from .._interop.numpy_types import Array
-from .._memory import Handle, SegmentHandle, handle_of, locate, packed_nbytes, place
+from .._memory import (
+    Handle,
+    PortableHandle,
+    SegmentHandle,
+    handle_of,
+    locate,
+    packed_nbytes,
+    place,
+)
 from .unpickling import frozen_array, open_array
 
 Copies = dict[tuple[object, ...], tuple[Array, Array]]
@@ -55,6 +63,14 @@ class ArrayPacker:
             return reduce_handle(handle)
         order = order_of(a)
         return frozen_array, (a.tobytes(order), a.dtype, a.shape, order)
+
+    def reduce_portable(self, portable: PortableHandle) -> object:
+        """What to pickle for a public handle: its array as any other, where that is had from a segment."""
+        found = portable.__reduce_for_worker__()
+        if self._copies is None or found is None:
+            return NotImplemented
+        a, reduced = found
+        return reduced if isinstance(handle_of(a), SegmentHandle) else NotImplemented
 
     def pack_buffer(self, a: Array) -> bytes | bytearray | tuple[object, ...]:
         """What stands for a buffer that is pickled out of band."""

@@ -31,6 +31,7 @@ from .._code.values import make_cached
 from .._code.watch import is_root
 from .._interop.buffers import is_plain, reduce_kin
 from .._interop.captured_stores import reduce_store
+from .._memory import PortableHandle
 from .._system.imports import late_import
 from .arrays import ArrayPacker
 from .unpickling import IN_PACKAGE, make_cached_property, make_global, make_new_type
@@ -151,6 +152,8 @@ class CallPickler(_Base):  # type: ignore[misc]
         if kind is CachedFunction and (obj.__module__ in MAINS or "<locals>" in obj.__qualname__):
             # By value, like the function in it; each worker begins with an empty cache.
             return make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
+        if isinstance(obj, PortableHandle):
+            return self.arrays.reduce_portable(obj)
         if kind is types.ModuleType and is_users(obj):
             self.met.append(obj)
         if kind.__module__ == _CONNECTIONS:  # which would pickle, as the number of a descriptor

@@ -18,7 +18,7 @@ from .._code.modules import MAINS
 from .._interop.buffers import keep_attributes, reduce_exception, reduce_view
 from .._interop.numpy_types import Array
 from .._interop.scalars import SCALARS
-from .._memory import Handle
+from .._memory import Handle, PortableHandle, SegmentHandle
 from .arrays import reduce_handle
 from .chains import CHAIN_NBYTES, ChainLink, has_chain, link_chain, unlink_chain
 from .pickling import load_picklers
@@ -27,7 +27,7 @@ from .unpickling import Unpickler, unpack
 Share = Callable[[Array], Handle | None]
 """The handle of an array that is to travel as one, having announced its segment; None for any other."""
 
-_SPECIAL = (type, BaseException, np.ndarray, memoryview)
+_SPECIAL = (type, BaseException, np.ndarray, memoryview, PortableHandle)
 
 
 class _ByValue(Exception):
@@ -61,11 +61,13 @@ class _PlainPickler(pickle.Pickler):
     def reduce(self, obj: object) -> object:
         """What to pickle for what is special; NotImplemented for anything else."""
         if type(obj) is np.ndarray and self._share is not None:
-            known = self._shared.get(id(obj))
-            handle = self._share(obj) if known is None else known[1]
+            handle = self._handle_of(obj)
             if handle is not None:
-                self._shared[id(obj)] = obj, handle
                 return reduce_handle(handle)
+        elif isinstance(obj, PortableHandle):
+            found = obj.__reduce_for_worker__()
+            if found is not None and isinstance(self._handle_of(found[0]), SegmentHandle):
+                return found[1]
         elif isinstance(obj, np.ndarray):
             return keep_attributes(obj)
         elif type(obj) is memoryview:
@@ -80,6 +82,16 @@ class _PlainPickler(pickle.Pickler):
                 return _linked, (self._numbers[id(obj)],)
             return reduce_exception(obj)
         return NotImplemented
+
+    def _handle_of(self, a: Array) -> Handle | None:
+        """The handle of an array, whose segment was announced; None if it is not to travel as one."""
+        known = self._shared.get(id(a))
+        if known is not None:
+            return known[1]
+        handle = None if self._share is None else self._share(a)
+        if handle is not None:
+            self._shared[id(a)] = a, handle
+        return handle
 
 
 def pack_result(obj: object, share: Share | None = None) -> bytes:

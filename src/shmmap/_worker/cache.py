@@ -2,7 +2,7 @@
 
 What is kept, and when it is thrown out, the caller works out by the same rules (`_team.known`), so that it
 knows what it need not send again. Besides, it is found out here which segments a function has kept views
-of: arrays of jobs that are kept do not count as such.
+of, or made other processes see: arrays of jobs that are kept do not count as such.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from typing import Any
 
 from .._chunks import Job, Kernel, Reporter, Watch, freeze_for_good, make_kernel, put_together
 from .._code.recipient import forget_segments
-from .._memory import Segment, count_references, detach_segment, get_segment, touched
+from .._memory import (
+    Segment,
+    count_references,
+    detach_segment,
+    get_segment,
+    take_exported,
+    touched,
+)
 from .._system.forks import make_lock
 from .._wire import CACHED_FUNCTIONS, Call, ControlBlock, read_fitted, read_payload, unpack
 from .role import role
@@ -173,6 +180,9 @@ class Cache:
                 segment = get_segment(id)
             except KeyError:
                 continue  # dropped during the call
+            if take_exported(segment):
+                yield id
+                continue
             if not self._is_viewed(segment):
                 continue
             if id not in self._viewed:  # else it is certain already, but for this call's slices

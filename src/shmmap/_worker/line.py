@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-from .._memory import FileHandle, Segment, attach_segment, find_block, handle_of
+from .._memory import FileHandle, Segment, attach_segment, find_block, hand_over_segment, handle_of
 from .._wire import (
     AT_PIPE,
     DONE_WITH,
@@ -237,6 +237,7 @@ class Line:
             return handle  # the caller's own
         if block.slab is not None:
             return None  # part of it will be used for other arrays here
+        hand_over_segment(block.segment)  # first: it may be dropped as soon as it is announced
         self.announce(block.segment, seq)
         return handle
 
