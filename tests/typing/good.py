@@ -113,6 +113,33 @@ def rows() -> None:
     shmmap.pmap(nothing, x)
 
 
+class Tensor:
+    """An array of another library, which may hold anything."""
+
+    dtype = np.dtype(float)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter([1.0, 2.0])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
+        return np.array([1.0, 2.0])
+
+
+def show(done: int, total: int) -> None:
+    assert done <= total
+
+
+def numbers() -> None:
+    """Those of NumPy are taken, too."""
+    four, half = np.int64(4), np.float32(30)
+    shmmap.pmap(norm, x, axis=np.int8(0), workers=four, retries=four, timeout=half, chunksize=four)
+    shmmap.pmap(draw, range(3), rng=[1, 2], buffersize=four)
+    shmmap.pmap(draw, range(3), rng=np.arange(3), progress=show)
+    shmmap.pmap_ranges(span, four)
+    with shmmap.Team(four, blas_threads=four, memory_limit=np.int64(1 << 30), idle_timeout=half):
+        pass
+
+
 def lists() -> None:
     assert_type(shmmap.pmap(model, names), list[Model])
     assert_type(shmmap.pmap(model, iter(names), buffersize=8), list[Model])
@@ -212,6 +239,7 @@ def undecided(wait: bool, func: Callable[..., object], data: Any) -> None:
     shmmap.pmap_ranges(span, 3, wait=wait)
     shmmap.preduce(len, x, wait=wait)
     assert_type(shmmap.pmap(labelled, names, x[:2]), Any)
+    assert_type(shmmap.pmap(str, Tensor()), Any)
     assert_type(shmmap.pmap(labelled, names, x[:2], out=list), list[float])
 
 
@@ -252,7 +280,7 @@ def arrays() -> None:
 
 def main() -> None:
     """All of it, also where shapes and threads would differ."""
-    for each in (rows, lists, outputs, chunks, ranges, reductions, futures, teams, arrays):
+    for each in (rows, numbers, lists, outputs, chunks, ranges, reductions, futures, teams, arrays):
         each()
     undecided(True, np.max, x)
 

@@ -14,7 +14,7 @@ from tests.typing import good
 
 HERE = Path(__file__).parent
 PARTS = [
-    *(good.rows, good.lists, good.outputs, good.chunks, good.ranges, good.reductions),
+    *(good.rows, good.numbers, good.lists, good.outputs, good.chunks, good.ranges, good.reductions),
     *(good.futures, good.teams, good.arrays),
 ]
 

@@ -15,6 +15,8 @@ Places = np.ndarray[tuple[Any, ...], np.dtype[np.intp]]
 any_numpy: Any = np
 """NumPy itself, where the annotations of its releases differ in what they accept."""
 
+Int = int | np.integer[Any]
+Seconds = float | Int | np.floating[Any]
 Shape = SupportsIndex | Sequence[SupportsIndex]
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)

@@ -17,6 +17,7 @@ import weakref
 from typing import Any, Protocol
 
 from .._errors.arguments import as_int
+from .._interop.numpy_types import Int
 from .._system.forks import at_fork
 from .._system.interrupts import CleanUp
 from .._system.limits import usable_cores
@@ -79,7 +80,7 @@ def register_team(team: Endable) -> None:
     _teams.add(team)
 
 
-def resolve_workers(workers: int | None) -> int:
+def resolve_workers(workers: Int | None) -> int:
     """How many workers an option ``workers=`` means."""
     if type(workers) is int and 0 < workers <= RANKS_MAX:  # most calls
         return workers

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 
 from .._errors.exceptions import name_of
+from .._interop.numpy_types import Int
 from .._wire import FUNCTION_INLINE, LOOK, Bundle, Submitted, cannot_send, fit, snapshot
 from .life import CLOSED, Life
 from .registry import refuse_at_exit, resolve_workers
@@ -36,7 +37,7 @@ class WorkerTeam(Life):
 
     def __init__(
         self,
-        workers: int | None = None,
+        workers: Int | None = None,
         *,
         start: str = "clean",
         initializer: Callable[..., object] | None = None,

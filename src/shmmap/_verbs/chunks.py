@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ArrayT,
         ChunkOptions,
         DTypes,
+        HasArrayT,
         Items,
         MappedAxis,
         NoneFunc,
@@ -89,40 +90,6 @@ def pmap_chunks(
 ) -> None: ...
 @overload
 def pmap_chunks(
-    func: Callable[..., T],
-    input: Items,
-    /,
-    *inputs: Items,
-    axis: Axis = 0,
-    out: None = None,
-    on_error: OnError | StandInFor[StandInT] = "raise",
-    wait: Literal[True] = True,
-    **options: Unpack[ChunkOptions],
-) -> list[T | StandInT]: ...
-@overload
-def pmap_chunks(
-    func: Callable[..., T],
-    /,
-    *inputs: object,
-    axis: Axis = 0,
-    out: type[list[Any]],
-    on_error: OnError | StandInFor[StandInT] = "raise",
-    wait: Literal[True] = True,
-    **options: Unpack[ChunkOptions],
-) -> list[T | StandInT]: ...
-@overload
-def pmap_chunks(
-    func: Callable[..., object],
-    /,
-    *inputs: object,
-    axis: Axis = 0,
-    out: OutT,
-    on_error: OnError | StandIn = "raise",
-    wait: Literal[True] = True,
-    **options: Unpack[ChunkOptions],
-) -> OutT: ...
-@overload
-def pmap_chunks(
     func: ArrayFunc,
     input: ArrayT,
     /,
@@ -163,15 +130,14 @@ def pmap_chunks(
 @overload
 def pmap_chunks(
     func: Callable[..., T],
-    input: Items,
     /,
-    *inputs: Items,
+    *inputs: object,
     axis: Axis = 0,
-    out: None = None,
+    out: type[list[Any]],
     on_error: OnError | StandInFor[StandInT] = "raise",
-    wait: Literal[False],
+    wait: Literal[True] = True,
     **options: Unpack[ChunkOptions],
-) -> MapFuture[list[T | StandInT]]: ...
+) -> list[T | StandInT]: ...
 @overload
 def pmap_chunks(
     func: Callable[..., T],
@@ -189,6 +155,17 @@ def pmap_chunks(
     /,
     *inputs: object,
     axis: Axis = 0,
+    out: OutT,
+    on_error: OnError | StandIn = "raise",
+    wait: Literal[True] = True,
+    **options: Unpack[ChunkOptions],
+) -> OutT: ...
+@overload
+def pmap_chunks(
+    func: Callable[..., object],
+    /,
+    *inputs: object,
+    axis: Axis = 0,
     out: OutArraysT,
     on_error: OnError | StandIn = "raise",
     wait: Literal[False],
@@ -197,7 +174,7 @@ def pmap_chunks(
 @overload
 def pmap_chunks(
     func: AnyFunc,
-    input: ArrayT,
+    input: HasArrayT,
     /,
     *inputs: object,
     axis: Axis = 0,
@@ -207,6 +184,30 @@ def pmap_chunks(
     wait: bool = True,
     **options: Unpack[ChunkOptions],
 ) -> Any: ...
+@overload
+def pmap_chunks(
+    func: Callable[..., T],
+    input: Items,
+    /,
+    *inputs: Items,
+    axis: Axis = 0,
+    out: None = None,
+    on_error: OnError | StandInFor[StandInT] = "raise",
+    wait: Literal[True] = True,
+    **options: Unpack[ChunkOptions],
+) -> list[T | StandInT]: ...
+@overload
+def pmap_chunks(
+    func: Callable[..., T],
+    input: Items,
+    /,
+    *inputs: Items,
+    axis: Axis = 0,
+    out: None = None,
+    on_error: OnError | StandInFor[StandInT] = "raise",
+    wait: Literal[False],
+    **options: Unpack[ChunkOptions],
+) -> MapFuture[list[T | StandInT]]: ...
 @overload
 def pmap_chunks(
     func: Callable[..., T],

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ArrayFunc,
         ArrayT,
         DTypes,
+        HasArrayT,
         ItemOptions,
         Items,
         MappedAxis,
@@ -94,40 +95,6 @@ def pmap(
 ) -> None: ...
 @overload
 def pmap(
-    func: Callable[..., T],
-    input: Items,
-    /,
-    *inputs: Items,
-    axis: Axis = 0,
-    out: None = None,
-    on_error: OnError | StandInFor[StandInT] = "raise",
-    wait: Literal[True] = True,
-    **options: Unpack[ItemOptions],
-) -> list[T | StandInT]: ...
-@overload
-def pmap(
-    func: Callable[..., T],
-    /,
-    *inputs: object,
-    axis: Axis = 0,
-    out: type[list[Any]],
-    on_error: OnError | StandInFor[StandInT] = "raise",
-    wait: Literal[True] = True,
-    **options: Unpack[ItemOptions],
-) -> list[T | StandInT]: ...
-@overload
-def pmap(
-    func: Callable[..., object],
-    /,
-    *inputs: object,
-    axis: Axis = 0,
-    out: OutT,
-    on_error: OnError | StandIn = "raise",
-    wait: Literal[True] = True,
-    **options: Unpack[ItemOptions],
-) -> OutT: ...
-@overload
-def pmap(
     func: ArrayFunc,
     input: ArrayT,
     /,
@@ -168,15 +135,14 @@ def pmap(
 @overload
 def pmap(
     func: Callable[..., T],
-    input: Items,
     /,
-    *inputs: Items,
+    *inputs: object,
     axis: Axis = 0,
-    out: None = None,
+    out: type[list[Any]],
     on_error: OnError | StandInFor[StandInT] = "raise",
-    wait: Literal[False],
+    wait: Literal[True] = True,
     **options: Unpack[ItemOptions],
-) -> MapFuture[list[T | StandInT]]: ...
+) -> list[T | StandInT]: ...
 @overload
 def pmap(
     func: Callable[..., T],
@@ -194,6 +160,17 @@ def pmap(
     /,
     *inputs: object,
     axis: Axis = 0,
+    out: OutT,
+    on_error: OnError | StandIn = "raise",
+    wait: Literal[True] = True,
+    **options: Unpack[ItemOptions],
+) -> OutT: ...
+@overload
+def pmap(
+    func: Callable[..., object],
+    /,
+    *inputs: object,
+    axis: Axis = 0,
     out: OutArraysT,
     on_error: OnError | StandIn = "raise",
     wait: Literal[False],
@@ -202,7 +179,7 @@ def pmap(
 @overload
 def pmap(
     func: AnyFunc,
-    input: ArrayT,
+    input: HasArrayT,
     /,
     *inputs: object,
     axis: Axis = 0,
@@ -212,6 +189,30 @@ def pmap(
     wait: bool = True,
     **options: Unpack[ItemOptions],
 ) -> Any: ...
+@overload
+def pmap(
+    func: Callable[..., T],
+    input: Items,
+    /,
+    *inputs: Items,
+    axis: Axis = 0,
+    out: None = None,
+    on_error: OnError | StandInFor[StandInT] = "raise",
+    wait: Literal[True] = True,
+    **options: Unpack[ItemOptions],
+) -> list[T | StandInT]: ...
+@overload
+def pmap(
+    func: Callable[..., T],
+    input: Items,
+    /,
+    *inputs: Items,
+    axis: Axis = 0,
+    out: None = None,
+    on_error: OnError | StandInFor[StandInT] = "raise",
+    wait: Literal[False],
+    **options: Unpack[ItemOptions],
+) -> MapFuture[list[T | StandInT]]: ...
 @overload
 def pmap(
     func: Callable[..., T],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
+from .._interop.numpy_types import Int
 from .._system.imports import late_import
 from .._wire import leave_out_ours
 from .options import OF_CHUNKS, make_options
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @overload
 def pmap_ranges(  # type: ignore[overload-overlap]
     func: Callable[[int, int], None],
-    n: int,
+    n: Int,
     *,
     on_error: OnError = "raise",
     wait: Literal[True] = True,
@@ -32,7 +33,7 @@ def pmap_ranges(  # type: ignore[overload-overlap]
 @overload
 def pmap_ranges(
     func: Callable[[int, int], T],
-    n: int,
+    n: Int,
     *,
     on_error: OnError | StandInFor[StandInT] = "raise",
     wait: Literal[True] = True,
@@ -41,7 +42,7 @@ def pmap_ranges(
 @overload
 def pmap_ranges(  # type: ignore[overload-overlap]
     func: Callable[[int, int], None],
-    n: int,
+    n: Int,
     *,
     on_error: OnError = "raise",
     wait: Literal[False],
@@ -50,7 +51,7 @@ def pmap_ranges(  # type: ignore[overload-overlap]
 @overload
 def pmap_ranges(
     func: Callable[[int, int], T],
-    n: int,
+    n: Int,
     *,
     on_error: OnError | StandInFor[StandInT] = "raise",
     wait: Literal[False],
@@ -59,14 +60,14 @@ def pmap_ranges(
 @overload
 def pmap_ranges(
     func: Callable[[int, int], object],
-    n: int,
+    n: Int,
     *,
     on_error: OnError | StandIn = "raise",
     wait: bool,
     **options: Unpack[VerbOptions],
 ) -> Any: ...
 @show_options(OF_CHUNKS)
-def pmap_ranges(func: Callable[[int, int], object], n: int, **options: Unpack[Keywords]) -> Any:
+def pmap_ranges(func: Callable[[int, int], object], n: Int, **options: Unpack[Keywords]) -> Any:
     """Call ``func(start, stop)`` for every chunk of ``range(n)``, in parallel.
 
     Parameters

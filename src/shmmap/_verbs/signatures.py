@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypedDict, 
 import numpy as np
 
 from .._errors.arguments import Placeholder
-from .._interop.numpy_types import Array
+from .._interop.numpy_types import Array, Int, Seconds
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,8 +29,10 @@ Schedule = Literal["dynamic", "static"]
 OnError = Literal["raise", "continue"]
 StandIn = Callable[[Exception, int, int], Any]
 """Gives the value that stands in for what failed."""
-Progress = bool | str | Callable[[int, int | None], object]
-Axis = int | tuple[int | None, ...]
+Progress = bool | str | Callable[[int, int], object]
+"""A function of what is done and of what there is in all; for an iterator that is None."""
+Seed = Int | Sequence[int] | np.ndarray[Any, np.dtype[np.integer[Any]]]
+Axis = Int | tuple[Int | None, ...]
 Depth = int | tuple[object, ...] | dict[int, object]
 
 
@@ -40,25 +42,25 @@ Depth = int | tuple[object, ...] | dict[int, object]
 class OutsideOptions(TypedDict, total=False):
     """Options that cannot change a result: `config` takes them, too."""
 
-    workers: int | None
+    workers: Int | None
     engine: EngineName | Executor | None
     schedule: Schedule
-    retries: int
-    timeout: float | None
+    retries: Int
+    timeout: Seconds | None
     progress: Progress
 
 
 class VerbOptions(OutsideOptions, total=False):
     """Those that decide nothing about the type of what a verb returns."""
 
-    chunksize: int | str
-    rng: int | Sequence[int] | np.random.SeedSequence | np.random.Generator | None
+    chunksize: Int | str
+    rng: Seed | np.random.SeedSequence | np.random.Generator | None
 
 
 class ItemOptions(VerbOptions, total=False):
     """Those of `pmap`, likewise."""
 
-    buffersize: int | None
+    buffersize: Int | None
 
 
 class ChunkOptions(VerbOptions, total=False):
@@ -78,8 +80,20 @@ class Keywords(ItemOptions, total=False):
 # ------------------------------------------------------------------------- functions and inputs
 
 
+class StoredArray(Protocol):
+    """An array that is not in memory: one of zarr, HDF5 or dask."""
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def chunks(self) -> Any: ...
+
+    def __array__(self) -> Any: ...
+
+
 class HasArray(Protocol):
-    """What a map reads as an array: one of NumPy, zarr, HDF5 or torch, a column of a frame."""
+    """Also an array of torch, or a column of a frame: it is read as an array, unless that holds objects."""
 
     @property
     def dtype(self) -> Any: ...
@@ -132,7 +146,8 @@ if TYPE_CHECKING:
     CombinedT = DefaultTypeVar("CombinedT", default=Never)
     InitialT = DefaultTypeVar("InitialT", default=Never)
 
-    ArrayT = TypeVar("ArrayT", bound=HasArray)
+    ArrayT = TypeVar("ArrayT", bound=Array | StoredArray)
+    HasArrayT = TypeVar("HasArrayT", bound=HasArray)
     OutT = TypeVar("OutT", bound=Writable | tuple[Writable, ...])
     OutArraysT = TypeVar("OutArraysT", bound=Array | tuple[Array, ...])
 
@@ -144,7 +159,7 @@ if TYPE_CHECKING:
     NoneFunc = TypeVar("NoneFunc", bound=Callable[..., None])
     AnyFunc = TypeVar("AnyFunc", bound=Callable[..., object])
 
-    MappedAxis = int | tuple[int, *tuple[int | None, ...]]
+    MappedAxis = Int | tuple[Int, *tuple[Int | None, ...]]
     """The first input is mapped."""
     StandInFor = Callable[[Exception, int, int], StandInT]
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, Never, ParamSpec, Self, TypeVar, TypeVarTuple
 
 from .._errors.arguments import as_int, as_nbytes, as_seconds, check_word, describe
+from .._interop.numpy_types import Int, Seconds
 from .._system.imports import late_import
 from .._system.interrupts import CleanUp
 from .._team import WorkerTeam, entered
@@ -80,15 +81,15 @@ class Team(Executor):
 
     def __init__(
         self,
-        workers: int | None = None,
+        workers: Int | None = None,
         *,
         start: Literal["clean", "fork"] = "clean",
         initializer: Callable[[*InitargsT], object] | None = None,
         initargs: tuple[*InitargsT] = (),  # type: ignore[assignment]
-        blas_threads: int = 1,
-        memory_limit: int | str | None = None,
+        blas_threads: Int = 1,
+        memory_limit: Int | str | None = None,
         preload: Sequence[str] = (),
-        idle_timeout: float | None = 300,
+        idle_timeout: Seconds | None = 300,
         **unknown: Never,
     ) -> None:
         if unknown:
@@ -154,9 +155,9 @@ class Team(Executor):
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
+        timeout: Seconds | None = None,
+        chunksize: Int | None = None,
+        buffersize: Int | None = None,
     ) -> Iterator[T]:
         """Map over iterables in the workers; see :meth:`concurrent.futures.Executor.map`.
 
