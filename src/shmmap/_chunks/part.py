@@ -192,6 +192,7 @@ class Part(ABC):
 
     def _run_recorded(self, first: int, stop: int, recorder: Recorder) -> None:
         """The same, and a row of each chunk, or of several if they are short."""
+        kernel, slot = self.kernel, self.slot
         step = stop - first
         if self._chunks is not None:
             step = 1  # they are not neighbours
@@ -205,20 +206,16 @@ class Part(ABC):
                 marks = bytes(self.source.ledger[at:end])
                 left = marks.count(Mark.PENDING)
                 chunk += max(0, marks.find(Mark.PENDING))
-            before, aside_s = self._begun(), self.kernel.aside_s
+            before = max(slot[CHUNK], slot[LAST_CHUNK])
+            aside_s = kernel.aside_s
             began = time.perf_counter_ns()
             self._run_claim(at, end)
-            begun = self._begun()
+            begun = max(slot[CHUNK], slot[LAST_CHUNK])  # where what was begun last ends
             if begun <= before or not left:
                 continue  # the map was stopped
             chunks = min(left, begun - chunk)
-            aside_s = self.kernel.aside_s - aside_s
-            attempt = self.kernel.attempt_of(chunk)
-            recorder.note_calls(chunk, begun, chunks, began, aside_s, attempt)
-
-    def _begun(self) -> int:
-        """The end of what was begun last in this claim, as a chunk number."""
-        return max(self.slot[CHUNK], self.slot[LAST_CHUNK])
+            aside_s = kernel.aside_s - aside_s
+            recorder.note_calls(chunk, begun, chunks, began, aside_s, kernel.attempt_of(chunk))
 
     def finish(self) -> None:
         """No tickets are left: hand over what the kernel still has."""

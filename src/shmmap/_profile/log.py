@@ -184,9 +184,10 @@ class MapLog:
 
     def add_stacks(self, stacks: Stacks) -> None:
         """Where in its code the function was seen."""
-        with _lock:
-            for stack, count in stacks.items():
-                self.stacks[stack] = self.stacks.get(stack, 0) + count
+        if stacks:
+            with _lock:
+                for stack, count in stacks.items():
+                    self.stacks[stack] = self.stacks.get(stack, 0) + count
 
     def note_death(self, rank: int, pid: int, chunks: range, cause: str) -> None:
         """A worker died."""

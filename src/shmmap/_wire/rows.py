@@ -54,6 +54,7 @@ ROW = np.dtype(
     ]
 )
 _pack_row, _NBYTES = _ROW.pack_into, _ROW.size
+Memory = memoryview | bytearray
 Words = MutableSequence[int] | memoryview
 Rows = Array
 """An array of dtype `ROW`."""
@@ -63,6 +64,8 @@ ROWS_MOST = 4096
 _ALL_NBYTES = 1 << 26
 # How many times are told apart at first when rows are merged.
 _BINS = 1024
+# Rows for which there is room at first, where it can grow.
+_FEW = 64
 _ATTEMPTS_MOST = 32767
 _COUNT = 0xFFFFFFFF
 """The part of a word that is a number of rows; the rest is that of the bank."""
@@ -75,7 +78,7 @@ class RowLog:
     it stopped.
     """
 
-    def __init__(self, memory: memoryview, word: Words, pid: int) -> None:
+    def __init__(self, memory: Memory, word: Words, pid: int) -> None:
         self._memory = memory
         self._word = word
         self._pid = pid
@@ -85,10 +88,15 @@ class RowLog:
         """Where the next row goes."""
         self._end = (bank + 1) * self._bank_nbytes
 
+        self._grows_to = 0
+        """So large banks become before rows are merged."""
+
     @classmethod
     def in_own_memory(cls, pid: int, most: int = ROWS_MOST) -> RowLog:
-        """Rows that nobody else writes, nor reads from another process."""
-        return cls(np.empty(2 * most * _NBYTES, np.uint8).data, [0], pid)
+        """Rows that nobody reads from another process: their memory grows as they need it."""
+        log = cls(bytearray(2 * min(most, _FEW) * _NBYTES), [0], pid)
+        log._grows_to = most * _NBYTES
+        return log
 
     def note(
         self,
@@ -105,7 +113,7 @@ class RowLog:
         """Add a row."""
         at = self._at
         if at == self._end:
-            at = self._merge()
+            at = self._grow() if self._bank_nbytes < self._grows_to else self._merge()
         if attempt > _ATTEMPTS_MOST:
             attempt = _ATTEMPTS_MOST
         pid = self._pid
@@ -127,6 +135,15 @@ class RowLog:
         self._at = at + _NBYTES
         self._word[0] += 1
 
+    def _grow(self) -> int:
+        """Twice as much room for rows, of which there is one bank so far; where the next row goes."""
+        rows = self.rows()
+        self._end = self._bank_nbytes = min(2 * len(rows), self._grows_to)
+        memory = bytearray(2 * self._bank_nbytes)
+        memory[: len(rows)] = rows
+        self._memory = memory
+        return len(rows)
+
     def _merge(self) -> int:
         """Merge the rows of this bank into the other one; where the next row goes."""
         rows = unpack_rows(self.rows())
@@ -143,7 +160,7 @@ class RowLog:
         return _read(self._memory, self._word[0])
 
 
-def _read(memory: memoryview, word: int) -> bytes:
+def _read(memory: Memory, word: int) -> bytes:
     at = (word >> 32) * (len(memory) // 2)
     return bytes(memory[at : at + (word & _COUNT) * _NBYTES])
 
