@@ -12,6 +12,7 @@ import zlib
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,6 +145,12 @@ def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
         save([make_map(2, 10)], "text", path)
     assert path.read_text() == "as before"
     assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("path", [None, 3, b"run.html"])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    with pytest.raises(TypeError, match="path is a str or a path-like of one, not "):
+        save([], "", path)
 
 
 def test_what_was_there_stays_if_it_cannot_be_replaced(tmp_path: Path) -> None:

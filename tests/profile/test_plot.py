@@ -102,6 +102,13 @@ def test_maps_at_once_have_rows_of_their_own() -> None:
     assert ax.get_title() == "3 maps"
 
 
+def test_names_are_text_and_not_too_long() -> None:
+    ax, _ = shown([make_map(2, 10, func="in_$ and $x^")])
+    assert ax.get_title() == r"pmap of in_\$ and \$x^"
+    ax, _ = shown([make_map(2, 10, func="f" * 500)])
+    assert len(ax.get_title()) < 80
+
+
 def test_axes_of_ones_own() -> None:
     from matplotlib.figure import Figure
 
@@ -109,6 +116,11 @@ def test_axes_of_ones_own() -> None:
     assert draw([make_map(2, 10)], ax) is ax
     assert draw([], Figure().subplots()).get_title() == "no map ran"
     assert draw([]).get_title() == "no map ran"
+
+
+def test_what_are_no_axes_is_refused(pyplot: Any) -> None:
+    with pytest.raises(TypeError, match="ax is a matplotlib Axes or None, not "):
+        draw([make_map(2, 10)], pyplot.figure())
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._errors.arguments import describe
 from .records import BARS, Bars, Kind, ProfiledMap
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ MOST_EDGED = 500
 COLOURS = 10
 """Colours of matplotlib's own cycle. If there are no more maps, the legend names them."""
 
+LONGEST_NAME = 60
+"""Letters of a function's name that are shown."""
+
 UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3))
 """Of the time axis, in nanoseconds."""
 
@@ -54,9 +58,12 @@ class Shapes(NamedTuple):
 def draw(maps: Sequence[ProfiledMap], ax: Axes | None = None) -> Axes:
     """The timeline of all maps, in `ax` or in a figure of its own."""
     try:
+        from matplotlib.axes import Axes
         from matplotlib.pyplot import subplots
     except ImportError as exc:
         raise ImportError("a plot needs matplotlib: pip install 'shmmap[plot]'") from exc
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError(f"ax is a matplotlib Axes or None, not {describe(ax)}")
     firsts, labels = place_rows(maps)
     if ax is None:
         height = 1.3 + min(0.32, 9 / max(1, len(labels))) * max(3, len(labels))
@@ -81,7 +88,9 @@ def draw(maps: Sequence[ProfiledMap], ax: Axes | None = None) -> Axes:
 
 
 def name_of(each: ProfiledMap) -> str:
-    return f"{each.verb} of {each.func}"
+    func = each.func if len(each.func) <= LONGEST_NAME else f"{each.func[:LONGEST_NAME]}..."
+    # What is between two dollars would be taken for a formula.
+    return f"{each.verb} of {func}".replace("$", r"\$")
 
 
 def end_of(each: ProfiledMap) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from .._errors.arguments import describe
 from .page import make_page
 from .records import ProfiledMap
 from .trace import write_trace
@@ -20,11 +21,14 @@ FilePath = str | os.PathLike[str]
 
 def check_ending(path: FilePath) -> str:
     """`.html` or `.json`; anything else is a ValueError."""
-    ending = Path(path).suffix.lower()
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path is a str or a path-like of one, not {describe(path)}")
+    name = os.fspath(path)
+    ending = Path(name).suffix.lower()
     if ending not in (".html", ".json"):
         raise ValueError(
             "a report is saved as .html (a page) or as .json (a trace for ui.perfetto.dev), "
-            f"not as {os.fspath(path)!r}"
+            f"not as {name!r}"
         )
     return ending
 
