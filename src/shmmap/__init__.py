@@ -35,7 +35,7 @@ No ``if __name__ == "__main__"`` is needed, and functions may be lambdas, or def
 # - `_engines`: how chunks reach those that run them
 # - `_team`: the caller's side of worker processes
 # - `_results`: what becomes of a map's chunks in the caller; `_worker`: the worker's side;
-#   `_profile`: where the time of maps went
+#   `_profile`: where the time of maps went; `_checkpoint`: maps that survive a crash
 # - `_chunks`: what is done with a chunk, on every engine
 # - `_wire`: what crosses the process border
 # - `_code`: the user's code and settings, as they are now
@@ -48,6 +48,7 @@ import sys as _sys
 import typing as _typing
 
 from ._errors.exceptions import (
+    CheckpointMismatch,
     MapError,
     PerformanceWarning,
     RemoteError,
@@ -78,10 +79,13 @@ if _typing.TYPE_CHECKING:
     from ._memory.exports import Handle, handle, register_reducers
     from ._profile.report import Report, profile
     from ._verbs import MapFuture, Team, config, pmap, pmap_chunks, pmap_ranges, preduce, share
+    from ._verbs.kept import Checkpoint
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "Checkpoint",
+    "CheckpointMismatch",
     "Context",
     "Handle",
     "MapError",
@@ -124,6 +128,7 @@ if _witness.is_watched():
 # version does not wait for it. `limits` is imported above all the same, as it imports `resource`: where the
 # current folder is searched, the program may have gone by then to one where others have put such a module.
 _HOMES = {
+    "Checkpoint": "_verbs.kept",
     "Context": "_chunks",
     "Handle": "_memory.exports",
     "MapFuture": "_verbs",

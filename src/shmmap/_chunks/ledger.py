@@ -24,6 +24,8 @@ class Mark(IntEnum):
     """It was begun by a worker that died, and its successor is not to begin it by itself."""
     NOTHING = 5
     """The function returned None."""
+    PARTLY = 7
+    """The same as DONE or HANDED, but items of it have failed, which was told."""
 
 
 def is_done(mark: int) -> bool:
@@ -36,7 +38,7 @@ def is_left(mark: int) -> bool:
 
 
 def count_done(marks: bytes | bytearray) -> int:
-    return marks.count(Mark.DONE) + marks.count(Mark.HANDED) + marks.count(Mark.NOTHING)
+    return sum([marks.count(mark) for mark in _DONE])
 
 
 def items_done(marks: bytes | bytearray, plan: Plan) -> int:
@@ -44,7 +46,7 @@ def items_done(marks: bytes | bytearray, plan: Plan) -> int:
     return min(count_done(marks) * plan.chunksize, plan.n)
 
 
-_DONE = bytes([Mark.DONE, Mark.HANDED, Mark.NOTHING])
+_DONE = bytes([Mark.DONE, Mark.HANDED, Mark.NOTHING, Mark.PARTLY])
 
 
 def undone(marks: bytes | bytearray) -> list[int]:

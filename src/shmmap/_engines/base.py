@@ -33,6 +33,8 @@ class Task(NamedTuple):
     """Objects of the caller's among the inputs, in which private arrays may lie; see `_chunks.freeze`."""
     log: MapLog | None
     """What is noted of the map, if it is profiled."""
+    begun: bytes | None
+    """The ledger that the map begins with, if another run of it has done a part; see `_checkpoint`."""
 
 
 class Work(Protocol):

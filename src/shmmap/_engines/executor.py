@@ -133,7 +133,7 @@ class _ExecutorWork(RoundsWork):
         elif not answer.pieces:
             self.ledger[k] = Mark.DONE  # None, where results are objects
         elif self._add(k, answer.pieces[0], failures):
-            self.ledger[k] = Mark.HANDED
+            self.ledger[k] = Mark.PARTLY if failures else Mark.HANDED
 
     def _add(self, k: int, results: object, failures: list[Failure]) -> bool:
         """Give a chunk's results to the collector; but items that failed stay as they are in the output."""

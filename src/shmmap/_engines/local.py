@@ -39,14 +39,21 @@ class _LocalReporter(Reporter):
     def __init__(self, work: _LocalWork, who: str) -> None:
         self._work = work
         self._who = who
+        self._partly: set[int] = set()
+        """Chunks in which items have failed."""
 
     def mark(self, first: int, stop: int, nothing: bool = False) -> None:
-        self._work.ledger[first:stop] = (_NOTHING if nothing else _DONE) * (stop - first)
+        self._enter(first, stop, _NOTHING if nothing else _DONE)
+
+    def _enter(self, first: int, stop: int, mark: bytes) -> None:
+        self._work.ledger[first:stop] = mark * (stop - first)
+        for chunk in self._partly.intersection(range(first, stop)) if self._partly else ():
+            self._work.ledger[chunk] = Mark.PARTLY
 
     def results(self, pieces: list[Piece]) -> None:
         self._work.add(pieces)
         for first, stop, _ in pieces:
-            self._work.ledger[first:stop] = _HANDED * (stop - first)
+            self._enter(first, stop, _HANDED)
 
     def tell_form(self, form: Form, at_once: bool) -> None:
         self._work.allocate_output(form)
@@ -54,6 +61,8 @@ class _LocalReporter(Reporter):
     def error(self, exc: BaseException, chunk: int, index: int, start: int, stop: int) -> None:
         if isinstance(exc, KeyboardInterrupt):
             raise exc
+        if index >= 0:
+            self._partly.add(chunk)
         self._work.note(exc, chunk, index, start, stop, self._who)
 
     def poll_output(self) -> Destination | None:
@@ -94,6 +103,9 @@ class _LocalWork(RoundsWork):
         self.is_told = threading.Event() if threads > 1 else None
         self.limit = [task.job.plan.chunks]
         self._drawn = 0
+        collector = task.collector
+        if task.begun is not None and task.job.out is None and collector.columns is not None:
+            self.output = Destination(collector.kind, collector.columns)
 
     def cancel(self) -> None:
         super().cancel()

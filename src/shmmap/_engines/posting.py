@@ -11,7 +11,9 @@ import itertools
 import pickle
 from typing import Any
 
-from .._chunks import Arguments, make_template, told_kind
+import numpy as np
+
+from .._chunks import Arguments, Form, make_template, told_kind
 from .._code.watch import current_version
 from .._memory import fresh_from, layout_of, locate
 from .._results import Collector
@@ -36,6 +38,8 @@ from .base import Task
 _job_ids = itertools.count(1)
 # Templates of one kind of call, by what its lists consist of: they would be endless for lists of all lengths.
 _TEMPLATES_MOST = 8
+# Larger outputs are not guessed: which of their pages are fresh is told once it is known what they are.
+GUESS_NBYTES = 1 << 19
 
 
 class MapPosting(Posting):
@@ -125,12 +129,16 @@ class MapPosting(Posting):
             known[key] = self._job_id, self._job
 
     def _guess_output(self) -> None:
-        """Make the output before the workers begin, if a call like this one had results to go by."""
+        """Make the output before the workers begin, if a call like this one had results to go by.
+
+        It may be there by now, if another run of the map has made it.
+        """
         job, collector = self._task.job, self._task.collector
         form = None if job.template is None else job.template.forms.get(self._digest)
         if form is not None and self._digest:
             collector.guess_output(form)
             self._guessed = collector.columns
+        if job.out is None and collector.columns:
             self.output, segments, root = pack_output(collector)
             self.segments |= segments
             self.keep.append(root)
@@ -144,7 +152,7 @@ class MapPosting(Posting):
             return  # they are like those of the last call again
         if job.keep_going or job.dtypes is not None:
             return  # what the output is like depends on more than the function
-        form = collector.form()
+        form = _small_form(collector)
         forms = job.template.forms
         if form is None:
             forms.pop(self._digest, None)
@@ -174,6 +182,19 @@ class MapPosting(Posting):
             team=self.team,
             chunks=self._chunks,
         )
+
+
+def _small_form(collector: Collector) -> Form | None:
+    """The form of a map's results, if they are small arrays of numbers."""
+    kind, columns, _ = collector.told_output()
+    if not columns or (kind != "array" and kind is not tuple):
+        return None
+    if sum(column.nbytes for column in columns) > GUESS_NBYTES:
+        return None
+    if any(column.dtype.kind not in "biufc" for column in columns):
+        return None
+    # A dtype that was unpickled is not NumPy's own object: it is compared and sent more slowly.
+    return Form(kind, tuple([(c.shape[1:], np.dtype(c.dtype.str)) for c in columns]))
 
 
 def pack_output(collector: Collector) -> tuple[bytes, frozenset[int], Any]:

@@ -66,20 +66,25 @@ class ProcessWork:
         task, run, control = self._task, self._run, self._run.control
         assert control is not None
         posting = self._posting
+        is_first = chunks is None
         if chunks is None:
             control.begin(task.job.plan.chunks, posting.arguments, posting.output, posting.about)
             if task.log is not None and control.row_banks is not None:
                 task.log.follow(control.row_banks.rows)
                 task.log.is_cold = not self._team.has_started(posting.team)
+            if task.begun is not None:
+                control.take_up(task.begun)
+                chunks = task.outcome.take_up(task.begun)
         else:
             control.begin_again(chunks)
+        if chunks is not None:
             posting = posting.again(task.workers, task.outcome.attempts(chunks))
             run.keep += posting.keep
         is_reusable = self._round is None or self._round.is_reusable
         # First: whatever becomes of sending it, these workers may have got it.
         self._round = Round(self._team, task, run, control, posting.team, is_reusable=is_reusable)
         self._team.post_run(run, posting)
-        if chunks is not None and task.job.out is None and task.collector.columns:
+        if not is_first and task.job.out is None and task.collector.columns:
             self._round.tell_output()
 
     @property

@@ -37,7 +37,7 @@ class RoundsWork(ABC):
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.ledger = bytearray(task.job.plan.chunks)
+        self.ledger = bytearray(task.begun or task.job.plan.chunks)
         self.lock = threading.Lock()
         self._ended: SimpleQueue[Future[Any] | None] = SimpleQueue()
         self._cancelled = False
@@ -61,6 +61,8 @@ class RoundsWork(ABC):
         """Run chunks, some of them again; those that are not done."""
         task = self.task
         chunks: Sequence[int] = range(task.job.plan.chunks)
+        if task.begun is not None:
+            chunks = task.outcome.take_up(task.begun)
         left: list[int] = []
         while chunks:
             self._check_cancelled()

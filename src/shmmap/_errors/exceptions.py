@@ -58,6 +58,12 @@ class PerformanceWarning(UserWarning):
     __module__ = "shmmap"
 
 
+class CheckpointMismatch(ValueError):
+    """The folder given as ``checkpoint=`` is of another map, or is damaged; nothing was run or changed."""
+
+    __module__ = "shmmap"
+
+
 class SharedMemoryError(MemoryError):
     """Shared memory that was asked for is not available; nothing was allocated.
 

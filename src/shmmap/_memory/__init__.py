@@ -22,7 +22,15 @@ from .arrays import (
     zeros_like,
 )
 from .blocks import ALIGN, allocate_bytes
-from .files import FileHandle, create_npy, dtype_code, handle_in_file, on_one_mapping, reserve_file
+from .files import (
+    FileHandle,
+    create_npy,
+    dtype_code,
+    handle_in_file,
+    on_one_mapping,
+    open_npy,
+    reserve_file,
+)
 from .handles import (
     Handle,
     PortableHandle,

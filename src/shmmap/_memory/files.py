@@ -202,14 +202,16 @@ def reserve_file(out: Array) -> None:
 # ---------------------------------------------------------------- .npy files
 
 
-def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, DType] | None:
+def read_npy_header(
+    file: BinaryIO, name: str | None = None
+) -> tuple[tuple[int, ...], bool, DType] | None:
     """Shape, whether in Fortran's order, and dtype of a ``.npy`` file, which is read up to its data.
 
     None for version 3.0 of the format, with names of fields in utf-8: it has no public header reader. Raises
     ValueError if it is no ``.npy`` file.
     """
     if file.read(6) != np.lib.format.MAGIC_PREFIX:
-        raise ValueError(f"{os.fspath(file.name)!r} is not a .npy file")
+        raise ValueError(f"{name or os.fspath(file.name)!r} is not a .npy file")
     file.seek(0)
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
@@ -234,5 +236,25 @@ def create_npy(fd: int, shape: tuple[int, ...], dtype: DType) -> Array:
     path = f"/dev/fd/{fd}"  # the very same file, whatever has become of its name
     offset = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).offset
     reserve(fd, offset, nbytes)
+    return _over_npy(fd, offset, shape, dtype)
+
+
+def open_npy(fd: int, name: str) -> Array:
+    """The array of a ``.npy`` file that `create_npy` has made, writable. Raises ValueError if it is none."""
+    with open(os.dup(fd), "rb") as file:
+        file.seek(0)
+        header = read_npy_header(file, name)
+        offset = file.tell()
+    if header is None or header[1]:
+        raise ValueError(f"{name!r} is another kind of .npy file than was written")
+    shape, _, dtype = header
+    nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
+    if os.fstat(fd).st_size < offset + nbytes:
+        raise ValueError(f"{name!r} is cut short: {nbytes} bytes of data expected")
+    return _over_npy(fd, offset, shape, dtype) if nbytes else np.empty(shape, dtype)
+
+
+def _over_npy(fd: int, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:
+    nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
     root = adopt_memory(os.dup(fd), offset + nbytes)
     return root[offset:].view(dtype).reshape(shape)

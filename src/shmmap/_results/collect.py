@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -32,15 +32,15 @@ from .._chunks import (
     promote,
     put_column,
 )
+from .._interop.buffers import read_only
 from .._interop.numpy_types import Array
 from .._interop.plain import is_open
 from .._memory import copy_into, new_array
 from .arrivals import Arrivals
+from .keeper import Keeper
 from .pieces import ABSENT, Pieces
 
 _IN_PLACE = bytes([Mark.DONE])
-# Larger outputs are not guessed: which of their pages are fresh is told once it is known what they are.
-GUESS_NBYTES = 1 << 19
 Part = tuple[int, int, tuple[Column, ...]]
 """``start, stop, columns``: results for an index range. No columns: it is to be blank."""
 
@@ -90,6 +90,7 @@ class Collector:
         self._arrivals: Arrivals | None = None
         self.is_listened_to: bool = False
         """Pieces are wanted as they come."""
+        self.keeper: Keeper | None = None
 
     # ------------------------------------------------ while the map runs
 
@@ -120,10 +121,12 @@ class Collector:
                     )
                 dtypes = list(map(declared_dtype, dtypes, declared))
             made = [
-                self._new_column(item_shape, dtype)
-                for (item_shape, _), dtype in zip(columns, dtypes, strict=True)
+                self._new_column(item_shape, dtype, j, len(columns))
+                for j, ((item_shape, _), dtype) in enumerate(zip(columns, dtypes, strict=True))
             ]
             self.kind, self.columns = kind, tuple(made)
+            if self.keeper is not None:
+                self.keeper.note_form(kind, self.columns)
         assert self.columns is not None
         return self.kind, self.columns
 
@@ -142,44 +145,46 @@ class Collector:
             self.kind, self.columns = "unknown", None
         self._is_guess = False
 
-    def form(self) -> Form | None:
-        """The form of the results, if they are small arrays of numbers."""
-        columns = self.columns
-        if columns is None or (self.kind != "array" and self.kind is not tuple):
-            return None
-        if sum(column.nbytes for column in columns) > GUESS_NBYTES:
-            return None
-        if any(column.dtype.kind not in "biufc" for column in columns):
-            return None
-        # A dtype that was unpickled is not NumPy's own object: it is compared and sent more slowly.
-        return Form(self.kind, tuple([(c.shape[1:], np.dtype(c.dtype.str)) for c in columns]))
+    def take_up(self, kind: Kind, columns: tuple[Any, ...] | None, pieces: list[Piece]) -> None:
+        """Begin with what an earlier run of this map has left."""
+        if columns is not None:
+            self.kind, self.columns = kind, columns
+        self.add(pieces)
 
-    def _new_column(self, item_shape: tuple[int, ...], dtype: Any) -> Array:
-        """A fresh column: shared memory, axis first."""
-        n, axis = self.plan.n, self.job.axis
-        if axis == 0:
-            return new_array((n, *item_shape), dtype)
-        axis %= len(item_shape) + 1
-        return np.moveaxis(new_array((*item_shape[:axis], n, *item_shape[axis:]), dtype), axis, 0)
+    def _new_column(self, item_shape: tuple[int, ...], dtype: Any, j: int, of: int) -> Array:
+        """A fresh column, number `j` of so many: shared memory, axis first."""
+        n, axis = self.plan.n, self.job.axis % (len(item_shape) + 1)
+        shape = (*item_shape[:axis], n, *item_shape[axis:])
+        keeper = self.keeper
+        a = keeper.make_column(shape, dtype, j, of) if keeper else new_array(shape, dtype)
+        return np.moveaxis(a, axis, 0) if axis else a
 
     def add(self, pieces: list[Piece]) -> None:
         """Take results that were handed over rather than written in place."""
         size = self.plan.chunksize
         for first, last, piece in pieces:
             if self.job.gather:
-                self.pieces.enter(first, last, piece)
+                self._enter(first, last, piece)
                 continue
             kind, columns = piece
             if not self._fits(kind, columns):
                 if self.job.out is None:
-                    self.pieces.enter(first, last, piece)
+                    self._enter(first, last, piece)
                     continue
                 self._check_declared(kind, columns)
             self._store(first * size, min(last * size, self.plan.n), columns)
             self._is_guess = False
             self.pieces.enter(first, last)
+            if self.keeper is not None:
+                self.keeper.note_in_place(first, last)
         if self._arrivals is not None:
             self._arrivals.tell()
+
+    def _enter(self, first: int, last: int, piece: Any) -> None:
+        """Keep a piece until the end, or until it is asked for."""
+        self.pieces.enter(first, last, piece)
+        if self.keeper is not None:
+            self.keeper.keep(first, last, piece)
 
     def _fits(self, kind: Kind, columns: tuple[Column, ...]) -> bool:
         """Whether columns can be put where they belong at once, with nothing to check or to widen."""
@@ -262,6 +267,7 @@ class Collector:
             if piece is not ABSENT or not is_in_place:
                 return piece
             return [None] * (stop - start) if self.job.verb == "items" else None
+        is_in_place |= mark == Mark.PARTLY  # of a list, it was handed over
         if mark == Mark.NOTHING:
             return None
         if piece is not ABSENT:
@@ -274,6 +280,8 @@ class Collector:
         """What the user sees of columns: axes in their places, one array or a tuple of its class."""
         if kind is None or kind == "unknown":
             return None
+        if self.keeper is not None:  # what was written into them would be there the next time
+            columns = tuple([cast(Array, read_only(column)) for column in columns])
         axis = self.job.axis
         if axis != 0:
             columns = tuple(np.moveaxis(column, 0, axis % column.ndim) for column in columns)
@@ -294,7 +302,7 @@ class Collector:
         Raises TypeError or ValueError if results do not fit together, with a note that names the index.
         """
         if self.job.gather:
-            return self._gathered()
+            return self.pieces.as_list()
         if self.pieces or self._nothing:
             self.settle()
         if failed and self.columns is not None and (self.job.out is None or self.job.store):
@@ -304,20 +312,6 @@ class Collector:
                 copy_into(out, filled)
             return self._out
         return self._assemble(self.kind, self.columns or ())
-
-    def _gathered(self) -> Any:
-        pieces = self.pieces.in_order()
-        if not pieces and self.job.verb == "ranges":
-            return None
-        is_by_item = self.job.verb == "items"
-        size = self.plan.chunksize if is_by_item else 1  # entries of a chunk
-        items: list[Any] = []
-        at = 0  # the chunk that comes next
-        for first, (last, piece) in pieces:
-            items += [None] * (size * (first - at))
-            items += piece if is_by_item else (piece,)
-            at = last
-        return items + [None] * ((self.plan.n if is_by_item else self.plan.chunks) - len(items))
 
     def settle(self) -> None:
         """Put what was handed over into the output, widening it first where that is needed."""
@@ -370,7 +364,8 @@ class Collector:
             }
             dtype = self._promoted(j, target, dtypes)
             if dtype != target.dtype:
-                narrow, target = target, self._new_column(target.shape[1:], dtype)
+                narrow = target
+                target = self._new_column(target.shape[1:], dtype, j, len(self.columns))
                 for start, stop in others:  # elsewhere there is nothing that could be cast
                     if start < stop:
                         copy_into(target[start:stop], narrow[start:stop])
@@ -381,6 +376,8 @@ class Collector:
                 self._store(start, stop, columns)
             elif self.columns:
                 self.blank([(start, stop)])
+        if self.keeper is not None:
+            self.keeper.note_form(self.kind, self.columns)
 
     def _promoted(self, j: int, target: Any, dtypes: Iterable[Any]) -> Any:
         """The dtype that column `j` takes by results of these; its own, if that was given."""

@@ -235,6 +235,8 @@ class Folding(Collector):
         # One may come twice, if its worker died over telling so.
         if self.failure is None and not self.pieces.came(k):
             self.pieces.enter(k, k + 1)
+            if self.keeper is not None and partial is not MISSING:
+                self.keeper.keep(k, k + 1, partial)  # as it came: `combine` may change it
             self._tree.put(k, partial)
 
     def value_of(self, k: int, mark: int, over: bool) -> object:

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from .._chunks import Job, merge_ranges, warn_of
+from .._chunks import Job, merge_ranges, undone, warn_of
 from .._errors.exceptions import MapError, WorkerDied, describe_ranges, describe_shortly, name_of
 from .._system.forks import make_lock
 from .._wire import Report, advise, describe_exception, raise_as_is, restore_exception, stand_in
@@ -187,6 +187,12 @@ class Outcome:
             and self._job.verb != "ranges"
             and (self._job.gather or not self._collector.returns_nothing)
         )
+
+    def take_up(self, marks: bytes) -> list[int]:
+        """The chunks that are left of a map that begins with this ledger, which are its first round."""
+        left = undone(marks)
+        self._recovery.take_up(left)
+        return left
 
     def next_round(self, undone: list[int]) -> list[int]:
         """Which of the chunks that are not done are run in another round, which begins; see `Recovery`."""

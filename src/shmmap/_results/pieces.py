@@ -23,6 +23,7 @@ class Pieces:
 
     def __init__(self, job: Job) -> None:
         self._plan = job.plan
+        self._verb = job.verb
         self._gathers = job.gather
         self._runs: dict[int, tuple[int, Any]] = {}
         """By the first chunk of a run: its end, and the results."""
@@ -100,6 +101,21 @@ class Pieces:
     def in_order(self) -> list[tuple[int, tuple[int, Any]]]:
         """The runs: the first chunk, the end, and the results. A copy: another thread may be taking them."""
         return sorted(self._runs.copy().items())
+
+    def as_list(self) -> list[Any] | None:
+        """What was gathered, in order; None for each item, or chunk, of which nothing came."""
+        pieces = self.in_order()
+        if not pieces and self._verb == "ranges":
+            return None
+        plan, is_by_item = self._plan, self._verb == "items"
+        size = plan.chunksize if is_by_item else 1  # entries of a chunk
+        items: list[Any] = []
+        at = 0  # the chunk that comes next
+        for first, (last, piece) in pieces:
+            items += [None] * (size * (first - at))
+            items += piece if is_by_item else (piece,)
+            at = last
+        return items + [None] * ((plan.n if is_by_item else plan.chunks) - len(items))
 
     def clear(self) -> None:
         self._runs.clear()

@@ -154,6 +154,10 @@ class Recovery:
         resumes = stopped_at in again and not self.is_doomed()
         return told._replace(again=self.attempts(again), resumes=resumes)
 
+    def take_up(self, left: Sequence[int]) -> None:
+        """Before any other event: only these chunks are run in the first round."""
+        self._round = left
+
     def next_round(self, undone: Collection[int], *, is_safe: bool) -> list[int]:
         """Which of the chunks that are not done are run in another round, which begins; none: the map ends.
 

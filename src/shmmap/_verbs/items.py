@@ -300,6 +300,8 @@ def pmap(
         A progress bar, one with a description, or a function that gets ``(done, total)``.
     buffersize : int, optional
         Items taken from an iterator and not yet done, at most; by default 1024.
+    checkpoint : str, path-like or Checkpoint, optional
+        A folder in which what is done is kept: the same call, after a crash, runs only what is missing.
     wait : bool, default True
         False returns a `MapFuture` at once.
 

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from .signatures import (
     show_options,
 )
 
+if TYPE_CHECKING:
+    from .kept import Checkpoint
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -42,6 +45,7 @@ class Options:
     timeout: float | None = None
     progress: Progress = False
     buffersize: int | None = None
+    checkpoint: Checkpoint | None = None
     wait: bool = True
     plan_key: tuple[Any, ...] = field(init=False, compare=False, repr=False)
     """What of them decides how a map is planned and checked; 1 and True are not alike."""
@@ -197,6 +201,15 @@ def _check_wait(wait: Any) -> bool:
     raise TypeError(f"wait must be True or False, not {describe(wait)}")
 
 
+def _check_checkpoint(checkpoint: Any) -> Any:
+    if checkpoint is None:
+        return None
+    with late_import:
+        from .kept import check_checkpoint
+
+    return check_checkpoint(checkpoint)
+
+
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "workers": _check_workers,
     "chunksize": _check_chunksize,
@@ -207,6 +220,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "timeout": _check_timeout,
     "progress": _check_progress,
     "buffersize": check_buffersize,
+    "checkpoint": _check_checkpoint,
     "wait": _check_wait,
 }
 """For each option: what gives the value to use, or refuses it."""

@@ -115,6 +115,8 @@ def preduce(
         Seconds that one call of `func` may take; the worker that is stuck is replaced.
     progress : bool, str or callable, default False
         A progress bar, one with a description, or a function that gets ``(done, total)``.
+    checkpoint : str, path-like or Checkpoint, optional
+        A folder in which what is done is kept: the same call, after a crash, runs only what is missing.
     wait : bool, default True
         False returns a `MapFuture` at once.
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from .request import Request
 from .templates import look_at, recall, remember
 from .windows import Stream, check_ends, is_stream
 
+if TYPE_CHECKING:
+    from .kept import Kept
+
 
 def run(request: Request, options: Options, engine: EngineOption) -> Any:
     """Do what was asked for: the result, or a future of it."""
@@ -48,7 +51,7 @@ def run(request: Request, options: Options, engine: EngineOption) -> Any:
     if job.plan.n == 0:
         return _finish_empty(request, job, options)
     route = resolve_engine(engine, options.workers)
-    if options.wait and options.progress is False and options.rng is None:
+    if options.wait and not _has_surroundings(options):
         # Most calls: nothing is to be undone afterwards.
         return _start(request, job, options, route, None, called)[0].wait()
     work, collector, ending = _start_shown(request, job, options, route, called)
@@ -74,17 +77,23 @@ def start(
     if job is None or job.plan.n == 0:
         return None
     route = resolve_engine(engine, options.workers)
-    if options.progress is False and options.rng is None:
+    if not _has_surroundings(options):
         return *_start(request, job, options, route, None, called), None
     return _start_shown(request, job, options, route, called)
 
 
 def _plan(request: Request, options: Options) -> Job | None:
     """The job, as it was for a call alike, or planned now; None for an iterator, whose length is unknown."""
-    given = look_at(request, options)
+    # A checkpoint tells inputs and outputs from others by what they are, and not by how they are laid out.
+    given = look_at(request, options) if options.checkpoint is None else None
     job = None if given is None else recall(request, given)
     if job is None:
         if is_stream(request):
+            if options.checkpoint is not None:
+                raise ValueError(
+                    "checkpoint= needs inputs that are there the next time, and an iterator is used up: "
+                    "give a list"
+                )
             return None
         job = bind(request, options)
         if given is not None:
@@ -99,18 +108,36 @@ def _no_function(request: Request) -> TypeError:
     return TypeError(explain_no_function(request.func, request.inputs, request.name))
 
 
+def _has_surroundings(options: Options) -> bool:
+    """Whether there is more to do for a map than to run it."""
+    return (
+        options.progress is not False or options.rng is not None or options.checkpoint is not None
+    )
+
+
 def _start_shown(
     request: Request, job: Job, options: Options, route: Route, called: int
 ) -> tuple[Work, Collector, ExitStack]:
-    """Start a map that may show its progress, and what is to be closed at its end."""
+    """Start a map that may show its progress, or be kept, and what is to be closed at its end."""
     with ExitStack() as stack:
+        if options.rng is not None:
+            job = job._replace(seed=_make_seed(request, options))
+        kept = None
+        if options.checkpoint is not None:
+            with late_import:
+                from .kept import Kept
+
+            kept = stack.enter_context(Kept(request, job, options.checkpoint))
+            if kept.is_complete:
+                route, options = resolve_engine("serial", None), replace(options, timeout=None)
         tick = None
         if options.progress is not False:
             tick = Progress(options.progress, job.plan.n)
             stack.callback(tick.close)
-        if options.rng is not None:
-            job = job._replace(seed=_make_seed(request, options))
-        return *_start(request, job, options, route, tick, called), stack.pop_all()
+        work, collector = _start(request, job, options, route, tick, called, kept)
+        if kept is not None:
+            kept.begin(work.marks, options.wait)
+        return work, collector, stack.pop_all()
 
 
 def _run_stream(request: Request, options: Options, engine: EngineOption) -> Any:
@@ -151,7 +178,13 @@ def _run_stream(request: Request, options: Options, engine: EngineOption) -> Any
 
 
 def _start(
-    request: Request, job: Job, options: Options, route: Route, tick: Tick | None, called: int
+    request: Request,
+    job: Job,
+    options: Options,
+    route: Route,
+    tick: Tick | None,
+    called: int,
+    kept: Kept | None = None,
 ) -> tuple[Work, Collector]:
     """Hand over, and give to the engine. `called`: when, if the map is profiled; else 0."""
     engine, workers, blas_threads = route
@@ -182,6 +215,8 @@ def _start(
         else:
             request.fold.are_new = engine.shares_memory and not engine.in_process
             collector = Folding(job, request.fold)
+        if kept is not None:
+            kept.attach(collector, columns)
         outcome = Outcome(
             job, collector, request.func, on_error=options.on_error, axis=request.axis
         )
@@ -195,6 +230,7 @@ def _start(
             tick=tick,
             given=given,
             log=log,
+            begun=None if kept is None else kept.marks,
         )
         work = engine.start(task)
     except BaseException as exc:

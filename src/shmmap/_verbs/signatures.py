@@ -10,6 +10,7 @@ that no right program is refused. docs/design/0051-types-of-verbs.md has the alt
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MappingView, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
@@ -20,6 +21,9 @@ import numpy as np
 
 from .._errors.arguments import Placeholder
 from .._interop.numpy_types import Array, Int, Seconds
+
+if TYPE_CHECKING:
+    from .kept import Checkpoint
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,6 +78,7 @@ class Keywords(ItemOptions, total=False):
     """All options, as they are written."""
 
     on_error: OnError | StandIn
+    checkpoint: str | os.PathLike[str] | Checkpoint | None
     wait: bool
 
 

@@ -194,6 +194,12 @@ class ControlBlock:
             self.row_banks.clear()
         self._rewind()
 
+    def take_up(self, marks: bytes) -> None:
+        """After `begin`: the map begins with this ledger."""
+        self.ledger[: len(marks)] = marks
+        if marks[0] and self._words[_OUTPUT_STATE] == _AWAITED:
+            self._words[_OUTPUT_STATE] = _NONE
+
     def begin_again(self, chunks: list[int]) -> None:
         """Make ready for a further round of the same map, in which these chunks are done."""
         words = self._words

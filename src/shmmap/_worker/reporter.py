@@ -53,7 +53,9 @@ TAIL_NBYTES = 2048
 # With more workers, writing through a descriptor is slower than storing: the file's lock lets in one.
 POUR_TEAM = 4
 # As plain numbers, which are quicker where there is one for each chunk.
-_DONE, _NOTHING, _HANDED, _FAILED = map(int, (Mark.DONE, Mark.NOTHING, Mark.HANDED, Mark.FAILED))
+_DONE, _NOTHING, _HANDED, _FAILED, _PARTLY = map(
+    int, (Mark.DONE, Mark.NOTHING, Mark.HANDED, Mark.FAILED, Mark.PARTLY)
+)
 _RESULTS, _PLAIN = int(RecordKind.RESULTS), int(RecordKind.PLAIN)
 
 
@@ -76,6 +78,8 @@ class Reporter:
         """Records that go out last, so that the caller is not woken for each."""
         self._failed: set[int] = set()
         """Chunks of whose failure the tail tells: nothing is known of it before that is written."""
+        self._partly: set[int] = set()
+        """Chunks in which items have failed, as was told before the chunks are done."""
         self._form = b""
         """Index 0's form, on its way: a map that is over at once has no need of it earlier."""
         self._is_closing = False
@@ -91,6 +95,7 @@ class Reporter:
         self._pipe = control.pipe_write
         self._tail = self._form = b""
         self._failed.clear()
+        self._partly.clear()
         self._is_closing = self._has_called = False
         self._quiet_nbytes = 0
         self._ledger = control.ledger
@@ -180,14 +185,17 @@ class Reporter:
         if role.is_stray:
             os._exit(0)
         mark = _NOTHING if nothing else _DONE
-        if stop - first == 1:  # most calls, where there are many: without another one
+        if stop - first == 1 and not self._partly:  # most calls: without another one
             self._ledger[first] = mark
         else:
             self._enter(first, stop, mark)
 
     def _enter(self, first: int, stop: int, mark: int) -> None:
         """Enter chunks into the ledger."""
-        if stop - first == 1:
+        if self._partly:
+            for chunk in range(first, stop):
+                self._ledger[chunk] = _PARTLY if chunk in self._partly else mark
+        elif stop - first == 1:
             self._ledger[first] = mark
         else:
             self._ledger[first:stop] = bytes([mark]) * (stop - first)
@@ -266,6 +274,8 @@ class Reporter:
         self.send(RecordKind.ERROR, chunk, chunk + 1, pack_result(tuple(report)))
         if index < 0 <= chunk:
             self.mark_failed(chunk)
+        elif chunk >= 0:
+            self._partly.add(chunk)
 
     def mark_failed(self, chunk: int) -> None:
         """A chunk is over, as has been told: it is not lost if we die, nor begun again by a successor."""

@@ -1,0 +1,244 @@
+"""The folder of a checkpoint: which files lie there, what is in them, and in which order they are written.
+
+- ``ledger``: which map it is of, and a mark for each of its chunks; replaced as a whole at every save
+- ``out.npy`` (``out-0.npy``, ... for a tuple): the result, where `out=` gives none
+- ``pieces``: what is no part of an array: results of a list, partials of a reduction, and the form of the
+  result. Records are added at the end; the ledger says how many bytes of the file count
+- ``lock``: held by the program that works there, with its process id
+
+What must hold, also after a power failure: what the ledger names is on the disk before the ledger is. After a
+program was killed, the system has all that it had written, whatever its order.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pickle
+import threading
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import cloudpickle
+
+from .._errors.exceptions import CheckpointMismatch
+from .._interop.numpy_types import Array, DType
+from .._memory import create_npy, open_npy
+
+FORMAT = 1
+LEDGER, PIECES, LOCK, NEW = "ledger", "pieces", "lock", ".new"
+
+_open: set[tuple[int, int]] = set()
+"""Folders in use by this process, by device and inode: a lock is a process's, not a map's."""
+_open_lock = threading.Lock()
+
+
+class State(NamedTuple):
+    """What the ledger says."""
+
+    identity: dict[str, Any]
+    """What the map is, in words and digests."""
+    marks: bytes
+    pieces_nbytes: int = 0
+    sample: str = ""
+    """A digest of parts of the result that are done."""
+    replaces: list[str] = []  # noqa: RUF012  (never changed)
+    """Files of the result whose wider successors are complete beside them."""
+
+
+class Folder:
+    """The folder, locked for as long as this is open. Used by one thread at a time."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            os.makedirs(path, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(
+                f"checkpoint={path!r}: this is a file, and a folder is needed"
+            ) from None
+        stat = os.stat(path)
+        self._key = stat.st_dev, stat.st_ino
+        self._pid = os.getpid()
+        self._lock_fd = -1
+        self._pieces: BinaryIO | None = None
+        with _open_lock:
+            if self._key in _open:
+                raise self._in_use(os.getpid())
+            self._refuse_others_files()
+            self._take_lock()
+            _open.add(self._key)
+
+    def _in_use(self, pid: int) -> BlockingIOError:
+        return BlockingIOError(f"checkpoint={self.path!r} is in use by process {pid}")
+
+    def _refuse_others_files(self) -> None:
+        names = set(os.listdir(self.path))
+        if names and not names & {LEDGER, LOCK}:
+            raise FileExistsError(
+                f"checkpoint={self.path!r} has files, and none of a checkpoint: give a new or empty folder"
+            )
+
+    def _take_lock(self) -> None:
+        fd = os.open(self.at(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(fd, 20).decode(errors="replace").strip()
+            os.close(fd)
+            raise self._in_use(int(owner) if owner.isdigit() else 0) from None
+        os.truncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._lock_fd = fd
+
+    def close(self) -> None:
+        """Give the folder free."""
+        if self._pieces is not None:
+            self._pieces.close()
+        with _open_lock:
+            if self._lock_fd >= 0 and os.getpid() == self._pid:
+                os.truncate(self._lock_fd, 0)
+                _open.discard(self._key)
+            if self._lock_fd >= 0:
+                os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def at(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    # ------------------------------------------------ the ledger
+
+    def read(self) -> State | None:
+        """What was saved; None if nothing was. Raises CheckpointMismatch for what is no ledger of ours."""
+        try:
+            with open(self.at(LEDGER), "rb") as file:
+                head, _, marks = file.read().partition(b"\n")
+        except FileNotFoundError:
+            return None
+        try:
+            said: dict[str, Any] = json.loads(head)
+            if said.pop("format") != FORMAT:
+                raise CheckpointMismatch(
+                    f"{self.at(LEDGER)} is of another version of this library; give another folder"
+                )
+            if said.pop("crc") != zlib.crc32(marks):
+                raise ValueError
+            state = State(marks=marks, **said)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            if isinstance(exc, CheckpointMismatch):
+                raise
+            raise CheckpointMismatch(
+                f"{self.at(LEDGER)} is damaged, or no ledger: remove the folder to begin anew"
+            ) from None
+        for name in state.replaces:
+            if os.path.exists(self.at(name + NEW)):
+                os.replace(self.at(name + NEW), self.at(name))
+        return state
+
+    def write(self, state: State) -> None:
+        """Replace the ledger. *Requires*: all that it names is on the disk."""
+        said = {"format": FORMAT, **state._asdict(), "crc": zlib.crc32(state.marks)}
+        del said["marks"]
+        new = self.at(LEDGER + NEW)
+        with open(new, "wb") as file:
+            file.write(json.dumps(said).encode() + b"\n" + state.marks)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, self.at(LEDGER))
+        self.sync()
+
+    def sync(self) -> None:
+        """Wait until the names of the files are on the disk."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def clear(self) -> None:
+        """Forget what was saved: first the ledger, so that nothing is ever named that is not there."""
+        for name in (LEDGER, PIECES, *(n for n in os.listdir(self.path) if is_output(n))):
+            try:
+                os.unlink(self.at(name))
+            except FileNotFoundError:
+                pass
+        self.sync()
+
+    # ------------------------------------------------ pieces
+
+    def read_pieces(self, nbytes: int) -> Iterator[tuple[Any, ...]]:
+        """The records in the first `nbytes`; what comes after them is cut off."""
+        if nbytes:
+            with open(self.at(PIECES), "rb") as file:
+                while file.tell() < nbytes:
+                    head = file.read(12)
+                    length = int.from_bytes(head[:8], "little")
+                    data = file.read(length) if file.tell() + length <= nbytes else b""
+                    if len(data) < length or zlib.crc32(data) != int.from_bytes(head[8:], "little"):
+                        raise CheckpointMismatch(f"{self.at(PIECES)} is damaged")
+                    yield pickle.loads(data)
+            os.truncate(self.at(PIECES), nbytes)
+
+    def add_piece(self, record: tuple[Any, ...]) -> None:
+        """Add a record. It is on the disk only after `sync_pieces`."""
+        try:
+            data = pickle.dumps(record, 5)
+        except Exception:
+            data = cloudpickle.dumps(record, 5)
+        self._add(data)
+
+    def _add(self, data: bytes) -> None:
+        if self._pieces is None:
+            self._pieces = open(self.at(PIECES), "ab")
+        self._pieces.write(len(data).to_bytes(8, "little") + zlib.crc32(data).to_bytes(4, "little"))
+        self._pieces.write(data)
+
+    def flush_pieces(self) -> int:
+        """Give all records to the system; how many bytes they are."""
+        if self._pieces is None:
+            return 0
+        self._pieces.flush()
+        return self._pieces.tell()
+
+    def sync_pieces(self) -> None:
+        if self._pieces is not None:
+            os.fsync(self._pieces.fileno())
+
+    # ------------------------------------------------ the result
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[int, Array]:
+        """A new ``.npy`` file, its space reserved; its descriptor, and a writable array over it."""
+        fd = os.open(self.at(name), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            return fd, create_npy(fd, shape, dtype)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def open(self, name: str) -> tuple[int, Array]:
+        """The same of one that is there. Raises CheckpointMismatch if it is not."""
+        try:
+            fd = os.open(self.at(name), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise CheckpointMismatch(
+                f"{self.at(name)} is gone: remove the folder to begin anew"
+            ) from None
+        try:
+            return fd, open_npy(fd, self.at(name))
+        except ValueError as exc:
+            os.close(fd)
+            raise CheckpointMismatch(f"{exc}: remove the folder to begin anew") from None
+
+
+def output_name(j: int, of: int) -> str:
+    """The file of one of so many arrays that are the result."""
+    return "out.npy" if of == 1 else f"out-{j}.npy"
+
+
+def is_output(name: str) -> bool:
+    stem = name.removesuffix(NEW)
+    return (
+        stem.startswith("out") and stem.endswith(".npy") and (stem == "out.npy" or stem[3] == "-")
+    )
