@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 
 import shmmap
 from shmmap.testing import wait_until
-from tests.helpers import assert_same, run_script, start_script, wait_dead, write_script
+from tests.helpers import assert_same, run_script, start_script, wait_dead
 
 PROGRAM = """
     import os, sys
@@ -110,62 +109,58 @@ def test_many_kills(tmp_path, kind):
         run_and_kill(folder, "processes", kind, kills=5, seed=seed)
 
 
-SAVED = """
-    import os, sys
+STEP_BY_STEP = """
+    import os, sys, traceback
     import numpy as np
     import shmmap
 
-    folder, at = sys.argv[1], int(sys.argv[2])
+    func = (lambda v: v * 2, lambda v: 1 if v < 20 else 1.5)[int(sys.argv[2])]
     x = np.arange(40.0)
-    steps = 0
 
-    def dying(name):
-        function = getattr(os, name)
-        def step(*args, **kwargs):
-            global steps
-            steps += 1
-            if steps == at:
-                os._exit(9)  # before it is done; the file system has all that was written up to here
-            return function(*args, **kwargs)
-        return step
+    def run(folder, end_at=0):
+        # In a child, which ends before one step. The system has all that was written up to there.
+        pid = os.fork()
+        if pid:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        steps = 0
 
-    for name in ("fsync", "replace", "truncate", "open", "unlink"):
-        setattr(os, name, dying(name))
-    kind = int(sys.argv[3])
-    func = (lambda v: v * 2, lambda v: 1 if v < 20 else 1.5)[kind]
-    result = shmmap.pmap(func, x, engine="serial", chunksize=4,
-                         checkpoint=shmmap.Checkpoint(folder, if_changed="keep"))
-    assert np.array_equal(result, [func(v) for v in x]), result
-    print(steps)
+        def count(function):
+            def step(*args, **kwargs):
+                nonlocal steps
+                steps += 1
+                if steps == end_at:
+                    os._exit(9)
+                return function(*args, **kwargs)
+            return step
+
+        for name in ("fsync", "replace", "truncate", "open", "unlink"):
+            setattr(os, name, count(getattr(os, name)))
+        option = shmmap.Checkpoint(folder, if_changed="keep")
+        try:
+            result = shmmap.pmap(func, x, engine="serial", chunksize=4, checkpoint=option)
+            assert np.array_equal(result, [func(v) for v in x])
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+
+    # All is imported before the first fork.
+    shmmap.pmap(func, x, engine="serial", checkpoint=os.path.join(sys.argv[1], "0"))
+    for at in range(1, 100):
+        folder = os.path.join(sys.argv[1], str(at))
+        if run(folder, at) != 9:
+            break
+        assert run(folder) == 0, f"ended before step {at}"
+    print(at)
 """
 
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["as it comes", "made wider"])
 def test_it_may_end_at_every_step_of_a_save(tmp_path, kind):
-    """The program ends before one step, is run again with all steps, and has the right result."""
-    script = write_script(tmp_path, SAVED)
-    at = 1
-    while True:
-        folder = tmp_path / str(at)
-        program = run_script_again(script, folder, at, kind)
-        if program.returncode != 9:
-            break
-        again = run_script_again(script, folder, 0, kind)
-        assert again.returncode == 0, f"after step {at}: {again.stderr}"
-        at += 1
+    """A program that ends before any one step has the right result when it is run again."""
+    program = run_script(tmp_path, STEP_BY_STEP, str(tmp_path), str(kind))
     assert program.returncode == 0, program.stderr
-    assert at > 10
-
-
-def run_script_again(script: str, folder: Path, at: int, kind: int):
-    import subprocess
-
-    return subprocess.run(
-        [sys.executable, script, str(folder), str(at), str(kind)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    assert int(program.stdout) > 10
 
 
 def test_what_is_named_was_on_the_disk_before(tmp_path, monkeypatch):
