@@ -30,6 +30,7 @@ NAMES = {
     *("WorkerDied", "SharedMemoryError", "MapError", "RemoteError", "PerformanceWarning"),
     *("profile", "Report"),
     *("handle", "Handle", "register_reducers"),
+    *("Checkpoint", "CheckpointMismatch"),
 }
 
 MODULES: dict[str, set[str]] = {
@@ -47,6 +48,8 @@ MODULES: dict[str, set[str]] = {
 FUTURE = {name for name in dir(concurrent.futures.Future) if not name.startswith("_")}
 
 ATTRIBUTES: dict[str, set[str]] = {
+    "Checkpoint": set(),
+    "CheckpointMismatch": set(),
     "Context": {"start", "stop", "index", "rank", "attempt"},
     "Handle": {"array"},
     "MapError": {"failed", "result", "derive"},
@@ -78,6 +81,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     "pmap_ranges": {"func": REQUIRED, "n": REQUIRED},
     "preduce": {"func": REQUIRED, "axis": 0},
     "profile": {"stacks": False},
+    "Checkpoint": {"path": REQUIRED, "interval": 30.0, "if_changed": "raise", "inputs": "sampled"},
     "Team": {
         "workers": None,
         "start": "clean",

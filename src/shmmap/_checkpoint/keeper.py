@@ -17,6 +17,7 @@ import numpy as np
 from .._chunks import Kind, Mark, Piece, Plan
 from .._errors.exceptions import CheckpointMismatch
 from .._interop.numpy_types import Array, Bytes, DType
+from .._memory import handle_in_file
 from .digest import Digest
 from .folder import NEW, Folder, State, output_name
 
@@ -214,8 +215,6 @@ def _sync_given(outs: Sequence[Any]) -> None:
 
 
 def _paths(outs: Sequence[Any]) -> Iterable[str | None]:
-    from .._memory import handle_in_file
-
     for out in outs:
         handle = handle_in_file(out) if isinstance(out, np.ndarray) else None
         yield None if handle is None else handle.path
