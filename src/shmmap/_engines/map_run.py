@@ -93,7 +93,9 @@ class MapRun(Run):
         self.give_up_output()
         if self._task.log is not None:
             worker = death.worker
-            self._task.log.note_death(worker.rank, worker.pid, worker.inside, death.cause())
+            self._task.log.note_death(
+                worker.rank, worker.pid, worker.inside, worker.drew_ns, death.cause()
+            )
         told = outcome.note_death(
             death.worker,
             death.cause(),

@@ -15,6 +15,8 @@ from .sums import calls_of, median_chunk
 from .words import per_cent, size_of, time_of
 
 ADVICE_MOST = 3
+# What gains less of the wall time is not worth the trouble.
+GAIN_LEAST = 0.02
 # Parts of the wall time, of the time at work, or of the busy time, from which on a rule speaks.
 START, PLACING, WAITING, BETWEEN, HANDING, AFTER, FAULTS = 0.25, 0.1, 0.1, 0.2, 0.2, 0.25, 0.15
 # What a plain loop takes is an estimate, so it must be less by so much.
@@ -46,6 +48,7 @@ def advise(of: ProfiledMap) -> tuple[Advice, ...]:
     if of.is_running or of.failed or not len(calls_of(of.bars)):
         return ()
     found = [each for rule in RULES for each in rule(of)]
+    found = [each for each in found if each.gain >= GAIN_LEAST * of.phases.wall]
     found.sort(key=lambda each: -each.gain)
     return tuple(Advice(rule=rule, text=text) for rule, _, text in found[:ADVICE_MOST])
 

@@ -112,7 +112,7 @@ def bars_of_deaths(log: MapLog, deaths: list[Death], rows: dict[int, Rows]) -> B
     """A row for each death: from when the worker was last known to be alive."""
     bars = np.zeros(len(deaths), BARS)
     for bar, death in zip(bars, deaths, strict=True):
-        ended = log.posted or log.bound
+        ended = max(log.posted or log.bound, death.drew_ns if death.chunks else 0)
         if death.rank in rows:
             mine = rows[death.rank]
             before = mine["ended"][

@@ -38,6 +38,8 @@ class Death(NamedTuple):
     pid: int
     chunks: range
     """What it was at; empty if nothing."""
+    drew_ns: int
+    """When it had drawn that, and perhaps more; it means nothing if it was at nothing."""
     at_ns: int
     """When the caller knew of it."""
     cause: str
@@ -189,9 +191,9 @@ class MapLog:
                 for stack, count in stacks.items():
                     self.stacks[stack] = self.stacks.get(stack, 0) + count
 
-    def note_death(self, rank: int, pid: int, chunks: range, cause: str) -> None:
+    def note_death(self, rank: int, pid: int, chunks: range, drew_ns: int, cause: str) -> None:
         """A worker died."""
-        self.deaths.append(Death(rank, pid, chunks, time.perf_counter_ns(), cause))
+        self.deaths.append(Death(rank, pid, chunks, drew_ns, time.perf_counter_ns(), cause))
 
     def note_answer(self, chunk: int, sent: int, answer: Answer) -> None:
         """A chunk that was sent at that time has come back from a worker of an executor."""

@@ -21,8 +21,8 @@ def calls_of(bars: Bars) -> Bars:
 
 
 def work_of(bars: Bars) -> Bars:
-    """The rows of work: calls, and handing over."""
-    work: Bars = bars[bars["kind"] <= RowKind.HANDING]
+    """The rows of work: calls, handing over, and what was begun by workers that died of it."""
+    work: Bars = bars[bars["kind"] != RowKind.SPAN]
     return work
 
 
@@ -54,7 +54,7 @@ def times_of(work: Bars, at_work: float) -> tuple[float, float, float, float]:
         return 0.0, 0.0, at_work, 0.0
     is_call = work["kind"] == RowKind.CALL
     busy = float(work["busy_ns"][is_call].sum()) / 1e9
-    handing = float(work["busy_ns"][~is_call].sum()) / 1e9
+    handing = float(work["busy_ns"][work["kind"] == RowKind.HANDING].sum()) / 1e9
     here = float(work["ended_ns"].max() - work["began_ns"].min()) / 1e9
     return busy, max(0.0, here - busy), max(0.0, at_work - here), handing
 

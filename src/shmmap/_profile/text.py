@@ -18,6 +18,8 @@ NOTHING = "no map began inside profile()"
 ALIKE_LEAST = 4
 # So many tables are shown, and so many lines of a table; of more, those that took longest.
 TABLES_MOST, WORKERS_MOST, FAILED_MOST = 24, 16, 5
+# Of errors so many letters are shown.
+TEXT_MOST = 200
 
 
 def describe(maps: Sequence[ProfiledMap], forgotten: int = 0) -> str:
@@ -79,17 +81,23 @@ def describe_map(of: ProfiledMap) -> list[str]:
             f"+ {digits(phases.after * size)} after the last",
         ]
     if of.workers:
-        lines += table_of(of.workers, unit, size, phases.at_work)
+        lines += table_of(of.workers, phases.at_work)
         lines.append(f"  {chunks_of(of)}")
-        lines.append(f"  {balance_of(of.workers, phases.wall)}")
+        if any(worker.busy for worker in of.workers):
+            lines.append(f"  {balance_of(of.workers, phases.wall)}")
     else:
         lines.append("  no worker took part")
     lines += [f"  -> {each.text}" for each in of.advice]
     for each in of.failed[:FAILED_MOST]:
-        lines.append(f"  !! [{each.start}, {each.stop}) {each.error}")
+        lines.append(f"  !! [{each.start}, {each.stop}) {shortened(each.error)}")
     if len(of.failed) > FAILED_MOST:
         lines.append(f"  !! and {len(of.failed) - FAILED_MOST:,} more ranges")
     return lines
+
+
+def shortened(text: str) -> str:
+    """A text that is not longer than a line or two."""
+    return text if len(text) <= TEXT_MOST else text[: TEXT_MOST - 3] + "..."
 
 
 def title_of(of: ProfiledMap) -> str:
@@ -118,16 +126,15 @@ def chunks_of(of: ProfiledMap) -> str:
 def balance_of(workers: Sequence[ProfiledWorker], wall: float) -> str:
     """How evenly workers were busy, and what all of it gained."""
     busy = [worker.busy for worker in workers]
-    text = f"{sum(busy) / wall:.2f} times as fast as its chunks one after the other"
+    text = f"{sum(busy) / wall:.3g} times as fast as its chunks one after the other"
     if len(workers) > 1:
         text += f"; the busiest worker had {imbalance_of(busy):.2f} times the mean"
     return text
 
 
-def table_of(
-    workers: Sequence[ProfiledWorker], unit: str, size: float, at_work: float
-) -> list[str]:
+def table_of(workers: Sequence[ProfiledWorker], at_work: float) -> list[str]:
     """A line for each worker, or for those that were busy longest, and one for all."""
+    unit, size = unit_of(at_work)
     shown = workers
     if len(workers) > WORKERS_MOST:
         busiest = sorted(workers, key=lambda worker: -worker.busy)[:WORKERS_MOST]
@@ -183,7 +190,7 @@ def describe_alike(maps: Sequence[ProfiledMap]) -> list[str]:
         f"{time_of(longest.phases.wall)} (map {longest.number}); "
         f"{sum(of.n for of in maps):,} items in all",
     ]
-    lines += table_of(add_up(maps), unit, size, parts[1])
+    lines += table_of(add_up(maps), parts[1])
     told: Counter[str] = Counter(each.rule for of in maps for each in of.advice)
     for rule, count in told.most_common(3):
         if count * 10 < len(maps):

@@ -36,6 +36,8 @@ class DeadWorker(NamedTuple):
     """Another worker takes its place in this map."""
     overdue: int | None = None
     """The chunk in which a call of the function took too long, for which the worker was ended."""
+    drew_ns: int = 0
+    """When it drew the tickets, by the monotonic clock."""
 
 
 class Instructions(NamedTuple):

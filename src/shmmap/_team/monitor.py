@@ -209,7 +209,9 @@ class Monitor:
                 concerned.append(runs[seq])
                 here = worker._replace(has_successor=seq in departure.again)
                 if claim.running == seq:
-                    here = here._replace(tickets=claim.tickets, inside=claim.chunks)
+                    here = here._replace(
+                        tickets=claim.tickets, inside=claim.chunks, drew_ns=claim.drew_ns
+                    )
                 redo[seq] = runs[seq].hear_of(death._replace(worker=here))
         for seq in departure.again:
             if seq in runs:

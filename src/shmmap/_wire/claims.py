@@ -83,6 +83,8 @@ class Claim(NamedTuple):
     """Those it holds."""
     chunks: range
     """The chunk it is in, or those it goes through as one; empty if it is in none."""
+    drew_ns: int = 0
+    """When it drew the tickets that it holds, by the monotonic clock."""
 
 
 class ClaimSlots:
@@ -144,6 +146,7 @@ class ClaimSlots:
             left=slot[LEFT],
             tickets=range(slot[CLAIM], slot[CLAIM_END]),
             chunks=range(first - 1, last) if first else range(0),
+            drew_ns=slot[DREW],
         )
 
     def close(self) -> None:
