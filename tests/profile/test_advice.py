@@ -71,6 +71,13 @@ CASES: list[tuple[str, str, ProfiledMap, ProfiledMap]] = [
         make_map(even(chunks=40), chunksize=8),
     ),
     (
+        # The last chunk, in which there is but one item: no chunk size divides that.
+        "uneven",
+        "index 160, which took 100 ms by itself: put it first",
+        make_map(LATE, chunksize=8, n=161),
+        make_map(even(chunks=40), chunksize=8),
+    ),
+    (
         "uneven",
         'schedule="dynamic"',
         make_map(LATE, is_static=True),

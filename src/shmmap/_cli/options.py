@@ -23,7 +23,7 @@ def _map(command: Parser) -> None:
         "targets",
         metavar="OUT",
         nargs="+",
-        help="what to write, as IN; several for a FUNC that returns a tuple",
+        help="the .npy file, zarr array or file.h5::dataset to write; several for a tuple",
     )
     command.add_argument(
         "--by",

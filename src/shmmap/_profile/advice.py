@@ -127,7 +127,7 @@ def uneven(of: ProfiledMap) -> Iterator[Found]:
     if took * (workers - 1) < 0.5 * waiting or of.chunks < 2:
         return
     start, stop = int(last["start_index"]), int(last["stop_index"])
-    if of.chunksize > 1:
+    if stop - start > 1:
         smaller = max(1, of.chunksize // 4)
         way = f"chunksize={smaller} instead of {of.chunksize} lets others share it"
         what = f"indices [{start}, {stop})"
