@@ -9,8 +9,9 @@ import pytest
 
 from shmmap._wire.about import VERBS, label_of
 from shmmap._wire.claims import CHUNK, CLAIM, CLAIM_END, LAST_CHUNK, ClaimSlots
-from shmmap._wire.control import SHELF_RECORDS, ControlBlock
+from shmmap._wire.control import ControlBlock
 from shmmap._wire.records import Record, RecordKind, unpack_records
+from shmmap._wire.shelves import SHELF_RECORDS
 
 ABOUT = 95, 10, 0, VERBS["items"] + label_of(len)
 
@@ -21,7 +22,7 @@ def blocks() -> Iterator[tuple[ControlBlock, ControlBlock]]:
     ours = ControlBlock(1, 16, 2)
     fd, pipe, leavers = ours.shared_fds()
     theirs = ControlBlock(1, 16, 2, fds=(os.dup(fd), os.dup(pipe), os.dup(leavers)))
-    ours.begin(10, b"", b"", ABOUT)
+    ours.begin(10, 2, b"", b"", ABOUT)
     yield ours, theirs
     theirs.close()
     ours.close()
@@ -47,8 +48,9 @@ def test_a_further_round_runs_its_chunks_only(blocks: tuple[ControlBlock, Contro
     theirs.mark(range(10), 1)
     theirs.leave()
     ours.begin_again([0, 4])
+    ours.expect(1)
     assert ours.marks() == bytes([0, 1, 1, 1, 0, 1, 1, 1, 1, 1])
-    assert theirs.is_output_awaited() and theirs.draw(1) == 0 and theirs.leave() == 1
+    assert theirs.is_output_awaited() and theirs.draw(1) == 0 and theirs.leave()
     ours.begin_again([4])
     assert not theirs.is_output_awaited()
 
@@ -83,14 +85,14 @@ def test_what_is_put_on_shelves_is_taken_once_and_in_order(
     blocks: tuple[ControlBlock, ControlBlock],
 ) -> None:
     ours, theirs = blocks
-    assert not ours.has_results() and ours.take_results() == b""
+    assert not ours.shelves.has_any() and ours.shelves.take() == b""
     number = 0
     for count in (1, 3, SHELF_RECORDS, 5, SHELF_RECORDS, 2):  # round and round
         put = [results(1, number + i) for i in range(count)]
-        assert all(theirs.put_results(1, record.pack()) for record in put)
-        assert theirs.put_results(0, results(0, number).pack()) and ours.has_results()
-        assert list(unpack_records(ours.take_results())) == [results(0, number), *put]
-        assert not ours.has_results() and ours.take_results() == b""
+        assert all(theirs.shelves.put(1, record.pack()) for record in put)
+        assert theirs.shelves.put(0, results(0, number).pack()) and ours.shelves.has_any()
+        assert list(unpack_records(ours.shelves.take())) == [results(0, number), *put]
+        assert not ours.shelves.has_any() and ours.shelves.take() == b""
         number += count
 
 
@@ -99,22 +101,22 @@ def test_a_full_shelf_takes_no_more_until_it_is_emptied(
 ) -> None:
     ours, theirs = blocks
     for number in range(SHELF_RECORDS):
-        assert theirs.put_results(1, results(1, number).pack())
-    assert not theirs.put_results(1, results(1, 99).pack())
-    assert not theirs.put_results(2, results(2, 0).pack()), "there is no shelf for this rank"
-    assert theirs.put_results(0, results(0, 0).pack()), "the others have room"
+        assert theirs.shelves.put(1, results(1, number).pack())
+    assert not theirs.shelves.put(1, results(1, 99).pack())
+    assert not theirs.shelves.put(2, results(2, 0).pack()), "there is no shelf for this rank"
+    assert theirs.shelves.put(0, results(0, 0).pack()), "the others have room"
     assert len(list(ours.drain())) == SHELF_RECORDS + 1
-    assert theirs.put_results(1, results(1, 99).pack())
+    assert theirs.shelves.put(1, results(1, 99).pack())
 
 
 def test_half_a_record_is_none_and_is_written_over(
     blocks: tuple[ControlBlock, ControlBlock],
 ) -> None:
     ours, theirs = blocks
-    theirs._shelves[:20] = bytes(range(20))  # and then the worker died
-    assert not ours.has_results()
-    theirs.put_results(0, results(0, 5).pack())
-    assert list(unpack_records(ours.take_results())) == [results(0, 5)]
+    theirs.shelves._records[:20] = bytes(range(20))  # and then the worker died
+    assert not ours.shelves.has_any()
+    theirs.shelves.put(0, results(0, 5).pack())
+    assert list(unpack_records(ours.shelves.take())) == [results(0, 5)]
 
 
 def test_whoever_sleeps_until_results_are_put_is_rung_once(
@@ -123,8 +125,8 @@ def test_whoever_sleeps_until_results_are_put_is_rung_once(
     ours, theirs = blocks
     assert not theirs.is_to_ring(), "nobody sleeps"
     assert not ours.await_results()
-    theirs.put_results(0, results(0, 0).pack())
+    theirs.shelves.put(0, results(0, 0).pack())
     assert theirs.is_to_ring() and not theirs.is_to_ring()
     assert ours.await_results(), "it was put just before: it must not sleep"
-    ours.begin(10, b"", b"", ABOUT)
+    ours.begin(10, 2, b"", b"", ABOUT)
     assert not theirs.is_to_ring(), "that was another map"

@@ -23,6 +23,7 @@ class Link:
     """A worker that notes what it is sent."""
 
     def __init__(self) -> None:
+        self.rank = 0
         self.known = Known()
         self.told: list[bytes] = []
 
@@ -82,7 +83,9 @@ class House:
 
     def next_round(self, run: Run) -> None:
         self.seq += 1
-        self.maps.begin(run, self.seq, Posting())
+        posting = Posting()
+        posting.first = posting.team = 1
+        self.maps.begin(run, self.seq, posting)
 
 
 @pytest.fixture

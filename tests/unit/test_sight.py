@@ -48,7 +48,7 @@ def see(control: ControlBlock) -> bytes:
 
 
 def test_a_map_is_seen_as_it_is(block: ControlBlock) -> None:
-    block.begin(10, b"arguments", b"", (95, 10, 7000, VERBS["items"] + label_of(os.getpid)))
+    block.begin(10, 1, b"arguments", b"", (95, 10, 7000, VERBS["items"] + label_of(os.getpid)))
     seen = read_map(5, see(block))
     assert (seen.verb, seen.func, seen.items) == ("pmap", "getpid", 95)
     assert (seen.items_done, seen.chunks_done, seen.is_stopped) == (0, 0, False)
@@ -59,7 +59,7 @@ def test_a_map_is_seen_as_it_is(block: ControlBlock) -> None:
     assert seen.limits(range(8, 10)) == (7080, 7095)
     block.mark(range(10), 2)
     assert read_map(5, see(block)).items_done == 95
-    block.begin(3, b"", b"", (3, 1, 0, VERB_FOLDING + label_of(len)))
+    block.begin(3, 1, b"", b"", (3, 1, 0, VERB_FOLDING + label_of(len)))
     seen = read_map(5, see(block))
     assert (seen.verb, seen.func, seen.items_done, len(seen.marks)) == ("preduce", "len", 0, 3)
 
@@ -86,7 +86,7 @@ class Talks(Silent):
     ],
 )
 def test_names_of_functions(block: ControlBlock, func: Callable[[], Any], name: str) -> None:
-    block.begin(1, b"", b"", (1, 1, 0, VERBS["ranges"] + label_of(func())))
+    block.begin(1, 1, b"", b"", (1, 1, 0, VERBS["ranges"] + label_of(func())))
     assert read_map(5, see(block)).func == name
 
 

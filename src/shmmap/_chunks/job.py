@@ -61,11 +61,13 @@ class Input(NamedTuple):
 class Template:
     """What an engine keeps for calls alike; see `_verbs.templates`."""
 
-    __slots__ = ("forms", "packed")
+    __slots__ = ("forms", "packed", "works")
 
     def __init__(self) -> None:
         self.forms: dict[bytes, Form] = {}
         """By function: what its results were like, where they are small arrays of numbers."""
+        self.works: dict[bytes, float] = {}
+        """By function: how many seconds of work the last map was, for all workers together."""
         self.packed: dict[object, tuple[int, Any]] = {}
         """By the layouts of inputs and outputs: under which number workers keep the job without its
         arguments, and that job, packed."""

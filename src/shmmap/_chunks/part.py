@@ -108,6 +108,8 @@ class Part(ABC):
         """Where it is noted what was run, if the map is profiled."""
         self._speed = 0.0
         """Tickets a second in the last draw."""
+        self.work_ns = 0
+        """How long what was drawn has taken."""
 
     @abstractmethod
     def note_failure(self, exc: BaseException) -> None:
@@ -140,7 +142,9 @@ class Part(ABC):
             if recorder is not None:
                 recorder.note_handing()
             slot[CHUNK] = slot[LAST_CHUNK] = 0
-            took = (now() - began) * 1e-9 - kernel.aside_s
+            ns = now() - began
+            self.work_ns += ns
+            took = ns * 1e-9 - kernel.aside_s
             kernel.aside_s = 0.0
             took = max(took - DRAWING_S, took / 4, 1e-9)
             self._speed = speed = (stop - first) / took
@@ -151,7 +155,8 @@ class Part(ABC):
         """The next `k` tickets, or as many as there are."""
         if self._share is None:
             first = self.source.draw(k)
-            return first, min(first + k, self._tickets)
+            stop = first + k
+            return first, stop if stop < self._tickets else self._tickets
         first, end = self._share
         if self.source.limit[0] < first:
             return end, end

@@ -190,8 +190,9 @@ class PlacingKernel(Kernel):
                 self.reporter.results(self._held.take_merged())
 
     def finish(self) -> None:
-        if self._held:
-            self._learn_output()
+        if not self._held:
+            return
+        self._learn_output()
         if self._held and not self._held.is_small():
             self._set_output(self.reporter.wait_output())
         if self._held:

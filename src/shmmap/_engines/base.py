@@ -35,6 +35,8 @@ class Task(NamedTuple):
     """What is noted of the map, if it is profiled."""
     begun: bytes | None
     """The ledger that the map begins with, if another run of it has done a part; see `_checkpoint`."""
+    is_awaited: bool = False
+    """Somebody waits for its end at once, and for nothing before."""
 
 
 class Work(Protocol):

@@ -40,6 +40,9 @@ _job_ids = itertools.count(1)
 _TEMPLATES_MOST = 8
 # Larger outputs are not guessed: which of their pages are fresh is told once it is known what they are.
 GUESS_NBYTES = 1 << 19
+# What it costs to have one more worker begin. More: those that would have been of use come later; less: a map
+# that is little work takes longer than that.
+WAKE_S = 6e-5
 
 
 class MapPosting(Posting):
@@ -48,7 +51,7 @@ class MapPosting(Posting):
     def __init__(self, task: Task, inherited: bytes | None) -> None:
         self._task = task
         plan = task.job.plan
-        self.team = min(task.workers, plan.chunks)
+        self.team = self.first = min(task.workers, plan.chunks)
         self.segments = frozenset()
         self.modules = 0
         self.writes_main = False
@@ -76,6 +79,7 @@ class MapPosting(Posting):
             self.keep += (root, func.keep)
             self._pack_job()
             self._guess_output()
+            self._choose_first()
         else:
             self._digest, self._by_value, self._func = inherited, False, None
             label = label_of(task.func)
@@ -143,6 +147,25 @@ class MapPosting(Posting):
             self.segments |= segments
             self.keep.append(root)
 
+    def _choose_first(self) -> None:
+        """Have few begin, if a call like this one was little work: see docs/design/0052-few-first.md."""
+        task = self._task
+        job = task.job
+        if not (task.is_awaited and task.log is None and job.timeout is None) or self._is_static:
+            return
+        seconds = None if job.template is None else job.template.works.get(self._digest)
+        if seconds is not None and self._digest and not task.collector.is_listened_to:
+            self.first = min(self.team, 1 + int((seconds / WAKE_S) ** 0.5))
+
+    def note_work(self, seconds: float) -> None:
+        """The map is over: take note of how much work it was, for calls like it."""
+        template = self._task.job.template
+        if template is not None and self._job_id and self._digest:
+            works = template.works
+            if len(works) >= _TEMPLATES_MOST and self._digest not in works:
+                works.clear()
+            works[self._digest] = seconds
+
     def note_form(self) -> None:
         """The map is over: take note of what its results are like, for calls like it."""
         job, collector = self._task.job, self._task.collector
@@ -164,7 +187,8 @@ class MapPosting(Posting):
     def again(self, workers: int, attempts: dict[int, int]) -> MapPosting:
         """What is sent in a further round: its chunks, and how often each of them was begun before."""
         other = copy.copy(self)
-        other.team, other.key, other._is_static = min(workers, len(attempts)), None, False
+        other.team = other.first = max(1, min(workers, len(attempts)))
+        other.key, other._is_static = None, False
         other._chunks, root = make_payload(pack_plain(attempts).data)
         other.segments |= other._chunks.segments()
         other.keep = [root]

@@ -68,7 +68,13 @@ class ProcessWork:
         posting = self._posting
         is_first = chunks is None
         if chunks is None:
-            control.begin(task.job.plan.chunks, posting.arguments, posting.output, posting.about)
+            control.begin(
+                task.job.plan.chunks,
+                posting.first,
+                posting.arguments,
+                posting.output,
+                posting.about,
+            )
             if task.log is not None and control.row_banks is not None:
                 task.log.follow(control.row_banks.rows)
                 task.log.is_cold = not self._team.has_started(posting.team)
@@ -79,10 +85,11 @@ class ProcessWork:
             control.begin_again(chunks)
         if chunks is not None:
             posting = posting.again(task.workers, task.outcome.attempts(chunks))
+            control.expect(posting.team)
             run.keep += posting.keep
         is_reusable = self._round is None or self._round.is_reusable
         # First: whatever becomes of sending it, these workers may have got it.
-        self._round = Round(self._team, task, run, control, posting.team, is_reusable=is_reusable)
+        self._round = Round(self._team, task, run, control, posting, is_reusable=is_reusable)
         self._team.post_run(run, posting)
         if not is_first and task.job.out is None and task.collector.columns:
             self._round.tell_output()
@@ -150,6 +157,8 @@ class ProcessWork:
             round.end_workers()
             self._marks = run.marks()
         run.keep_marks(self._marks)
+        assert run.control is not None
+        self._posting.note_work(run.control.shelves.work_ns() * 1e-9)
         if round.is_reusable:
             self._close(is_reusable=True)
         else:

@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError
 from .._chunks import Form, undone
 from .._errors.exceptions import WorkerDied
 from .._memory import mark_kept
-from .._team import WorkerTeam, emit
+from .._team import Posting, WorkerTeam, emit
 from .._wire import (
     LOST_WRITE,
     READ_NBYTES,
@@ -38,6 +38,8 @@ DOUBT_S = 0.01
 # Where results are wanted as they come: so long they gather before the first one put wakes the caller. Less:
 # it wakes more often, each time at the cost of some 10 us of a worker's core; more: they come later.
 GATHER_S = 0.001
+# If few have begun: so long they are waited for before the others are invited as well.
+INVITE_S = 1e-3
 # As plain numbers, which are quicker where there are many records.
 _LEAVE, _WAKE = int(RecordKind.LEAVE), int(RecordKind.WAKE)
 _RESULTS, _PLAIN = int(RecordKind.RESULTS), int(RecordKind.PLAIN)
@@ -56,7 +58,7 @@ class Round:
         task: Task,
         run: MapRun,
         control: ControlBlock,
-        workers: int,
+        posting: Posting,
         *,
         is_reusable: bool,
     ) -> None:
@@ -65,8 +67,12 @@ class Round:
         self._run = run
         self._control = control
         self._channels = team.workers.channels
-        self._ranks = range(workers)
+        self._posting = posting
+        self._ranks = range(posting.first)
         """Those that take part."""
+        self._waits_to_invite = posting.first < posting.team
+        """Others may take part, if it takes long."""
+        self._has_invited = False
         self._remaining = set(self._ranks)
         """Those that are waited for."""
         self.is_reusable = is_reusable
@@ -95,14 +101,15 @@ class Round:
         while self._remaining:
             data = self._read()
             if data == leave or self._take_records(data):
-                self._is_over = True
+                # The last one of those before others were invited may have said so as these came.
+                self._is_over = not self._has_invited or control.have_left()
             if run.deaths or run.vacated:
                 self._strike_off()
             elif self._is_over:
                 self._remaining.clear()
-            has_results = control.has_results()  # only now: of those struck off, all are there
+            has_results = control.shelves.has_any()  # only now: of those struck off, all are there
             if has_results:
-                self._take_records(control.take_results())
+                self._take_records(control.shelves.take())
             self._heed_run()
             # Not before it is known why: the worker that stopped it may be saying so, or have died over it.
             if self._remaining and self._deadline is None and self._is_stopped():
@@ -115,7 +122,7 @@ class Round:
         if not self._is_over:
             self.is_reusable = False  # some worker may be about to count as the last one
         if not self.is_reusable:  # and may have done so in this round for the one before
-            self._take_records(control.take_results())
+            self._take_records(control.shelves.take())
             while control.has_records(0):
                 self._take_records(os.read(control.pipe_read, READ_NBYTES))
         if control.has_relayed() or not self.is_reusable:  # who died has not said so
@@ -128,9 +135,12 @@ class Round:
         """What comes on the pipe next; or nothing, if there is something else to be looked at."""
         control, pipe = self._control, self._control.pipe_read
         if self._task.collector.is_listened_to and not control.has_records(GATHER_S):
-            if control.has_results() or control.await_results():
+            if control.shelves.has_any() or control.await_results():
                 self._tick()
                 return b""
+        if self._waits_to_invite and not control.has_records(INVITE_S):
+            self._invite()
+            return b""
         # After a death, no worker may turn out to be the last one: the claim slots are asked instead.
         is_doubtful = self._is_over or self._run.deaths > 0
         if not (is_doubtful or self._ticks or self._deadline is not None):
@@ -140,6 +150,17 @@ class Round:
             data = os.read(pipe, READ_NBYTES)
         self._tick()
         return data
+
+    def _invite(self) -> None:
+        """It takes long: have all workers take part that may."""
+        self._waits_to_invite = False
+        few, self._ranks = self._ranks, range(self._posting.team)
+        # First: whatever becomes of sending it, these workers may have got it.
+        self._remaining.update(self._ranks[len(few) :])
+        self._has_invited = True
+        if not self._team.invite(self._run):
+            self._ranks = few
+            self._remaining.intersection_update(few)
 
     def _tick(self) -> None:
         """Show progress, and end workers that are in a call of the function for too long."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import socket
 from collections import deque
@@ -238,6 +239,12 @@ class WorkerLink:
                 signal.pidfd_send_signal(self.pidfd, number)
             elif self.pid and not self.gone:
                 os.kill(self.pid, number)
+
+    def has_hung_up(self) -> bool:
+        """Without pidfds: whether the other end of the relay socket has closed."""
+        poll = select.poll()
+        poll.register(self.relay.fileno(), select.POLLHUP)
+        return bool(poll.poll(0))
 
     def kill(self) -> None:
         """End its process, whatever it does, also before it is known which process it is."""

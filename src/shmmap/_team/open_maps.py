@@ -140,7 +140,11 @@ class OpenMaps:
         else:
             # Some worker may still come to it, or be in it: what it refers to has to stay.
             workers = self._workers
-            inside = [m for m in workers.links.values() if not workers.is_through(m, run.seq)]
+            inside = [
+                each
+                for each in workers.links.values()
+                if run.has(each.rank) and not workers.is_through(each, run.seq)
+            ]
             self.lingering.append((run, control, inside))
             del self._controls[control]
             workers.wake()

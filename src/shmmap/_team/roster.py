@@ -12,6 +12,7 @@ bounded number of replacements.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from .._results import pass_on
@@ -95,10 +96,10 @@ class Roster:
         """A worker is given a call."""
         self.seats[rank].calls[seq] = again
 
-    def assign_all(self, team: int, seq: int) -> None:
-        """The workers on the first `team` ranks are given a call, as are those that replace them."""
+    def assign_all(self, ranks: Iterable[int], seq: int) -> None:
+        """The workers on these ranks are given a call, as are those that replace them."""
         seats = self.seats
-        for rank in range(team):
+        for rank in ranks:
             seats[rank].calls[seq] = True
 
     def left(self, rank: int, seq: int) -> None:

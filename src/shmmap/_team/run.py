@@ -78,11 +78,13 @@ class Death(NamedTuple):
 class Posting:
     """The call of a round, and what a worker must have before it gets it: also one that replaces another.
 
-    Engines derive from it. It is not changed once it is posted, but for `needs`.
+    Engines derive from it. It is not changed once it is posted, but for `needs` and `invite`.
     """
 
     team: int
-    """Workers taking part: those on the first ranks."""
+    """Workers that may take part: those on the first ranks."""
+    first: int
+    """How many of them do so from the beginning; the others once they are invited."""
     segments: frozenset[int]
     """Segments that job, function and list of chunks need, those of their payloads included."""
     surroundings: Surroundings
@@ -97,6 +99,10 @@ class Posting:
     def call(self, control: int) -> Call:
         """The call, for a worker of which it is not known that it lacks nothing."""
         raise NotImplementedError
+
+    def invite(self) -> None:
+        """All take part; under the team's lock."""
+        self.first = self.team
 
     def needs(self, segments: frozenset[int]) -> None:
         """Workers need these segments, too; under the team's lock."""
@@ -193,7 +199,7 @@ class Run:
 
     def has(self, rank: int) -> bool:
         """Whether the worker on a rank takes part."""
-        return self.posting is not None and rank < self.posting.team
+        return self.posting is not None and rank < self.posting.first
 
     def lose(self, rank: int, *, is_replaced: bool) -> None:
         """The worker on a rank has died; without another one in its place, it is not waited for."""

@@ -105,7 +105,22 @@ class WorkerTeam(Life):
             seq = self.workers.next_seq()
             self.open_maps.begin(run, seq, posting)
             assert run.control is not None
-            self.workers.post_call(seq, posting, run.control)
+            self.workers.post_call(seq, posting, run.control, range(posting.first))
+
+    def invite(self, run: Run) -> bool:
+        """Have all workers take part that may, and do not yet; False if they cannot be started."""
+        posting, control = run.posting, run.control
+        assert posting is not None and control is not None
+        with self._lock:
+            try:
+                self._ensure(posting.team)
+            except (OSError, MemoryError, RuntimeError):
+                return False
+            others = range(posting.first, posting.team)
+            posting.invite()
+            control.expect(posting.team)
+            self.workers.post_call(run.seq, posting, control, others)
+        return True
 
     def tell_output(
         self, run: Run, ranks: Iterable[int], told: bytes, segments: frozenset[int]

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -163,12 +163,14 @@ class Workers:
         self.last_seq += 1
         return self.last_seq
 
-    def post_call(self, seq: int, posting: Posting, control: ControlBlock) -> None:
-        """Send a call to all that are to take part in it."""
+    def post_call(
+        self, seq: int, posting: Posting, control: ControlBlock, ranks: Iterable[int]
+    ) -> None:
+        """Send a call to workers that are to take part in it."""
         key, segments = posting.key, posting.segments
         record = b"" if key is None else wake_record(key, seq, control.id, posting.team)
-        self.roster.assign_all(posting.team, seq)
-        for rank in range(posting.team):
+        self.roster.assign_all(ranks, seq)
+        for rank in ranks:
             link = self.links.get(rank)
             if link is None:
                 continue
@@ -305,7 +307,7 @@ class Workers:
         for link in list(self.links.values()):
             if not link.gone and link.pidfd >= 0 and link.pidfd in fds:
                 yield link
-            elif not link.gone and link.pidfd < 0 and link.pid and _has_hung_up(link):
+            elif not link.gone and link.pidfd < 0 and link.pid and link.has_hung_up():
                 yield link
 
     def _handle_launch(self, event: Forked | Reaped | Lost) -> Iterator[WorkerLink]:
@@ -395,10 +397,3 @@ class Workers:
         self.channels.close_in_child()
         self.links.clear()
         self._launcher = None
-
-
-def _has_hung_up(link: WorkerLink) -> bool:
-    """Without pidfds: whether the other end of the relay socket has closed."""
-    poll = select.poll()
-    poll.register(link.relay.fileno(), select.POLLHUP)
-    return bool(poll.poll(0))

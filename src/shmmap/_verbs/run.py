@@ -53,7 +53,7 @@ def run(request: Request, options: Options, engine: EngineOption) -> Any:
     route = resolve_engine(engine, options.workers)
     if options.wait and not _has_surroundings(options):
         # Most calls: nothing is to be undone afterwards.
-        return _start(request, job, options, route, None, called)[0].wait()
+        return _start(request, job, options, route, None, called, is_awaited=True)[0].wait()
     work, collector, ending = _start_shown(request, job, options, route, called)
 
     def wait() -> Any:
@@ -185,6 +185,8 @@ def _start(
     tick: Tick | None,
     called: int,
     kept: Kept | None = None,
+    *,
+    is_awaited: bool = False,
 ) -> tuple[Work, Collector]:
     """Hand over, and give to the engine. `called`: when, if the map is profiled; else 0."""
     engine, workers, blas_threads = route
@@ -231,6 +233,7 @@ def _start(
             given=given,
             log=log,
             begun=None if kept is None else kept.marks,
+            is_awaited=is_awaited,
         )
         work = engine.start(task)
     except BaseException as exc:

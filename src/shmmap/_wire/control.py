@@ -23,13 +23,12 @@ offset field        written by     meaning
 128    items        caller         how many items the map has, for those who look (`sight`)
 136    chunksize    caller         items in each chunk but the last, likewise
 144    first        caller         index of its first item, in a map over an iterator
-152    text         caller         verb and function, for those who look
-408    output       caller         where results go, see `ControlBlock.tell_output`
+152    expected     caller         how many workers take part; it may become more, see `expect`
+160    text         caller         verb and function, for those who look
+416    output       caller         where results go, see `ControlBlock.tell_output`
 4096   arguments    caller         what is this map's own, see `_chunks.arguments`
 69632  ledger       worker         a byte for each chunk, see `_chunks.ledger`
-after  puts         worker         a word for each rank: results put on its shelf so far
-after  takes        caller         the same: those that were taken
-after  shelves      worker         for each rank the last 64 records of results that were put
+after  shelves      workers        results that were put, see `shelves`
 after  row banks    worker         what it notes of a map that is profiled, see `_wire.rows`
 ====== ============ ============== ===================================================
 
@@ -50,22 +49,19 @@ from .about import ABOUT_NBYTES, About
 from .header import CONTROL_MARK, HEADER_NBYTES, pack_header
 from .records import READ_NBYTES, RECORD_NBYTES, Record, unpack_records
 from .rows import Profiled, RowBanks
+from .shelves import Shelves
 
 _LIMIT, _OUTPUT_STATE, _CHUNKS, _TOLD_NBYTES, _RESULTS_AWAITED = range(5)
-_GIVEN_NBYTES, _UNATTENDED, _HAS_RELAYED, _ITEMS, _CHUNKSIZE, _FIRST = range(5, 11)
+_GIVEN_NBYTES, _UNATTENDED, _HAS_RELAYED, _ITEMS, _CHUNKSIZE, _FIRST, _EXPECTED = range(5, 12)
 # Values of the output state.
 _AWAITED, _TOLD, _NONE = range(3)
 # A limit, as it goes on from -1, by which no chunk is started: nobody will look at what is handed over.
 _ABANDONED = -2
-_TEXT = HEADER_NBYTES + 8 * 11
+_TEXT = HEADER_NBYTES + 8 * 12
 _OUTPUT, _ARGUMENTS, _LEDGER = _TEXT + ABOUT_NBYTES, 4096, 4096 + (1 << 16)
 HEAD_NBYTES = _LEDGER
 """Of a control block: all that stands before the ledger."""
 OUTPUT_NBYTES, ARGUMENTS_NBYTES = _ARGUMENTS - _OUTPUT, _LEDGER - _ARGUMENTS
-# Records that a worker can leave on its shelf before the caller has to take some. More: the caller is woken
-# less often; each costs 56 bytes for each worker and open map.
-SHELF_RECORDS = 64
-_SHELF_NBYTES = SHELF_RECORDS * RECORD_NBYTES
 # Where tickets, and those who leave, are counted from.
 _ORIGIN = 1 << 40
 
@@ -117,10 +113,8 @@ class ControlBlock:
         self.ranks = ranks
         """For how many workers it has shelves."""
         self.profiled = profiled
-        puts = _LEDGER + capacity
-        takes = puts + 8 * ranks
-        shelves = takes + 8 * ranks
-        banks = shelves + ranks * _SHELF_NBYTES
+        shelves = _LEDGER + capacity
+        banks = shelves + Shelves.nbytes(ranks)
         nbytes = banks + RowBanks.nbytes(ranks if profiled else 0)
         self.fd = self.leavers = self.pipe_read = self.pipe_write = self.doorbell = -1
         try:
@@ -146,11 +140,9 @@ class ControlBlock:
         self.limit = self._words[_LIMIT : _LIMIT + 1]
         """The last chunk that may be started, as a view of one word: a worker's loop looks there at every
         chunk. It is written here only."""
-        self.ledger = memoryview(self._map)[_LEDGER:puts]
+        self.ledger = memoryview(self._map)[_LEDGER:shelves]
         """The marks, for the worker that writes them at every chunk."""
-        self._puts = memoryview(self._map)[puts:takes].cast("q")
-        self._takes = memoryview(self._map)[takes:shelves].cast("q")
-        self._shelves = memoryview(self._map)[shelves:banks]
+        self.shelves = Shelves(memoryview(self._map)[shelves:banks], ranks)
         self.row_banks = RowBanks(memoryview(self._map)[banks:], ranks) if profiled else None
         """What workers note of a map that is profiled."""
         self._pipe_inode = os.fstat(self.pipe_write).st_ino
@@ -175,8 +167,8 @@ class ControlBlock:
 
     # ------------------------------------------------ rounds
 
-    def begin(self, chunks: int, arguments: bytes, output: bytes, about: About) -> None:
-        """Make ready for a map of that many chunks. Nobody may be drawing from it.
+    def begin(self, chunks: int, team: int, arguments: bytes, output: bytes, about: About) -> None:
+        """Make ready for a map of that many chunks, in which `team` take part. Nobody may be drawing from it.
 
         Its arguments take `ARGUMENTS_NBYTES` or fewer; the output, if it is known already, `OUTPUT_NBYTES`.
         """
@@ -185,6 +177,8 @@ class ControlBlock:
         words[_GIVEN_NBYTES] = given = len(arguments)
         self._arguments[:given] = arguments
         words[_LIMIT] = words[_CHUNKS] = chunks
+        words[_EXPECTED] = team
+        self.shelves.clear_work()
         words[_OUTPUT_STATE] = _AWAITED
         words[_RESULTS_AWAITED] = words[_UNATTENDED] = words[_HAS_RELAYED] = 0
         if output:
@@ -220,12 +214,20 @@ class ControlBlock:
             raise _not_ours()
         return first
 
-    def leave(self) -> int:
-        """Count a worker as one that has left; how many have by now. Raises as `draw` does."""
+    def leave(self) -> bool:
+        """Count a worker as one that has left; whether it is the last. Raises as `draw` does."""
         count = os.lseek(self.leavers, 1, os.SEEK_CUR) - _ORIGIN
         if count < 0:
             raise _not_ours()
-        return count
+        return count >= self._words[_EXPECTED]
+
+    def expect(self, team: int) -> None:
+        """So many are about to take part; if they become more, one may be just saying that all have left."""
+        self._words[_EXPECTED] = team
+
+    def have_left(self) -> bool:
+        """Whether as many have left as are expected."""
+        return os.lseek(self.leavers, 0, os.SEEK_CUR) - _ORIGIN >= self._words[_EXPECTED]
 
     def arguments(self) -> bytes:
         """The arguments of the map."""
@@ -296,38 +298,10 @@ class ControlBlock:
 
     # ------------------------------------------------ the shelves
 
-    def put_results(self, rank: int, record: bytes) -> bool:
-        """Leave a record on a worker's shelf, which wakes nobody; False if there is no room."""
-        if rank >= self.ranks:  # the team has grown
-            return False
-        put = self._puts[rank]
-        if put - self._takes[rank] >= SHELF_RECORDS:
-            return False
-        at = rank * _SHELF_NBYTES + put % SHELF_RECORDS * RECORD_NBYTES
-        self._shelves[at : at + RECORD_NBYTES] = record
-        self._puts[rank] = put + 1  # in this order: half a record is none
-        return True
-
-    def has_results(self) -> bool:
-        """Whether there is something on a shelf."""
-        return self._puts != self._takes
-
-    def take_results(self) -> bytes:
-        """What is on the shelves, which are empty then; each worker's in the order in which it was put."""
-        puts = memoryview(bytes(self._puts)).cast("q")  # as they are now
-        records = []
-        for rank, (put, taken) in enumerate(zip(puts, self._takes, strict=True)):
-            for each in range(taken, put):
-                at = rank * _SHELF_NBYTES + each % SHELF_RECORDS * RECORD_NBYTES
-                records.append(self._shelves[at : at + RECORD_NBYTES])
-        data = b"".join(records)
-        self._takes[:] = puts  # only now: workers write there again
-        return data
-
     def await_results(self) -> bool:
         """Have the next worker that puts something ring; whether something was put just before."""
         self._words[_RESULTS_AWAITED] = 1
-        return self.has_results()
+        return self.shelves.has_any()
 
     def is_to_ring(self) -> bool:
         """Whether the caller sleeps until results are put; who asks has to wake it."""
@@ -365,7 +339,7 @@ class ControlBlock:
 
         Whole ones, should something else be among them.
         """
-        yield from unpack_records(self.take_results())
+        yield from unpack_records(self.shelves.take())
         while self.has_records(patience):
             data = os.read(self.pipe_read, READ_NBYTES)
             yield from unpack_records(data[: len(data) // RECORD_NBYTES * RECORD_NBYTES])
@@ -389,7 +363,7 @@ class ControlBlock:
             self.row_banks,
             self._map,
         )
-        del self._puts, self._takes, self._shelves
+        del self.shelves
         self.close_in_child()
 
     def close_in_child(self) -> None:

@@ -197,6 +197,9 @@ class Cache:
 
     def _is_viewed(self, segment: Segment) -> bool:
         """Whether anything but the jobs kept here still refers to a segment's bytes."""
-        id = segment.id
-        expected = sum(each.arrays.get(id, 0) for each in list(self._jobs.values()))
+        id, expected = segment.id, 0
+        for each in [*self._jobs.values()]:
+            arrays = each.arrays  # the aside thread may put another one in its place
+            if id in arrays:
+                expected += arrays[id]
         return count_references(segment) > expected

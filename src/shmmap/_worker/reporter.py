@@ -215,7 +215,7 @@ class Reporter:
         )
         self._quiet_nbytes += len(payload)
         is_quiet = self._quiet_nbytes <= QUIET_NBYTES
-        if not (is_quiet and self._control.put_results(self._rank, record)):
+        if not (is_quiet and self._control.shelves.put(self._rank, record)):
             self._quiet_nbytes = 0
             self._call_for_caller()
             self._write(self._form + record)

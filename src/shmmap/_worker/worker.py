@@ -250,7 +250,7 @@ class Worker:
             control.note_relayed()
         slot[RUNNING] = 0
         slot[LEFT] = call.seq
-        if control.leave() >= call.team:
+        if control.leave():
             reporter.leave()
 
     def _restore_limits(self) -> bool:
@@ -275,6 +275,7 @@ class Worker:
             part.redo(unpack(read_payload(call.redo)))
         part.run()
         part.finish()
+        control.shelves.note_work(self._rank, part.work_ns)
         if watch and (names := watch.changed()):
             self._relay.send_object(LOST_WRITE, names)
         kernel.reset()  # nothing of the output stays here: the caller may drop it
