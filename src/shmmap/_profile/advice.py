@@ -23,6 +23,8 @@ START, PLACING, WAITING, BETWEEN, HANDING, AFTER, FAULTS = 0.25, 0.1, 0.1, 0.2, 
 SERIAL = 0.9
 # A chunk that takes less than this is short.
 SHORT_S = 2e-5
+# About what a chunk costs by itself, whatever it holds; of functions of NumPy, with a call of one of them.
+CHUNK_S = {"pmap": 2.5e-6, "pmap_chunks": 5e-6, "pmap_ranges": 5e-7, "preduce": 5e-6}
 # What touching a page for the first time takes.
 FAULT_S = 2.5e-7
 # Processor time in relation to busy time, below and above which something is up; and so long a map must have
@@ -142,16 +144,21 @@ def uneven(of: ProfiledMap) -> Iterator[Found]:
 
 
 def short(of: ProfiledMap) -> Iterator[Found]:
-    """Chunks are so short that drawing them takes longer."""
-    busy = busy_of(of)
-    between = sum(worker.between - worker.handing for worker in of.workers)
+    """Chunks are so short that what each costs by itself counts."""
     median = median_chunk(of.bars)
-    if not of.is_auto and median < SHORT_S and between > BETWEEN * busy:
+    if of.is_auto or not 0 < median < SHORT_S:
+        return
+    busy = busy_of(of)
+    each = 0.0 if of.verb == "pmap" and of.chunksize == 1 else CHUNK_S[of.verb]
+    between = sum(worker.between - worker.handing for worker in of.workers)
+    lost = between + each * sum(worker.chunks for worker in of.workers)
+    if lost > BETWEEN * busy:
         yield Found(
             "short",
-            between / len(of.workers),
-            f"chunks of {of.chunksize} take {time_of(median)}, and {per_cent(between / (busy + between))} of "
-            'the time passes between them: chunksize="auto"',
+            lost / len(of.workers),
+            f"chunks of {of.chunksize} take {time_of(median)}, and about "
+            f"{per_cent(lost / (busy + between))} of "
+            'the time goes into beginning and ending them: chunksize="auto"',
         )
 
 
@@ -219,7 +226,8 @@ def cores(of: ProfiledMap) -> Iterator[Found]:
     elif is_little and switches > sum(worker.waits or 0 for worker in known):
         fewer = max(1, round(workers * share))
         text = f"{had}: other programs, or more workers than cores, use them: workers={fewer}"
-        yield Found("cores", (busy - cpu) / workers, text)
+        # What others use is not to be had back; only that workers do not disturb one another.
+        yield Found("cores", 0.1 * (busy - cpu) / workers, text)
     elif is_little:
         more = max(workers + 1, min(8 * workers, round(workers / max(share, 0.01))))
         text = f"{had}, and waited, for files or others: more workers than cores, workers={more}"
