@@ -1,5 +1,6 @@
 """The command line, run as users run it: a process of its own, in a folder of its own."""
 
+import json
 import os
 import pty
 import re
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 import shmmap
+from shmmap._cli.bench import table
+from shmmap._cli.options import COMMANDS
 
 
 class TestTarget:
@@ -221,9 +224,48 @@ class TestInfo:
         assert f"numpy {np.__version__}" in facts["versions"]
         assert facts["start method"].startswith("clean")
 
+    def test_json(self, folder, facts):
+        found = json.loads(folder.run("info", "--json").stdout)
+        assert f"{found['cores_usable']} of {found['cores']}" == facts["cores usable"]
+        shm = os.statvfs("/dev/shm")
+        assert found["shared_memory"] == shm.f_blocks * shm.f_frsize
+        assert found["libraries"]["numpy"] == np.__version__
+
+
+class TestBench:
+    NAMES = ("call", "chunk", "item", "cold", "placing")
+
+    def test_json(self, folder):
+        done = folder.run("bench", "--json", "--workers", 2, timeout=110)
+        assert (done.returncode, done.stderr) == (0, "")
+        found = json.loads(done.stdout)
+        assert found["workers"] == 2
+        assert {"shmmap", "Pool", "ProcessPoolExecutor"} <= found["seconds"].keys()
+        for figures in found["seconds"].values():
+            assert tuple(figures) == self.NAMES
+            assert all(0 <= figure < 10 for figure in figures.values())
+            assert figures["cold"] > 0 and figures["call"] > 0 and figures["placing"] > 0
+
+    def test_table(self):
+        found = {"shmmap": dict.fromkeys(self.NAMES, 1.23456e-4)}
+        found["x" * 12] = {name: 10.0**-k for k, name in enumerate(self.NAMES)}
+        head, *rows = table(found)
+        assert head.split() == ["shmmap", "x" * 12]
+        assert [row.split()[-4:] for row in rows] == [
+            ["123", "us", value, unit]
+            for value, unit in [
+                ("1.00", "s"),
+                ("100", "ms"),
+                ("10.0", "ms"),
+                ("1.00", "ms"),
+                ("100", "us"),
+            ]
+        ]
+        assert len({len(line) for line in [head, *rows]}) == 1
+
 
 class TestHelp:
-    @pytest.mark.parametrize("args", [("--help",), ("map", "--help"), ("info", "--help")])
+    @pytest.mark.parametrize("args", [("--help",), *[(name, "--help") for name in COMMANDS]])
     def test_help(self, folder, args):
         done = folder.run(*args)
         assert (done.returncode, done.stderr) == (0, "")
@@ -232,7 +274,10 @@ class TestHelp:
     def test_version(self, folder):
         assert folder.run("--version").stdout == f"shmmap {shmmap.__version__}\n"
 
-    @pytest.mark.parametrize("args", [("--version",), ("--help",), ()])
+    @pytest.mark.parametrize(
+        "args",
+        [("--version",), ("--help",), (), *[(name, "--help") for name in COMMANDS], ("top", "x")],
+    )
     def test_numpy_is_not_imported_for_so_little(self, folder, args):
         """It takes longer than all the rest together."""
         (folder.path / "numpy.py").write_text("raise SystemExit(77)")
@@ -240,7 +285,7 @@ class TestHelp:
             f"import sys; sys.argv[1:] = {args}; from shmmap._cli import main; sys.exit(main())"
         )
         done = subprocess.run([sys.executable, "-c", program], cwd=folder.path, capture_output=True)
-        assert done.returncode == (0 if args else 2)
+        assert done.returncode == (0 if "--" in "".join(args) else 2)
 
     def test_reader_that_leaves(self, folder):
         """``shmmap info | head -c 0`` is no reason for a traceback."""
