@@ -276,6 +276,10 @@ def arrays() -> None:
     assert_type(shmmap.asshared(x, np.float32, order="C"), NDArray[np.float32])
     assert_type(shmmap.share({"a": x}), dict[str, Floats])
     assert_type(shmmap.is_shared(x), bool)
+    assert_type(shmmap.handle(shmmap.asshared(x)).array(), Floats)
+    with shmmap.profile() as report:
+        shmmap.pmap(norm, x)
+    assert_type(report, shmmap.Report)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ PARTS = [
 ]
 
 
+@pytest.mark.few(len(PARTS))
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
 def test_what_is_promised_is_so(part: Any) -> None:
     part()

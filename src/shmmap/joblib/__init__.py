@@ -11,9 +11,10 @@ In reading order: `backend` (what joblib calls), `calls` (the tasks of a call), 
 """
 
 try:
-    from joblib.parallel import ParallelBackendBase, register_parallel_backend
+    from joblib.parallel import ParallelBackendBase as _Base
+    from joblib.parallel import register_parallel_backend as _register
 
-    ParallelBackendBase.submit  # noqa: B018, what backends are asked for from joblib 1.5 on
+    _Base.submit  # noqa: B018, what backends are asked for from joblib 1.5 on
 except (ImportError, AttributeError) as exc:
     raise ImportError(
         f"shmmap.joblib needs joblib 1.5 or newer ({exc}): pip install 'shmmap[joblib]'"
@@ -24,4 +25,4 @@ from .warm_teams import shutdown
 
 __all__ = ["Backend", "shutdown"]
 
-register_parallel_backend("shmmap", Backend)
+_register("shmmap", Backend)
