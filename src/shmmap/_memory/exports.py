@@ -20,8 +20,7 @@ from .allocation import check_dtype
 from .handles import PortableHandle
 from .leases import Leases, leases
 from .locations import open_packed, pack
-from .reachable import address, is_reachable, parts, refuse_without_proc, why_not
-from .table import find_segment
+from .reachable import is_in_memory, is_reachable, parts, refuse_without_proc, why_not
 
 A = TypeVar("A", bound=Array)
 
@@ -122,7 +121,7 @@ def handle(a: A, *, lease: float = LEASE_S) -> Handle[A]:
     ------
     TypeError
         If the array is private: share it first, ``shmmap.handle(shmmap.asshared(a))``.
-    RuntimeError
+    NotImplementedError
         If there is no ``/proc``, by which other processes reach the memory (as on macOS).
 
     See Also
@@ -151,7 +150,7 @@ def handle(a: A, *, lease: float = LEASE_S) -> Handle[A]:
     for part in parts(a):
         if not is_reachable(part):
             raise TypeError(why_not(a, part))
-        if find_segment(address(part)) is not None:
+        if is_in_memory(part):
             refuse_without_proc()
     leases.linger_at_the_end()
     return Handle(a, lease_s)

@@ -23,14 +23,17 @@ from .._system.forks import make_lock
 from .._system.interrupts import Uninterrupted
 from .files import FileHandle, handle_in_file
 from .handles import SegmentHandle, layout_of, touched, view_over
+from .inherited import find_inherited
 from .leases import Receipt, confirm, leases
 from .mapped_again import map_again, note_mapping
+from .mappings import address_of
 from .origins import (
     Inode,
     Process,
     find_descriptor,
     inode_of,
     open_memory,
+    process_of,
     this_machine,
     this_process,
 )
@@ -104,27 +107,36 @@ def pack(a: Array, lease_s: float) -> tuple[Any, ...] | bytes:
         return file.getvalue()
     near = anchor(a)
     segment = find_segment(address(a))
-    if segment is None:
+    inherited = find_inherited(near) if segment is None else None
+    where = segment or inherited
+    if where is None:
         in_file = handle_in_file(a)
         if in_file is None:
             raise TypeError(why_not(a, a))
         note_mapping(a, in_file)
         return tuple(_InFile(this_machine(), type(a) is np.memmap, tuple(in_file)))
-    export_block(segment, address(a))
-    fd, inode = _descriptor_of(segment)
-    passed = _pass_on(segment, fd)
-    leased = passed is None and lease_s > 0
-    offset = near.__array_interface__["data"][0] - segment.address
+    passed = receipt = None
+    if segment is not None:
+        export_block(segment, address(a))
+        owner = this_process()
+        fd, inode = _descriptor_of(segment)
+        passed = _pass_on(segment, fd)
+        if passed is None and lease_s > 0:
+            receipt = tuple(leases.grant(a, lease_s))
+    else:  # its caller keeps it while this worker has it; and does not use it again, as it has forked
+        assert inherited is not None
+        owner, fd, inode = process_of(inherited.caller), inherited.fd, inherited.inode
     dtype, shape, strides, writeable = layout_of(a)
+    offset = address_of(near) - where.address
     return tuple(
         _Memory(
-            owner=tuple(this_process()),
+            owner=tuple(owner),
             fd=fd,
             passed=passed,
             inode=inode,
-            nbytes=segment.nbytes,
-            handle=(segment.id, offset, shape, strides, dtype, writeable),
-            receipt=tuple(leases.grant(a, lease_s)) if leased else None,
+            nbytes=where.nbytes,
+            handle=(where.id, offset, shape, strides, dtype, writeable),
+            receipt=receipt,
         )
     )
 

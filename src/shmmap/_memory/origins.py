@@ -39,6 +39,11 @@ def this_process() -> Process:
     return Process(machine, namespace, os.geteuid(), os.getpid(), started)
 
 
+def process_of(pid: int) -> Process:
+    """Another process of this machine and user. Raises OSError if there is none."""
+    return this_process()._replace(pid=pid, started=start_time(pid))
+
+
 def this_machine() -> str:
     """The kernel's id of this boot of the machine; empty where there is no ``/proc``."""
     try:

@@ -13,6 +13,7 @@ from .._interop.buffers import reduce_kin, restore_subclass
 from .._interop.masked import is_masked
 from .._interop.numpy_types import Array
 from .files import handle_in_file
+from .inherited import find_inherited
 from .mappings import owner_of, place_in_file
 from .origins import this_process
 from .segments import byte_bounds
@@ -61,7 +62,12 @@ def address(a: Array) -> int:
 
 
 def is_reachable(a: Array) -> bool:
-    return find_segment(address(a)) is not None or handle_in_file(a) is not None
+    return is_in_memory(a) or handle_in_file(a) is not None
+
+
+def is_in_memory(a: Array) -> bool:
+    """Whether it lies in shared memory, of this process or of the one that a worker was forked from."""
+    return find_segment(address(a)) is not None or find_inherited(anchor(a)) is not None
 
 
 def why_not(a: Array, part: Array) -> str:
@@ -83,7 +89,7 @@ def refuse_without_proc() -> None:
     try:
         this_process()
     except OSError:
-        raise RuntimeError(
+        raise NotImplementedError(
             "handles of shared memory need Linux's /proc, which is not there; send the array itself, which "
             "is a copy, or a handle of a file: shmmap.handle(shmmap.load(path, mmap_mode='r+'))"
         ) from None

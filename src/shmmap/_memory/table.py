@@ -26,6 +26,7 @@ import numpy as np
 from .._interop.numpy_types import Bytes
 from .._system.forks import at_fork, make_lock
 from .._system.interrupts import Uninterrupted, refuse_reentry
+from .inherited import note_inherited
 from .nameless import map_fd
 from .segments import Block, BlockRef, Segment, Slab
 from .slabs import Slabs
@@ -368,6 +369,7 @@ def off_drop(listener: Callable[[int], None]) -> None:
 
 def become_worker() -> None:
     """Start with an empty table: arrays inherited from the caller are those of the caller."""
+    note_inherited(_segments.values())
     spares.clear()
     _blocks.clear()
     slabs.clear()
