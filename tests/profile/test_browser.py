@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -224,6 +225,12 @@ def test_search(read: Callable[..., Reader]) -> None:
     assert reader.find(-1) == "No bar holds index -1."
     for nonsense in ("", "x", "1.5", "1e3", "<b>"):
         assert reader.find(nonsense) == f'An index is a whole number, not "{nonsense}".'
+
+
+def test_search_for_what_was_lost(read: Callable[..., Reader]) -> None:
+    each = make_map(2, 10, deaths=1)
+    reader = read(replace(each, bars=each.bars[each.bars["attempt"] == 0]))
+    assert reader.find(5) == "Index 5 was lost when process 41001 died."
 
 
 def test_search_among_bars_that_were_merged(read: Callable[..., Reader]) -> None:

@@ -67,7 +67,7 @@ function makeLanes(trace) {
     } else if (event.ph === "i") {
       const { args } = event, lane = laneOf(event);
       const lost = args.stop > args.start ? `\nlost: ${range(args.start, args.stop)}` : "";
-      lane.deaths.push({ at: event.ts - zero, title: `✕ process ${args.process} died${lost}\n${lane.name}` });
+      lane.deaths.push({ at: event.ts - zero, ...args, title: `✕ process ${args.process} died${lost}\n${lane.name}` });
     } else if (event.cat === "span") {
       laneOf(event).spans.push({ began: event.ts - zero, ended: event.ts - zero + event.dur });
     } else {
@@ -168,7 +168,7 @@ class Page {
     byId("timeline").scrollIntoView({ block: "nearest" });
   }
 
-  // Mark each bar that an index may be in, and go to the last: what was run again counts.
+  // Mark each bar that an index may be in, and go to the one that says most: of few indices, of the last run.
   find(text) {
     const index = Number(text);
     if (!/^\s*-?\d+\s*$/.test(text)) return this.say(`An index is a whole number, not "${text}".`);
@@ -176,7 +176,8 @@ class Page {
     const found = lanes.flatMap((lane) => lane.bars.filter((bar) => bar.isCall && bar.start <= index && index < bar.stop));
     if (!found.length) {
       this.timeline.mark([]);
-      return this.say(`No bar holds index ${index}.`);
+      const death = lanes.flatMap((lane) => lane.deaths).find((each) => each.start <= index && index < each.stop);
+      return this.say(death ? `Index ${index} was lost when process ${death.process} died.` : `No bar holds index ${index}.`);
     }
     found.sort((a, b) => a.stop - a.start - (b.stop - b.start) || b.attempt - a.attempt || a.ended - b.ended);
     this.goTo(found, found[0]);
