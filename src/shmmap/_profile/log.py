@@ -136,12 +136,13 @@ class MapLog:
         self._source = source
 
     def keep_rows(self) -> None:
-        """Nobody takes part any more: the rows are as they are."""
+        """Nobody takes part any more: the rows are as they are. It may be called again."""
+        if self.heard:
+            return
         self._rows = self.rows()
         self._source = None
         self._row_logs = {}
-        if not self.heard:
-            self.heard = time.perf_counter_ns()
+        self.heard = time.perf_counter_ns()
 
     def note_over(self, failed: list[tuple[int, int, str]]) -> None:
         """Nothing is run any more, and these ranges of items have failed; what there is is put together."""
@@ -153,7 +154,8 @@ class MapLog:
         if self.returned:
             return
         self.keep_rows()
-        self.out_nbytes = sum(getattr(each, "nbytes", 0) for each in outputs)
+        for each in outputs:
+            self.out_nbytes += getattr(each, "nbytes", 0)
         if exc is not None and not self.failed:
             self.failed = [(0, self.n, describe_shortly(exc))]
         self.returned = time.perf_counter_ns()

@@ -75,8 +75,11 @@ class Roster:
 
     def has_started(self, size: int) -> bool:
         """Whether there are workers on the first `size` ranks that have said that they have started."""
-        seats = self.seats
-        return all(rank in seats and seats[rank].state == READY for rank in range(size))
+        for rank in range(size):
+            seat = self.seats.get(rank)
+            if seat is None or seat.state != READY:
+                return False
+        return True
 
     def _empty(self, seat: Seat) -> None:
         """Nobody sits on it any more."""

@@ -81,8 +81,7 @@ class WorkerTeam(Life):
 
     def has_started(self, size: int) -> bool:
         """Whether the first `size` workers are there, and none of them has yet to start."""
-        with self._lock:
-            return self.workers.roster.has_started(size)
+        return self.workers.roster.has_started(size)
 
     # ------------------------------------------------ runs
 
