@@ -74,7 +74,7 @@ def pack_call(
     """Pickle a function that is submitted. Raises whatever its arguments raise as they are pickled."""
     function = pack_apart(fn) if bundle is None else None
     if function is None:
-        whole = fn, args, kwargs
+        whole = fn, args, kwargs, bundle is None
         packed = pack(whole) if bundle is None else pack_for(bundle, whole)
         modules = current_version(packed.reaches)
         return PackedCall(packed.data, 0, False, packed.segments, modules, packed.by_value, packed)

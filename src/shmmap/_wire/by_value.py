@@ -16,10 +16,9 @@ import pickle
 import sys
 import types
 import typing
-from collections import ChainMap
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -43,6 +42,7 @@ _CONNECTIONS = "multiprocessing.connection"
 _NO_FILE = "<dynamic-code>"
 _PickleBuffer = pickle.PickleBuffer  # looked up for every object that is pickled
 _Function = types.FunctionType
+_PECULIAR: Any = (np.ndarray, types.ModuleType, CachedFunction, memoryview, BaseException)
 
 _main = sys.modules.get(MAIN)
 if _main is not None and _main.__name__ != MAIN and _main.__name__ in MAINS:
@@ -93,16 +93,33 @@ def _import_home(kind: type) -> None:
             importlib.import_module(name)
 
 
+_REDUCE: dict[type, Any] = {types.CodeType: _reduce_code, io.TextIOWrapper: _reduce_text_file}
+
+
+def _is_ordinary(kind: type) -> bool:
+    """Whether no object of a class is pickled in a way of its own, if one of them is not.
+
+    Of others it depends on the object: how an array is stored, what a module is, which name a global has.
+    """
+    home = kind.__module__
+    return not (
+        issubclass(kind, _PECULIAR)
+        or home in MAINS
+        or str(home).partition(".")[0] in ("pandas", "polars", "zarr")
+    )
+
+
 class CallPickler(_Base):  # type: ignore[misc]
     """For what the caller sends: arrays as handles, and one namespace for ``__main__``."""
 
-    dispatch_table: ClassVar[object] = ChainMap(
-        {types.CodeType: _reduce_code, io.TextIOWrapper: _reduce_text_file}, _Base.dispatch_table
-    )
-
     def __init__(self, file: io.BytesIO, arrays: ArrayPacker) -> None:
+        # A plain dictionary: it is asked for every object, which is quicker in C.
+        table, copied = _Base.dispatch_table.maps
+        self.dispatch_table: dict[type, Any] = {**copied, **table, **_REDUCE}
         super().__init__(file, protocol=5)
         self.arrays = arrays
+        self._ordinary: set[type] = set()
+        """Classes of which it is known that their objects are pickled as `pickle` does it."""
         self.by_value = False
         """Something of ``__main__`` is in it."""
         self.classes: list[type] = []
@@ -135,11 +152,13 @@ class CallPickler(_Base):  # type: ignore[misc]
         return None
 
     def reducer_override(self, obj: Any) -> object:
+        kind = type(obj)
+        if kind in self._ordinary:
+            return NotImplemented
         if isinstance(obj, np.ndarray) and is_plain(obj):
             return self.arrays.reduce(obj)
         if isinstance(obj, type):
             return self._reduce_class(obj)
-        kind = type(obj)
         if kind is _Function:  # most objects in a pickled function: in line, as each call counts
             if is_root(obj):
                 self.met.append(obj)
@@ -162,6 +181,8 @@ class CallPickler(_Base):  # type: ignore[misc]
             reduced: object = reduce(obj)
             if reduced is not NotImplemented:
                 return reduced
+        if _is_ordinary(kind):
+            self._ordinary.add(kind)
         return super().reducer_override(obj)
 
     def _reduce_class(self, cls: type) -> object:

@@ -142,8 +142,9 @@ class SubmittedFunctions:
     def _load(self, submitted: Submitted) -> tuple[Callable[..., Any], Watch, Any]:
         data, split = read_fitted(submitted.data), submitted.split
         if not split:
-            func, *rest = unpack(data)
-            return func, Watch(func), rest
+            func, args, kwargs, is_watched = unpack(data)
+            # In a bundle all that a function has with it is its own, and may be written to.
+            return func, Watch(func if is_watched else None), (args, kwargs)
         name = bytes(data[:split])
         known = self._functions.get(name)
         if known is None:
