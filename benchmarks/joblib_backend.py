@@ -5,17 +5,20 @@
     python benchmarks/joblib_backend.py --quick      # small, to see that it runs
 
 Each round makes every call once on each backend, whose processes are warm, in an order that changes from
-round to round; the table has the medians, in milliseconds. Below it is the load that the machine had before:
-with much, only ratios mean something.
+round to round; the table has the medians, in milliseconds, of the time and of the processor time of all
+processes. Below it is the load that the machine had before: with much, the processor time means more.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import joblib
@@ -99,11 +102,32 @@ def rows_of_scikit_learn(is_quick: bool) -> list[Row]:
     ]
 
 
-def time_of(row: Row, backend: str, n_jobs: int) -> float:
+def processor_ns() -> dict[int, int]:
+    """The processor time of this process and of all that descend from it, by process."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            status = Path(f"/proc/{name}/stat").read_text()
+            children.setdefault(int(status.rpartition(")")[2].split()[1]), []).append(int(name))
+    found: dict[int, int] = {}
+    waiting = [os.getpid()]
+    while waiting:
+        pid = waiting.pop()
+        waiting += children.get(pid, [])
+        with suppress(OSError):
+            threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+            found[pid] = sum(int(each.read_text().split()[0]) for each in threads)
+    return found
+
+
+def measure(row: Row, backend: str, n_jobs: int) -> tuple[float, float]:
+    """Milliseconds of time and of processor time."""
     with joblib.parallel_config(backend=backend, n_jobs=n_jobs):
-        began = time.perf_counter()
+        before, began = processor_ns(), time.perf_counter()
         row.call()
-        return (time.perf_counter() - began) * 1000
+        took_s, after = time.perf_counter() - began, processor_ns()
+    used = sum(ns - before.get(pid, 0) for pid, ns in after.items())
+    return took_s * 1e3, used / 1e6
 
 
 def main() -> None:
@@ -118,19 +142,22 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with open("/proc/loadavg") as file:
         waiting = file.read().split()[0]
-    print(f"| ms, n_jobs={given.n_jobs}, median of {rounds} | loky | shmmap | loky / shmmap |")
-    print("| --- | ---: | ---: | ---: |")
+    print(
+        f"| ms, n_jobs={given.n_jobs}, medians of {rounds} | loky | shmmap | CPU: loky | shmmap |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: |")
     for row in rows(given.quick):
         if given.only not in row.name:
             continue
-        times: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
+        taken: dict[str, list[tuple[float, float]]] = {backend: [] for backend in BACKENDS}
         for backend in BACKENDS:
-            time_of(row, backend, given.n_jobs)  # imports, and workers
+            measure(row, backend, given.n_jobs)  # imports, and workers
         for k in range(rounds):
             for backend in BACKENDS[:: 1 if k % 2 else -1]:
-                times[backend].append(time_of(row, backend, given.n_jobs))
-        loky, ours = (statistics.median(times[backend]) for backend in BACKENDS)
-        print(f"| {row.name} | {loky:.3g} | {ours:.3g} | {loky / ours:.2f} |", flush=True)
+                taken[backend].append(measure(row, backend, given.n_jobs))
+        loky, ours = ([*map(statistics.median, zip(*taken[b], strict=True))] for b in BACKENDS)
+        cells = (loky[0], ours[0], loky[1], ours[1])
+        print(f"| {row.name} | {' | '.join(f'{cell:.1f}' for cell in cells)} |", flush=True)
     print(
         f"\njoblib {joblib.__version__}, {joblib.cpu_count()} cores; load at the start {waiting}."
     )

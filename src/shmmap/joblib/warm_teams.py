@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ class Kind(NamedTuple):
     blas_threads: int
     variables: dict[str, str]
     """By which libraries are told how many threads they may have; numba and numexpr by these alone."""
+    callers: dict[str, str | None]
+    """What the caller has for these variables: what it changes of them later, workers are told."""
     idle_s: float | None
     initializer: Callable[..., object] | None
     initargs: tuple[object, ...]
@@ -36,6 +39,7 @@ class Kind(NamedTuple):
             size=size,
             blas_threads=blas_threads,
             variables=variables,
+            callers={name: os.environ.get(name) for name in variables},
             idle_s=options.get("idle_worker_timeout") or _IDLE_S,
             initializer=options.get("initializer"),
             initargs=tuple(options.get("initargs") or ()),
@@ -46,7 +50,7 @@ class Kind(NamedTuple):
         if len(self.initargs) != len(other.initargs) or self.initializer != other.initializer:
             return False
         pairs = zip(self.initargs, other.initargs, strict=True)
-        return self[:4] == other[:4] and all(
+        return self[:5] == other[:5] and all(
             a is b or (type(a) is type(b) and type(a) in SCALARS and a == b) for a, b in pairs
         )
 
