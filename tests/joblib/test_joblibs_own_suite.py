@@ -1,7 +1,7 @@
 """joblib's own tests of its backends, from the installed package, with this backend in the place of loky.
 
-None of them is copied: a pytest of its own runs them, in whose process, and in those that the tests start, the
-name "loky" stands for this library's backend (`as_loky/sitecustomize.py`).
+None of them is copied: a pytest of its own runs them, in whose process, and in those that the tests start,
+the name "loky" stands for this library's backend (`as_loky/sitecustomize.py`).
 """
 
 from __future__ import annotations

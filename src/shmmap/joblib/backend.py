@@ -76,10 +76,6 @@ class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     supports_inner_max_num_threads = True
     supports_sharedmem = False
     uses_threads = False
-    # A batch costs a tenth of what it costs loky: it need not be as long to hide that. Not shorter: durations
-    # are counted from when a batch is given out, and on a busy machine all of them are long.
-    MIN_IDEAL_BATCH_DURATION = 0.1
-    MAX_IDEAL_BATCH_DURATION = 2
 
     def __init__(
         self,
