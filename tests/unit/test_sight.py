@@ -31,6 +31,8 @@ def test_who_changes_the_layout_raises_its_number() -> None:
     words += [getattr(claims, name) for name in ("LAST_CHUNK", "TAKEN", "CONTROL", "PID")]
     words += [claims.ENTERED, claims.DREW, claims.SLOT_WORDS, claims.SLOTS_AT, claims.RANKS_MAX]
     assert words == [0, 1, 4, 5, 7, 8, 9, 12, 13, 14, 15, 16, 128, 1024]
+    places = [getattr(control, f"_{name}") for name in ("LIMIT", "CHUNKS", "ITEMS", "CHUNKSIZE")]
+    assert [*places, control._FIRST, control._TEXT] == [0, 2, 8, 9, 10, 160]
     assert (control.HEAD_NBYTES, HEADER_NBYTES) == (69632, 64)
 
 
