@@ -176,11 +176,17 @@ def register_reducers() -> None:
     A handle that cannot be opened where it arrives (see :meth:`Handle.array`) is an error in the midst of
     unpickling, which pools do not take well; :func:`handle` itself tells it where the array is used.
 
+    Raises
+    ------
+    NotImplementedError
+        If there is no ``/proc`` (as on macOS).
+
     Examples
     --------
     >>> import shmmap
     >>> shmmap.register_reducers()
     """
+    refuse_without_proc()
     with late_import:
         from multiprocessing.reduction import ForkingPickler
         from multiprocessing.util import register_after_fork

@@ -84,7 +84,11 @@ class Leases:
         self._lingers = True
         if sys.modules["multiprocessing.process"].parent_process() is not None:
             # After the threads of queues, which have -5.
-            util.Finalize(None, self.wait_arrived, args=(LINGER_S,), exitpriority=-10)
+            util.Finalize(None, self._linger, exitpriority=-10)
+
+    def _linger(self) -> None:
+        with suppress(KeyboardInterrupt):  # which ends the waiting
+            self.wait_arrived(LINGER_S)
 
     def grant(self, a: Array, seconds: float) -> Receipt:
         """Keep an array alive for so many seconds from now."""
@@ -102,12 +106,13 @@ class Leases:
                 self._changed.notify_all()
             self._take_arrived(ended)
             if self._thread is None:
+                thread = threading.Thread(
+                    target=self._end_in_time, name="shmmap-leases", daemon=True
+                )
                 # Where threads cannot be started (any more), leases end with the process.
                 with suppress(RuntimeError):
-                    self._thread = threading.Thread(
-                        target=self._end_in_time, name="shmmap-leases", daemon=True
-                    )
-                    self._thread.start()
+                    thread.start()
+                    self._thread = thread
             return Receipt(self._pipe[1], self._inode, number)
 
     def arrive(self, number: int) -> None:

@@ -179,7 +179,7 @@ def open_packed(packed: Any) -> Any:
     memory = _Memory(*packed)
     owner, handle = Process(*memory.owner), SegmentHandle(*memory.handle)
     with _lock:
-        segment = _find_oropen_packed(memory, owner, handle.segment)
+        segment = _find_or_open(memory, owner, handle.segment)
         a = _view(segment, handle)
     if memory.receipt is not None:
         inode, number = memory.receipt[1:]
@@ -194,7 +194,7 @@ def _refuse_another_machine(in_file: _InFile) -> None:
         raise SharedMemoryError(0, 0, where, f"send the name of its file, {path!r}")
 
 
-def _find_oropen_packed(memory: _Memory, owner: Process, id: int) -> Segment:
+def _find_or_open(memory: _Memory, owner: Process, id: int) -> Segment:
     try:
         known = get_segment(id)
     except KeyError:
