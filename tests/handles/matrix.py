@@ -68,7 +68,10 @@ def open_pool(start: str, channel: str) -> Iterator[Callable[..., Any]]:
         return
     executor: Executor = ProcessPoolExecutor(2, mp_context=context)
     if channel == "loky":
-        import loky
+        try:
+            import loky
+        except ImportError:
+            from joblib.externals import loky
 
         executor = loky.ProcessPoolExecutor(2, context=loky.backend.get_context("loky"))
     with executor:

@@ -26,7 +26,7 @@ def test_channel(start: str, channel: str) -> None:
     assert (done.stderr, done.stdout.split()) == ("", CHANNELS[channel])
 
 
-@pytest.mark.skipif(find_spec("loky") is None, reason="loky is not installed")
+@pytest.mark.skipif(not (find_spec("loky") or find_spec("joblib")), reason="no loky")
 def test_loky() -> None:
     done = run_python("-m", "tests.handles.matrix", "spawn", "loky")
     assert (done.stderr, done.stdout.split()) == ("", ["down", "up", "across"] * 2)
