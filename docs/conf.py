@@ -24,6 +24,7 @@ extensions = [
     "numpydoc",
     "myst_parser",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     "folders",
     "sources",
 ]
@@ -31,6 +32,7 @@ exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_static_path = ["_static"]  # pictures that pages name in HTML, for light and for dark
+html_css_files = ["gallery.css"]
 html_title = f"{project} {version}"
 
 myst_heading_anchors = 3
@@ -69,3 +71,16 @@ intersphinx_mapping = {
 # The prompts of examples, and what they print, are not copied.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+# The gallery: the build runs each example, in its folder.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/gallery",
+    "gallery_dirs": "gallery",
+    "within_subsection_order": "NumberOfCodeLinesSortKey",  # short ones first
+    "reset_modules": ("matplotlib", "pictures_on_any_page.reset"),
+    "reference_url": {"shmmap": None},  # names of ours in the code are links to the reference
+    "backreferences_dir": None,
+    "write_computation_times": False,
+    "show_signature": False,
+    "abort_on_example_error": True,
+}

@@ -90,7 +90,7 @@ def tracked(*folders: str) -> set[str]:
     return {
         n
         for n in names
-        if not re.search(r"(^|/)(__pycache__|_build|\.\w+)/|\.pyc$|smoke\.json$", n)
+        if not re.search(r"(^|/)(__pycache__|_build|\.\w+)/|^docs/gallery/|\.pyc$|smoke\.json$", n)
     }
 
 
