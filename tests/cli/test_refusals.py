@@ -80,6 +80,7 @@ class TestRefusals:
         [
             ("nosuch/out.npy", "cannot write nosuch/out.npy: there is no folder .*nosuch"),
             ("sub", "cannot write sub: it is not a regular file"),
+            ("page.html", "cannot write page.html: OUT is an .npy file, .* says otherwise"),
             ("in.npy", "cannot write in.npy: it is the same file as IN"),
             ("./in.npy", "cannot write ./in.npy: it is the same file as IN"),
             ("link.npy", "cannot write link.npy: it is the same file as IN"),
@@ -136,6 +137,10 @@ class TestRefusals:
     )
     def test_arguments(self, folder, args):
         assert folder.refuse(*args)[0] == 2
+
+    def test_what_may_be_left_out_is_not_asked_for(self, folder):
+        code, line = folder.refuse("reduce", "numpy.sum")
+        assert (code, "OUT" in line) == (2, False)
 
     @pytest.mark.parametrize("engine", ["processes", "serial"])
     @pytest.mark.parametrize(

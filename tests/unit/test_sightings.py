@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from shmmap._cli.programs import Program, Snapshot
+from shmmap._cli.screen import lines_of
 from shmmap._cli.sightings import Watch, is_over
 from shmmap._wire.sight import SeenMap, SeenWorker
 
@@ -97,3 +99,14 @@ def test_a_map_is_over_when_no_worker_is_in_it_and_none_will_come() -> None:
     assert is_over(done, [])
     assert is_over(MAP._replace(is_stopped=True), [])
     assert is_over(MAP._replace(marks=b""), []), "one that never had a map"
+
+
+def test_texts_of_a_program_are_no_commands_to_a_terminal() -> None:
+    """Nor do they begin new lines, which would shift what is drawn again, or take more room than there is."""
+    (seen,) = watch(at(1, func="\x1b[2Jf\ng"))
+    seen = replace(seen, command="python -c import\nshmmap \x1b]0;title\x07" + 30 * "数")
+    first, second, *_ = lines = lines_of([seen], 60)
+    assert first.startswith("5 python -c import shmmap  ]0;title 数")
+    assert second == "  pmap of  [2Jf g"
+    assert all(line.isprintable() for line in lines)
+    assert len(first) + first.count("数") <= 60

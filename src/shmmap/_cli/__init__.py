@@ -53,8 +53,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: ``sys.argv[1:]``) and return its exit code."""
-    args = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    args = argparse.Namespace(traceback=False)
     try:
+        make_parser().parse_args(sys.argv[1:] if argv is None else argv, args)
         importlib.import_module(f"{__name__}.{args.command}").run(args)
         sys.stdout.flush()  # here, where a reader that has left is no surprise
         return 0

@@ -66,6 +66,7 @@ def _reduce(command: Parser) -> None:
         "targets",
         metavar="OUT",
         nargs="*",
+        default=[],
         help="an .npy file to save the result to (default: print it); several for a tuple",
     )
     command.add_argument(

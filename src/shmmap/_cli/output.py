@@ -49,8 +49,11 @@ class Output(Protocol):
         `rows`: a good number of items, along an axis, to be stored as one.
         """
 
+    def flush(self) -> None:
+        """It is complete: bring it to the disk, which may take long."""
+
     def commit(self) -> None:
-        """It is complete: bring it to the disk, and give it its name."""
+        """Give it its name. No signal comes in between."""
 
     def discard(self) -> None:
         """Remove what was not committed. Harmless afterwards, and twice."""
@@ -69,14 +72,22 @@ class Outputs:
         self._outputs = outputs
         self._pid = os.getpid()
         self._is_stopping = False
+        self._is_naming = False
+        """OUTs are given their names: a signal waits until that is done, or what was there before is lost."""
+        self._waiting = 0
+        """That signal's number."""
 
     def __enter__(self) -> Outputs:
         for signum in STOP_SIGNALS:
             # What nohup or a shell's background job has set to be ignored stays ignored.
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._stop)
-        for each in self._outputs:
-            each.open()
+        try:
+            for each in self._outputs:
+                each.open()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -90,12 +101,23 @@ class Outputs:
     def commit(self) -> None:
         """All of them are complete."""
         for each in self._outputs:
-            each.commit()
+            each.flush()
+        self._is_naming = True
+        try:
+            for each in self._outputs:
+                each.commit()
+        finally:
+            self._is_naming = False
+        if self._waiting:
+            self._stop(self._waiting, None)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a forked worker: as if there were no handler
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
+        if self._is_naming:
+            self._waiting = signum
+            return
         # Here, and not only while unwinding, where a second signal could come in between.
         for each in self._outputs:
             each.drop()
@@ -119,6 +141,7 @@ class NpyFile:
         self._target = os.path.realpath(target)
         self._folder = os.path.dirname(self._target)
         self._temporary = partial_beside(self._target)
+        self._fd = -1
         if not os.path.isdir(self._folder):
             raise Refused(f"cannot write {target}: there is no folder {self._folder}")
         if os.path.exists(self._target):
@@ -158,11 +181,13 @@ class NpyFile:
                 f"{free.f_bavail * free.f_frsize:,} free in {self._folder}"
             ) from error
 
+    def flush(self) -> None:
+        os.fsync(self._fd)
+
     def commit(self) -> None:
         with suppress(FileNotFoundError):
             self._mode = stat.S_IMODE(os.stat(self._target).st_mode) & 0o777
         os.fchmod(self._fd, self._mode)
-        os.fsync(self._fd)
         if not os.path.samestat(os.lstat(self._temporary), os.fstat(self._fd)):
             raise FileNotFoundError(
                 f"somebody has put another file in the place of {self._temporary}"
@@ -172,10 +197,14 @@ class NpyFile:
             sync(self._folder)
 
     def discard(self) -> None:
+        self.drop()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def drop(self) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self._temporary)
-
-    drop = discard
 
 
 def sync(path: str) -> None:

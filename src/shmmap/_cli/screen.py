@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .sightings import Map, Sighting, Worker
-from .words import bytes_text, counted, seconds_text
+from .words import bytes_text, counted, printable, seconds_text, shortened
 
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 _BAR_MOST = 40
@@ -18,7 +18,7 @@ def lines_of(sightings: Sequence[Sighting], width: int) -> list[str]:
     lines: list[str] = []
     for sighting in sightings:
         lines += _program(sighting)
-    return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+    return [shortened(line, width) for line in lines]
 
 
 def _program(seen: Sighting) -> list[str]:
@@ -30,7 +30,7 @@ def _program(seen: Sighting) -> list[str]:
             f"{bytes_text(seen.private_nbytes)} private",
         ]
     )
-    command = seen.command if len(seen.command) <= 40 else seen.command[:39] + "…"
+    command = shortened(printable(seen.command), 40)
     lines = [f"{seen.pid} {command}: {where}"]
     for each in seen.maps:
         lines += _map(each)
@@ -47,7 +47,7 @@ def _program(seen: Sighting) -> list[str]:
 
 
 def _map(each: Map) -> list[str]:
-    what = f"  {each.verb} of {each.func}"
+    what = f"  {each.verb} of {printable(each.func)}"
     if each.state == "waiting":
         return [f"{what}: {each.items:,} items, waits until workers come to it"]
     parts = [f"{each.done:,} of {each.items:,} items"]

@@ -57,6 +57,9 @@ class ZarrArray:
             overwrite=True,
         )
 
+    def flush(self) -> None:
+        """Each of its files was closed as it was written."""
+
     def commit(self) -> None:
         old = ""
         if os.path.exists(self._target):
@@ -117,6 +120,10 @@ class Hdf5Dataset:
             return self._file.create_dataset(self._partial, shape, dtype, chunks=chunks)
         except TypeError:
             raise Refused(f"cannot write {self.name}: HDF5 cannot hold {dtype}") from None
+
+    def flush(self) -> None:
+        self._file.flush()
+        sync(self._path)
 
     def commit(self) -> None:
         if self._dataset in self._file:

@@ -14,7 +14,10 @@ from .sources import HDF5_ENDINGS, is_zarr, nbytes_of
 from .stored_outputs import make_stored_output
 
 OTHER_FORMATS = frozenset(
-    ".bin .csv .dat .fits .gz .jpg .json .mat .npz .parquet .pkl .png .tif .tiff .tsv .txt .zip".split()
+    (
+        ".bin .csv .dat .fits .gz .htm .html .jpg .json .mat .npz .parquet .pkl .png .tif .tiff .tsv .txt "
+        ".zip"
+    ).split()
 )
 """Endings of names by which others would take OUT for what it is not."""
 

@@ -1,6 +1,9 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and texts of others as a terminal may have them."""
 
 from __future__ import annotations
+
+import unicodedata
+from itertools import accumulate
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
@@ -26,3 +29,16 @@ def seconds_text(seconds: float) -> str:
     if seconds >= 10:
         return f"{seconds:.0f} s"
     return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1e3:.0f} ms"
+
+
+def printable(text: str) -> str:
+    """A text of another program in one line: what a terminal would take as a command is not in it."""
+    return "".join([each if each.isprintable() else " " for each in text])
+
+
+def shortened(text: str, width: int) -> str:
+    """A text that takes no more columns than that; some characters take two."""
+    columns = [2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text]
+    if sum(columns) <= width:
+        return text
+    return text[: sum(end < width for end in accumulate(columns))] + "…"
