@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from shmmap._profile.advice import RULES, advise
-from shmmap._profile.records import Failure, ProfiledMap
+from shmmap._profile.records import Failure, ProfiledMap, Stamps
 
 from .made import even, make_map
 
 # One that takes ten times as long as the others, at the end; the same, and the others have more to do.
 LATE = [*even(chunks=20), (0, 20, 21, 0.1, 0.2)]
 EARLY = [(0, 20, 21, 0.0, 0.1), *[(1, k, k + 1, k * 0.01, (k + 1) * 0.01) for k in range(10)]]
+# The same, but as the others have less to do, there is nobody to gain from it.
+FIRST = [(0, 0, 1, 0.0, 0.1), *[(1, k, k + 1, k * 0.01, (k + 1) * 0.01) for k in range(1, 5)]]
 SHORT = [(rank, rank, rank + 1000, 0.0, 0.01) for rank in (0, 1)]
 # A chunk of 10 us every 20 us.
 SPARSE = [(0, k, k + 1, k * 2e-5, k * 2e-5 + 1e-5) for k in range(1000)]
@@ -21,6 +23,8 @@ DENSE = [(0, k, k + 1, k * 1.9e-5, k * 1.9e-5 + 1.8e-5) for k in range(1000)]
 LONGER = [(0, k, k + 1, k * 1e-4, k * 1e-4 + 5e-5) for k in range(1000)]
 GAPS = [(rank, k, k + 1, k * 0.02, k * 0.02 + 0.01) for rank in (0, 1) for k in range(5)]
 HANDING = [(rank, k * 0.02 + 0.01, k * 0.02 + 0.019) for rank in (0, 1) for k in range(5)]
+# It returned 0.1 s after workers had left.
+ENDING = Stamps(called=0, heard=1, returned=100_000_001)
 
 
 def use(**fields: Any) -> dict[str, Any]:
@@ -66,6 +70,12 @@ CASES: list[tuple[str, str, ProfiledMap, ProfiledMap]] = [
     ),
     (
         "uneven",
+        "index 20, which took 100 ms by itself: put it first",
+        make_map(LATE),
+        make_map(FIRST),
+    ),
+    (
+        "uneven",
         "indices [160, 168), which took 100 ms by itself: chunksize=2 instead of 8",
         make_map(LATE, chunksize=8),
         make_map(even(chunks=40), chunksize=8),
@@ -108,6 +118,13 @@ CASES: list[tuple[str, str, ProfiledMap, ProfiledMap]] = [
         "50 % of the time passed after the last chunk, taking results over",
         make_map(even(), after=0.101, kept="list"),
         make_map(even(), after=0.02, kept="list"),
+    ),
+    (
+        # What passes until processes have ended is nothing that results could change.
+        "returning",
+        "50 % of the time passed after the last chunk, taking results over",
+        make_map(even(), after=0.101, kept="list", engine="fork"),
+        make_map(even(), after=0.101, kept="list", engine="fork", stamps=ENDING),
     ),
     (
         "returning",
@@ -157,6 +174,33 @@ CASES: list[tuple[str, str, ProfiledMap, ProfiledMap]] = [
         "waited for the interpreter's lock",
         make_map(even(), engine="threads", **use(cpu=0.05)),
         make_map(even(), engine="threads", **use(cpu=0.09)),
+    ),
+    (
+        # Threads that wait for one lock are one core's worth of work together; these are not.
+        "waits",
+        "workers=16",
+        make_map(even(), engine="threads", **use(cpu=0.005)),
+        make_map(even(), engine="threads", **use(cpu=0.05)),
+    ),
+    (
+        # They take less than a core where other programs have it, and are seen to be interrupted.
+        "lock",
+        "a core for 5 %",
+        make_map(even(), engine="threads", **use(cpu=0.005, switches=20, waits=100)),
+        make_map(even(), engine="threads", **use(cpu=0.005, switches=2, waits=100)),
+    ),
+    (
+        "waits",
+        'engine="threads", workers=8',
+        make_map(even(workers=1), engine="serial", **use(cpu=0.01)),
+        make_map(even(workers=1), engine="serial", **use(cpu=0.19)),
+    ),
+    (
+        # There is none to be given up.
+        "cores",
+        "workers=1",
+        make_map(even(), **use(cpu=0.05, switches=100)),
+        make_map(even(workers=1), **use(cpu=0.05, switches=100)),
     ),
     (
         "threads",

@@ -30,6 +30,9 @@ FAULT_S = 2.5e-7
 # Processor time in relation to busy time, below and above which something is up; and so long a map must have
 # been busy, or the clocks that count are too coarse.
 CPU_LITTLE, CPU_MUCH, CPU_LEAST_S = 0.7, 1.2, 0.05
+# Threads that wait for one lock take about one core together, or others take it from them as well; those that
+# wait for something else do neither.
+LOCK, LOCK_TAKEN = 0.5, 0.1
 _PAGE_NBYTES = 4096
 
 
@@ -136,6 +139,8 @@ def uneven(of: ProfiledMap) -> Iterator[Found]:
     else:
         way = "put it first"
         what = f"index {start}"
+        # So much earlier it could have begun: nothing, if it was among the first.
+        gain = min(gain, float(last["began_ns"] - calls["began_ns"].min()) / 1e9)
     yield Found(
         "uneven",
         gain,
@@ -165,6 +170,9 @@ def short(of: ProfiledMap) -> Iterator[Found]:
 def returning(of: ProfiledMap) -> Iterator[Found]:
     """Results are handed over rather than written in place."""
     phases, busy = of.phases, busy_of(of)
+    after, stamps = phases.after, of.stamps
+    if of.engine == "fork" and of.kept != "out" and stamps.heard and stamps.returned:
+        after -= (stamps.returned - stamps.heard) / 1e9  # until the workers' processes have ended
     handing = sum(worker.handing for worker in of.workers)
     if of.kept == "list":
         way = "out=np.ndarray, if they are numbers or arrays alike; or write into a shared array"
@@ -181,11 +189,11 @@ def returning(of: ProfiledMap) -> Iterator[Found]:
             f"{per_cent(handing / (busy + handing))} of the workers' time went into handing over results: "
             f"{way}",
         )
-    elif phases.after > AFTER * phases.wall and phases.after > 1e-3:
+    elif after > AFTER * phases.wall and after > 1e-3:
         yield Found(
             "returning",
-            phases.after,
-            f"{per_cent(phases.after / phases.wall)} of the time passed after the last chunk, taking results "
+            after,
+            f"{per_cent(after / phases.wall)} of the time passed after the last chunk, taking results "
             f"over: {way}",
         )
 
@@ -217,20 +225,26 @@ def cores(of: ProfiledMap) -> Iterator[Found]:
     is_little = share < CPU_LITTLE
     had = f"workers had a core for {per_cent(share)} of their busy time"
     switches = sum(worker.switches or 0 for worker in known)
-    if is_little and of.engine == "threads":
+    waits = sum(worker.waits or 0 for worker in known)
+    has_lock = cpu > LOCK * of.phases.at_work or switches > LOCK_TAKEN * waits
+    if is_little and of.engine == "threads" and has_lock:
         yield Found(
             "lock",
             (busy - cpu) / workers,
             f"{had}, and waited for the interpreter's lock, or for others: processes have a lock each",
         )
-    elif is_little and switches > sum(worker.waits or 0 for worker in known):
+    elif is_little and switches > waits:
         fewer = max(1, round(workers * share))
         text = f"{had}: other programs, or more workers than cores, use them: workers={fewer}"
         # What others use is not to be had back; only that workers do not disturb one another.
-        yield Found("cores", 0.1 * (busy - cpu) / workers, text)
+        if fewer < workers:
+            yield Found("cores", 0.1 * (busy - cpu) / workers, text)
     elif is_little:
         more = max(workers + 1, min(8 * workers, round(workers / max(share, 0.01))))
-        text = f"{had}, and waited, for files or others: more workers than cores, workers={more}"
+        way = f"more workers than cores, workers={more}"
+        if of.engine == "serial":
+            way = f'engine="threads", workers={more}'
+        text = f"{had}, and waited, for files or others: {way}"
         yield Found("waits", (busy - cpu) / workers, text)
     elif share > CPU_MUCH:
         yield Found(
