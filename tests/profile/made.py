@@ -46,6 +46,8 @@ def make_map(
     `use` is what each worker used: by default, a core for as long as it was busy.
     """
     bars = make_bars(rows, handing or [], chunksize)
+    if "n" in fields:  # the last chunk has fewer items
+        bars["stop_index"] = np.minimum(bars["stop_index"], fields["n"])
     began, ended = bars["began_ns"].min(), bars["ended_ns"].max()
     at_work = float(ended - began) / 1e9
     chunks = max(stop for _, _, stop, _, _ in rows)

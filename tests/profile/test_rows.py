@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -168,3 +169,24 @@ def test_memory_for_any_number_of_ranks() -> None:
     assert RowBanks.nbytes(0) == 0
     assert RowBanks.nbytes(2) == 2 * (8 + 2 * 4096 * 64)
     assert RowBanks.nbytes(1024) <= (1 << 26) + 8 * 1024
+
+
+def test_rows_are_read_while_their_memory_grows() -> None:
+    """By another thread than the one that writes them: what is counted has been written where it is read."""
+
+    class Meanwhile(list[int]):
+        """A word, by the reading of which the writer has come further."""
+
+        def __getitem__(self, at: Any) -> Any:
+            if not self.has_come and sys._getframe(1).f_code.co_name == "rows":
+                self.has_come = True
+                fill(log, 10)
+            return super().__getitem__(at)
+
+        has_come = False
+
+    log = RowLog.in_own_memory(7, 4 * MOST)
+    fill(log, MOST - 5)
+    log._word = word = Meanwhile(log._word)
+    assert (unpack_rows(log.rows())["ended"] > 0).all()
+    assert word.has_come

@@ -157,7 +157,8 @@ class RowLog:
 
     def rows(self) -> bytes:
         """A copy of all rows; also in another thread than the writer's."""
-        return _read(self._memory, self._word[0])
+        word = self._word[0]  # first: memory that has grown since then has those rows as well
+        return _read(self._memory, word)
 
 
 def _read(memory: Memory, word: int) -> bytes:
