@@ -6,12 +6,12 @@ A `Part` notes here what it has run: a row for each chunk where chunks take long
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import threading
 import time
 from types import FrameType
 
+from .._system.limits import resource
 from .._wire import Profiled, RowKind, RowLog
 
 # Chunks that take longer than this have rows of their own. A row takes 0.5 us.
@@ -24,14 +24,25 @@ _LOOK_S = 0.02
 _FRAMES_MOST, _STACKS_MOST = 100, 10_000
 # As plain numbers, which are quicker.
 _CALL, _HANDING, _SPAN = map(int, (RowKind.CALL, RowKind.HANDING, RowKind.SPAN))
-# Where the system counts no threads, there is at least something.
-_RUSAGE_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 # In which of these files frames lead to the function.
 _BEGINS = ("part.py", "sent_chunks.py")
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 Stacks = dict[tuple[str, ...], int]
 """How often each stack was seen; frames from the outermost to the innermost."""
+
+
+def _usage(is_alone: bool) -> tuple[float, int, int, int]:
+    """Seconds of a core that this process or thread has had, its page faults, and how often it left a core.
+
+    It left of its own, or had to.
+    """
+    if resource is None:  # not a POSIX system
+        return time.process_time() if is_alone else time.thread_time(), 0, 0, 0
+    # Where the system counts no threads, there is at least something.
+    who = "RUSAGE_SELF" if is_alone or not hasattr(resource, "RUSAGE_THREAD") else "RUSAGE_THREAD"
+    use = resource.getrusage(getattr(resource, who))
+    return use.ru_utime + use.ru_stime, use.ru_minflt, use.ru_nvcsw, use.ru_nivcsw
 
 
 class Recorder:
@@ -42,9 +53,9 @@ class Recorder:
 
     def __init__(self, rows: RowLog, profiled: Profiled, *, is_alone: bool) -> None:
         self._note = rows.note
-        self._who = resource.RUSAGE_SELF if is_alone else _RUSAGE_THREAD
+        self._is_alone = is_alone
         self._looker = Looker() if profiled == 2 else None
-        self._use = resource.getrusage(self._who)
+        self._use = _usage(is_alone)
         self._ended = self._began = time.perf_counter_ns()
         """When the last row ended, and when the part began."""
 
@@ -68,17 +79,17 @@ class Recorder:
 
     def close(self) -> Stacks:
         """The part is over: note it as a whole, and tell where the function was."""
-        before, after = self._use, resource.getrusage(self._who)
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        used = zip(_usage(self._is_alone), self._use, strict=True)
+        cpu_s, faults, yielded, switches = [after - before for after, before in used]
         self._note(
             _SPAN,
             0,
-            after.ru_nvcsw - before.ru_nvcsw,
-            after.ru_minflt - before.ru_minflt,
+            int(yielded),
+            int(faults),
             self._began,
             time.perf_counter_ns(),
             int(cpu_s * 1e9),
-            switches=after.ru_nivcsw - before.ru_nivcsw,
+            switches=int(switches),
         )
         return {} if self._looker is None else self._looker.stop()
 

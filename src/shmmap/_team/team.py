@@ -13,6 +13,7 @@ from contextvars import ContextVar
 
 from .._errors.exceptions import name_of
 from .._interop.numpy_types import Int
+from .._system.interrupts import refuse_green_threads
 from .._wire import FUNCTION_INLINE, LOOK, Bundle, Submitted, cannot_send, fit, snapshot
 from .life import CLOSED, Life
 from .registry import refuse_at_exit, resolve_workers
@@ -48,6 +49,7 @@ class WorkerTeam(Life):
         idle_timeout: float | None = 300,
     ) -> None:
         self.refuse_platform(start)
+        refuse_green_threads()  # here already: they have taken away what channels are made of
         self.blas_threads = blas_threads
         processes = Workers(
             size=resolve_workers(workers),
