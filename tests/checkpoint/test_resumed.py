@@ -80,6 +80,25 @@ def test_only_what_is_missing_is_run(engine, folder, calls, schedule):
     assert set(again) <= set(range(35, 40))
 
 
+@pytest.mark.parametrize("out", [None, list])
+def test_runs_that_end_early_again_and_again(engine, folder, out):
+    """Each goes on where the one before has ended, also if that one has brought little, or nothing."""
+    stop_at = shmmap.zeros(1, np.int64)
+
+    def work(v):
+        if v >= stop_at[0]:
+            raise Stop
+        return v * 2
+
+    option = shmmap.Checkpoint(folder, if_changed="keep")
+    options = {"checkpoint": option, "engine": engine, "workers": 2, "chunksize": 5, "out": out}
+    for stop_at[0] in (0, 0, 22, 22, 23, 41):
+        with pytest.raises(Stop):
+            shmmap.pmap(work, np.arange(N), **options)
+    stop_at[0] = N
+    assert list(shmmap.pmap(work, np.arange(N), **options)) == [2 * v for v in range(N)]
+
+
 def test_nothing_is_run_when_all_is_done(engine, folder):
     counted = shmmap.zeros(1, np.int64)
 

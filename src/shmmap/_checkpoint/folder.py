@@ -64,6 +64,8 @@ class Folder:
         self._pid = os.getpid()
         self._lock_fd = -1
         self._pieces: BinaryIO | None = None
+        self._pieces_nbytes = 0
+        """Of the records that count."""
         with _open_lock:
             if self._key in _open:
                 raise self._in_use(os.getpid())
@@ -170,6 +172,7 @@ class Folder:
 
     def read_pieces(self, nbytes: int) -> Iterator[tuple[Any, ...]]:
         """The records in the first `nbytes`; what comes after them is cut off."""
+        self._pieces_nbytes = nbytes
         if nbytes:
             with open(self.at(PIECES), "rb") as file:
                 while file.tell() < nbytes:
@@ -179,6 +182,7 @@ class Folder:
                     if len(data) < length or zlib.crc32(data) != int.from_bytes(head[8:], "little"):
                         raise CheckpointMismatch(f"{self.at(PIECES)} is damaged")
                     yield pickle.loads(data)
+        if os.path.exists(self.at(PIECES)):
             os.truncate(self.at(PIECES), nbytes)
 
     def add_piece(self, record: tuple[Any, ...]) -> None:
@@ -197,10 +201,10 @@ class Folder:
 
     def flush_pieces(self) -> int:
         """Give all records to the system; how many bytes they are."""
-        if self._pieces is None:
-            return 0
-        self._pieces.flush()
-        return self._pieces.tell()
+        if self._pieces is not None:
+            self._pieces.flush()
+            self._pieces_nbytes = self._pieces.tell()
+        return self._pieces_nbytes
 
     def sync_pieces(self) -> None:
         if self._pieces is not None:
