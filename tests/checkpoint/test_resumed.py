@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import shmmap
+from shmmap.testing import wait_until
 from tests.helpers import assert_same
 
 N = 60
@@ -252,20 +253,23 @@ def test_a_future(engine, folder):
         assert future.progress() == (N, N)
 
 
-def test_a_cancelled_future_keeps_what_is_done(folder, team):
+def test_a_cancelled_future_leaves_the_folder_for_the_next(folder, team):
+    is_there = shmmap.zeros(1)
+
     def work(v):
         if v >= 50:
+            is_there[0] = 1
             signal.pause()
         return v * 2
 
     option = shmmap.Checkpoint(folder, if_changed="keep")
-    future = shmmap.pmap(work, range(N), out=np.ndarray, checkpoint=option, engine=team, chunksize=10,
-                         wait=False)  # fmt: skip
-    shmmap.testing.wait_until(lambda: future.progress()[0] > 0)
+    options = {"out": np.ndarray, "checkpoint": option, "chunksize": 10}
+    future = shmmap.pmap(work, range(N), engine=team, wait=False, **options)
+    wait_until(lambda: is_there[0])
     future.cancel()
     with pytest.raises(concurrent.futures.CancelledError):
         future.result()
-    done = shmmap.pmap(lambda v: v * 2, range(N), out=np.ndarray, checkpoint=option, chunksize=10)
+    done = shmmap.pmap(lambda v: v * 2, range(N), **options)
     assert_same(np.asarray(done), np.arange(N) * 2)
 
 
