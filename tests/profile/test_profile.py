@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import shmmap
+from shmmap._profile import log as profiling
 from shmmap._profile.records import Kind
 from shmmap.testing import wait_until
 from tests.helpers import run_script
@@ -396,3 +397,27 @@ def test_memory_of_profiled_maps_is_given_back() -> None:
         assert any(control.profiled for control in controls)
         shmmap.pmap(abs, range(10), engine=team)
         assert not any(control.profiled for control in controls)
+
+
+def spin(i: Any) -> Any:
+    until = time.perf_counter_ns() + 30_000
+    while time.perf_counter_ns() < until:
+        pass
+    return i
+
+
+def test_memory_of_many_maps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that were over first fewer rows are kept, with the same sums."""
+    monkeypatch.setattr(profiling, "ROWS_NBYTES_MOST", 15 * 300 * 64)
+    with shmmap.profile() as report:
+        for _ in range(40):
+            shmmap.pmap(spin, range(300), chunksize=1, engine="serial")
+            report.maps  # noqa: B018
+    rows = [len(each.bars) for each in report.maps]
+    assert min(rows[-10:]) > 290
+    assert max(rows[:20]) <= 128
+    for each in report.maps:
+        (worker,) = each.workers
+        assert worker.chunks == each.chunks == 300
+        assert worker.busy + worker.between + worker.waiting == pytest.approx(each.phases.at_work)
+        assert worker.busy > 300 * 30e-6

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 from .._chunks import Job, Recorder, Stacks
 from .._errors.exceptions import describe_shortly, name_of
 from .._system.forks import at_fork, make_lock
-from .._wire import Profiled, RowLog
+from .._wire import Profiled, RowLog, merge_rows, unpack_rows
 from .answers import Answer, Answers
 
 # What a report tells of maps in one word.
@@ -26,6 +26,9 @@ Verb = Literal["pmap", "pmap_chunks", "pmap_ranges", "preduce"]
 Kept = Literal["array", "list", "out", "partials"]
 # Maps that a report holds; of more, the oldest are only counted.
 MAPS_MOST = 10_000
+# So many bytes of rows are held of maps that are over. Beyond that, those over first keep fewer:
+# so many rows of a map.
+ROWS_NBYTES_MOST, OLD_ROWS = 1 << 26, 128
 
 _lock = make_lock()
 """Held while books are opened and closed, and while a log is changed by one of several threads."""
@@ -54,7 +57,8 @@ class MapLog:
     the stamps,    the thread that waits for the map a stamp is 0 until then, and set once
     `failed`, ...
     `_source`      the same                          None again once `_rows` are all there are
-    `_rows`        the same                          set before `_source` is taken away
+    `_rows`        the same; then whoever begins a   set before `_source` is taken away; replaced as
+                   map, with the lock                a whole, by fewer with the same sums
     `_row_logs`,   any thread that takes part, with  a log has one writer at a time
     `stacks`       the lock
     `deaths`       the monitor                       appended to only
@@ -160,6 +164,17 @@ class MapLog:
             self.failed = [(0, self.n, describe_shortly(exc))]
         self.returned = time.perf_counter_ns()
 
+    def held_nbytes(self) -> int | None:
+        """How much memory its rows take; None while more may come."""
+        return sum(map(len, self._rows.values())) if self.heard else None
+
+    def thin(self) -> None:
+        """Keep fewer rows of a map that is over."""
+        most = max(2, OLD_ROWS // max(1, len(self._rows)))
+        self._rows = {
+            rank: merge_rows(unpack_rows(data), most).tobytes() for rank, data in self._rows.items()
+        }
+
     # ------------------------------------------------ those that take part
 
     def rows(self) -> Mapping[int, bytes]:
@@ -213,17 +228,42 @@ class Book:
         self.logs: deque[MapLog] = deque()
         self.forgotten = 0
         """How many more maps there were, before those."""
+        self._open: deque[MapLog] = deque()
+        """Those that were not over when they were last looked at."""
+        self._whole: deque[tuple[MapLog, int]] = deque()
+        """Those that were, with all their rows, and how much memory these take."""
+        self._nbytes = 0
+        """All of these together."""
 
     def add(self, log: MapLog) -> None:
         """A map begins."""
+        for _ in range(min(2, len(self._open))):  # as many as there come, and one more
+            self._settle(self._open.popleft())
+        self._open.append(log)
         self.logs.append(log)
         if len(self.logs) > MAPS_MOST:
             self.logs.popleft()
             self.forgotten += 1
 
+    def _settle(self, log: MapLog) -> None:
+        """Count the rows of a map that is over; if they are too many, keep fewer of those before."""
+        nbytes = log.held_nbytes()
+        if nbytes is None:
+            self._open.append(log)
+            return
+        self._whole.append((log, nbytes))
+        self._nbytes += nbytes
+        while self._nbytes > ROWS_NBYTES_MOST:
+            first, nbytes = self._whole.popleft()
+            self._nbytes -= nbytes
+            first.thin()
+
     def forget_all(self) -> None:
         """In a forked child: the maps are its parent's."""
         self.logs.clear()
+        self._open.clear()
+        self._whole.clear()
+        self._nbytes = 0
         self.forgotten = 0
 
 

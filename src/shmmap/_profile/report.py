@@ -24,15 +24,15 @@ class Report:
     maps : tuple of records
         One for each map, in the order in which they began: ``verb``, ``func``, ``n``, ``chunks``, ``engine``,
         ``phases``, ``workers``, ``slowest``, ``advice``, ``failed`` and more. Of more than 10,000 maps, the
-        last ones.
+        last ones; where there are very many chunks, with fewer ``bars`` for the earlier ones.
     """
 
     __module__ = "shmmap"
 
     def __init__(self, book: Book) -> None:
         self._book = book
-        self._known: dict[MapLog, ProfiledMap] = {}
-        """Records of maps that are over: nothing of them changes any more."""
+        self._known: dict[MapLog, tuple[object, ProfiledMap]] = {}
+        """Records of maps that are over, with the rows that they were made of: only these can change."""
 
     @property
     def maps(self) -> tuple[ProfiledMap, ...]:
@@ -43,11 +43,12 @@ class Report:
         known, self._known = self._known, {}
         found = []
         for number, log in enumerate(list(self._book.logs), self._book.forgotten):
-            record = known.get(log)
-            if record is None:
+            rows, record = known.get(log, (None, None))
+            if record is None or rows is not log.rows():
+                rows = log.rows()
                 record = assemble(log, number)
             if not record.is_running:
-                self._known[log] = record
+                self._known[log] = rows, record
             found.append(record)
         return tuple(found)
 

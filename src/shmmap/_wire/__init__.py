@@ -108,7 +108,7 @@ from .refusals import cannot_send, is_inheritable, is_sendable, refuse_open_file
 from .relay import LOG, LOST_WRITE, STDERR, STDOUT, WARNING, Relay, parse
 from .reports import Report, advise, report_exception, restore_any, restore_exception
 from .results import pack_pieces, pack_result
-from .rows import ROW, ROWS_MOST, Profiled, RowKind, RowLog, Rows, unpack_rows
+from .rows import ROW, ROWS_MOST, Profiled, RowKind, RowLog, Rows, merge_rows, unpack_rows
 from .search_path import absolute_path
 from .surroundings import (
     Surroundings,
