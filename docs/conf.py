@@ -81,6 +81,7 @@ sphinx_gallery_conf = {
     "reference_url": {"shmmap": None},  # names of ours in the code are links to the reference
     "backreferences_dir": None,
     "write_computation_times": False,
+    "image_srcset": ["2x"],
     "show_signature": False,
     "abort_on_example_error": True,
 }

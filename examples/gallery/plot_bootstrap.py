@@ -44,7 +44,7 @@ seconds = time.perf_counter() - began
 low, high = np.percentile(drawn, [2.5, 97.5])
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
 left.scatter(*returns, s=8, alpha=0.6)
 left.set(xlabel="return of IBM", ylabel="return of Microsoft", title="months")
 right.hist(drawn, bins=80)
@@ -54,8 +54,7 @@ right.set(xlabel="correlation", title="resampled")
 plt.show()
 
 # %%
-# What it cost: a resampling is short, and still the workers get them by the hundred, so that
-# drawing the next ones costs little.
+# What it cost: a resampling is short, so the workers draw many indices at a time.
 print(
     f"correlation {np.corrcoef(returns)[0, 1]:.2f}, 95% of {len(drawn):,} in [{low:.2f}, {high:.2f}]"
 )

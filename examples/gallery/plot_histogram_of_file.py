@@ -56,7 +56,7 @@ with shmmap.Team(memory_limit="128MiB") as team:
         print("all at once:", error)
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
 left.imshow(exposures[0, 300:500, 300:500], cmap="gray", vmax=1500)
 left.set(title="part of one exposure", xticks=[], yticks=[])
 right.stairs(histogram, fill=True)

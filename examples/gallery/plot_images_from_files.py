@@ -3,7 +3,7 @@ Images from files
 =================
 
 A folder holds photographs of different sizes. For an overview, all are read and measured, and each
-is cut down to a thumbnail; the reading and decoding is most of the work.
+is cut down to a thumbnail.
 """
 
 # %%
@@ -43,7 +43,7 @@ seconds = time.perf_counter() - began
 # %%
 # From plain to colourful:
 looks_of = sorted(zip(names, looks, strict=True), key=lambda pair: pair[1][1])
-figure, axes = plt.subplots(3, 4, figsize=(8, 6.4), layout="constrained")
+figure, axes = plt.subplots(3, 4, figsize=(7, 6), layout="constrained")
 for ax, (name, (thumbnail, saturation, rough, _)) in zip(axes.flat, looks_of, strict=True):
     ax.imshow(thumbnail)
     ax.set(xticks=[], yticks=[], title=name)
@@ -51,7 +51,7 @@ for ax, (name, (thumbnail, saturation, rough, _)) in zip(axes.flat, looks_of, st
 plt.show()
 
 # %%
-# What it cost: about the time of the largest photograph, once there are as many workers as
+# What it cost: at best the time of the largest photograph, once there are as many workers as
 # photographs. The first map of a program also starts the workers and lets them import scikit-image,
 # which is in this time.
 read = sum(size for *_, size in looks)

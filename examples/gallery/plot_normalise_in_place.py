@@ -42,7 +42,7 @@ seconds = time.perf_counter() - began
 covariance = shmmap.preduce(lambda chunk: chunk.T @ chunk, patches, combine=np.add)
 values, vectors = np.linalg.eigh(covariance / len(patches))
 
-figure, axes = plt.subplots(3, 6, figsize=(8, 4.4), layout="constrained")
+figure, axes = plt.subplots(3, 6, figsize=(7, 3.8), layout="constrained")
 for k in range(6):
     axes[0, k].imshow(before[k].reshape(16, 16), cmap="gray", vmin=0, vmax=255)
     axes[1, k].imshow(patches[9000 * k].reshape(16, 16), cmap="gray", vmin=-2.5, vmax=2.5)

@@ -44,13 +44,13 @@ places = vectors * np.sqrt(values)
 
 # %%
 # Every digit is a dot, and some are shown, where there is room:
-figure, ax = plt.subplots(figsize=(8, 6.5), layout="constrained")
+figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
 ax.scatter(*places.T, s=4, alpha=0.5)
 shown = places[:1]
 for place, row in zip(places, digits, strict=True):
     if np.linalg.norm(shown - place, axis=1).min() > 0.05 * np.ptp(places):
         shown = np.vstack([shown, place])
-        picture = OffsetImage(row.reshape(8, 8), zoom=2.5, cmap="gray_r")
+        picture = OffsetImage(row.reshape(8, 8), zoom=2, cmap="gray_r")
         ax.add_artist(AnnotationBbox(picture, place, pad=0.1))
 ax.set(xticks=[], yticks=[], title="digits that look alike lie close together")
 plt.show()

@@ -46,7 +46,7 @@ inside = scipy.ndimage.distance_transform_edt(np.pad(table == found, 1))[1:-1, 1
 s, t = np.unravel_index(inside.argmax(), table.shape)
 image = scipy.ndimage.gaussian_filter(coins, smooths[s]) - background
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3), layout="constrained")
 shown = left.pcolormesh(thresholds, smooths, table, cmap="PuOr", vmin=found - 8, vmax=found + 8)
 left.plot(thresholds[t], smooths[s], "o", color="tab:red")
 left.set(xlabel="threshold", ylabel="smoothing, in pixels", title="coins found")

@@ -17,7 +17,6 @@ import numpy as np
 import shmmap
 
 digits = shmmap.load("../data/digits.npy")  # one image of 8 x 8 pixels per row
-digits.shape, digits.dtype
 
 
 # %%
@@ -36,7 +35,7 @@ slant, weight = shmmap.pmap(slant_and_weight, digits)
 # The rows with the least and the greatest slant, and all of them:
 order = np.argsort(slant)
 rows = "abcdefgh;SSSSSSSS;SSSSSSSS"
-figure, axes = plt.subplot_mosaic(rows, figsize=(8, 5.5), layout="constrained")
+figure, axes = plt.subplot_mosaic(rows, figsize=(7, 5), layout="constrained")
 for name, i in zip("abcdefgh", [*order[:4], *order[-4:]], strict=True):
     axes[name].imshow(digits[i].reshape(8, 8), cmap="gray_r")
     axes[name].set(title=f"{slant[i]:+.1f}", xticks=[], yticks=[])
