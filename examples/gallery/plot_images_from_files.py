@@ -55,9 +55,7 @@ plt.show()
 # photographs. The first map of a program also starts the workers and lets them import scikit-image,
 # which is in this time.
 read = sum(size for *_, size in looks)
-print(
-    f"{len(paths)} files, {read / 1e6:.1f} MB of pixels, {seconds:.1f} s with the start of the workers"
-)
+print(f"{len(paths)} files, {read / 1e6:.1f} MB of pixels, {seconds:.1f} s")
 
 # %%
 # More of this: :doc:`/how-to/images`. A file that cannot be read: :doc:`/how-to/errors`.

@@ -74,8 +74,9 @@ for ax in (left, middle, right):
 plt.show()
 
 # %%
-# What it cost: a trial is short here, so that handing it over counts, and the gain is less than
-# that of the cores. Where a trial is a simulation of seconds, handing it over does not count.
+# What it cost: a trial is so short here that handing it over counts, and the gain, if there is one,
+# is less than that of the cores. Where a trial is a simulation of seconds, handing it over does not
+# count.
 alone = timeit.timeit(lambda: misfit(truth), number=200) / 200
 print(f"{best.nfev:,} trials in {seconds:.1f} s, {seconds / best.nfev * 1e3:.2f} ms each")
 print(f"computed here, without a team, a trial takes {alone * 1e3:.2f} ms")
