@@ -196,6 +196,13 @@ CASES: list[tuple[str, str, ProfiledMap, ProfiledMap]] = [
         make_map(even(workers=1), engine="serial", **use(cpu=0.19)),
     ),
     (
+        # It has as many as it was made with, whatever a map asks for.
+        "waits",
+        "an executor of more workers than cores, max_workers=16",
+        make_map(even(), engine="ThreadPoolExecutor", **use(cpu=0.005, switches=2, waits=100)),
+        make_map(even(), engine="ThreadPoolExecutor", **use(cpu=0.09)),
+    ),
+    (
         # There is none to be given up.
         "cores",
         "workers=1",

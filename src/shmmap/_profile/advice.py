@@ -34,6 +34,8 @@ CPU_LITTLE, CPU_MUCH, CPU_LEAST_S = 0.7, 1.2, 0.05
 # wait for something else do neither.
 LOCK, LOCK_TAKEN = 0.5, 0.1
 _PAGE_NBYTES = 4096
+# Engines on which a map has as many workers as it asks for; an executor has those it was made with.
+_OWN = frozenset(["serial", "threads", "processes", "fork"])
 
 
 class Found(NamedTuple):
@@ -244,6 +246,8 @@ def cores(of: ProfiledMap) -> Iterator[Found]:
         way = f"more workers than cores, workers={more}"
         if of.engine == "serial":
             way = f'engine="threads", workers={more}'
+        elif of.engine not in _OWN:
+            way = f"an executor of more workers than cores, max_workers={more}"
         text = f"{had}, and waited, for files or others: {way}"
         yield Found("waits", (busy - cpu) / workers, text)
     elif share > CPU_MUCH:
