@@ -116,6 +116,20 @@ def test_one_byte_of_a_large_input_counts_in_full(folder):
         run(option, np.sqrt, x, verb=shmmap.pmap_chunks)
 
 
+@pytest.mark.parametrize("part", [slice(None), slice(None, None, 2)])
+def test_a_mapped_file_is_looked_into(folder, tmp_path, part):
+    """Its time may be the same: not every file system has another one for what is written by mapping it."""
+    path = tmp_path / "x.npy"
+    np.save(path, X)
+    time = os.stat(path).st_mtime_ns
+    run(folder, x=np.load(path, mmap_mode="r")[part])
+    assert_same(np.asarray(run(folder, x=np.load(path, mmap_mode="r")[part])), X[part] * 2)
+    np.save(path, X + 1)
+    os.utime(path, ns=(time, time))
+    with pytest.raises(shmmap.CheckpointMismatch, match="input 0"):
+        run(folder, x=np.load(path, mmap_mode="r")[part])
+
+
 @pytest.mark.parametrize("name", ["ledger", "out.npy", "pieces"])
 @pytest.mark.parametrize("harm", ["cut short", "gone", "nonsense"])
 def test_a_damaged_folder_is_refused(folder, name, harm):

@@ -2,6 +2,7 @@
 
 - ``ledger``: which map it is of, and a mark for each of its chunks; replaced as a whole at every save
 - ``out.npy`` (``out-0.npy``, ... for a tuple): the result, where `out=` gives none
+- ``out.npy.part``, ``out.npy.new``: a wider result that is being filled, and that is complete
 - ``pieces``: what is no part of an array: results of a list, partials of a reduction, and the form of the
   result. Records are added at the end; the ledger says how many bytes of the file count
 - ``lock``: held by the program that works there, with its process id
@@ -28,7 +29,9 @@ from .._interop.numpy_types import Array, DType
 from .._memory import create_npy, open_npy
 
 FORMAT = 1
-LEDGER, PIECES, LOCK, NEW = "ledger", "pieces", "lock", ".new"
+LEDGER, PIECES, LOCK = "ledger", "pieces", "lock"
+NEW, PART = ".new", ".part"
+"""What names of files end with that are complete, and that are not."""
 
 _open: set[tuple[int, int]] = set()
 """Folders in use by this process, by device and inode: a lock is a process's, not a map's."""
@@ -137,6 +140,11 @@ class Folder:
         for name in state.replaces:
             if os.path.exists(self.at(name + NEW)):
                 os.replace(self.at(name + NEW), self.at(name))
+        for name in os.listdir(self.path):
+            if is_output(name) and name.endswith(
+                (NEW, PART)
+            ):  # of which no ledger has come to know
+                os.unlink(self.at(name))
         return state
 
     def write(self, state: State) -> None:
@@ -219,6 +227,7 @@ class Folder:
             return fd, create_npy(fd, shape, dtype)
         except BaseException:
             os.close(fd)
+            os.unlink(self.at(name))  # what there is of space is the ledger's
             raise
 
     def open(self, name: str) -> tuple[int, Array]:
@@ -242,7 +251,7 @@ def output_name(j: int, of: int) -> str:
 
 
 def is_output(name: str) -> bool:
-    stem = name.removesuffix(NEW)
+    stem = name.removesuffix(NEW).removesuffix(PART)
     return (
         stem.startswith("out") and stem.endswith(".npy") and (stem == "out.npy" or stem[3] == "-")
     )

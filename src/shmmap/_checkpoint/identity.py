@@ -11,10 +11,11 @@ import numpy as np
 
 from .._chunks import Input, Plan
 from .._errors.exceptions import CheckpointMismatch
+from .._interop.numpy_types import Array
 from .._interop.stored import Stored
 from .._memory import handle_in_file
 from .._wire import are_plain
-from .digest import Digest, digest_of_function
+from .digest import PAGES, Digest, digest_of_function
 
 Policy = Literal["raise", "restart", "keep"]
 
@@ -71,11 +72,20 @@ def _digest_of_input(entry: Input, in_full: bool) -> str:
             stat = os.stat(handle.path)
             digest.add((handle.offset, handle.shape, handle.strides, str(handle.dtype)))
             digest.add((stat.st_size, stat.st_mtime_ns))
+            # Not every file system has another time for what is written into a mapped file.
+            digest.add(data if data.flags.forc else _few_of(data))
     elif entry.kind == "rows" or (type(data) in (list, tuple) and are_plain(data)):
         digest.add_pickle(data)
     else:
         digest.add(data)
     return digest.text()
+
+
+def _few_of(a: Array) -> Array:
+    """A few numbers, evenly spread: each may be on a page of its own, which comes from a disk."""
+    where = np.linspace(0, a.size - 1, min(a.size, PAGES)).astype(np.intp)
+    few: Array = a[np.unravel_index(where, a.shape)]
+    return few
 
 
 def _describe_out(out: Any) -> str:

@@ -19,7 +19,7 @@ from .._errors.exceptions import CheckpointMismatch
 from .._interop.numpy_types import Array, Bytes, DType
 from .._memory import handle_in_file
 from .digest import Digest
-from .folder import NEW, Folder, State, output_name
+from .folder import NEW, PART, Folder, State, output_name
 
 # Of how many chunks that are done the saved state has a digest; of those that are read from a store.
 _SAMPLED, _SAMPLED_STORED = 64, 4
@@ -29,8 +29,11 @@ _SAMPLE_NBYTES = 4096
 # | field                  | written by          | read by | what must hold
 # | _taken, pieces of the  | the map             | saver   | under `_lock`: no mark tells of a record that is
 # | folder                 |                     |         | not in its file
-# | columns, _fds, _is_new | the map             | saver   | under `_lock`
-# | _saved                 | saver, then at last | saver   | the saver has ended before the map's last save
+# | columns, _fds          | the map             | saver   | under `_lock`
+# | _parts                 | the map             | the map | no save knows of them
+# | _is_new                | the map, saver      | saver   | under `_saving`: a file that is to take another's
+# |                        |                     |         | place stays until it has
+# | _saved                 | saver, then at last | saver   | under `_saving`
 # |                        | the map             |         |
 class Keeper:
     """What is kept of one map, and where."""
@@ -50,6 +53,9 @@ class Keeper:
         """Of the files that the result is made of."""
         self._is_new: set[str] = set()
         """Those that are to take the place of narrower ones."""
+        self._parts: dict[str, int] = {}
+        """Wider files, by the name of the narrower one, that have not all results yet."""
+        self._saving = threading.Lock()
         self._saved = b""
 
     # ------------------------------------------------ what was saved before
@@ -108,15 +114,21 @@ class Keeper:
         name = output_name(j, of)
         with self._lock:
             if name in self._fds:
-                self._is_new.add(name)
-                os.close(self._fds.pop(name))
-            file = name + NEW if name in self._is_new else name
-            self._fds[name], a = self._folder.create(file, shape, dtype)
+                fd, a = self._folder.create(name + PART, shape, dtype)
+                self._parts[name] = fd
+            else:
+                self._fds[name], a = self._folder.create(name, shape, dtype)
         return a
 
     def note_form(self, kind: Kind, columns: tuple[Any, ...]) -> None:
         """The output is made, or was made wider: results are in place there."""
-        with self._lock:
+        with self._saving, self._lock:
+            for name, fd in self._parts.items():
+                os.replace(self._folder.at(name + PART), self._folder.at(name + NEW))
+                os.close(self._fds[name])
+                self._fds[name] = fd
+                self._is_new.add(name)
+            self._parts.clear()
             if not self.columns:
                 self._folder.add_piece(("form", kind, len(columns)))
             self.columns = columns
@@ -136,31 +148,35 @@ class Keeper:
 
     def save(self, marks: bytes) -> None:
         """Have what is done survive. `marks`: the engine's ledger, read before this is called."""
-        with self._lock:
-            taken = self._taken.copy()
-            nbytes = self._folder.flush_pieces()
-            fds = [os.dup(fd) for fd in self._fds.values()]
-            columns, new = self.columns, sorted(self._is_new)
-        try:
-            done = _done_for_good(np.frombuffer(marks, np.uint8), taken).tobytes()
-            if done == self._saved and not new:
-                return
-            sample = self._sample(done, columns)
-            for fd in fds:
-                os.fsync(fd)
-            _sync_given(self.given)
-            self._folder.sync_pieces()
-            state = State(self._identity, done, nbytes, sample)
-            if new:
-                self._folder.write(state._replace(replaces=new))
-                for name in new:
-                    os.replace(self._folder.at(name + NEW), self._folder.at(name))
-                self._is_new.clear()
-            self._folder.write(state)
-            self._saved = done
-        finally:
-            for fd in fds:
-                os.close(fd)
+        with self._saving:
+            with self._lock:
+                taken = self._taken.copy()
+                nbytes = self._folder.flush_pieces()
+                fds = [os.dup(fd) for fd in self._fds.values()]
+                columns, new = self.columns, sorted(self._is_new)
+            try:
+                done = _done_for_good(np.frombuffer(marks, np.uint8), taken).tobytes()
+                if done != self._saved or new:
+                    self._write(State(self._identity, done, nbytes), columns, fds, new)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    def _write(
+        self, state: State, columns: tuple[Any, ...], fds: Sequence[int], new: list[str]
+    ) -> None:
+        state = state._replace(sample=self._sample(state.marks, columns))
+        for fd in fds:
+            os.fsync(fd)
+        _sync_given(self.given)
+        self._folder.sync_pieces()
+        if new:
+            self._folder.write(state._replace(replaces=new))
+            for name in new:
+                os.replace(self._folder.at(name + NEW), self._folder.at(name))
+            self._is_new.difference_update(new)
+        self._folder.write(state)
+        self._saved = state.marks
 
     def _sample(self, marks: bytes, columns: tuple[Any, ...] | None = None) -> str:
         """A digest of parts of the output that are done, by which it is known again."""
@@ -181,9 +197,10 @@ class Keeper:
         return digest.text()
 
     def close(self) -> None:
-        for fd in self._fds.values():
+        for fd in (*self._fds.values(), *self._parts.values()):
             os.close(fd)
         self._fds.clear()
+        self._parts.clear()
         self._folder.close()
 
 
