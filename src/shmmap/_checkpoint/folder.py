@@ -68,6 +68,8 @@ class Folder:
         self._lock_fd = -1
         self._pieces: BinaryIO | None = None
         self._pieces_nbytes = 0
+        """How much of the file counts, before anything is added."""
+        self._pieces_nbytes = 0
         """Of the records that count."""
         with _open_lock:
             if self._key in _open:
@@ -180,6 +182,7 @@ class Folder:
 
     def read_pieces(self, nbytes: int) -> Iterator[tuple[Any, ...]]:
         """The records in the first `nbytes`; what comes after them is cut off."""
+        self._pieces_nbytes = nbytes
         self._pieces_nbytes = nbytes
         if nbytes:
             with open(self.at(PIECES), "rb") as file:
