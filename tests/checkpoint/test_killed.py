@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,36 @@ def test_a_worker_that_is_killed_ends_nothing(tmp_path, team):
         option = shmmap.Checkpoint(tmp_path / "run", if_changed="keep")
         result = shmmap.pmap(work, np.arange(50), checkpoint=option, engine=team, chunksize=2)
         assert_same(np.asarray(result), np.arange(50) * 2)
+
+
+def test_an_interrupted_map_of_workers_is_saved(tmp_path, team):
+    """Each time anew, and what an earlier run has done stays done."""
+    folder = tmp_path / "run"
+    is_last = shmmap.zeros(1)
+    calls = shmmap.zeros(60, np.int64)
+
+    def work(i):
+        calls[i] += 1
+        time.sleep(0.01)  # long enough for chunks to be told of one by one
+        if not is_last[0] and (i in (20, 45) and calls[i] == 1):
+            os.kill(caller, signal.SIGINT)
+            signal.pause()
+        return i * 2
+
+    caller = os.getpid()
+    option = shmmap.Checkpoint(folder, if_changed="keep")
+    done = 0
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            shmmap.pmap(work, np.arange(60), checkpoint=option, engine=team, chunksize=1)
+        marks = (folder / "ledger").read_bytes().partition(b"\n")[2]
+        assert sum(mark & 1 for mark in marks) > done
+        done = sum(mark & 1 for mark in marks)
+    is_last[0] = 1
+    calls[:] = 0
+    result = shmmap.pmap(work, np.arange(60), checkpoint=option, engine=team, chunksize=1)
+    assert_same(np.asarray(result), np.arange(60) * 2)
+    assert calls.sum() == 60 - done
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])

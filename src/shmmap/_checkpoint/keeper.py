@@ -156,6 +156,8 @@ class Keeper:
                 columns, new = self.columns, sorted(self._is_new)
             try:
                 done = _done_for_good(np.frombuffer(marks, np.uint8), taken).tobytes()
+                if done.count(0) > self._saved.count(0) and self._saved:
+                    return  # an engine that has lost sight of its ledger takes nothing away
                 if done != self._saved or new:
                     self._write(State(self._identity, done, nbytes), columns, fds, new)
             finally:

@@ -38,7 +38,7 @@ class MapRun(Run):
         self.fatal: Exception | None = None
         """Why the map cannot go on at all."""
         self.is_cancelled = False
-        self._last_marks = bytes(task.job.plan.chunks)
+        self._last_marks = task.begun or bytes(task.job.plan.chunks)
         """The ledger, once it is with no control block any more."""
 
     # ------------------------------------------------ any thread

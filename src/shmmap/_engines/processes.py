@@ -189,6 +189,7 @@ class ProcessWork:
             self._round.leave(is_urgent=lambda: clean_up.is_urgent)
         finally:
             self._round.end_workers()
+            self._run.keep_marks(self._run.marks())
             self._close(is_reusable=False)
 
     def _close(self, is_reusable: bool) -> None:
