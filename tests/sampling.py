@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 from typing import Any
 
-CASES = 3
+CASES = int(os.environ.get("SHMMAP_TEST_CASES", "3"))
 """Most cases of a test in a plain run, if it may start processes and nothing else is said."""
 
-ONE_CASE = ("cli", "executor", "faults", "program", "testing", "workers")
+ONE_CASE = tuple(
+    "checkpoint cli clients executor faults handles joblib profile program testing workers".split()
+)
 """Folders where it is one: each test starts a program or a team of its own."""
 
 PLACES = (

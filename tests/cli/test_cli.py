@@ -235,6 +235,7 @@ class TestInfo:
 class TestBench:
     NAMES = ("call", "chunk", "item", "cold", "placing")
 
+    @pytest.mark.slow
     def test_json(self, folder):
         done = folder.run("bench", "--json", "--workers", 2, timeout=110)
         assert (done.returncode, done.stderr) == (0, "")

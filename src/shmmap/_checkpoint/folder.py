@@ -13,11 +13,9 @@ program was killed, the system has all that it had written, whatever its order.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pickle
-import threading
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -27,6 +25,14 @@ import cloudpickle
 from .._errors.exceptions import CheckpointMismatch
 from .._interop.numpy_types import Array, DType
 from .._memory import create_npy, open_npy
+from .._system.forks import make_lock
+
+try:
+    import fcntl as _fcntl
+except ImportError:  # not a POSIX system
+    fcntl: Any = None
+else:
+    fcntl = _fcntl
 
 FORMAT = 1
 LEDGER, PIECES, LOCK = "ledger", "pieces", "lock"
@@ -35,7 +41,7 @@ NEW, PART = ".new", ".part"
 
 _open: set[tuple[int, int]] = set()
 """Folders in use by this process, by device and inode: a lock is a process's, not a map's."""
-_open_lock = threading.Lock()
+_open_lock = make_lock()
 
 
 class State(NamedTuple):
@@ -74,6 +80,10 @@ class Folder:
         with _open_lock:
             if self._key in _open:
                 raise self._in_use(os.getpid())
+            if fcntl is None:
+                raise NotImplementedError(
+                    "checkpoint= needs a system that locks files as POSIX does"
+                )
             self._refuse_others_files()
             self._take_lock()
             _open.add(self._key)
