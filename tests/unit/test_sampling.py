@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import sampling
 from tests.sampling import CASES, sample
 
 SLOW = pytest.mark.slow.mark
@@ -24,6 +25,11 @@ class Case:
 
     def get_closest_marker(self, name: str) -> Any:
         return self._marks.get(name)
+
+
+@pytest.fixture(autouse=True)
+def _as_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "CASES", 3)
 
 
 def cases(*marks: Any, folder: str = "verbs", **params: Any) -> list[Any]:

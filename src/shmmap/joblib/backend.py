@@ -186,6 +186,7 @@ class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         for parallel, call in list(self._calls.items()):
             if getattr(parallel, "_aborting", True):
                 call.abandon()
+                call.settle()
                 _forget_leftovers(parallel)
 
 

@@ -13,6 +13,9 @@ from .._system.forks import make_lock
 from .._team import SubmittedFuture, WorkerTeam
 from .._wire import Bundle, Mode
 
+# How long an abort waits for the last callbacks: the workers are killed, so they are soon there.
+SETTLE_S = 5.0
+
 
 class Call:
     """A `Parallel` call as its tasks see it; the next call of the same object begins anew.
@@ -96,6 +99,15 @@ class Call:
         with self._changed:
             while self._open and not (self._has_failed or getattr(parallel, "_aborting", True)):
                 self._changed.wait()
+
+    def settle(self) -> None:
+        """Wait for the last callbacks of a call that was aborted, as long as joblib knows that it was.
+
+        Once the next call of the same `Parallel` has begun, joblib takes a late failure for one of
+        that call, which then gives nothing, and goes on with the tasks of the old one.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open, SETTLE_S)
 
     def tidy(self) -> None:
         """Let go of copies, unless tasks may follow."""
