@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests import sampling
-from tests.sampling import CASES, sample
+from tests.sampling import sample
 
 SLOW = pytest.mark.slow.mark
 
@@ -52,7 +52,7 @@ def test_one_place_and_another_for_other_tests() -> None:
 
 def test_not_too_many() -> None:
     many = range(9)
-    assert len(sample("test_x", cases(kind=many))) == CASES
+    assert len(sample("test_x", cases(kind=many))) == sampling.CASES
     assert len(sample("test_x", cases(pytest.mark.few(5).mark, kind=many))) == 5
     assert len(sample("test_x", cases(kind=many, folder="faults"))) == 1
     assert len(sample("test_x", cases(kind=many, folder="unit"))) == 9
