@@ -320,7 +320,10 @@ def test_the_fastest_come_first() -> None:
 
 def test_generators_of_one_backend_do_not_mind_each_other() -> None:
     with parallel_config(backend="shmmap", n_jobs=2):
-        first = Parallel(return_as="generator", batch_size=1)(delayed(square)(i) for i in range(30))
+        first = Parallel(return_as="generator", batch_size=1)(
+            delayed(square)(i)
+            for i in range(100_000)  # not done before it is dropped
+        )
         assert next(first) == 0
         second = Parallel(return_as="generator", batch_size=1)(
             delayed(square)(i) for i in range(30)
