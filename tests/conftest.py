@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 
 import shmmap
@@ -179,6 +180,13 @@ def open_engine(name: str) -> Iterator[Any]:
             yield executor
     else:
         yield name
+
+
+@pytest.fixture(scope="module")
+def zarr_runs() -> None:
+    """Start zarr's own thread, which then stays, before a test is guarded; skip where there is no zarr."""
+    zarr = pytest.importorskip("zarr")
+    zarr.create_array(zarr.storage.MemoryStore(), data=np.zeros(1))[:]
 
 
 @pytest.fixture(params=ENGINES)

@@ -154,6 +154,24 @@ def test_a_damaged_folder_is_refused(folder, name, harm):
         run(folder, words, **options)
 
 
+def test_what_is_left_without_a_ledger_counts_for_nothing(folder):
+    """As after a crash while a folder was given up: its pieces are of another map."""
+    run(folder, lambda v: 1 if v < 20 else 1.5, chunksize=4)
+    (folder / "ledger").unlink()
+    is_stopping = [True]
+
+    def stopped(v):
+        if is_stopping[0] and v == 38:
+            raise KeyError
+        return v * 2
+
+    option = shmmap.Checkpoint(folder, if_changed="keep")
+    with pytest.raises(KeyError):
+        run(option, stopped, chunksize=4)
+    is_stopping[0] = False
+    assert_same(np.asarray(run(option, stopped, chunksize=4)), X * 2)
+
+
 def test_a_folder_of_somebody_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(FileExistsError, match="none of a checkpoint"):

@@ -27,11 +27,7 @@ class Pair(NamedTuple):
     high: float
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _zarr_runs() -> None:
-    """Start zarr's own thread, which then stays, before anything is guarded."""
-    zarr = pytest.importorskip("zarr")
-    zarr.create_array(zarr.storage.MemoryStore(), data=np.zeros(1))[:]
+pytestmark = pytest.mark.usefixtures("zarr_runs")
 
 
 @pytest.fixture

@@ -12,10 +12,7 @@ zarr = pytest.importorskip("zarr")
 h5py = pytest.importorskip("h5py")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _zarr_runs():
-    """Start zarr's own thread, which then stays, before anything is guarded."""
-    zarr.create_array(zarr.storage.MemoryStore(), data=np.zeros(1))[:]
+pytestmark = pytest.mark.usefixtures("zarr_runs")
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import pytest
 from shmmap._cli.errors import Refused, Stopped
 from shmmap._cli.output import STOP_SIGNALS, NpyFile, Outputs
 
+pytestmark = pytest.mark.usefixtures("zarr_runs")
+
 
 class Interrupting:
     """An OUT in the middle of which Ctrl-C is pressed."""

@@ -30,11 +30,7 @@ KINDS = ("zarr2", "zarr3", "sharded", "hdf5", "contiguous")
 DTYPES = ["f8", "f4", "i2", "u1", "?", "c16"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _zarr_runs() -> None:
-    """Start zarr's own thread, which then stays, before anything is guarded."""
-    zarr = pytest.importorskip("zarr")
-    zarr.create_array(zarr.storage.MemoryStore(), data=np.zeros(1))[:]
+pytestmark = pytest.mark.usefixtures("zarr_runs")
 
 
 @pytest.fixture(params=ENGINES)

@@ -24,7 +24,7 @@ import cloudpickle
 
 from .._errors.exceptions import CheckpointMismatch
 from .._interop.numpy_types import Array, DType
-from .._memory import create_npy, open_npy
+from .._memory import create_npy, open_npy, sync_file
 from .._system.forks import make_lock
 
 try:
@@ -73,8 +73,6 @@ class Folder:
         self._pid = os.getpid()
         self._lock_fd = -1
         self._pieces: BinaryIO | None = None
-        self._pieces_nbytes = 0
-        """How much of the file counts, before anything is added."""
         self._pieces_nbytes = 0
         """Of the records that count."""
         with _open_lock:
@@ -153,10 +151,8 @@ class Folder:
             if os.path.exists(self.at(name + NEW)):
                 os.replace(self.at(name + NEW), self.at(name))
         for name in os.listdir(self.path):
-            if is_output(name) and name.endswith(
-                (NEW, PART)
-            ):  # of which no ledger has come to know
-                os.unlink(self.at(name))
+            if is_output(name) and name.endswith((NEW, PART)):
+                os.unlink(self.at(name))  # no ledger has come to know of it
         return state
 
     def write(self, state: State) -> None:
@@ -169,30 +165,24 @@ class Folder:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, self.at(LEDGER))
-        self.sync()
-
-    def sync(self) -> None:
-        """Wait until the names of the files are on the disk."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_file(self.path)
 
     def clear(self) -> None:
-        """Forget what was saved: first the ledger, so that nothing is ever named that is not there."""
-        for name in (LEDGER, PIECES, *(n for n in os.listdir(self.path) if is_output(n))):
-            try:
-                os.unlink(self.at(name))
-            except FileNotFoundError:
-                pass
-        self.sync()
+        """Forget what was saved, pieces without a ledger included: they are of who knows which map.
+
+        First the ledger, so that nothing is ever named that is not there.
+        """
+        names = os.listdir(self.path)
+        ours = [name for name in (LEDGER, PIECES) if name in names] + list(filter(is_output, names))
+        for name in ours:
+            os.unlink(self.at(name))
+        if ours:
+            sync_file(self.path)
 
     # ------------------------------------------------ pieces
 
     def read_pieces(self, nbytes: int) -> Iterator[tuple[Any, ...]]:
         """The records in the first `nbytes`; what comes after them is cut off."""
-        self._pieces_nbytes = nbytes
         self._pieces_nbytes = nbytes
         if nbytes:
             with open(self.at(PIECES), "rb") as file:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from .._chunks import Kind, Mark, Piece, Plan
 from .._errors.exceptions import CheckpointMismatch
 from .._interop.numpy_types import Array, Bytes, DType
-from .._memory import handle_in_file
+from .._memory import handle_in_file, sync_file
 from .digest import Digest
 from .folder import NEW, PART, Folder, State, output_name
 
@@ -29,7 +29,7 @@ _SAMPLE_NBYTES = 4096
 # | field                  | written by          | read by | what must hold
 # | _taken, pieces of the  | the map             | saver   | under `_lock`: no mark tells of a record that is
 # | folder                 |                     |         | not in its file
-# | columns, _fds          | the map             | saver   | under `_lock`
+# | _columns, _fds         | the map             | saver   | under `_lock`
 # | _parts                 | the map             | the map | no save knows of them
 # | _is_new                | the map, saver      | saver   | under `_saving`: a file that is to take another's
 # |                        |                     |         | place stays until it has
@@ -38,17 +38,19 @@ _SAMPLE_NBYTES = 4096
 class Keeper:
     """What is kept of one map, and where."""
 
-    def __init__(self, folder: Folder, identity: dict[str, Any], plan: Plan) -> None:
+    def __init__(self, folder: Folder, identity: dict[str, Any], plan: Plan, axis: int) -> None:
         self._folder = folder
         self._identity = identity
         self._plan = plan
+        self._axis = axis
+        """The axis of the chunks in the arrays of the result."""
         self._lock = threading.Lock()
         self._taken = np.zeros(plan.chunks, np.uint8)
         """Marks of what the collector has."""
-        self.columns: tuple[Any, ...] = ()
+        self._columns: tuple[Any, ...] = ()
         """Where results are in place: arrays, axis first."""
-        self.given: tuple[Any, ...] = ()
-        """Those of them that `out=` has given."""
+        self._given: tuple[Any, ...] = ()
+        """The outputs that `out=` has given."""
         self._fds: dict[str, int] = {}
         """Of the files that the result is made of."""
         self._is_new: set[str] = set()
@@ -61,7 +63,8 @@ class Keeper:
     # ------------------------------------------------ what was saved before
 
     def begin(self) -> None:
-        """Nothing was: say so, before there is any other file."""
+        """Nothing was that counts: say so, before there is any other file."""
+        self._folder.clear()
         self._folder.write(State(self._identity, bytes(self._plan.chunks)))
 
     def take_up(self, state: State) -> tuple[Kind, tuple[Array, ...] | None, list[Piece]]:
@@ -86,7 +89,7 @@ class Keeper:
         if np.any((self._taken == Mark.HANDED) & ~covered):
             raise CheckpointMismatch(f"{self._folder.path} lacks results that its ledger names")
         if columns is not None:
-            self.columns = columns
+            self._columns = columns
         if self._sample(state.marks) != state.sample:
             raise CheckpointMismatch(
                 f"{self._folder.path}: the output is not as it was left; it was written, or made anew, since"
@@ -96,15 +99,13 @@ class Keeper:
 
     def _open(self, name: str) -> Array:
         self._fds[name], a = self._folder.open(name)
-        return self._axis_first(a)
+        return np.moveaxis(a, self._axis, 0) if self._axis else a
 
     # ------------------------------------------------ for the collector
 
-    axis = 0
-    """The axis of the chunks in the arrays of the result."""
-
-    def _axis_first(self, a: Array) -> Array:
-        return np.moveaxis(a, self.axis, 0) if self.axis else a
+    def note_given(self, outs: tuple[Any, ...], columns: tuple[Any, ...]) -> None:
+        """Results go to outputs that were given; `columns` are these with the axis of the chunks first."""
+        self._given, self._columns = outs, columns
 
     def make_column(self, shape: tuple[int, ...], dtype: DType, j: int, of: int) -> Array:
         """A column of the result, in a file: array `j` of so many. Made again, it is a wider one.
@@ -129,9 +130,9 @@ class Keeper:
                 self._fds[name] = fd
                 self._is_new.add(name)
             self._parts.clear()
-            if not self.columns:
+            if not self._columns:
                 self._folder.add_piece(("form", kind, len(columns)))
-            self.columns = columns
+            self._columns = columns
 
     def keep(self, first: int, last: int, piece: object) -> None:
         """Results came, of these chunks."""
@@ -153,7 +154,7 @@ class Keeper:
                 taken = self._taken.copy()
                 nbytes = self._folder.flush_pieces()
                 fds = [os.dup(fd) for fd in self._fds.values()]
-                columns, new = self.columns, sorted(self._is_new)
+                columns, new = self._columns, sorted(self._is_new)
             try:
                 done = _done_for_good(np.frombuffer(marks, np.uint8), taken).tobytes()
                 if done.count(0) > self._saved.count(0) and self._saved:
@@ -170,7 +171,7 @@ class Keeper:
         state = state._replace(sample=self._sample(state.marks, columns))
         for fd in fds:
             os.fsync(fd)
-        _sync_given(self.given)
+        _sync_given(self._given)
         self._folder.sync_pieces()
         if new:
             self._folder.write(state._replace(replaces=new))
@@ -183,7 +184,7 @@ class Keeper:
     def _sample(self, marks: bytes, columns: tuple[Any, ...] | None = None) -> str:
         """A digest of parts of the output that are done, by which it is known again."""
         if columns is None:
-            columns = self.columns
+            columns = self._columns
         digest = Digest()
         done = np.flatnonzero(np.frombuffer(marks, np.uint8) == Mark.DONE)
         if not len(done):
@@ -219,21 +220,8 @@ def _done_for_good(live: Bytes, taken: Bytes) -> Bytes:
 
 def _sync_given(outs: Sequence[Any]) -> None:
     """Wait until outputs that were given are on the disk."""
-    is_stored = False
-    for path in _paths(outs):
-        if path is None:
-            is_stored = True
-            continue
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    if is_stored:
+    handles = [handle_in_file(out) if isinstance(out, np.ndarray) else None for out in outs]
+    for handle in filter(None, handles):
+        sync_file(handle.path)
+    if None in handles:
         os.sync()  # a store is many files
-
-
-def _paths(outs: Sequence[Any]) -> Iterable[str | None]:
-    for out in outs:
-        handle = handle_in_file(out) if isinstance(out, np.ndarray) else None
-        yield None if handle is None else handle.path

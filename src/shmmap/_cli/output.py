@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .._interop.numpy_types import Array, DType
-from .._memory import create_npy
+from .._memory import create_npy, sync_file
 from .errors import Refused, Stopped
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -194,7 +194,7 @@ class NpyFile:
             )
         os.replace(self._temporary, self._target)
         with suppress(OSError):  # some file systems cannot, and OUT is there
-            sync(self._folder)
+            sync_file(self._folder)
 
     def discard(self) -> None:
         self.drop()
@@ -205,12 +205,3 @@ class NpyFile:
     def drop(self) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self._temporary)
-
-
-def sync(path: str) -> None:
-    """Wait until the file or folder is on the disk, mappings' writes included."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -15,8 +15,9 @@ from contextlib import suppress
 from typing import Any
 
 from .._interop.numpy_types import DType
+from .._memory import sync_file
 from .errors import Refused
-from .output import Output, partial_beside, sync
+from .output import Output, partial_beside
 from .sources import import_library, is_zarr
 
 # A storage chunk is compressed and written as one. Larger: fewer files; smaller: more workers find work.
@@ -67,7 +68,7 @@ class ZarrArray:
             os.rename(self._target, old)
         os.rename(self._temporary, self._target)
         with suppress(OSError):
-            sync(self._parent)
+            sync_file(self._parent)
         if old:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -123,18 +124,18 @@ class Hdf5Dataset:
 
     def flush(self) -> None:
         self._file.flush()
-        sync(self._path)
+        sync_file(self._path)
 
     def commit(self) -> None:
         if self._dataset in self._file:
             del self._file[self._dataset]
         self._file.move(self._partial, self._dataset)
         self._file.close()
-        sync(self._path)
+        sync_file(self._path)
         if self._is_new:
             os.replace(self._path, self._target)
             with suppress(OSError):
-                sync(self._folder)
+                sync_file(self._folder)
 
     def discard(self) -> None:
         if self._file:

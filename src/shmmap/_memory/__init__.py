@@ -30,6 +30,7 @@ from .files import (
     on_one_mapping,
     open_npy,
     reserve_file,
+    sync_file,
 )
 from .handles import (
     Handle,

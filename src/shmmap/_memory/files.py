@@ -199,6 +199,15 @@ def reserve_file(out: Array) -> None:
         os.close(fd)
 
 
+def sync_file(path: str) -> None:
+    """Wait until a file or folder is on the disk, what was written by mappings included."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 # ---------------------------------------------------------------- .npy files
 
 

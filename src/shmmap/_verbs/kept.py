@@ -145,13 +145,11 @@ class Kept:
         """The ledger that the map begins with, if a part of it is done."""
         folder = Folder(option.path)
         try:
-            self._keeper = Keeper(folder, identity, job.plan)
-            self._keeper.axis = job.axis
+            self._keeper = Keeper(folder, identity, job.plan, job.axis)
             state = folder.read()
             if state is not None and not compare(
                 option.path, state.identity, identity, option.if_changed
             ):
-                folder.clear()
                 state = None
             self._state = state
             if state is None:
@@ -170,17 +168,17 @@ class Kept:
         """Give a collector what was kept, and have it tell from now on. `columns`: given outputs."""
         keeper = self._keeper
         if columns is not None:
-            keeper.given, keeper.columns = self._job.out or (), columns
+            keeper.note_given(self._job.out or (), columns)
         if self._state is not None:
             collector.take_up(*keeper.take_up(self._state))
         collector.keeper = keeper
 
-    def begin(self, marks: Callable[[], bytes], in_main_thread: bool) -> None:
+    def begin(self, marks: Callable[[], bytes], is_awaited: bool) -> None:
         """The map runs: have it saved now and then, and when the program is asked to end."""
         self._marks = marks
         self._saver = threading.Thread(target=self._save_on, name="shmmap-checkpoint", daemon=True)
         self._saver.start()
-        if in_main_thread and threading.current_thread() is threading.main_thread():
+        if is_awaited and threading.current_thread() is threading.main_thread():
             # As a batch system asks before it kills. Who has a handler knows what is to be done.
             if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
                 self._handles_term = True

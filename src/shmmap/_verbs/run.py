@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._chunks import Job, make_key
-from .._engines import Route, Task, Tick, Work, resolve_engine
+from .._engines import Engine, Route, Task, Tick, Work, resolve_engine
 from .._memory import empty
 from .._profile import log as profiling
 from .._results import MISSING, Collector, Folding, Outcome
@@ -190,11 +190,8 @@ def _start(
 ) -> tuple[Work, Collector]:
     """Hand over, and give to the engine. `called`: when, if the map is profiled; else 0."""
     engine, workers, blas_threads = route
-    if options.timeout is not None and not engine.can_replace_workers:
-        raise ValueError("timeout= needs workers that can be ended: use an engine with processes")
-    if not engine.shares_memory and (job.verb == "ranges" or job.in_place):
-        what = "pmap_ranges" if job.verb == "ranges" else "an out that is an input"
-        raise ValueError(f"{what} needs shared memory, which an Executor's workers do not have")
+    if options.timeout is not None or not engine.shares_memory:
+        _refuse_on(engine, job, options)
     given: tuple[Any, ...] = ()
     if engine.sees_caller:
         given = tuple([e.data for e in job.inputs if e.kind in ("sequence", "whole", "rows")])
@@ -241,6 +238,15 @@ def _start(
             log.end(exc, ())
         raise
     return work if log is None else log_end(work, task, log), collector
+
+
+def _refuse_on(engine: Engine, job: Job, options: Options) -> None:
+    """Refuse what this engine cannot do."""
+    if options.timeout is not None and not engine.can_replace_workers:
+        raise ValueError("timeout= needs workers that can be ended: use an engine with processes")
+    if not engine.shares_memory and (job.verb == "ranges" or job.in_place):
+        what = "pmap_ranges" if job.verb == "ranges" else "an out that is an input"
+        raise ValueError(f"{what} needs shared memory, which an Executor's workers do not have")
 
 
 def _make_seed(request: Request, options: Options) -> tuple[int, int] | None:
