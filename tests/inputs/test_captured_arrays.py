@@ -215,11 +215,15 @@ def test_proxies_of_what_is_gone(engine: Any) -> None:
     gone = Lazy()
     kept = types.SimpleNamespace(proxy=weakref.proxy(gone), ref=weakref.ref(gone))
     holder = types.SimpleNamespace(lazy=Lazy())
-    if engine == "processes" or isinstance(engine, shmmap.Team):
-        del kept.proxy, kept.ref  # which do not pickle
     del gone
 
     def add(v: Any) -> Any:
         return v + len(vars(kept)) * 0 + len(vars(holder))
 
+    if engine == "processes" or isinstance(engine, shmmap.Team):  # where functions are pickled
+        del kept.proxy, kept.ref
+        with pytest.raises(TypeError, match=r"holder\.lazy .* does not pickle"):
+            shmmap.pmap(add, np.arange(3), engine=engine)
+        del holder.lazy
+        holder.other = 1
     assert shmmap.pmap(add, np.arange(3), engine=engine).tolist() == [1, 2, 3]

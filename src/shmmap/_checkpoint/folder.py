@@ -185,7 +185,11 @@ class Folder:
         """The records in the first `nbytes`; what comes after them is cut off."""
         self._pieces_nbytes = nbytes
         if nbytes:
-            with open(self.at(PIECES), "rb") as file:
+            try:
+                file = open(self.at(PIECES), "rb")
+            except FileNotFoundError:
+                raise CheckpointMismatch(f"{self.at(PIECES)} is missing") from None
+            with file:
                 while file.tell() < nbytes:
                     head = file.read(12)
                     length = int.from_bytes(head[:8], "little")

@@ -30,8 +30,8 @@ def is_plain(a: Any) -> bool:
 
 def reduce_kin(obj: Any) -> object:
     """What to pickle in place of a relative of plain arrays; NotImplemented for anything else."""
-    kind = type(obj)
-    if isinstance(obj, np.ndarray):
+    kind = type(obj)  # a proxy may fail to say what it stands for
+    if issubclass(kind, np.ndarray):
         if kind is np.ndarray or obj.dtype.hasobject or obj.dtype.kind == "T":
             return NotImplemented
         if is_masked(obj) and kind is np.ma.MaskedArray:
@@ -51,7 +51,7 @@ def reduce_kin(obj: Any) -> object:
             return _reduce_polars(obj, polars)
         if kind is polars.Series:
             return restore_series, (obj.to_frame(),)
-    return reduce_exception(obj) if isinstance(obj, BaseException) else NotImplemented
+    return reduce_exception(obj) if issubclass(kind, BaseException) else NotImplemented
 
 
 def reduce_exception(exc: BaseException) -> object:

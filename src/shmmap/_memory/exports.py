@@ -18,7 +18,7 @@ from .._interop.numpy_types import Array
 from .._system.imports import late_import
 from .allocation import check_dtype
 from .handles import PortableHandle
-from .leases import Leases, leases
+from .leases import leases
 from .locations import open_packed, pack
 from .reachable import is_in_memory, is_reachable, parts, refuse_without_proc, why_not
 
@@ -188,13 +188,12 @@ def register_reducers() -> None:
     """
     refuse_without_proc()
     with late_import:
+        import multiprocessing.util  # noqa: F401  (where `linger_at_the_end` registers)
         from multiprocessing.reduction import ForkingPickler
-        from multiprocessing.util import register_after_fork
 
     for kind in (np.ndarray, np.memmap):
         ForkingPickler.register(kind, _reduce_large)
     leases.linger_at_the_end()
-    register_after_fork(leases, Leases.linger_at_the_end)
 
 
 def _reduce_large(a: Array) -> Any:

@@ -71,7 +71,8 @@ class Leases:
         self._pipe: tuple[int, int] | None = None
         self._inode: Inode = (0, 0)
         self._thread: threading.Thread | None = None
-        self._lingers = False
+        self._finalizer: Any = None
+        self._is_in_registry = False
 
     def linger_at_the_end(self) -> None:
         """Have a child of `multiprocessing` wait at its end for what it has put into a queue to be read.
@@ -79,12 +80,15 @@ class Leases:
         To be called before it ends: a queue pickles in a thread of its own, and does so up to then.
         """
         util: Any = sys.modules.get("multiprocessing.util")
-        if util is None or self._lingers:
+        if util is None or (self._finalizer is not None and self._finalizer.still_active()):
             return
-        self._lingers = True
+        if not self._is_in_registry:
+            # A child that unpickles its arguments comes here, and forgets all finalizers when it begins.
+            self._is_in_registry = True
+            util.register_after_fork(self, Leases.linger_at_the_end)
         if sys.modules["multiprocessing.process"].parent_process() is not None:
             # After the threads of queues, which have -5.
-            util.Finalize(None, self._linger, exitpriority=-10)
+            self._finalizer = util.Finalize(None, self._linger, exitpriority=-10)
 
     def _linger(self) -> None:
         with suppress(KeyboardInterrupt):  # which ends the waiting

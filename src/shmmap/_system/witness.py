@@ -47,10 +47,12 @@ def start_witness() -> None:
     """Report from now on to the guards that the environment names."""
     if not _tokens:
         sys.addaudithook(_look)
+        os.register_at_fork(after_in_child=_tell_pid)
     named = os.environ.get(MARK, "").split(":")
     _tokens.extend(token for token in named if token and token not in _tokens)
     _tag_semaphores()
     _tell("hello")
+    _tell_pid()
 
 
 def tag() -> str:
@@ -98,6 +100,11 @@ def _look(event: str, args: tuple[Any, ...]) -> None:
         environment = args[-1] if event != "os.system" else None
         if environment is None or MARK in environment or MARK.encode() in environment:
             _tell("program")
+
+
+def _tell_pid() -> None:
+    """Tell who this is: loky renames semaphores, after the process that makes them."""
+    _tell(f"pid {os.getpid()}")
 
 
 def _tell_name(path: Any) -> None:

@@ -155,9 +155,10 @@ class CallPickler(_Base):  # type: ignore[misc]
         kind = type(obj)
         if kind in self._ordinary:
             return NotImplemented
-        if isinstance(obj, np.ndarray) and is_plain(obj):
+        # By its type: a proxy says that it is what it stands for, and fails where that is gone.
+        if issubclass(kind, np.ndarray) and is_plain(obj):
             return self.arrays.reduce(obj)
-        if isinstance(obj, type):
+        if issubclass(kind, type):
             return self._reduce_class(obj)
         if kind is _Function:  # most objects in a pickled function: in line, as each call counts
             if is_root(obj):
@@ -171,7 +172,7 @@ class CallPickler(_Base):  # type: ignore[misc]
         if kind is CachedFunction and (obj.__module__ in MAINS or "<locals>" in obj.__qualname__):
             # By value, like the function in it; each worker begins with an empty cache.
             return make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
-        if isinstance(obj, PortableHandle):
+        if issubclass(kind, PortableHandle):
             return self.arrays.reduce_portable(obj)
         if kind is types.ModuleType and is_users(obj):
             self.met.append(obj)
@@ -183,7 +184,7 @@ class CallPickler(_Base):  # type: ignore[misc]
                 return reduced
         if _is_ordinary(kind):
             self._ordinary.add(kind)
-        return super().reducer_override(obj)
+        return NotImplemented
 
     def _reduce_class(self, cls: type) -> object:
         _import_home(cls)

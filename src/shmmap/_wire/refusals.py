@@ -131,7 +131,7 @@ def _is_for_threads(part: object) -> bool:
 
 
 def _is_handle(part: object) -> bool:
-    if isinstance(part, (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)):
+    if issubclass(type(part), (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)):
         return False  # which have a method of that name
     try:
         return any(hasattr(part, name) for name in ("close", "fileno", "cursor", "file"))

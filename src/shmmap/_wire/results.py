@@ -51,7 +51,7 @@ class _PlainPickler(pickle.Pickler):
         if type(obj) is np.ndarray:
             if self._share is None:
                 return NotImplemented
-        elif not isinstance(obj, _SPECIAL):
+        elif not issubclass(type(obj), _SPECIAL):  # by its type: a proxy may fail to say what it is
             return NotImplemented
         reduced = self.reduce(obj)
         if reduced is NotImplemented and isinstance(obj, type) and obj.__module__ in MAINS:

@@ -21,6 +21,9 @@ MEMORY_PATHS = ("/dev/shm/", "/memfd:", "/dev/zero (deleted)")
 OWNED_NAME = re.compile(r"shmmap-(?P<pid>\d+)-(?P<started>\d+)-")
 """A name of this library, which says of which process it is, by pid and start time."""
 
+_LOKY_NAME = re.compile(r"sem\.loky-(\d+)-")
+"""A semaphore where loky has been imported, which renames those of `multiprocessing`; by pid."""
+
 
 def waiting_per_core() -> float:
     """How many times longer than on a machine of its own this process takes for anything, at least 1.
@@ -74,6 +77,9 @@ class Census:
                 if pid in living and living[pid][1] == int(owner["started"]):
                     return pid in ours
             if tag in name or os.fsencode(f"name {folder}/{name}") in made:
+                return True
+            loky = _LOKY_NAME.match(name)
+            if loky and b"pid " + loky[1].encode() in made:
                 return True
             try:
                 status = os.lstat(f"{folder}/{name}")

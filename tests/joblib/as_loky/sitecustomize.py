@@ -6,7 +6,7 @@ itself are left as they are.
 
 import sys
 
-if not any("shmmap" in arg for arg in sys.orig_argv[1:]):
+if "shmmap._worker.template" not in sys.orig_argv:
     import joblib
 
     import shmmap.joblib
