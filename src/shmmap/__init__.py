@@ -73,12 +73,13 @@ if _typing.TYPE_CHECKING:
         load,
         ones,
         ones_like,
+        share,
         zeros,
         zeros_like,
     )
     from ._memory.exports import Handle, handle, register_reducers
     from ._profile.report import Report, profile
-    from ._verbs import MapFuture, Team, config, pmap, pmap_chunks, pmap_ranges, preduce, share
+    from ._verbs import MapFuture, Team, config, pmap, pmap_chunks, pmap_ranges, preduce
     from ._verbs.kept import Checkpoint
 
 __version__ = "0.2.0"
@@ -153,7 +154,7 @@ _HOMES = {
     "preduce": "_verbs",
     "profile": "_profile.report",
     "register_reducers": "_memory.exports",
-    "share": "_verbs",
+    "share": "_memory",
     "shutdown": "_engines",
     "zeros": "_memory",
     "zeros_like": "_memory",

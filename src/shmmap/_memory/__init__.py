@@ -4,7 +4,8 @@ In reading order: `nameless` (where memory comes from), `segments` (the data), `
 here), `slabs` and `spares` (what is kept for the next array), `blocks` (memory for a new array),
 `refcounts`, `allocation`, `arrays` (new ones), `pages` (bytes into new memory), `sources` (`asshared`,
 `adopt`), `loading` and `npz` (`load`), `handles` (what goes to a worker instead of an array), `mappings`
-(which file an array is a mapping of), `files` (memory-mapped files). Imported when they are used: `exports`
+(which file an array is a mapping of), `files` (memory-mapped files), `sharing` (any object with its
+large data there). Imported when they are used: `exports`
 (handles for any other process), and below it `locations`, `reachable`, `mapped_again`, `leases`, `origins`.
 
 What must hold: memory has no name that outlives its process, and is released with its last view.
@@ -56,6 +57,7 @@ from .nameless import (
 from .pages import POUR_NBYTES, PageWriter, copy_into, fresh_from, make_page_writer
 from .refcounts import COUNTS, count_references, is_sole
 from .segments import Segment, byte_bounds
+from .sharing import share
 from .sources import adopt, asshared, is_shared, pack_into, packed_nbytes, place, refuse_loss
 from .table import (
     attach_segment,

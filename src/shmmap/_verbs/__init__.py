@@ -2,9 +2,9 @@
 
 The verbs, `items` (pmap), `chunks` (pmap_chunks), `ranges` (pmap_ranges) and `reduce` (preduce), make a
 `request`, and `run` does it: by `templates` (calls alike), or by `bind` and `outputs` (what was given,
-checked and planned) and `hand_over` (in the form for workers). Then `options`, `signatures` (what
+checked and planned). Then `options`, `signatures` (what
 checkers and editors are told of the verbs), `sequences` and `windows` (inputs that are iterated over),
-`future`, `progress`, `share`, `team` (the public `Team`) and `in_order` (what its `map` returns).
+`future`, `progress`, `team` (the public `Team`) and `in_order` (what its `map` returns).
 """
 
 from .chunks import pmap_chunks
@@ -13,5 +13,4 @@ from .items import pmap
 from .options import config
 from .ranges import pmap_ranges
 from .reduce import preduce
-from .share import share
 from .team import Team, workers_of

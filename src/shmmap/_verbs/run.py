@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._chunks import Job, make_key
-from .._engines import Engine, Route, Task, Tick, Work, resolve_engine
+from .._engines import (
+    Engine,
+    Route,
+    Task,
+    Tick,
+    Work,
+    hand_over_inputs,
+    hand_over_outputs,
+    resolve_engine,
+)
 from .._memory import empty
 from .._profile import log as profiling
 from .._results import MISSING, Collector, Folding, Outcome
@@ -22,7 +31,6 @@ from .._system.imports import late_import
 from .._team import refuse_at_exit
 from .bind import bind
 from .future import MapFuture, Over, StreamFuture
-from .hand_over import hand_over_inputs, hand_over_outputs
 from .options import EngineOption, Options
 from .profiled import begin_log, log_end
 from .progress import Progress

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._chunks import Input, InputKind, Job, Place, Stencil, Template
+from .._engines import axis_first
 from .._interop.scalars import SCALARS
 from .._memory import layout_of, locate
 from .._system.forks import make_lock
-from .hand_over import axis_first
 from .options import Options
 from .request import Request
 

@@ -15,7 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .._interop.buffers import is_plain, reduce_kin
-from .._memory import ALIGN, allocate_bytes, check_dtype, handle_of, pack_into, packed_nbytes
+from .allocation import check_dtype
+from .blocks import ALIGN, allocate_bytes
+from .handles import handle_of
+from .sources import pack_into, packed_nbytes
 
 T = TypeVar("T")
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from .._chunks import Input, Job, Pickles, Store, is_small
-from .._engines import Engine
 from .._interop.buffers import is_plain, read_only
 from .._interop.numpy_types import Array
 from .._interop.stored import Stored, Target
@@ -28,9 +27,10 @@ from .._memory import (
     is_shared,
     place,
     reserve_file,
+    share,
 )
 from .._wire import INLINE_NBYTES, Copies, Packed, are_plain, cannot_send, pack
-from .share import share
+from .base import Engine
 
 # Plain items that share a pickle, where so many never take more bytes than that: a pickle costs 2 us by
 # itself, and a worker that is at one chunk of it loads them all.
