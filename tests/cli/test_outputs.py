@@ -41,7 +41,7 @@ class Interrupting:
     def commit(self) -> None:
         self._at("commit")
 
-    def discard(self) -> None:
+    def discard(self, is_refused: bool = True) -> None:
         pass
 
     drop = discard

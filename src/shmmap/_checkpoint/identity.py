@@ -106,7 +106,8 @@ def compare(path: str, before: dict[str, Any], now: dict[str, Any], policy: Poli
     if policy == "restart":
         return False
     which = ", ".join(differ)
+    is_one = len(differ) == 1 and not which.split()[0].endswith("s")
     raise CheckpointMismatch(
-        f"checkpoint={path!r} is of another map: {which} differ{'s' if len(differ) == 1 else ''}. Give "
+        f"checkpoint={path!r} is of another map: {which} differ{'s' if is_one else ''}. Give "
         'another folder, or Checkpoint(folder, if_changed="restart") to begin anew'
     )

@@ -3,8 +3,8 @@
 Each command is a file here, imported when it is asked for; `options` has the words of all of them. Besides
 the public names they ask lower folders for facts, so that they tell what the library itself goes by.
 
-- `map` and `reduce`: `function` (FUNC and its parameters), `sources` (IN), `output` and `stored_outputs` (the
-  OUT that is made), `results` (what FUNC returns)
+- `map` and `reduce`: `function` (FUNC and its parameters), `sources` (IN), `output`, `stored_outputs` and
+  `kept_outputs` (the OUT that is made), `results` (what FUNC returns)
 - `info` and `bench`
 - `top`: `programs` (what there is to see of a process), `sightings` (what is shown of it), `screen`
 
@@ -25,7 +25,7 @@ from typing import NoReturn
 
 import shmmap
 
-from .errors import Refused, Stopped, describe
+from .errors import Refused, Stopped, describe, kept_text
 from .options import COMMANDS
 
 
@@ -72,5 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, message = 1, f"error: {describe(error)}"
         if args.traceback:
             traceback.print_exc()
+    if code != 2:
+        message += kept_text(getattr(args, "checkpoint", None))
     print(f"shmmap: {message}", file=sys.stderr)
     return code

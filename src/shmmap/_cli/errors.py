@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import shmmap
@@ -25,6 +26,13 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, signum: int = signal.SIGINT) -> None:
         super().__init__(signum)
         self.signum = signum
+
+
+def kept_text(checkpoint: str | None) -> str:
+    """What is said of a run that did not come to its end, if what it has done is kept."""
+    if checkpoint is None or not os.path.exists(os.path.join(checkpoint, "ledger")):
+        return ""
+    return f"; what is done is kept in {checkpoint}, and the same command goes on"
 
 
 def describe(error: BaseException) -> str:

@@ -20,8 +20,16 @@ from .function import bind_parameters, import_function
 from .output import Output, Outputs
 from .probe import find_forms
 from .results import Fitting, Form
-from .running import check_axis, check_report, check_workers, ran_text, reported, run_options
-from .sources import open_source
+from .running import (
+    check_axis,
+    check_report,
+    check_workers,
+    ran_text,
+    refused,
+    reported,
+    run_options,
+)
+from .sources import nbytes_of, open_source
 from .summary import summarize
 from .targets import make_outputs, stored_rows
 
@@ -29,7 +37,7 @@ from .targets import make_outputs, stored_rows
 def run(args: argparse.Namespace) -> None:
     check_workers(args.workers)
     check_report(args.report)
-    outputs = make_outputs(args.targets, args.source)
+    outputs = make_outputs(args.targets, args.source, args.checkpoint)
     with Outputs(outputs) as writing:
         func = import_function(args.func)
         func = bind_parameters(func, args.func, args.param, takes_rng=args.rng is not None)
@@ -46,13 +54,16 @@ def run(args: argparse.Namespace) -> None:
         outs = _allocate(outputs, forms, source, axis, along)
         options = run_options(args)
         more = {} if args.rng is None else {"rng": args.rng}
+        # There may be nothing that could be kept.
+        kept = args.checkpoint if any(nbytes_of(each) for each in outs) else None
         failure: shmmap.MapError | None = None
         began = time.perf_counter()
         try:
-            with reported(args.report):
+            with reported(args.report), refused(args.checkpoint):
                 verb(
                     func, source, axis=axis, out=outs[0] if len(outs) == 1 else tuple(outs),
-                    chunksize=args.chunksize, on_error=args.on_error, **options, **more,
+                    chunksize=args.chunksize, on_error=args.on_error, checkpoint=kept,
+                    **options, **more,
                 )  # fmt: skip
         except shmmap.MapError as error:
             failure = error
@@ -87,14 +98,13 @@ def _allocate(
 
 
 def mark_missing(out: Any, along: int, failed: Sequence[tuple[int, int]]) -> None:
-    """Make what failed NaN, or NaT, where there is such a value; else it is 0 as it was."""
+    """Make what failed NaN, or NaT, where there is such a value; else 0."""
     dtype = np.dtype(out.dtype)
+    value: object = np.zeros((), dtype)
     if dtype.kind in "fc":
-        value: object = np.nan
+        value = np.nan
     elif dtype.kind in "mM":
         value = np.array("NaT", dtype)
-    else:
-        return
     for start, stop in failed:
         out[(slice(None),) * along + (slice(start, stop),)] = value
 

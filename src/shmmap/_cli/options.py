@@ -49,6 +49,11 @@ def _map(command: Parser) -> None:
     command.add_argument(
         "--dtype", help="dtype of OUT (default: what FUNC gives for the first item)"
     )
+    command.add_argument(
+        "--checkpoint",
+        metavar="FOLDER",
+        help="keep there what is done, so that the same command, after a crash or Ctrl-C, does only the rest",
+    )
     command.add_argument("--no-progress", action="store_true", help="no progress bar on a terminal")
     _add_how_it_tells(command)
 

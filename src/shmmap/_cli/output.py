@@ -10,7 +10,7 @@ What must hold:
 - Its file is opened once, when it is made. Neither this process nor workers look it up by its name again, as
   in a folder where others may write that could be another user's link by then.
 
-What differs for zarr and HDF5 is said in `stored_outputs`.
+What differs for zarr and HDF5 is said in `stored_outputs`, and with ``--checkpoint`` in `kept_outputs`.
 """
 
 from __future__ import annotations
@@ -55,8 +55,12 @@ class Output(Protocol):
     def commit(self) -> None:
         """Give it its name. No signal comes in between."""
 
-    def discard(self) -> None:
-        """Remove what was not committed. Harmless afterwards, and twice."""
+    def discard(self, is_refused: bool) -> None:
+        """Remove what was not committed. Harmless afterwards, and twice.
+
+        `is_refused`: the command was refused, so all is to be as it was before. It matters where something
+        stays otherwise (`kept_outputs`).
+        """
 
     def drop(self) -> None:
         """The same in a signal's handler, as far as it can be done there."""
@@ -86,15 +90,15 @@ class Outputs:
             for each in self._outputs:
                 each.open()
         except BaseException:
-            self.__exit__()
+            self.__exit__(Refused)
             raise
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *exc_info: object) -> None:
         # Not in a child that was forked in between: the files belong to the parent.
         if os.getpid() == self._pid:
             for each in self._outputs:
-                each.discard()
+                each.discard(kind is Refused)
         # Nothing is left to unwind: from here on a signal ends the process at once.
         self._is_stopping = True
 
@@ -196,7 +200,7 @@ class NpyFile:
         with suppress(OSError):  # some file systems cannot, and OUT is there
             sync_file(self._folder)
 
-    def discard(self) -> None:
+    def discard(self, is_refused: bool) -> None:
         self.drop()
         if self._fd >= 0:
             os.close(self._fd)

@@ -73,6 +73,22 @@ def reported(path: str | None) -> Iterator[None]:
             report.save(path)
 
 
+@contextmanager
+def refused(checkpoint: str | None) -> Iterator[None]:
+    """Have a folder that the library refuses as ``checkpoint=`` refused in words of the command line."""
+    try:
+        yield
+    except (shmmap.CheckpointMismatch, OSError) as error:
+        text = " ".join(str(error).split())
+        is_meant = isinstance(error, shmmap.CheckpointMismatch) or text.startswith("checkpoint=")
+        if checkpoint is None or not is_meant:
+            raise
+        text = text.removeprefix(f"checkpoint={checkpoint!r}")
+        text = text.replace(', or Checkpoint(folder, if_changed="restart")', ", or remove it")
+        separator = "" if text[:1] in " :" else ": "
+        raise Refused(f"--checkpoint {checkpoint}{separator}{text}") from None
+
+
 def ran_text(length: int, axis: int, args: argparse.Namespace, seconds: float) -> str:
     """What was done, and how fast."""
     what = f"{length:,} items along axis {axis} of {args.source}"

@@ -72,7 +72,7 @@ class ZarrArray:
         if old:
             shutil.rmtree(old, ignore_errors=True)
 
-    def discard(self) -> None:
+    def discard(self, is_refused: bool) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def drop(self) -> None:
@@ -137,7 +137,7 @@ class Hdf5Dataset:
             with suppress(OSError):
                 sync_file(self._folder)
 
-    def discard(self) -> None:
+    def discard(self, is_refused: bool) -> None:
         if self._file:
             if not self._is_new and self._partial in self._file:
                 del self._file[self._partial]

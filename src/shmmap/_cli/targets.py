@@ -9,6 +9,7 @@ from typing import Any
 
 from .._interop.numpy_types import DType
 from .errors import Refused
+from .kept_outputs import KeptNpyFile, KeptZarrArray, check_folder
 from .output import NpyFile, Output
 from .sources import HDF5_ENDINGS, is_zarr, nbytes_of
 from .stored_outputs import make_stored_output
@@ -26,22 +27,24 @@ OTHER_FORMATS = frozenset(
 _STORED_NBYTES, _STORED_LEAST = 1 << 24, 64
 
 
-def make_outputs(targets: Sequence[str], source: str) -> list[Output]:
-    """The OUTs that the names mean."""
+def make_outputs(targets: Sequence[str], source: str, checkpoint: str | None) -> list[Output]:
+    """The OUTs that the names mean; those that are kept until they are complete if there is a checkpoint."""
     if source == "-":
         raise Refused("IN must be a file, which can be memory-mapped; a file named - is ./-")
-    outputs = [_make_output(target, source) for target in targets]
+    if checkpoint is not None:
+        check_folder(checkpoint, targets)
+    outputs = [_make_output(target, source, checkpoint) for target in targets]
     _check_together(targets)
     return outputs
 
 
-def _make_output(target: str, source: str) -> Output:
+def _make_output(target: str, source: str, checkpoint: str | None) -> Output:
     """The OUT that a name means."""
     if target == "-":
         raise Refused("OUT must be a file, which can be memory-mapped; a file named - is ./-")
     stored = make_stored_output(target, source)
     if stored is not None:
-        return stored
+        return stored if checkpoint is None else KeptZarrArray(target, source, checkpoint)
     ending = os.path.splitext(target)[1].lower()
     if ending in HDF5_ENDINGS:
         raise Refused(
@@ -53,6 +56,8 @@ def _make_output(target: str, source: str) -> Output:
             f"cannot write {target}: OUT is an .npy file, a zarr array or file.h5::dataset, and this name "
             "says otherwise"
         )
+    if checkpoint is not None:
+        return KeptNpyFile(target, source, checkpoint)
     return NpyFile(target, source)
 
 

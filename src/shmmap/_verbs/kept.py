@@ -96,7 +96,7 @@ def _refuse(request: Request, job: Job) -> None:
         )
     for out in job.out or ():
         if isinstance(out, Stored):
-            if "HDF5" in str(out.key):
+            if out.opener is not None and out.opener.kind == "hdf5":
                 raise ValueError(
                     "checkpoint= needs an out that survives a crash, and an HDF5 file that is being written "
                     "does not: use a zarr array, a memory-mapped .npy file, or no out"
