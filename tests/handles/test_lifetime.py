@@ -223,3 +223,24 @@ def test_thousands_of_handles_leave_no_descriptor(elsewhere: Reader, count: int)
     leases.leases.end_arrived()
     elsewhere(reader.drop)
     assert elsewhere(reader.counts)[0] < 20
+
+
+def answer(h: Any, connection: Any) -> None:
+    connection.send(shmmap.handle(shmmap.full(300, h.array()[0] + 1)))
+
+
+def test_a_child_waits_at_its_end_for_what_it_sent() -> None:
+    """Also one that was given a handle: `multiprocessing` unpickles that before the child begins."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    child = context.Process(target=answer, args=(shmmap.handle(shmmap.full(3, 1.0)), there))
+    child.start()
+    data = here.recv_bytes()  # nothing is opened yet
+    child.join(0.3)
+    assert child.is_alive()
+    assert pickle.loads(data).array()[0] == 2
+    child.join()
+    assert child.exitcode == 0
+    child.close()
+    here.close()
+    there.close()
