@@ -19,7 +19,7 @@ import pytest
 import shmmap
 from shmmap._system import witness
 from shmmap.testing import census, leak_guard, wait_until
-from tests.sampling import sample, starts_nothing
+from tests.sampling import PART, part, sample, starts_nothing
 
 ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")
 """Where a map may run; the last two are a `Team` and a `ThreadPoolExecutor` of the test's own."""
@@ -96,9 +96,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tests: dict[str, list[pytest.Item]] = {}
     for item in items:
         tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept: list[pytest.Item] = []
     for name, cases in tests.items():
         for case in set(cases).difference(sample(name, cases)):
             case.add_marker(pytest.mark.slow)
+        slow = [case for case in cases if case.get_closest_marker("slow")]
+        kept += part(name, slow, [case for case in cases if case not in slow])
+    if PART:
+        config.hook.pytest_deselected(items=list(set(items).difference(kept)))
+        items[:] = kept
 
 
 def pytest_collection_finish() -> None:

@@ -15,6 +15,9 @@ ONE_CASE = tuple(
 )
 """Folders where it is one: each test starts a program or a team of its own."""
 
+PART = os.environ.get("SHMMAP_TEST_PART", "")
+"""Which part of the slow cases to run, such as "1/3": so that several Pythons share them. All, if empty."""
+
 PLACES = (
     "engine",
     "process_engine",
@@ -35,6 +38,17 @@ def starts_nothing(file: Path) -> bool:
         "test_names.py",
         "test_public_api.py",
     )
+
+
+def part(name: str, slow: list[Any], others: list[Any]) -> list[Any]:
+    """What is run of a test in a `PART`: of its slow cases a share, or else one of the others.
+
+    All, where it is the libraries that are tested: not every Python has them.
+    """
+    if not PART or Path(name).parent.name == "clients":
+        return slow + others
+    number, parts = map(int, PART.split("/"))
+    return slow[(number + zlib.crc32(name.encode())) % parts :: parts] or others[:1]
 
 
 def sample(name: str, cases: list[Any]) -> list[Any]:
