@@ -166,6 +166,15 @@ def is_users_or_main(name: object) -> bool:
     return isinstance(name, str) and (name in MAINS or is_users_name(name))
 
 
+def lacks_package(name: object) -> bool:
+    """Whether a module of this name cannot be imported, though it may be there: its package is not.
+
+    So it is where somebody has made a module under a dotted name: `runpy` does, while it runs a script, and
+    recipes that import a file by its path.
+    """
+    return isinstance(name, str) and "." in name and name.partition(".")[0] not in sys.modules
+
+
 def can_be_imported(module: types.ModuleType) -> bool:
     """Whether another interpreter with the same search path would find this very module by its name."""
     name = module.__name__
@@ -226,7 +235,7 @@ def is_importable(func: Any) -> bool:
         return False
     if getattr(module, "__spec__", None) is None and not is_users(module):
         return False
-    if travels_by_value(module.__name__):
+    if lacks_package(module.__name__) or travels_by_value(module.__name__):
         return False
     if isinstance(func, _BY_REFERENCE):
         return True

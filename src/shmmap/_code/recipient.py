@@ -8,6 +8,7 @@ docs/design/0037-code-and-settings-of-now.md.
 from __future__ import annotations
 
 import abc
+import builtins
 import importlib
 import pickle
 import sys
@@ -65,6 +66,8 @@ def receive_changes(data: bytes | memoryview, sender: object = None) -> None:
 def _make_module(name: str, of_package: str | None, file: str | None, is_package: bool) -> None:
     module = types.ModuleType(name)
     module.__package__ = of_package
+    # As an import would: what is written in C and imports something looks there.
+    vars(module)["__builtins__"] = vars(builtins)
     if file is not None:
         module.__file__ = file
     if is_package:

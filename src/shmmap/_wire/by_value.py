@@ -25,7 +25,7 @@ import numpy as np
 
 from .._code.carried import CachedFunction
 from .._code.classes import reduce_by_value
-from .._code.modules import MAIN, MAINS, is_users
+from .._code.modules import MAIN, MAINS, can_be_imported, is_users, lacks_package
 from .._code.values import make_cached
 from .._code.watch import is_root
 from .._interop.buffers import is_plain, reduce_kin
@@ -91,6 +91,26 @@ def _import_home(kind: type) -> None:
     if isinstance(name, str) and name not in sys.modules:
         with suppress(Exception), late_import:
             importlib.import_module(name)
+
+
+def _class_by_value(obj: object) -> Any:
+    """How a class is pickled that cannot even be looked up here; None for anything else."""
+    if isinstance(obj, type) and lacks_package(obj.__module__):
+        return cloudpickle.cloudpickle._dynamic_class_reduce(obj)
+    return None
+
+
+def _has_no_name(func: Any) -> bool:
+    """Whether other processes find no function with a cache, or another one, under its name."""
+    name: object = func.__module__
+    if name in MAINS or "<locals>" in func.__qualname__:
+        return True
+    found: Any = sys.modules.get(name) if isinstance(name, str) else None
+    if found is None or not can_be_imported(found):
+        return True
+    for part in func.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is not func
 
 
 _REDUCE: dict[type, Any] = {types.CodeType: _reduce_code, io.TextIOWrapper: _reduce_text_file}
@@ -166,12 +186,15 @@ class CallPickler(_Base):  # type: ignore[misc]
             namespace = obj.__globals__
             if id(namespace) not in self.globals_ref and namespace.get("__name__") in MAINS:
                 self._add_namespace(namespace, f"{MAIN} {id(namespace):x}")
+            if lacks_package(obj.__module__):
+                return self._dynamic_function_reduce(obj)
             return super().reducer_override(obj)
         if kind is functools.cached_property:  # it holds a lock before Python 3.12
             return make_cached_property, (obj.func, obj.attrname)
-        if kind is CachedFunction and (obj.__module__ in MAINS or "<locals>" in obj.__qualname__):
-            # By value, like the function in it; each worker begins with an empty cache.
-            return make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
+        if kind is CachedFunction:
+            if _has_no_name(obj):
+                # By value, like the function in it; each worker begins with an empty cache.
+                return make_cached, (obj.__wrapped__, *obj.cache_parameters().values())
         if issubclass(kind, PortableHandle):
             return self.arrays.reduce_portable(obj)
         if kind is types.ModuleType and is_users(obj):
@@ -190,7 +213,7 @@ class CallPickler(_Base):  # type: ignore[misc]
         _import_home(cls)
         if is_root(cls):
             self.met.append(cls)
-        reduced = super().reducer_override(cls)
+        reduced = _class_by_value(cls) or super().reducer_override(cls)
         if type(reduced) is tuple and len(reduced) == 6:
             self.classes.append(cls)
         return reduce_by_value(cls, reduced)
@@ -230,5 +253,7 @@ class ResultPickler(_Base):  # type: ignore[misc]
         reduced = self._reduce(obj)
         if reduced is not NotImplemented:
             return reduced
-        reduced = super().reducer_override(obj)
+        if type(obj) is _Function and lacks_package(obj.__module__):
+            return self._dynamic_function_reduce(obj)
+        reduced = _class_by_value(obj) or super().reducer_override(obj)
         return reduce_by_value(obj, reduced) if isinstance(obj, type) else reduced
