@@ -18,7 +18,7 @@ from typing import Protocol
 from .._wire import CHUNK, CLAIM, CLAIM_END, DREW, LAST_CHUNK
 from .kernel import Kernel, Role, Seat, Words
 from .ledger import Mark
-from .recorder import FINE_S, Recorder
+from .recorder import FINE_S, HANDING_NS, Recorder
 
 # A draw should take about this long. Where the function has filled the caches, all that goes with one takes
 # 20 to 40 us, so 2 % at the most; what a draw holds is done again after a death.
@@ -139,10 +139,10 @@ class Part(ABC):
                 kernel.flush()
             except BaseException as exc:
                 self.note_failure(exc)
-            if recorder is not None:
+            ns = now() - began
+            if recorder is not None and began + ns - recorder.ended >= HANDING_NS:
                 recorder.note_handing()
             slot[CHUNK] = slot[LAST_CHUNK] = 0
-            ns = now() - began
             self.work_ns += ns
             took = ns * 1e-9 - kernel.aside_s
             kernel.aside_s = 0.0
@@ -203,6 +203,7 @@ class Part(ABC):
             step = 1  # they are not neighbours
         elif self._speed * FINE_S < 1:
             step = max(1, int(self._speed * JOIN_S)) if self._joins else 1
+        begun = 0
         for at in range(first, stop, step):
             end = min(at + step, stop)
             chunk = at if self._chunks is None else self._chunks[at]
@@ -211,7 +212,7 @@ class Part(ABC):
                 marks = bytes(self.source.ledger[at:end])
                 left = marks.count(Mark.PENDING)
                 chunk += max(0, marks.find(Mark.PENDING))
-            before = max(slot[CHUNK], slot[LAST_CHUNK])
+            before = begun
             aside_s = kernel.aside_s
             began = time.perf_counter_ns()
             self._run_claim(at, end)

@@ -17,7 +17,7 @@ from .._wire import Profiled, RowKind, RowLog
 # Chunks that take longer than this have rows of their own. A row takes 0.5 us.
 FINE_S = 2e-5
 # What is handed over in less time is not worth a row.
-_HANDING_NS = 50_000
+HANDING_NS = 50_000
 # How often it is looked where the function is. Less: more detail; a look takes 60 us.
 _LOOK_S = 0.02
 # Beyond these, frames and stacks are not told apart.
@@ -56,14 +56,14 @@ class Recorder:
         self._is_alone = is_alone
         self._looker = Looker() if profiled == 2 else None
         self._use = _usage(is_alone)
-        self._ended = self._began = time.perf_counter_ns()
+        self.ended = self._began = time.perf_counter_ns()
         """When the last row ended, and when the part began."""
 
     def note_calls(
         self, first: int, stop: int, chunks: int, began: int, aside_s: float, attempt: int
     ) -> None:
         """Chunks in a range were run just now; `aside_s` of the time went to something else."""
-        self._ended = now = time.perf_counter_ns()
+        self.ended = now = time.perf_counter_ns()
         busy = now - began
         if aside_s:
             busy = max(0, busy - int(aside_s * 1e9))
@@ -72,10 +72,10 @@ class Recorder:
     def note_handing(self) -> None:
         """What was run is handed over."""
         now = time.perf_counter_ns()
-        took = now - self._ended
-        if took >= _HANDING_NS:
-            self._note(_HANDING, 0, 0, 0, self._ended, now, took)
-        self._ended = now
+        took = now - self.ended
+        if took >= HANDING_NS:
+            self._note(_HANDING, 0, 0, 0, self.ended, now, took)
+        self.ended = now
 
     def close(self) -> Stacks:
         """The part is over: note it as a whole, and tell where the function was."""

@@ -151,7 +151,7 @@ class MapPosting(Posting):
         """Have few begin, if a call like this one was little work: see docs/design/0052-few-first.md."""
         task = self._task
         job = task.job
-        if not (task.is_awaited and task.log is None and job.timeout is None) or self._is_static:
+        if not (task.is_awaited and job.timeout is None) or self._is_static:
             return
         seconds = None if job.template is None else job.template.works.get(self._digest)
         if seconds is not None and self._digest and not task.collector.is_listened_to:

@@ -30,6 +30,9 @@ MAPS_MOST = 10_000
 # so many rows of a map.
 ROWS_NBYTES_MOST, OLD_ROWS = 1 << 26, 128
 
+# Each time so many maps have begun, it is looked which maps are over.
+_EVERY = 8
+
 _lock = make_lock()
 """Held while books are opened and closed, and while a log is changed by one of several threads."""
 
@@ -61,7 +64,7 @@ class MapLog:
                    map, with the lock                a whole, by fewer with the same sums
     `_row_logs`,   any thread that takes part, with  a log has one writer at a time
     `stacks`       the lock
-    `deaths`       the monitor                       appended to only
+    `deaths`       the monitor                       replaced as a whole, by one more
     ============== ================================= ================================================
 
     A report reads all of it at any time, from any thread.
@@ -80,7 +83,11 @@ class MapLog:
     """Ranges of items, and what befell them."""
     answers: Answers | None = None
     """What workers of an executor have told."""
+    # What most maps have none of is nothing of theirs: ten thousand logs are held.
+    deaths: tuple[Death, ...] = ()
+    stacks: Mapping[tuple[str, ...], int] = MappingProxyType({})
     _rows: Mapping[int, bytes] = MappingProxyType({})
+    _row_logs: Mapping[int, RowLog] = MappingProxyType({})
     _source: Callable[[], dict[int, bytes]] | None = None
 
     def __init__(
@@ -110,9 +117,6 @@ class MapLog:
         self.thread = threading.current_thread().name
         self.profiled: Profiled = 2 if True in [book.stacks for book in books] else 1
         self.called, self.bound = called, time.perf_counter_ns()
-        self.deaths: list[Death] = []
-        self.stacks: Stacks = {}
-        self._row_logs: dict[int, RowLog] = {}
 
     # ------------------------------------------------ the caller
 
@@ -145,19 +149,22 @@ class MapLog:
             return
         self._rows = self.rows()
         self._source = None
-        self._row_logs = {}
+        if self._row_logs:
+            self._row_logs = {}
         self.heard = time.perf_counter_ns()
 
     def note_over(self, failed: list[tuple[int, int, str]]) -> None:
         """Nothing is run any more, and these ranges of items have failed; what there is is put together."""
         self.failed = failed
-        self.keep_rows()
+        if not self.heard:
+            self.keep_rows()
 
     def end(self, exc: BaseException | None, outputs: Iterable[object]) -> None:
         """The map is over, by its result or its exception; for the first time, or again."""
         if self.returned:
             return
-        self.keep_rows()
+        if not self.heard:
+            self.keep_rows()
         for each in outputs:
             self.out_nbytes += getattr(each, "nbytes", 0)
         if exc is not None and not self.failed:
@@ -194,7 +201,8 @@ class MapLog:
         with _lock:
             log = self._row_logs.get(rank)
             if log is None:
-                log = self._row_logs[rank] = RowLog.in_own_memory(pid or os.getpid())
+                log = RowLog.in_own_memory(pid or os.getpid())
+                self._row_logs = {**self._row_logs, rank: log}
                 self._source = self._own_rows
         return log
 
@@ -205,12 +213,15 @@ class MapLog:
         """Where in its code the function was seen."""
         if stacks:
             with _lock:
+                sums = dict(self.stacks)
                 for stack, count in stacks.items():
-                    self.stacks[stack] = self.stacks.get(stack, 0) + count
+                    sums[stack] = sums.get(stack, 0) + count
+                self.stacks = sums
 
     def note_death(self, rank: int, pid: int, chunks: range, drew_ns: int, cause: str) -> None:
         """A worker died."""
-        self.deaths.append(Death(rank, pid, chunks, drew_ns, time.perf_counter_ns(), cause))
+        death = Death(rank, pid, chunks, drew_ns, time.perf_counter_ns(), cause)
+        self.deaths = (*self.deaths, death)
 
     def note_answer(self, chunk: int, sent: int, answer: Answer) -> None:
         """A chunk that was sent at that time has come back from a worker of an executor."""
@@ -228,6 +239,8 @@ class Book:
         self.logs: deque[MapLog] = deque()
         self.forgotten = 0
         """How many more maps there were, before those."""
+        self._added = 0
+        """How many maps have begun."""
         self._open: deque[MapLog] = deque()
         """Those that were not over when they were last looked at."""
         self._whole: deque[tuple[MapLog, int]] = deque()
@@ -237,8 +250,10 @@ class Book:
 
     def add(self, log: MapLog) -> None:
         """A map begins."""
-        for _ in range(min(2, len(self._open))):  # as many as there come, and one more
-            self._settle(self._open.popleft())
+        self._added += 1
+        if not self._added % _EVERY:
+            for _ in range(min(2 * _EVERY, len(self._open))):  # as many as have come, and so many more
+                self._settle(self._open.popleft())
         self._open.append(log)
         self.logs.append(log)
         if len(self.logs) > MAPS_MOST:
