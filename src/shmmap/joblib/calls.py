@@ -82,7 +82,8 @@ class Call:
             self._open -= 1
             self._has_failed |= future.cancelled() or future.exception() is not None
             following = self._held_back.popleft() if self._held_back else None
-            self._changed.notify_all()
+            if not self._open or self._has_failed:  # else there is nothing to wake up for
+                self._changed.notify_all()
         if following is not None:
             self.submit(*following)
 
