@@ -104,8 +104,8 @@ class Stored:
     mode: str = "r"
     live: Any = None
     """The array itself, once it is open here."""
-    key: object = None
-    """Equal for objects that stand for the same array."""
+    key: tuple[object, ...] = ("",)
+    """Equal for objects that stand for the same array; first, what kind of array it is."""
     units: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     """Shape of the smallest part that is read, and that is written, as one; empty if any part is."""
     why_not_read: str = ""

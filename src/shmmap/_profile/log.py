@@ -252,7 +252,9 @@ class Book:
         """A map begins."""
         self._added += 1
         if not self._added % _EVERY:
-            for _ in range(min(2 * _EVERY, len(self._open))):  # as many as have come, and so many more
+            for _ in range(
+                min(2 * _EVERY, len(self._open))
+            ):  # as many as have come, and so many more
                 self._settle(self._open.popleft())
         self._open.append(log)
         self.logs.append(log)

@@ -96,14 +96,15 @@ def _refuse(request: Request, job: Job) -> None:
         )
     for out in job.out or ():
         if isinstance(out, Stored):
-            if out.opener is not None and out.opener.kind == "hdf5":
+            if out.key[0] == "HDF5 dataset":
                 raise ValueError(
                     "checkpoint= needs an out that survives a crash, and an HDF5 file that is being written "
                     "does not: use a zarr array, a memory-mapped .npy file, or no out"
                 )
             if out.opener is None:
                 raise ValueError(
-                    "checkpoint= needs an out on a disk, and this zarr array is in memory"
+                    "checkpoint= needs an out on a disk that a later run can open, and this zarr array lies "
+                    "in memory, or in an archive"
                 )
         elif handle_in_file(out) is None:
             raise ValueError(
