@@ -231,6 +231,25 @@ def test_an_interrupted_map_of_workers_is_saved(tmp_path, team):
     assert calls.sum() == 60 - done
 
 
+@pytest.mark.parametrize("engine", ["processes", "threads", "fork"])
+def test_lists_are_saved_while_the_map_runs(tmp_path, engine):
+    """What workers have handed over, though few results are far from filling a shelf."""
+    ledger = tmp_path / "run" / "ledger"
+
+    def done() -> int:
+        return sum(map(bool, ledger.read_bytes().partition(b"\n")[2]))
+
+    def work(i):
+        time.sleep(0.005)  # long enough for chunks to be told of a few at a time
+        if i == 19:
+            wait_until(lambda: done() > 9, 20)
+        return str(i)
+
+    option = shmmap.Checkpoint(tmp_path / "run", interval=0.01)
+    options = dict(engine=engine, workers=1, chunksize=1, checkpoint=option)
+    assert shmmap.pmap(work, range(20), **options) == [str(i) for i in range(20)]
+
+
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_has_it_saved(tmp_path, sign):
     """A batch system asks before it kills: what is done by then is not done again."""

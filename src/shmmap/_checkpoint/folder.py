@@ -14,11 +14,13 @@ program was killed, the system has all that it had written, whatever its order.
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import cloudpickle
 
@@ -38,6 +40,9 @@ FORMAT = 1
 LEDGER, PIECES, LOCK = "ledger", "pieces", "lock"
 NEW, PART = ".new", ".part"
 """What names of files end with that are complete, and that are not."""
+
+# Records are written so many bytes at once; and so many wait for a disk that takes none.
+_WRITTEN_NBYTES, _WAITING_NBYTES = 1 << 16, 1 << 26
 
 _open: set[tuple[int, int]] = set()
 """Folders in use by this process, by device and inode: a lock is a process's, not a map's."""
@@ -72,9 +77,13 @@ class Folder:
         self._key = stat.st_dev, stat.st_ino
         self._pid = os.getpid()
         self._lock_fd = -1
-        self._pieces: BinaryIO | None = None
+        self._pieces_fd = -1
         self._pieces_nbytes = 0
-        """Of the records that count."""
+        """Of the records that count, and are in the file."""
+        self._waiting = bytearray()
+        """Records that are to be added to the file."""
+        self._has_lost = False
+        """So many could not be written that they were given up, and all that come."""
         with _open_lock:
             if self._key in _open:
                 raise self._in_use(os.getpid())
@@ -110,8 +119,9 @@ class Folder:
 
     def close(self) -> None:
         """Give the folder free."""
-        if self._pieces is not None:
-            self._pieces.close()
+        if self._pieces_fd >= 0:
+            os.close(self._pieces_fd)
+            self._pieces_fd = -1
         with _open_lock:
             if self._lock_fd >= 0 and os.getpid() == self._pid:
                 os.truncate(self._lock_fd, 0)
@@ -160,10 +170,15 @@ class Folder:
         said = {"format": FORMAT, **state._asdict(), "crc": zlib.crc32(state.marks)}
         del said["marks"]
         new = self.at(LEDGER + NEW)
-        with open(new, "wb") as file:
-            file.write(json.dumps(said).encode() + b"\n" + state.marks)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(new, "wb") as file:
+                file.write(json.dumps(said).encode() + b"\n" + state.marks)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                os.unlink(new)  # on a full disk, half of it takes room
+            raise
         os.replace(new, self.at(LEDGER))
         sync_file(self.path)
 
@@ -201,7 +216,7 @@ class Folder:
             os.truncate(self.at(PIECES), nbytes)
 
     def add_piece(self, record: tuple[Any, ...]) -> None:
-        """Add a record. It is on the disk only after `sync_pieces`."""
+        """Add a record. It is in the file only after `flush_pieces`, and on the disk after `sync_pieces`."""
         try:
             data = pickle.dumps(record, 5)
         except Exception:
@@ -209,33 +224,56 @@ class Folder:
         self._add(data)
 
     def _add(self, data: bytes) -> None:
-        if self._pieces is None:
-            self._pieces = open(self.at(PIECES), "ab")
-        self._pieces.write(len(data).to_bytes(8, "little") + zlib.crc32(data).to_bytes(4, "little"))
-        self._pieces.write(data)
+        if self._has_lost:
+            return
+        self._waiting += len(data).to_bytes(8, "little") + zlib.crc32(data).to_bytes(4, "little")
+        self._waiting += data
+        if len(self._waiting) >= _WRITTEN_NBYTES:
+            with suppress(OSError):  # the map goes on; whoever saves it is told
+                self.flush_pieces()
+            if len(self._waiting) >= _WAITING_NBYTES:
+                self._has_lost = True
+                self._waiting.clear()
 
     def flush_pieces(self) -> int:
-        """Give all records to the system; how many bytes they are."""
-        if self._pieces is not None:
-            self._pieces.flush()
-            self._pieces_nbytes = self._pieces.tell()
+        """Give all records to the system; how many bytes they are. Raises OSError if it does not take them.
+
+        What it did not take then waits for the next time.
+        """
+        if self._has_lost:
+            raise OSError("results came that could not be written")
+        if self._waiting and self._pieces_fd < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._pieces_fd = os.open(self.at(PIECES), flags, 0o666)
+        while self._waiting:
+            written = os.write(self._pieces_fd, self._waiting)
+            del self._waiting[:written]
+            self._pieces_nbytes += written
         return self._pieces_nbytes
 
     def sync_pieces(self) -> None:
-        if self._pieces is not None:
-            os.fsync(self._pieces.fileno())
+        if self._pieces_fd >= 0:
+            os.fsync(self._pieces_fd)
 
     # ------------------------------------------------ the result
 
     def create(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[int, Array]:
         """A new ``.npy`` file, its space reserved; its descriptor, and a writable array over it."""
-        fd = os.open(self.at(name), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
-            return fd, create_npy(fd, shape, dtype)
-        except BaseException:
-            os.close(fd)
-            os.unlink(self.at(name))  # what there is of space is the ledger's
-            raise
+            fd = os.open(self.at(name), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            try:
+                return fd, create_npy(fd, shape, dtype)
+            except BaseException:
+                os.close(fd)
+                with suppress(OSError):
+                    os.unlink(self.at(name))  # what there is of space is the ledger's
+                raise
+        except OSError as exc:
+            nbytes = dtype.itemsize * math.prod(shape)
+            raise type(exc)(
+                f"checkpoint={self.path!r}: the result, of {nbytes:,} bytes, has no place in the folder: "
+                f"{exc.strerror or exc}"
+            ) from None
 
     def open(self, name: str) -> tuple[int, Array]:
         """The same of one that is there. Raises CheckpointMismatch if it is not."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from .._chunks import Kind, Mark, Piece, Plan
 from .._errors.exceptions import CheckpointMismatch
 from .._interop.numpy_types import Array, Bytes, DType
-from .._memory import handle_in_file, sync_file
+from .._memory import empty, handle_in_file, sync_file
 from .digest import Digest
 from .folder import NEW, PART, Folder, State, output_name
 
@@ -30,6 +31,7 @@ _SAMPLE_NBYTES = 4096
 # | _taken, pieces of the  | the map             | saver   | under `_lock`: no mark tells of a record that is
 # | folder                 |                     |         | not in its file
 # | _columns, _fds         | the map             | saver   | under `_lock`
+# | _failure               | the map             | saver   | it was set before results are placed elsewhere
 # | _parts                 | the map             | the map | no save knows of them
 # | _is_new                | the map, saver      | saver   | under `_saving`: a file that is to take another's
 # |                        |                     |         | place stays until it has
@@ -57,6 +59,8 @@ class Keeper:
         """Those that are to take the place of narrower ones."""
         self._parts: dict[str, int] = {}
         """Wider files, by the name of the narrower one, that have not all results yet."""
+        self._failure: OSError | None = None
+        """Why no more can be kept: results lie in memory for which there is no place in the folder."""
         self._saving = threading.Lock()
         self._saved = b""
 
@@ -110,13 +114,17 @@ class Keeper:
     def make_column(self, shape: tuple[int, ...], dtype: DType, j: int, of: int) -> Array:
         """A column of the result, in a file: array `j` of so many. Made again, it is a wider one.
 
-        `shape` is that of the array, in which the axis of the chunks may be another than the first.
+        `shape` is that of the array, in which the axis of the chunks may be another than the first. Raises
+        OSError if there is no room for the first; a wider one is then in memory, and nothing more is kept.
         """
         name = output_name(j, of)
         with self._lock:
             if name in self._fds:
-                fd, a = self._folder.create(name + PART, shape, dtype)
-                self._parts[name] = fd
+                try:
+                    self._parts[name], a = self._folder.create(name + PART, shape, dtype)
+                except OSError as exc:  # not now, when there are results
+                    self._failure = exc
+                    return empty(shape, dtype)
             else:
                 self._fds[name], a = self._folder.create(name, shape, dtype)
         return a
@@ -125,7 +133,8 @@ class Keeper:
         """The output is made, or was made wider: results are in place there."""
         with self._saving, self._lock:
             for name, fd in self._parts.items():
-                os.replace(self._folder.at(name + PART), self._folder.at(name + NEW))
+                with suppress(FileNotFoundError):  # the folder is gone, which a save will tell
+                    os.replace(self._folder.at(name + PART), self._folder.at(name + NEW))
                 os.close(self._fds[name])
                 self._fds[name] = fd
                 self._is_new.add(name)
@@ -150,6 +159,8 @@ class Keeper:
     def save(self, marks: bytes) -> None:
         """Have what is done survive. `marks`: the engine's ledger, read before this is called."""
         with self._saving:
+            if self._failure is not None:
+                raise self._failure
             with self._lock:
                 taken = self._taken.copy()
                 nbytes = self._folder.flush_pieces()

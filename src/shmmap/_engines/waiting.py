@@ -77,7 +77,9 @@ class Round:
         """Those that are waited for."""
         self.is_reusable = is_reusable
         """Whether the control block may serve another map: no worker can still come to it."""
-        self._ticks = task.tick is not None or task.job.timeout is not None
+        # What is to outlive the program is taken soon, and not only when a shelf is full.
+        is_kept = task.collector.keeper is not None
+        self._ticks = task.tick is not None or task.job.timeout is not None or is_kept
         self._untaken: list[Record] = []
         """Records that were read and not looked at yet, latest first."""
         self._deadline: float | None = None

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from .._checkpoint import Folder, Keeper, Policy, compare, identify
 from .._chunks import Job, undone
 from .._errors.arguments import as_seconds, check_word, describe
+from .._errors.hints import depth_of_user
 from .._interop.stored import Stored
 from .._memory import handle_in_file
 from .._results import Collector
@@ -144,7 +145,13 @@ class Kept:
         self._handles_term = False
         self.marks: bytes | None = None
         """The ledger that the map begins with, if a part of it is done."""
-        folder = Folder(option.path)
+        try:
+            self._open(Folder(option.path), identity)
+        except OSError as exc:
+            raise _explain(exc, option.path) from None
+
+    def _open(self, folder: Folder, identity: dict[str, Any]) -> None:
+        option, job = self._option, self._job
         try:
             self._keeper = Keeper(folder, identity, job.plan, job.axis)
             state = folder.read()
@@ -187,19 +194,23 @@ class Kept:
 
     def _save_on(self) -> None:
         while not self._stop.wait(self._option.interval):
-            try:
-                self._save()
-            except OSError as exc:
-                warnings.warn(
-                    f"the checkpoint in {self._option.path!r} could not be saved, and is tried again later: "
-                    f"{exc}",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+            self._save("it is tried again later")
 
-    def _save(self) -> None:
-        if self._marks is not None:
+    def _save(self, what_now: str) -> None:
+        """Save what is done. If the disk does not take it, that is warned of: it costs nobody the result."""
+        if self._marks is None:
+            return
+        try:
             self._keeper.save(self._marks())
+        except OSError as exc:
+            why = f"could not be saved ({exc.strerror or exc}): {what_now}"
+            if not os.path.isdir(self._option.path):
+                why = "is gone: nothing of this map is kept"
+            warnings.warn(
+                f"checkpoint={self._option.path!r} {why}. The map and its result are not concerned",
+                RuntimeWarning,
+                stacklevel=depth_of_user(),
+            )
 
     def __enter__(self) -> Kept:
         return self
@@ -211,13 +222,22 @@ class Kept:
             self._stop.set()
             if self._saver is not None:
                 self._saver.join()
-            self._save()
+            self._save("what was saved before is kept")
         finally:
             self._keeper.close()
             if self._handles_term:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 if kind is _Terminated:
                     signal.raise_signal(signal.SIGTERM)
+
+
+def _explain(exc: OSError, path: str) -> OSError:
+    """The same error, saying that the folder cannot be used, and why."""
+    if str(exc).startswith("checkpoint="):
+        return exc
+    explained = type(exc)(f"checkpoint={path!r} cannot be used: {exc.strerror or exc}")
+    explained.errno = exc.errno
+    return explained
 
 
 class _Terminated(KeyboardInterrupt):
