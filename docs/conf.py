@@ -26,6 +26,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "folders",
+    "pages_in_notebooks",
     "sources",
 ]
 exclude_patterns = ["_build"]
@@ -33,6 +34,7 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_static_path = ["_static"]  # pictures that pages name in HTML, for light and for dark
 html_css_files = ["gallery.css"]
+html_search_scorer = str(Path(__file__).parent / "_extensions" / "search_order.js")
 html_title = f"{project} {version}"
 
 myst_heading_anchors = 3

@@ -83,7 +83,8 @@ def results() -> None:
 def arrays() -> None:
     shmmap.empty("three")  # type: ignore[arg-type]
     shmmap.zeros(3, order="K")  # type: ignore[call-overload]
-    shmmap.load("a.npy", mmap_mode="w")  # type: ignore[arg-type]
+    shmmap.load("a.npy", mmap_mode="w")  # type: ignore[call-overload]
+    shmmap.load("a.npy", mmap_mode="c").keys()  # type: ignore[attr-defined]
     ints: NDArray[np.int64] = shmmap.zeros(3)  # type: ignore[assignment]
     assert ints.size
 

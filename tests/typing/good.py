@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -276,6 +277,11 @@ def arrays() -> None:
     assert_type(shmmap.asshared(x, np.float32, order="C"), NDArray[np.float32])
     assert_type(shmmap.share({"a": x}), dict[str, Floats])
     assert_type(shmmap.is_shared(x), bool)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/a.npy", x)
+        assert_type(shmmap.load(f"{folder}/a.npy", mmap_mode="r+"), Array)
+        assert_type(shmmap.load(f"{folder}/a.npy", "c"), Array)
+        assert_type(shmmap.load(f"{folder}/a.npy"), Any)  # or the arrays of a .npz file, by name
     assert_type(shmmap.handle(shmmap.asshared(x)).array(), Floats)
     with shmmap.profile() as report:
         shmmap.pmap(norm, x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 
@@ -19,6 +19,10 @@ from .sources import asshared
 MmapMode = Literal["r", "r+", "c"]
 
 
+@overload
+def load(path: str | os.PathLike[str], mmap_mode: Literal["r+", "c"]) -> Array: ...
+@overload
+def load(path: str | os.PathLike[str], mmap_mode: MmapMode | None = None) -> Any: ...
 def load(path: str | os.PathLike[str], mmap_mode: MmapMode | None = None) -> Any:
     """Load a ``.npy`` or ``.npz`` file, by default straight into shared memory.
 
