@@ -19,7 +19,7 @@ import pytest
 import shmmap
 from shmmap._system import witness
 from shmmap.testing import census, leak_guard, wait_until
-from tests.sampling import PART, part, sample, starts_nothing
+from tests.sampling import PART, is_sampled, part, sample, starts_nothing
 
 ENGINES = ("serial", "threads", "processes", "fork", "team", "executor")
 """Where a map may run; the last two are a `Team` and a `ThreadPoolExecutor` of the test's own."""
@@ -89,7 +89,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Of the cases of a test, those that are left have each value of each parameter once, as far as `CASES`
     goes; and where the test runs (engine, team, start) is one of the places that it has, another for each
-    test. The suites of ``tests/engines`` have no such parameters.
+    test. The suites of ``tests/engines`` have no such parameters. Of some folders, it has no more than every
+    second or third test.
     """
     if any("::" in arg for arg in config.args):
         return
@@ -98,10 +99,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
     kept: list[pytest.Item] = []
     for name, cases in tests.items():
-        for case in set(cases).difference(sample(name, cases)):
+        light = [case for case in cases if not case.get_closest_marker("slow")]
+        for case in set(cases).difference(sample(name, cases) if is_sampled(name) else ()):
             case.add_marker(pytest.mark.slow)
         slow = [case for case in cases if case.get_closest_marker("slow")]
-        kept += part(name, slow, [case for case in cases if case not in slow])
+        kept += part(name, slow, light)
     if PART:
         config.hook.pytest_deselected(items=list(set(items).difference(kept)))
         items[:] = kept

@@ -18,6 +18,15 @@ ONE_CASE = tuple(
 PART = os.environ.get("SHMMAP_TEST_PART", "")
 """Which part of the slow cases to run, such as "1/3": so that several Pythons share them. All, if empty."""
 
+EVERY = {
+    **dict.fromkeys("cli clients faults workers".split(), 3),
+    **dict.fromkeys(
+        "checkpoint code_of_now errors executor handles inputs joblib memory profile program verbs".split(),
+        2,
+    ),
+}
+"""Folders of which a plain run has every second or third test, as the tests take long together."""
+
 PLACES = (
     "engine",
     "process_engine",
@@ -40,15 +49,21 @@ def starts_nothing(file: Path) -> bool:
     )
 
 
-def part(name: str, slow: list[Any], others: list[Any]) -> list[Any]:
-    """What is run of a test in a `PART`: of its slow cases a share, or else one of the others.
+def is_sampled(name: str) -> bool:
+    """Whether a plain run has any cases of a test."""
+    every = EVERY.get(Path(name.partition("::")[0]).parent.name, 1)
+    return zlib.crc32(name.encode()) % every == 0
+
+
+def part(name: str, slow: list[Any], light: list[Any]) -> list[Any]:
+    """What is run of a test in a `PART`: of its slow cases a share, or else one of those that are light.
 
     All, where it is the libraries that are tested: not every Python has them.
     """
-    if not PART or Path(name).parent.name == "clients":
-        return slow + others
+    if not PART or Path(name.partition("::")[0]).parent.name == "clients":
+        return [*slow, *[case for case in light if case not in slow]]
     number, parts = map(int, PART.split("/"))
-    return slow[(number + zlib.crc32(name.encode())) % parts :: parts] or others[:1]
+    return slow[(number + zlib.crc32(name.encode())) % parts :: parts] or light[:1]
 
 
 def sample(name: str, cases: list[Any]) -> list[Any]:

@@ -49,6 +49,7 @@ class DieAtLine:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("stacks", [False, True])
 @pytest.mark.parametrize("form", ["list", "array", "static"])
 def test_death_at_any_line_of_noting(form: str, stacks: bool) -> None:
@@ -57,7 +58,7 @@ def test_death_at_any_line_of_noting(form: str, stacks: bool) -> None:
     options: dict[str, Any] = {"schedule": "static"} if form == "static" else {}
     with in_time(120), shmmap.Team(2, start="fork") as team:
         while True:
-            number += 3
+            number += 5
             told[:] = 0
 
             def func(i: Any, number: int = number) -> float:
@@ -87,4 +88,4 @@ def test_death_at_any_line_of_noting(form: str, stacks: bool) -> None:
                 break
             deaths += 1
         assert_next_map_works(team)
-    assert deaths > 8
+    assert deaths > 5

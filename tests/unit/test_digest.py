@@ -145,6 +145,7 @@ def test_code_without_a_module_counts():
     assert digest_of(make(2)) == digest_of(make(2)) != digest_of(make(3))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "source",
     [
