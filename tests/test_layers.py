@@ -31,6 +31,7 @@ PACKAGES = {name_of(path) for path in SOURCE.rglob("__init__.py")}
 # From top to bottom; a module may import from the folders below its own only, and from files beside it.
 FOLDERS: list[set[str]] = [
     {"_verbs"},
+    {"_nodes"},
     {"_engines"},
     {"_team"},
     {"_profile"},
@@ -60,7 +61,9 @@ LAZY = {
     ("_engines.resolve", "_engines.executor"),
     ("_engines.resolve", "_engines.local"),
     ("_engines.resolve", "_engines.processes"),
+    ("_nodes.public", "_nodes.client"),
     ("_verbs.options", "_errors.words"),
+    ("_verbs.options", "_nodes"),
     ("_verbs.options", "_verbs.kept"),
     ("_verbs.run", "_errors.words"),
     ("_verbs.run", "_verbs.kept"),
@@ -259,6 +262,7 @@ def test_no_private_names_of_other_libraries(module: str) -> None:
         "_chunks.ledger",
         "_chunks.stencil",
         "_chunks.columns",
+        "_nodes.ranges",
         "_team.roster",
         "_results.combine",
         "_results.recovery",

@@ -30,6 +30,7 @@ NAMES = {
     *("profile", "Report"),
     *("handle", "Handle", "register_reducers"),
     *("Checkpoint", "CheckpointMismatch"),
+    *("Nodes", "placed"),
 }
 
 MODULES: dict[str, set[str]] = {
@@ -54,6 +55,7 @@ ATTRIBUTES: dict[str, set[str]] = {
     "Handle": {"array"},
     "MapError": {"failed", "result", "derive"},
     "MapFuture": {*FUTURE, "as_completed", "in_order", "progress"},
+    "Nodes": set(),
     "PerformanceWarning": set(),
     "RemoteError": set(),
     "Report": {"maps", "plot", "save"},
@@ -82,6 +84,8 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     "preduce": {"func": REQUIRED, "axis": 0},
     "profile": {"stacks": False},
     "Checkpoint": {"path": REQUIRED, "interval": 30.0, "if_changed": "raise", "inputs": "sampled"},
+    "Nodes": {"executor": REQUIRED, "nodes": None},
+    "placed": {"client": REQUIRED, "x": REQUIRED},
     "Team": {
         "workers": None,
         "start": "clean",
@@ -103,8 +107,8 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 """Options that all four verbs take, with some of the values each takes."""
 
 HEAVY = {
-    *("asyncio", "cloudpickle", "concurrent.futures.process", "hypothesis", "matplotlib"),
-    *("multiprocessing.managers", "multiprocessing.pool", "multiprocessing.queues"),
+    *("asyncio", "cloudpickle", "concurrent.futures.process", "dask", "distributed", "hypothesis"),
+    *("matplotlib", "multiprocessing.managers", "multiprocessing.pool", "multiprocessing.queues"),
     *("multiprocessing.synchronize", "pandas", "scipy", "threadpoolctl", "tqdm", "zarr"),
 }
 """Modules that most programs never need, or need only once a map runs."""

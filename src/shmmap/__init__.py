@@ -32,6 +32,7 @@ No ``if __name__ == "__main__"`` is needed, and functions may be lambdas, or def
 # ones only:
 #
 # - `_verbs`: what a user calls (read `_verbs.items` first)
+# - `_nodes`: maps over many machines
 # - `_engines`: how chunks reach those that run them
 # - `_team`: the caller's side of worker processes
 # - `_results`: what becomes of a map's chunks in the caller; `_worker`: the worker's side;
@@ -78,6 +79,7 @@ if _typing.TYPE_CHECKING:
         zeros_like,
     )
     from ._memory.exports import Handle, handle, register_reducers
+    from ._nodes import Nodes, placed
     from ._profile.report import Report, profile
     from ._verbs import MapFuture, Team, config, pmap, pmap_chunks, pmap_ranges, preduce
     from ._verbs.kept import Checkpoint
@@ -91,6 +93,7 @@ __all__ = [
     "Handle",
     "MapError",
     "MapFuture",
+    "Nodes",
     "PerformanceWarning",
     "RemoteError",
     "Report",
@@ -110,6 +113,7 @@ __all__ = [
     "load",
     "ones",
     "ones_like",
+    "placed",
     "pmap",
     "pmap_chunks",
     "pmap_ranges",
@@ -133,6 +137,7 @@ _HOMES = {
     "Context": "_chunks",
     "Handle": "_memory.exports",
     "MapFuture": "_verbs",
+    "Nodes": "_nodes",
     "Report": "_profile.report",
     "Team": "_verbs",
     "adopt": "_memory",
@@ -148,6 +153,7 @@ _HOMES = {
     "load": "_memory",
     "ones": "_memory",
     "ones_like": "_memory",
+    "placed": "_nodes",
     "pmap": "_verbs",
     "pmap_chunks": "_verbs",
     "pmap_ranges": "_verbs",

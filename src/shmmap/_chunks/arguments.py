@@ -33,7 +33,7 @@ from .._wire import (
     pack_plain,
     unpack,
 )
-from .job import Input, Job, Pickles, Place
+from .job import Job, Pickles, Place
 
 _RANGE, _ITSELF, _PICKLED = "range", "itself", "pickled"
 _PICKLES, _PARCELS = "pickles", "parcels"
@@ -65,7 +65,7 @@ class Arguments:
         """The same bytes may stand for other values in the next call: a function may change these, or they
         lie in memory that is used again."""
         self._packed: list[Packed] = []
-        given = [(data, layout, place) for _, data, _, _, layout, place in job.inputs]
+        given = [(data, layout, place) for _, data, _, _, layout, place, _ in job.inputs]
         if job.out is not None:
             seen = job.out_seen or repeat((None, None))
             given += [(a, layout, place) for a, (layout, place) in zip(job.out, seen, strict=False)]
@@ -141,7 +141,7 @@ def make_template(job: Job, layouts: Layouts) -> Job:
     """A job without its arguments: layouts are in their places."""
     inputs = tuple(
         [
-            Input(entry.kind, None, entry.axis, entry.stencil, layout)
+            entry._replace(data=None, layout=layout, place=None)
             for entry, layout in zip(job.inputs, layouts, strict=False)
         ]
     )

@@ -53,6 +53,8 @@ def _itself(data: object) -> object:
 
 def make_slicer(entry: Input, verb: Verb) -> Slicer:
     """What cuts this input."""
+    if entry.first:
+        return _shifted(make_slicer(entry._replace(first=0), verb), entry.first)
     data, axis, stencil = entry.data, entry.axis, entry.stencil
     if stencil is not None:
         return lambda k, start, stop: stencil.cut(data, start, stop)
@@ -79,3 +81,7 @@ def make_slicer(entry: Input, verb: Verb) -> Slicer:
     if entry.kind == "rows":
         return lambda k, start, stop: take_rows(data, start, stop)
     return lambda k, start, stop: data[start:stop]
+
+
+def _shifted(slicer: Slicer, by: int) -> Slicer:
+    return lambda k, start, stop: slicer(k, start + by, stop + by)

@@ -56,6 +56,8 @@ class Input(NamedTuple):
     """How the data are made of the argument that stands for them, see `arguments`; None if not known yet."""
     place: Place | None = None
     """Where an array lies in shared memory, if that is known already."""
+    first: int = 0
+    """Where in the data item 0 of the map is: the map may be a part of one over all of them."""
 
 
 class Template:

@@ -6,6 +6,6 @@
 `posting`, `waiting` and `map_run`. Engines are imported when they are first used.
 """
 
-from .base import Engine, SteppedWork, Task, Tick, Work
+from .base import GRACE_S, TICK_S, Engine, GivenEngine, SteppedWork, Task, Tick, Work
 from .hand_over import axis_first, hand_over_inputs, hand_over_outputs
-from .resolve import ENGINES, Route, resolve_engine, shutdown
+from .resolve import ENGINES, Route, process_engine, resolve_engine, shutdown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -72,6 +73,29 @@ class SteppedWork(Work, Protocol):
         """After the last step: the result, or the map's exception."""
 
 
+class GivenEngine(ABC):
+    """An engine that ``engine=`` takes as it is, beside those that have names; see `Engine`."""
+
+    name: str
+    shares_memory: bool
+    in_process: bool
+    sees_caller: bool
+    can_replace_workers: bool
+    writes_stores: bool
+
+    @abstractmethod
+    def count(self, workers: int | None) -> int:
+        """How many workers an option ``workers=`` means to it."""
+
+    @abstractmethod
+    def warm_up(self, workers: int) -> None:
+        """See `Engine`."""
+
+    @abstractmethod
+    def start(self, task: Task) -> Work:
+        """See `Engine`."""
+
+
 class Engine(Protocol):
     """Carries chunks to workers."""
 
@@ -87,6 +111,8 @@ class Engine(Protocol):
     """Workers see the caller's objects: inputs need no pickling."""
     can_replace_workers: bool
     """A stuck worker can be ended (``timeout=``)."""
+    writes_stores: bool
+    """Workers write into stored arrays that several processes can write at once."""
 
     def warm_up(self, workers: int) -> None:
         """Begin to start what a map needs; returns at once, and its inputs are placed meanwhile."""

@@ -180,6 +180,7 @@ class ExecutorEngine:
     in_process = False
     sees_caller = True
     can_replace_workers = False
+    writes_stores = False
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor

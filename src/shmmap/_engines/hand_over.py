@@ -158,7 +158,7 @@ def hand_over_outputs(
     is_elsewhere = engine.shares_memory and not engine.in_process
     store: Store = "write" if stored else ""
     if stored and not engine.in_process:
-        if not engine.shares_memory or any(each.has_one_writer for each in stored):
+        if not engine.writes_stores or any(each.has_one_writer for each in stored):
             store = "hand"
     targets, ours = [], []
     private: list[tuple[Any, Any]] = []

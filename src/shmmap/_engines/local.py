@@ -301,6 +301,7 @@ class SerialEngine:
     in_process = True
     sees_caller = True
     can_replace_workers = False
+    writes_stores = True
 
     def warm_up(self, workers: int) -> None:
         """Nothing takes long to start."""

@@ -42,6 +42,8 @@ class ProcessWork:
         self._marks = b""
         """The ledger, when it is over."""
         self._has_ended = False
+        self._is_first = True
+        """Tickets are chunk numbers: it is the first round, of all chunks."""
         self._posting = MapPosting(task, inherited)
         run.keep += self._posting.keep
         try:
@@ -61,12 +63,22 @@ class ProcessWork:
     def cancel(self) -> None:
         self._run.cancel()
 
+    def cut(self, choose: Callable[[int], int | None]) -> int | None:
+        """See `WorkerTeam.cut_run`: only while it is in its first round. From any thread.
+
+        Whoever asks sees to it that the others are missed by nobody: see `_nodes.parts`.
+        """
+        return self._team.cut_run(
+            self._run, lambda drawn: choose(drawn) if self._is_first else None
+        )
+
     def _post(self, chunks: list[int] | None) -> None:
         """Begin a round: all chunks, or those that are to be run again."""
         task, run, control = self._task, self._run, self._run.control
         assert control is not None
         posting = self._posting
         is_first = chunks is None
+        self._is_first = is_first and task.begun is None
         if chunks is None:
             control.begin(
                 task.job.plan.chunks,
@@ -215,6 +227,7 @@ class ProcessEngine:
     in_process = False
     sees_caller = False
     can_replace_workers = True
+    writes_stores = True
 
     def __init__(self, team: WorkerTeam) -> None:
         self.team = team
@@ -235,6 +248,7 @@ class ForkEngine:
     in_process = False
     sees_caller = True
     can_replace_workers = True
+    writes_stores = True
 
     def warm_up(self, workers: int) -> None:
         """Nothing: its workers are to have what they are forked with."""

@@ -15,7 +15,7 @@ from .._system.forks import at_fork, make_lock
 from .._system.imports import late_import
 from .._team import WorkerTeam, entered_team, is_ending, resolve_workers
 from .._worker.role import role
-from .base import Engine
+from .base import Engine, GivenEngine
 
 if TYPE_CHECKING:
     from .processes import ProcessEngine
@@ -26,7 +26,9 @@ Route = tuple[Engine, int, int]
 """Where a map goes: engine, workers, BLAS threads of each."""
 
 
-def resolve_engine(engine: str | WorkerTeam | Executor | None, workers: int | None) -> Route:
+def resolve_engine(
+    engine: str | WorkerTeam | Executor | GivenEngine | None, workers: int | None
+) -> Route:
     """Where a call goes by its options ``engine=`` and ``workers=``."""
     if engine is None and not role.is_worker:
         engine = entered_team()
@@ -36,11 +38,13 @@ def resolve_engine(engine: str | WorkerTeam | Executor | None, workers: int | No
         count = engine.workers.size
         if workers is not None and workers != -1:
             count = min(resolve_workers(workers), count)
-        return _process_engine()(engine), count, engine.blas_threads
+        return process_engine()(engine), count, engine.blas_threads
     # Inside a worker everything is serial: no team of its own, no deadlock.
     nested = role.is_worker and not isinstance(engine, Executor)
     if engine == "serial" or nested or (is_ending() and engine in ("threads", "fork")):
         return _in_this_thread()
+    if isinstance(engine, GivenEngine):
+        return engine, engine.count(workers), 1
     count = resolve_workers(workers)
     if engine == "threads":
         with late_import:
@@ -61,7 +65,8 @@ def resolve_engine(engine: str | WorkerTeam | Executor | None, workers: int | No
 
 
 @cache
-def _process_engine() -> type[ProcessEngine]:
+def process_engine() -> type[ProcessEngine]:
+    """The engine of worker processes, imported when it is first used."""
     with late_import:
         from .processes import ProcessEngine
     return ProcessEngine
@@ -94,7 +99,7 @@ def _grow_default(workers: int) -> ProcessEngine:
     global _default
     with _default_lock:
         if _default is None or not _default.team.is_usable():
-            _default = _process_engine()(WorkerTeam(workers))
+            _default = process_engine()(WorkerTeam(workers))
         _default.team.grow(workers)
         return _default
 

@@ -177,17 +177,26 @@ def _restore(shape: tuple[int, ...], dtype: DType, opener: Opener | None, mode: 
 
 
 class Target:
-    """A stored output as kernels and collectors see it: axis first."""
+    """A stored output as kernels and collectors see it: axis first.
 
-    def __init__(self, stored: Stored, axis: int) -> None:
+    `first`: where in it results of item 0 go, if the map is a part of one that fills all of it.
+    """
+
+    def __init__(self, stored: Stored, axis: int, first: int = 0) -> None:
         self.stored = stored
+        self._first = first
         self._axis = axis % stored.ndim
         shape = stored.shape
         self.shape = (shape[self._axis], *shape[: self._axis], *shape[self._axis + 1 :])
         self.dtype = stored.dtype
 
     def _index(self, rows: slice) -> tuple[slice, ...]:
-        return (slice(None),) * self._axis + (rows,)
+        first = self._first
+        return (slice(None),) * self._axis + (slice(rows.start + first, rows.stop + first),)
+
+    def part(self, first: int) -> Target:
+        """The same for a map that begins with item `first` of this one."""
+        return Target(self.stored.elsewhere("r+"), self._axis, self._first + first)
 
     def __getitem__(self, rows: slice) -> Array:
         return np.moveaxis(self.stored[self._index(rows)], self._axis, 0)

@@ -8,7 +8,7 @@ what `on_error` returned in the place of what failed, `arrivals` wakes iterators
 from .arrivals import Arrivals
 from .collect import Collector
 from .combine import choose_combine
-from .fold import MISSING, Fold, Folding
+from .fold import MISSING, Fold, Folding, Tree
 from .outcome import Outcome
 from .pieces import ABSENT
-from .recovery import DeadWorker, pass_on
+from .recovery import DeadWorker, Instructions, pass_on

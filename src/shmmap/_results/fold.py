@@ -52,9 +52,12 @@ class Tree:
         self.held: dict[tuple[int, int], object] = {}
         """What waits for its neighbour, by level and place."""
 
-    def put(self, leaf: int, value: object) -> None:
-        """Enter a leaf, and join all that are complete by it. MISSING leaves the other as it is."""
-        level, place = 0, leaf
+    def put(self, leaf: int, value: object, level: int = 0) -> None:
+        """Enter a leaf, and join all that are complete by it. MISSING leaves the other as it is.
+
+        `level`: it is not a leaf but all those together that begin with this one, at that level.
+        """
+        place = leaf >> level
         held, lengths = self.held, self._lengths
         while level < len(lengths) - 1:
             neighbour = place ^ 1
@@ -78,6 +81,14 @@ class Tree:
     def _leaves(self, level: int, place: int) -> range:
         return range(place << level, min((place + 1) << level, self._n))
 
+    def parts(self) -> list[tuple[int, int, object]]:
+        """``first, stop, value``: what there is so far, each for the leaves in that range."""
+        found = []
+        for (level, place), value in sorted(self.held.items()):
+            leaves = self._leaves(level, place)
+            found.append((leaves.start, leaves.stop, value))
+        return found
+
     @property
     def root(self) -> object:
         """All leaves together, once each of them was put."""
@@ -96,6 +107,10 @@ class Fold:
         """Partials come from other processes: what they are made of was made for this process."""
         self._may_change = not isinstance(combine, np.ufunc)
         """`combine` may change its left argument and return it."""
+
+    def told(self) -> tuple[Combine, bool]:
+        """What it takes to make the same elsewhere: `combine`, and whether it was chosen."""
+        return self._combine, self._is_chosen
 
     def join(self, left: Any, right: Any) -> object:
         """Two partials as one; tuples element by element."""
@@ -202,17 +217,22 @@ def _join_masked(combine: Combine, left: Any, right: Any) -> object:
 
 
 class Folding(Collector):
-    """Gathers partials, and puts them together as they come."""
+    """Gathers partials, and puts them together as they come.
+
+    A partial is that of a chunk, or of as many together as a node of the tree stands for.
+    """
 
     folds = True
 
-    def __init__(self, job: Job, fold: Fold) -> None:
+    def __init__(self, job: Job, fold: Fold, leaves: int | None = None, first: int = 0) -> None:
+        """`leaves`: of the whole tree, if the map is a part of one, which begins with leaf `first`."""
         super().__init__(job)
+        self._first_leaf = first
         self.is_listened_to = (
             True  # so that few partials are kept: they are put together as they come
         )
-        self._fold = fold
-        self._tree = Tree(self.plan.chunks, fold.join, self._note)
+        self.fold = fold
+        self._tree = Tree(leaves or self.plan.chunks, fold.join, self._note)
 
     def _note(self, exc: Exception, lefts: range, rights: range) -> None:
         (start, middle), (_, stop) = self._limits(lefts), self._limits(rights)
@@ -221,23 +241,26 @@ class Folding(Collector):
         )
 
     def _limits(self, chunks: range) -> tuple[int, int]:
-        return self.plan.limits(chunks[0])[0], self.plan.limits(chunks[-1])[1]
+        size = self.plan.chunksize
+        end = self._first_leaf * size + self.plan.n
+        return chunks[0] * size, min((chunks[-1] + 1) * size, end)
 
     def add(self, pieces: list[Piece]) -> None:
         """Take partials. What `combine` raises is kept in `failure`, and ends the map."""
         try:
-            for k, _, partial in pieces:
-                self._take(k, self._fold.own(partial))
+            for first, last, partial in pieces:
+                self._take(first, last, self.fold.own(partial))
         except Exception as exc:
             self.failure = exc
 
-    def _take(self, k: int, partial: object) -> None:
+    def _take(self, first: int, last: int, partial: object) -> None:
         # One may come twice, if its worker died over telling so.
-        if self.failure is None and not self.pieces.came(k):
-            self.pieces.enter(k, k + 1)
+        if self.failure is None and not self.pieces.came(first):
+            self.pieces.enter(first, last)
             if self.keeper is not None and partial is not MISSING:
-                self.keeper.keep(k, k + 1, partial)  # as it came: `combine` may change it
-            self._tree.put(k, partial)
+                self.keeper.keep(first, last, partial)  # as it came: `combine` may change it
+            leaf = self._first_leaf + first
+            self._tree.put(leaf, partial, (last - first - 1).bit_length())
 
     def value_of(self, k: int, mark: int, over: bool) -> object:
         """See `Collector`; there is no part of the result that a chunk is."""
@@ -255,7 +278,7 @@ class Folding(Collector):
             self.add([(k, k + 1, MISSING if k in missing else None)])
         if self.failure is not None:
             raise self.failure
-        return self._fold.finish(self._tree.root)
+        return self.fold.finish(self._tree.root)
 
     def release(self) -> None:
         super().release()

@@ -170,6 +170,11 @@ class Outcome:
         self._forgive(start, stop)
         self._failures[start] = Failure(start, stop, exc)
 
+    def note_loss(self, cause: str) -> None:
+        """Chunks were lost elsewhere, and are not run again there."""
+        with _lock:
+            self._causes.append(cause)
+
     def note_lost_writes(self, names: Iterable[str]) -> None:
         """A worker has found captured variables changed that are copies there."""
         self._lost_writes.update(dict.fromkeys(names))

@@ -172,6 +172,22 @@ class WorkerTeam(Life):
                 control.abandon() if abandons else control.stop(-1)
             run.ring()
 
+    def cut_run(self, run: Run, choose: Callable[[int], int | None]) -> int | None:
+        """Have no chunk started above one that `choose` says by how many are drawn.
+
+        How many were drawn before that was in force, which may have begun all the same; None: nothing was
+        cut.
+        """
+        with self._lock:
+            control = run.control
+            if control is None or run.posting is None:
+                return None
+            last = choose(control.drawn())
+            if last is None:
+                return None
+            control.cut(last)
+            return control.drawn()  # in this order
+
     def disown(self, run: Run) -> None:
         """No worker is to get a run's call again."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from .._chunks import parse_chunksize
-from .._engines import ENGINES
+from .._engines import ENGINES, GivenEngine
 from .._errors.arguments import as_int, as_seconds, check_word, describe
 from .._interop.scalars import SCALARS
 from .._system.imports import late_import
@@ -75,7 +76,7 @@ _VERB_ONLY = ("axis", "out", "dtype", "combine", "initial")
 # More items than any memory holds; what is computed from it stays within what the system counts.
 _BUFFERSIZE_MAX = 1 << 40
 
-EngineOption = str | WorkerTeam | Executor | None
+EngineOption = str | WorkerTeam | Executor | GivenEngine | None
 """The option ``engine=``, checked. It is no part of `Options`, which are kept, and keep nothing alive."""
 
 _BUILT_IN = Options()
@@ -148,10 +149,21 @@ def _check_engine(engine: Any) -> EngineOption:
         if engine in ENGINES:
             return engine
         raise ValueError(
-            f"engine must be {', '.join(map(repr, ENGINES))}, a Team or an Executor, not {engine!r}"
+            f"engine must be {', '.join(map(repr, ENGINES))}, a Team, an Executor, Nodes, or a client of "
+            f"dask.distributed, not {engine!r}"
         )
+    given = getattr(engine, "_engine", None)  # that of `Nodes`
+    if isinstance(given, GivenEngine):
+        return given
+    distributed = sys.modules.get("distributed")  # which is there if a client of it is
+    if distributed is not None and isinstance(engine, distributed.Client):
+        with late_import:
+            from .._nodes import engine_of
+
+        return engine_of(engine)
     raise TypeError(
-        f"engine must be a name, a Team or a concurrent.futures.Executor, not {describe(engine)}"
+        "engine must be a name, a Team, a concurrent.futures.Executor, Nodes, or a client of "
+        f"dask.distributed, not {describe(engine)}"
     )
 
 
@@ -237,7 +249,7 @@ def config(**options: Unpack[OutsideOptions]) -> Iterator[None]:
     ----------
     workers : int, optional
         How many take part; None or ``-1``: all usable cores.
-    engine : {'serial', 'threads', 'processes', 'fork'}, Team or Executor, optional
+    engine : {'serial', 'threads', 'processes', 'fork'}, Team, Executor, Nodes or Client, optional
         Where maps run that do not say it themselves.
     schedule : {'dynamic', 'static'}
         Whether workers draw chunks as they go, or have one contiguous share each.

@@ -86,7 +86,7 @@ def pmap_ranges(func: Callable[[int, int], object], n: Int, **options: Unpack[Ke
     ----------------
     workers : int, optional
         How many take part; by default, or by ``-1``, all usable cores.
-    engine : {'serial', 'threads', 'processes', 'fork'}, Team or Executor, optional
+    engine : {'serial', 'threads', 'processes', 'fork'}, Team, Executor, Nodes or Client, optional
         Where the calls are made; by default on the team whose ``with`` block this is, else on the default
         team.
     chunksize : int or str, default 'auto'

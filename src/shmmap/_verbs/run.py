@@ -254,7 +254,10 @@ def _refuse_on(engine: Engine, job: Job, options: Options) -> None:
         raise ValueError("timeout= needs workers that can be ended: use an engine with processes")
     if not engine.shares_memory and (job.verb == "ranges" or job.in_place):
         what = "pmap_ranges" if job.verb == "ranges" else "an out that is an input"
-        raise ValueError(f"{what} needs shared memory, which an Executor's workers do not have")
+        raise ValueError(
+            f"{what} needs shared memory, which workers of {engine.name} do not have: use an engine of this "
+            "machine; or pmap_chunks, which puts in place what the function returns, with another out"
+        )
 
 
 def _make_seed(request: Request, options: Options) -> tuple[int, int] | None:

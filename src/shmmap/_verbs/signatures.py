@@ -23,6 +23,7 @@ from .._errors.arguments import Placeholder
 from .._interop.numpy_types import Array, Int, Seconds
 
 if TYPE_CHECKING:
+    from .._nodes import Nodes
     from .kept import Checkpoint
 
 P = ParamSpec("P")
@@ -40,6 +41,16 @@ Axis = Int | tuple[Int | None, ...]
 Depth = int | tuple[object, ...] | dict[int, object]
 
 
+class ClusterClient(Protocol):
+    """A `dask.distributed.Client`, of which its library tells no types."""
+
+    def scatter(self, data: Any, /) -> Any:
+        """Put data into the cluster."""
+
+    def scheduler_info(self) -> Any:
+        """What there is in the cluster."""
+
+
 # ------------------------------------------------------------------------------------- options
 
 
@@ -47,7 +58,7 @@ class OutsideOptions(TypedDict, total=False):
     """Options that cannot change a result: `config` takes them, too."""
 
     workers: Int | None
-    engine: EngineName | Executor | None
+    engine: EngineName | Executor | Nodes | ClusterClient | None
     schedule: Schedule
     retries: Int
     timeout: Seconds | None

@@ -244,8 +244,18 @@ class ControlBlock:
         if drawn >= _ORIGIN:  # else it is not ours any more
             os.lseek(self.fd, max(_ORIGIN + words[_CHUNKS], drawn), os.SEEK_SET)
 
+    def cut(self, at: int) -> None:
+        """Have no chunk above `at` started; nothing else changes, those below are still to be drawn."""
+        words = self._words
+        if at < words[_LIMIT]:
+            words[_LIMIT] = at
+
+    def drawn(self) -> int:
+        """How many tickets were drawn."""
+        return max(0, os.lseek(self.fd, 0, os.SEEK_CUR) - _ORIGIN)
+
     def abandon(self) -> None:
-        """The same; and nobody will look at what is handed over, nor tell the output."""
+        """The same as `stop`; and nobody will look at what is handed over, nor tell the output."""
         self.stop(_ABANDONED)
         self.give_up_output()
 

@@ -27,6 +27,10 @@ class Report(NamedTuple):
     stop: int
     rank: int
     pid: int
+    host: str = ""
+    """The machine, if it is another one."""
+    is_noted: bool = False
+    """The exception has all its notes."""
 
 
 def report_exception(
@@ -97,7 +101,11 @@ _ENDS_OF_INPUT = (("bdb.BdbQuit", ""), ("EOFError", "EOF when reading a line"))
 
 
 def _with_notes(exc: _E, report: Report, func_name: str, where: str) -> _E:
+    if report.is_noted:
+        return exc
     who = f"worker {report.rank}, pid {report.pid}" if report.rank >= 0 else "the calling process"
+    if report.host:
+        who = f"{who}, on {report.host}" if report.rank >= 0 else report.host
     try:
         exc.add_note(f"raised by {func_name} {where}, in {who}")
         exc.add_note("the traceback there:\n" + report.traceback.rstrip())
