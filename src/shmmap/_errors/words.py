@@ -37,6 +37,19 @@ _ENGINES = {
     "serial": "serial",
 }
 """For any other it is ``"processes"``."""
+_OTHERWISE = {
+    "drop_axis": "write nothing: the shape of a result is that of what the function returns",
+    "new_axis": "write nothing: the shape of a result is that of what the function returns",
+    "meta": "write nothing, or dtype=: what a result is like is seen from the first one",
+    "block_info": "shmmap.current() tells the function where it is",
+    "block_id": "shmmap.current() tells the function where it is",
+    "callback": "write future.add_done_callback(callback), with the future that wait=False or submit gives",
+    "error_callback": "write future.add_done_callback(callback), which asks for future.exception()",
+    "maxtasksperchild": "a team takes memory_limit=, or is started anew now and then",
+    "max_tasks_per_child": "a team takes memory_limit=, or is started anew now and then",
+    "mp_context": 'a team takes start="clean" or start="fork"',
+}
+"""For keywords of elsewhere that have no counterpart here."""
 _OF_TEAM = frozenset(
     "start initializer initargs blas_threads memory_limit preload idle_timeout".split()
 )
@@ -93,6 +106,8 @@ def explain_keyword(name: str, value: object, takes: Collection[str], place: str
     if ours in takes:
         assert ours is not None
         return f"{name!r} is no keyword of {place or 'this library'}: write {_as_ours(ours, value)}"
+    if name in _OTHERWISE:
+        return f"{name!r} is no keyword of {place or 'this library'}: {_OTHERWISE[name]}"
     if place:
         close = difflib.get_close_matches(name, takes, 1, 0.8)
         guess = f"did you mean {close[0]!r}? " if close else ""
