@@ -34,14 +34,16 @@ class _Place:
         self._is_begun = os.path.exists(os.path.join(folder, "ledger"))
         key = hashlib.sha256(os.fsencode(f"{os.path.realpath(folder)}\0{target}")).hexdigest()
         self.path = os.path.join(os.path.dirname(target), f".shmmap-{key[:16]}.partial")
-        self.was_there = self._was_target = False
-
-    def find(self) -> None:
-        """Look what there is to go on with."""
         self.was_there = os.path.lexists(self.path)
-        if not self.was_there and self._is_begun and os.path.exists(self._target):
+        """There is an OUT that is not complete, or one that may be."""
+        self._is_target = False
+        if not self.was_there and self._is_begun:
+            self.was_there = self._is_target = os.path.exists(target)
+
+    def take(self) -> None:
+        """Have what was there under the hidden name. As late as possible: a kill may come at any time."""
+        if self._is_target:
             os.rename(self._target, self.path)
-            self.was_there = self._was_target = True
 
     def refuse_other_form(self, name: str, form: str, found: str) -> None:
         """What is there is not what FUNC gives: it is of another map, or of one that was given up."""
@@ -52,8 +54,8 @@ class _Place:
             )
 
     def restore(self) -> bool:
-        """Undo what `find` has done; whether what is there was there before."""
-        if self._was_target and os.path.exists(self.path):
+        """Undo what `take` has done; whether what is there was there before."""
+        if self._is_target and os.path.exists(self.path):
             os.rename(self.path, self._target)
         return self.was_there
 
@@ -68,11 +70,12 @@ class KeptNpyFile(NpyFile):
         self._is_begun = False
 
     def open(self) -> None:
+        if not self._place.was_there:
+            super().open()
+
+    def _open_again(self) -> None:
         try:
-            self._place.find()
-            if not self._place.was_there:
-                super().open()
-                return
+            self._place.take()
             flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = os.open(self._temporary, flags)
         except OSError as error:
@@ -86,6 +89,8 @@ class KeptNpyFile(NpyFile):
 
     def allocate(self, shape: tuple[int, ...], dtype: DType, along: int, rows: int) -> Any:
         """Give an array that lies in the file by its name: what was there before, if it is such a one."""
+        if self._fd < 0:
+            self._open_again()
         found: Array | None = None
         if os.fstat(self._fd).st_size:
             try:
@@ -130,14 +135,14 @@ class KeptZarrArray(ZarrArray):
         self._is_begun = self._is_over = False
 
     def open(self) -> None:
-        try:
-            self._place.find()
-            if not self._place.was_there:
-                super().open()
-        except OSError as error:
-            raise Refused(f"cannot write {self.name}: {error.strerror}") from error
+        if not self._place.was_there:
+            super().open()
 
     def allocate(self, shape: tuple[int, ...], dtype: DType, along: int, rows: int) -> Any:
+        try:
+            self._place.take()
+        except OSError as error:
+            raise Refused(f"cannot write {self.name}: {error.strerror}") from error
         out = None
         if self._place.was_there and os.listdir(self._temporary):
             try:
