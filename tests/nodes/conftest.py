@@ -31,9 +31,9 @@ class Cluster:
             assert self.scheduler.poll() is None, "the scheduler does not start"
             time.sleep(0.02)
 
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+    def _start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:
         log = (self._folder / "log.txt").open("ab")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_LOGGING__DISTRIBUTED": "error"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
         program = subprocess.Popen(
             [sys.executable, "-m", "dask", *command],
             stdout=log,
@@ -45,18 +45,24 @@ class Cluster:
         self.programs.append(program)
         return program
 
-    def start_node(self, name: str, threads: int = 2) -> subprocess.Popen[bytes]:
+    def start_node(self, name: str, threads: int = 2, **variables: str) -> subprocess.Popen[bytes]:
         """A node: a worker of dask, for as many processes as it has threads."""
         return self._start(
             *("worker", "--scheduler-file", str(self._file), "--nworkers", "1", "--name", name),
             *("--nthreads", str(threads), "--no-nanny", "--no-dashboard"),
             *("--local-directory", str(self._folder)),
+            **variables,
         )
 
     def connect(self) -> Any:
         import distributed
 
-        return distributed.Client(scheduler_file=str(self._file))
+        for _ in range(5):
+            try:
+                return distributed.Client(scheduler_file=str(self._file))
+            except AssertionError:  # dask's own, if the scheduler has two things to say at once
+                time.sleep(0.1)
+        raise RuntimeError("no client connects to the scheduler")
 
     def close(self) -> None:
         for program in reversed(self.programs):

@@ -15,6 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import dask
+from dask.utils import parse_timedelta
+
 from .._interop.numpy_types import Array
 from .arrays import Placed, register
 from .cluster import CutAt, Ended, Event
@@ -43,6 +46,11 @@ class ClientNodes:
     def __init__(self, client: Any) -> None:
         self.name = "Client"
         self._client = weakref.ref(client)
+
+    def patience_s(self) -> float:
+        """As long as dask waits for a connection."""
+        timeout: float = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
+        return timeout
 
     def connect(
         self, spec: Spec, placed: dict[int, Array], tell: Callable[[Event], None]
@@ -112,14 +120,15 @@ class _ClientConnection:
                     del teams[node]
         elif self._look is None and now - self._asked > LOOK_S:
             self._ask()
-        address = self._address()
+        address = self.address()
         if self._client.status in ("closed", "closing"):
             raise ConnectionError(f"the client of the scheduler at {address} was closed")
         if now - self._heard > SILENT_S or self._client.status == "connecting":
             raise ConnectionError(f"the scheduler at {address} does not answer any more")
         return {address: f"{each['name']}" for address, each in self._found.items()}
 
-    def _address(self) -> str:
+    def address(self) -> str:
+        """Where the scheduler is."""
         scheduler = self._client.scheduler
         return "?" if scheduler is None else str(scheduler.address)
 

@@ -42,6 +42,9 @@ class Connection(Protocol):
         Raises ConnectionError if whoever manages them is gone.
         """
 
+    def address(self) -> str:
+        """Who manages the nodes, for errors."""
+
     def send(self, node: Hashable, order: Order) -> None:
         """Have a node run a range; an `Ended` tells its end."""
 
@@ -64,6 +67,9 @@ class Cluster(Protocol):
     """An array can be carried to each node once."""
     task_s: float
     """What a task costs whoever hands them out."""
+
+    def patience_s(self) -> float:
+        """How long a map waits for its first node."""
 
     def connect(
         self, spec: Spec, placed: dict[int, Array], tell: Callable[[Event], None]

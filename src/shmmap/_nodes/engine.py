@@ -110,6 +110,7 @@ class NodesWork:
         self._deadline: float | None = None
         self._alone_since: float | None = None
         self._looked = self._ticked = 0.0
+        self._patience_s = cluster.patience_s()
         spec = _pack(task, self._division)
         self._connection: Connection = cluster.connect(
             spec, self._division.placed, self._events.put
@@ -192,8 +193,11 @@ class NodesWork:
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = now
-        elif now - self._alone_since > NODES_TIMEOUT_S:
-            raise self._lost_all(f"there was no node for {NODES_TIMEOUT_S:.0f} s")
+        elif now - self._alone_since > (NODES_TIMEOUT_S if self._names else self._patience_s):
+            waited = f"{now - self._alone_since:.0f} s"
+            raise self._lost_all(
+                f"there was no worker for {waited} at {self._connection.address()}"
+            )
 
     def _lost_all(self, cause: str) -> Exception:
         """The error if nobody is left to run anything."""
@@ -393,4 +397,9 @@ def _explained(error: BaseException, node: str) -> BaseException:
     """What a node raised before it ran anything."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("shmmap"):
         return RuntimeError(f"shmmap is not installed on node {node}, or another version: {error}")
+    if isinstance(error, ModuleNotFoundError):
+        error.add_note(
+            f"node {node} does not have this module: install it on all machines, send it there "
+            "(client.upload_file of its file), or define the function in the script itself"
+        )
     return error

@@ -22,6 +22,10 @@ class ExecutorNodes:
         self.executor = executor
         self.count = count
 
+    def patience_s(self) -> float:
+        """They are there."""
+        return 0.0
+
     def connect(
         self, spec: Spec, placed: dict[int, Array], tell: Callable[[Event], None]
     ) -> _ExecutorConnection:
@@ -41,6 +45,9 @@ class _ExecutorConnection:
         if self._is_broken:
             raise ConnectionError("the executor is broken: one of its workers has died")
         return self._nodes
+
+    def address(self) -> str:
+        return "this executor"
 
     def send(self, node: Hashable, order: Order) -> None:
         number = order.number
