@@ -338,8 +338,8 @@ class Test38Handles:
         def func(row: Any) -> Any:
             faulthandler.disable()  # a forked worker has that of pytest
             if not met[0]:
+                os.truncate(path, 128 + a[0].nbytes)  # before any row is read
                 met[0] = True
-                os.truncate(path, 128 + a[0].nbytes)
             wait_until(lambda: met[0])
             return row.sum()
 

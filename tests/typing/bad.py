@@ -43,6 +43,7 @@ def options() -> None:
     shmmap.pmap(norm, x, schedule="guided")  # type: ignore[call-overload]
     shmmap.pmap(norm, x, on_error="ignore")  # type: ignore[call-overload]
     shmmap.pmap(norm, x, on_error=lambda exc: None)  # type: ignore[arg-type, misc]
+    shmmap.pmap(norm, x, checkpoint=3)  # type: ignore[call-overload]
     shmmap.pmap(norm, x, rng="seed")  # type: ignore[arg-type]
     shmmap.pmap(norm, x, wait="no")  # type: ignore[call-overload]
     shmmap.pmap(norm, x, axis="rows")  # type: ignore[call-overload]

@@ -164,6 +164,11 @@ def outputs() -> None:
     )
     z = x.copy()
     assert_type(shmmap.pmap_chunks(double, z, out=z), Floats)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = shmmap.Checkpoint(Path(folder, "b"), interval=5, if_changed="keep")
+        assert_type(shmmap.pmap(norm, x, checkpoint=f"{folder}/a"), Array)
+        assert_type(shmmap.pmap(model, names, checkpoint=kept), list[Model])
+        assert_type(shmmap.pmap(extremes, x, checkpoint=f"{folder}/c"), tuple[Array, ...])
 
 
 def chunks() -> None:

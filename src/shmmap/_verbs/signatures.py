@@ -70,6 +70,7 @@ class VerbOptions(OutsideOptions, total=False):
 
     chunksize: Int | str
     rng: Seed | np.random.SeedSequence | np.random.Generator | None
+    checkpoint: str | os.PathLike[str] | Checkpoint | None
 
 
 class ItemOptions(VerbOptions, total=False):
@@ -89,7 +90,6 @@ class Keywords(ItemOptions, total=False):
     """All options, as they are written."""
 
     on_error: OnError | StandIn
-    checkpoint: str | os.PathLike[str] | Checkpoint | None
     wait: bool
 
 
