@@ -22,6 +22,8 @@ from tests.helpers import assert_same
 from .conftest import Cluster
 
 pytest.importorskip("distributed")
+from shmmap._nodes.client import ClientNodes
+
 pytestmark = pytest.mark.unguarded("the client has threads and sockets of its own")
 
 
@@ -80,6 +82,28 @@ def test_what_a_slow_node_has_is_cut(cluster: Cluster, client: Any) -> None:
     got = shmmap.pmap(uneven, np.arange(1200), engine=client, chunksize=1, out=list)
     assert got == list(range(1200))
     assert time.monotonic() - begun < 15
+
+
+def test_a_range_ends_by_itself_in_time(client: Any) -> None:
+    """Nothing was known of how long chunks take, and the first ranges were given too much."""
+
+    class Hasty(ClientNodes):
+        """Gives ranges 50 ms."""
+
+        def connect(self, spec: Any, placed: Any, tell: Any) -> Any:
+            connection = super().connect(spec, placed, tell)
+            send = connection.send
+            connection.send = lambda node, order: (  # type: ignore[method-assign]
+                sent.append(order) or send(node, order._replace(seconds=0.05))
+            )
+            return connection
+
+    sent: list[Any] = []
+    engine = shmmap.Nodes.__new__(shmmap.Nodes)
+    engine._engine = NodesEngine(Hasty(client))
+    got = shmmap.pmap(waiting, np.arange(300), engine=engine, chunksize=1)
+    assert_same(got, np.arange(300) * 2)
+    assert len(sent) > 15
 
 
 @pytest.mark.slow
@@ -155,8 +179,6 @@ def test_a_node_that_is_killed_takes_its_team_along(ours: Cluster) -> None:
 @pytest.mark.slow
 def test_random_cuts_lose_nothing_and_run_nothing_twice(client: Any, tmp_path: Path) -> None:
     """Ranges are cut again and again while they run."""
-    from shmmap._nodes.client import ClientNodes
-
     log = str(tmp_path / "runs")
 
     def note(v: Any) -> Any:

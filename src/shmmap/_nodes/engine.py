@@ -268,6 +268,7 @@ class NodesWork:
             workers=self._task.workers,
             slices=slices,
             token=self._tokens.get(given.node, ""),
+            seconds=self._ranges.seconds(given.node),
         )
         self._orders[given.number] = given.node, order
         self._connection.send(given.node, order)

@@ -90,6 +90,8 @@ class Order(NamedTuple):
     """What inputs there are in slices, pickled; by position."""
     token: str
     """Of the process that is meant; empty if any is."""
+    seconds: float
+    """After this time it ends by itself, with what is begun."""
 
 
 class Told(NamedTuple):
@@ -186,6 +188,10 @@ def run_range(
     with _lock:
         limit = Limit(_early.pop(key, order.stop) - order.start)
         _running[key] = order.start, limit
+    ended = threading.Event()
+    threading.Thread(
+        target=_end_in_time, args=(limit, ended, order.seconds), name="shmmap-range", daemon=True
+    ).start()
     try:
         answer = _run(order, spec, placed, (teams or _own_teams), size, limit, host)
     except BaseException as exc:
@@ -194,10 +200,18 @@ def run_range(
         fatal = report_exception(exc, -1, start, stop, -1, os.getpid())._replace(host=host)
         answer = Answer(order.stop, b"", [], [], [], [], fatal)
     finally:
+        ended.set()
         with _lock:
             del _running[key]
             _note(key, order.start)
     return pack_result(Told(_TOKEN, host, answer))
+
+
+def _end_in_time(limit: Limit, ended: threading.Event, seconds: float) -> None:
+    """Have a range end after so long; one that waits for another one to end, so much later."""
+    while not ended.wait(seconds):
+        if limit.end() is not None:
+            break
 
 
 def _run(

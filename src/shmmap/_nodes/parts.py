@@ -67,13 +67,22 @@ class Limit:
             if (at := self._limit) < chunks:
                 work.cut(lambda drawn: at - 1)
 
-    def cut(self, keep: float) -> int | None:
-        """Keep that part of what is not begun yet; where it ends now, None if as before."""
+    def end(self) -> int | None:
+        """Keep what has begun, if anything has."""
+        return self.cut(0.0, has_begun=True)
+
+    def cut(self, keep: float, *, has_begun: bool = False) -> int | None:
+        """Keep that part of what is not begun yet; where it ends now, None if as before.
+
+        `has_begun`: only if anything is.
+        """
         with self._lock:
             limit = wanted = self._limit
 
             def choose(drawn: int) -> int | None:
                 nonlocal wanted
+                if has_begun and not drawn:
+                    return None
                 wanted = drawn + math.ceil((limit - drawn) * keep)
                 return wanted - 1 if wanted < limit else None
 

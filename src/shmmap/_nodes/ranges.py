@@ -25,6 +25,10 @@ class Policy(NamedTuple):
     """A range is this part of what is left for its node."""
     least_s: float = 1.0
     """A range takes this long at least, unless that is more than what is left for its node."""
+    most_s: float = 30.0
+    """And no longer than this: so much is lost with a node, and so long nothing is heard of it."""
+    first_s: float = 5.0
+    """The same for the first ranges of a node, of which it is not known how long they take."""
     task_s: float = 0.001
     """What a task costs the scheduler. A round of tasks, one for each node, is what bounds sizes from below:
     twice as long, and it is idle half of the time."""
@@ -194,6 +198,12 @@ class Ranges:
 
     # ------------------------------------------------ sizes
 
+    def seconds(self, node: Hashable) -> float:
+        """After how long a node is to end a range by itself."""
+        policy = self._policy
+        most = policy.most_s if self._nodes[node].speed else policy.first_s
+        return max(most, 4 * len(self._nodes) * policy.task_s)
+
     def _size(self, node: _Node) -> int:
         """How many chunks a node gets."""
         policy, nodes = self._policy, len(self._nodes)
@@ -203,7 +213,8 @@ class Ranges:
         mean = self._speeds / self._known
         speed = node.speed or mean
         round_s = nodes * policy.task_s
-        seconds = max(self._left / (policy.share * mean * nodes), policy.least_s, 2 * round_s)
+        seconds = min(self._left / (policy.share * mean * nodes), policy.most_s)
+        seconds = max(seconds, policy.least_s, 2 * round_s)
         # A map that is over soon: smaller ones, or a few nodes would get it all.
         most = max(fair, speed * max(policy.least_s / 4, round_s)) if policy.can_cut else fair
         return max(1, int(min(speed * seconds, most)))
