@@ -36,13 +36,14 @@ class _Place:
         self.path = os.path.join(os.path.dirname(target), f".shmmap-{key[:16]}.partial")
         self.was_there = os.path.lexists(self.path)
         """There is an OUT that is not complete, or one that may be."""
-        self._is_target = False
+        self.is_target = False
+        """It has its name already."""
         if not self.was_there and self._is_begun:
-            self.was_there = self._is_target = os.path.exists(target)
+            self.was_there = self.is_target = os.path.exists(target)
 
     def take(self) -> None:
         """Have what was there under the hidden name. As late as possible: a kill may come at any time."""
-        if self._is_target:
+        if self.is_target:
             os.rename(self._target, self.path)
 
     def refuse_other_form(self, name: str, form: str, found: str) -> None:
@@ -55,7 +56,7 @@ class _Place:
 
     def restore(self) -> bool:
         """Undo what `take` has done; whether what is there was there before."""
-        if self._is_target and os.path.exists(self.path):
+        if self.is_target and os.path.exists(self.path):
             os.rename(self.path, self._target)
         return self.was_there
 
@@ -80,12 +81,12 @@ class KeptNpyFile(NpyFile):
             self._fd = os.open(self._temporary, flags)
         except OSError as error:
             raise Refused(f"cannot write {self.name}: {error.strerror}") from error
-        self._found_mode = self._mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
-        if self._mode == 0o600:  # it was made so, or left so
+        if self._place.is_target:
+            self._mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
+        else:  # nobody else may read it, as it was made
             umask = os.umask(0o077)
             os.umask(umask)
             self._mode = 0o666 & ~umask
-        os.fchmod(self._fd, 0o600)
 
     def allocate(self, shape: tuple[int, ...], dtype: DType, along: int, rows: int) -> Any:
         """Give an array that lies in the file by its name: what was there before, if it is such a one."""
@@ -114,8 +115,6 @@ class KeptNpyFile(NpyFile):
         if self._fd < 0:
             return
         if not self._is_begun or is_refused:
-            if self._place.was_there:
-                os.fchmod(self._fd, self._found_mode)
             if not self._place.restore():
                 super().drop()
         os.close(self._fd)
