@@ -83,7 +83,7 @@ def placed(client: Any, x: Any) -> AbstractContextManager[Array]:
     ----------
     client : dask.distributed.Client
         The one that is passed as ``engine=`` inside.
-    x : array_like
+    x : array-like
         What is written into it inside is not seen on the nodes; so it is read-only meanwhile.
 
     Returns
