@@ -26,6 +26,7 @@ def executor() -> Iterator[Any]:
         yield executor
 
 
+@pytest.mark.slow
 class TestNodes(EngineSuite):
     """Two processes, each of which keeps a team."""
 
@@ -38,6 +39,17 @@ class TestNodes(EngineSuite):
     @pytest.fixture
     def engine(self, executor: Any) -> Iterator[Any]:
         yield shmmap.Nodes(executor)
+
+
+def test_nodes_give_what_one_machine_gives(executor: Any) -> None:
+    x = np.random.default_rng(0).random((300, 3))
+    engine = shmmap.Nodes(executor)
+    assert_same(shmmap.pmap(np.sum, x, engine=engine), shmmap.pmap(np.sum, x, engine="serial"))
+    assert_same(
+        shmmap.preduce(np.sum, x, chunksize=7, engine=engine),
+        shmmap.preduce(np.sum, x, chunksize=7, engine="serial"),
+    )
+    assert shmmap.pmap(str, list(range(50)), engine=engine) == list(map(str, range(50)))
 
 
 def test_an_executor_that_breaks_is_an_error_with_the_ranges() -> None:

@@ -47,6 +47,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "a list of what differs": lambda x, **o: shmmap.pmap(
         lambda row: list(row[: int(row[0]) % 3]), x, out=list, **o
     ),
+    "a list of much": lambda x, **o: shmmap.pmap(len, [bytes(50_000)] * 300, **o),
     "zipped": lambda x, **o: shmmap.pmap(
         lambda row, word: row[0] + len(word), x, ["ab"] * 500, **o
     ),

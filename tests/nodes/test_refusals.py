@@ -126,7 +126,7 @@ def test_ctrl_c_ends_the_map_and_frees_the_nodes(ours: Cluster, tmp_path: Path) 
     time.sleep(0.5)
     program.send_signal(signal.SIGINT)
     _, errors = program.communicate(timeout=20)
-    assert "KeyboardInterrupt" in errors and errors.count("Traceback") == 1
+    assert "KeyboardInterrupt" in errors and errors.count("Traceback") == 1, errors
     with ours.connect() as client:
         begun = time.monotonic()
         assert_same(shmmap.pmap(abs, np.arange(50), engine=client), np.arange(50))

@@ -27,6 +27,8 @@ register()
 
 LOOK_S = 0.5
 """How often the scheduler is asked for its workers."""
+SLICES_NBYTES = 1 << 16
+"""More than this does not go through the scheduler as a part of a task."""
 SILENT_S = 30.0
 """A scheduler that has not answered for so long is taken for lost."""
 
@@ -163,6 +165,10 @@ class _ClientConnection:
     def send(self, node: Hashable, order: Order) -> None:
         spec, placed = self._shared()
         number = order.number
+        slices: Any = b""
+        if len(order.slices) > SLICES_NBYTES:
+            slices = self._client.scatter(order.slices, workers=[node], hash=False)
+            order = order._replace(slices=b"")
         threads = self._found[str(node)]["nthreads"] if str(node) in self._found else 0
         future = self._client.submit(
             run_range,
@@ -171,6 +177,7 @@ class _ClientConnection:
             placed,
             self._team(node),
             threads,
+            slices,
             key=f"shmmap-{order.map_id}-{number}",
             workers=[node],
             allow_other_workers=False,
@@ -227,7 +234,8 @@ class _ClientConnection:
         if orders and self._client.status == "running":
             for node, order in orders.values():
                 self._calls.submit(self._run_cut, node, order, 0.0)
-            self._calls.submit(self._client.cancel, futures)
+            # Now: dask calls back for each, which it cannot do any more once the program ends.
+            self._client.cancel(futures)
         self._calls.shutdown(wait=False)
         self._put = None
 

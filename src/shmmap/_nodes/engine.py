@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .._chunks import Form, Job, Mark, Piece, dtypes_of, is_done, items_done, undone
+from .._chunks import Form, Mark, Piece, dtypes_of, is_done, items_done, undone
 from .._engines import GRACE_S, TICK_S, GivenEngine, Task
 from .._errors.exceptions import WorkerDied, name_of
 from .._results import DeadWorker
@@ -24,8 +24,8 @@ from .._wire import cannot_send, pack_by_value, restore_exception, thread_settin
 from .carried import Division, cut_slices, divide
 from .cluster import NODES_TIMEOUT_S, Cluster, Connection, CutAt, Ended, Event
 from .node import Order, Spec, Told, Whole, versions
-from .parts import Answer
-from .ranges import Given, Policy, Ranges
+from .parts import Answer, clipped
+from .ranges import Given, Policy, Ranges, runs_of
 
 LOOK_S = 0.5
 """How often it is asked which nodes there are."""
@@ -97,19 +97,17 @@ class NodesWork:
         self.ledger = bytearray(task.begun or job.plan.chunks)
         policy = Policy(task_s=cluster.task_s, can_cut=cluster.can_cut)
         left = undone(self.ledger)
-        self._ranges = Ranges(_runs(left), policy)
+        self._ranges = Ranges(runs_of(left), policy)
         self._map_id = os.urandom(8).hex()
         self._orders: dict[int, tuple[Hashable, Order]] = {}
         """Ranges under way: where, and what was sent."""
-        self._cuts: dict[int, int] = {}
-        """Where ranges under way are known to end."""
         self._names: dict[Hashable, str] = {}
         self._tokens: dict[Hashable, str] = {}
         self._lowest_failed: int | None = None
         """The map is to end: this is the lowest chunk that has failed."""
         self._deadline: float | None = None
         self._alone_since: float | None = None
-        self._looked = self._ticked = 0.0
+        self._ticked = 0.0
         self._patience_s = cluster.patience_s()
         spec = _pack(task, self._division)
         self._connection: Connection = cluster.connect(
@@ -227,7 +225,7 @@ class NodesWork:
         )
         if told.stop_at is not None:
             self._fail(max(told.stop_at, 0))
-        for first, last in _runs(sorted(told.again)):
+        for first, last in runs_of(sorted(told.again)):
             self._ranges.put_back(first, last)
 
     # ------------------------------------------------ there
@@ -295,7 +293,8 @@ class NodesWork:
             self._ranges.take_away(given.start, given.stop)
             self._note_lost(given.start, given.stop, f"node {self._names.get(node, '?')} was lost")
             return
-        self._tokens[node] = "" if not isinstance(node, str) else told.token
+        if isinstance(node, str):  # else it is whichever worker of an executor takes the range
+            self._tokens[node] = told.token
         answer = told.answer
         if answer.fatal is not None:
             start, stop = answer.fatal.start, min(answer.fatal.stop, self._task.job.plan.n)
@@ -323,7 +322,7 @@ class NodesWork:
             pieces = [*pieces, *[(k, k + 1, (None, ())) for k in none[:1]]]
         for piece in pieces:
             if piece[0] < stop:
-                self._add(_clipped(piece, stop, job), spans, marks, start)
+                self._add(clipped(piece, stop, job), spans, marks, start)
         self.ledger[start : start + len(marks)] = marks
         for chunk in failed:
             if not job.keep_going:
@@ -369,29 +368,6 @@ class NodesWork:
         elif chunk >= self._lowest_failed:
             return
         self._lowest_failed = chunk
-
-
-def _runs(chunks: Iterable[int]) -> list[tuple[int, int]]:
-    """Chunks in order, as ranges."""
-    runs: list[tuple[int, int]] = []
-    for chunk in chunks:
-        if runs and runs[-1][1] == chunk:
-            runs[-1] = runs[-1][0], chunk + 1
-        else:
-            runs.append((chunk, chunk + 1))
-    return runs
-
-
-def _clipped(piece: Piece, stop: int, job: Job) -> Piece:
-    """What of a piece lies below a chunk. A partial is of one subtree, and never cut."""
-    first, last, results = piece
-    if last <= stop:
-        return piece
-    rows = (stop - first) * job.plan.chunksize
-    if job.gather:
-        return first, stop, results[:rows]
-    kind, columns = results
-    return first, stop, (kind, tuple([column[:rows] for column in columns]))
 
 
 def _explained(error: BaseException, node: str) -> BaseException:

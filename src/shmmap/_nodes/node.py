@@ -167,9 +167,20 @@ def _kept(chunks: int, keep: float) -> int:
 
 
 def run_range(
-    order: Order, spec: Spec, placed: dict[int, Placed], teams: NodeTeams | None, size: int = 0
+    order: Order,
+    spec: Spec,
+    placed: dict[int, Placed],
+    teams: NodeTeams | None,
+    size: int = 0,
+    slices: bytes = b"",
 ) -> bytes:
-    """Run a range of chunks here; a `Told`, pickled. `size`: of the team, if the order leaves it open."""
+    """Run a range of chunks here; a `Told`, pickled.
+
+    `size`: of the team, if the order leaves it open; `slices`: in the place of those of the order, which are
+    too large to be in it.
+    """
+    if slices:
+        order = order._replace(slices=slices)
     here = versions()
     if here != order.versions:
         differing = [name for name in here if here[name] != order.versions.get(name)]
@@ -224,7 +235,7 @@ def _run(
     host: str,
 ) -> Answer:
     """Run a range, up to its limit."""
-    first, stop_at = order.start, order.start + limit.at
+    first, stop_at = order.start, order.start + limit.start()
     if stop_at <= first:
         return Answer(first, b"", [], [], [], [])
     whole = spec.open()
@@ -266,6 +277,6 @@ def _run(
                 begun=None,
             )
         )
-        limit.begin(work, job.plan.chunks)
+        limit.started(work)
         answer: Answer = work.wait()
         return answer

@@ -41,11 +41,12 @@ class _Cut(Protocol):
         """Start no chunk above the one that `choose` says; how many were drawn before that was in force."""
 
 
-# | field  | written by     | read by        | what must hold
-# | _limit | cutting thread | all            | under `_lock`, taken before that of the team; it never grows,
-# |        |                |                | and is not below `_top`; to read it alone takes no lock
-# | _top   | the map        | cutting thread | under `_lock`
-# | _work  | the map, once  | cutting thread | under `_lock`
+# | field         | written by     | read by        | what must hold
+# | _limit        | cutting thread | all            | under `_lock`, taken before that of the team; it never
+# |               |                |                | grows, and is not below `_top`; read without it, too
+# | _top          | the map        | cutting thread | under `_lock`
+# | _is_starting, | the map, once  | cutting thread | under `_lock`
+# | _work         |                |                |
 class Limit:
     """Where a range ends, which may be said while it runs; chunks are counted from its beginning."""
 
@@ -55,17 +56,22 @@ class Limit:
         self._top = 0
         """Above all chunks whose results were taken."""
         self._work: _Cut | None = None
+        self._is_starting = False
 
     @property
     def at(self) -> int:
         return self._limit
 
-    def begin(self, work: _Cut, chunks: int) -> None:
-        """It runs, all those chunks of it; where it ends may have been said by now."""
+    def start(self) -> int:
+        """It is about to be run: how many chunks of it. Until it is known what has begun, it is not cut."""
+        with self._lock:
+            self._is_starting = True
+            return self._limit
+
+    def started(self, work: _Cut) -> None:
+        """It runs."""
         with self._lock:
             self._work = work
-            if (at := self._limit) < chunks:
-                work.cut(lambda drawn: at - 1)
 
     def end(self) -> int | None:
         """Keep what has begun, if anything has."""
@@ -86,6 +92,8 @@ class Limit:
                 wanted = drawn + math.ceil((limit - drawn) * keep)
                 return wanted - 1 if wanted < limit else None
 
+            if self._work is None and self._is_starting:
+                return None
             if self._work is None:
                 drawn = None if choose(0) is None else 0
             else:
@@ -213,22 +221,12 @@ class PartOutcome(Outcome):
         if isinstance(collector, PartFolding):
             return collector.parts()
         kept = [(first, last, piece) for first, (last, piece) in collector.pieces.in_order()]
+        pieces = [clipped(piece, at, job) for piece in kept if piece[0] < at]
         if job.gather:
-            is_by_item = job.verb == "items"
-            return [
-                (a, min(b, at), p[: (at - a) * size] if is_by_item and b > at else p)
-                for a, b, p in kept
-                if a < at
-            ]
-        pieces: list[Piece] = []
-        for a, b, (kind, columns) in kept:
-            if b > at > a:
-                columns = tuple([column[: (at - a) * size] for column in columns])
-            if a < at:
-                pieces.append((a, min(b, at), (kind, columns)))
+            return pieces
         if job.store or collector.columns is None:
             return pieces
-        elsewhere = {chunk for a, b, _ in kept for chunk in range(a, b)}
+        elsewhere = {chunk for a, b, _ in pieces for chunk in range(a, b)}
         runs: list[list[int]] = []
         for chunk, mark in enumerate(marks):
             if not is_done(mark) or mark == Mark.NOTHING or chunk in elsewhere:
@@ -264,3 +262,15 @@ class PartFolding(Folding):
         """What there is: partials of subtrees, with their chunks counted from the beginning of the range."""
         first = self._first_leaf
         return [(a - first, b - first, value) for a, b, value in self._tree.parts()]
+
+
+def clipped(piece: Piece, stop: int, job: Job) -> Piece:
+    """What of a piece lies below a chunk. A partial is of one subtree, and never cut."""
+    first, last, results = piece
+    if last <= stop:
+        return piece
+    rows = (stop - first) * job.plan.chunksize
+    if job.gather:
+        return first, stop, results[:rows]
+    kind, columns = results
+    return first, stop, (kind, tuple([column[:rows] for column in columns]))

@@ -17,6 +17,9 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+TRIES = 3
+"""How often a node is asked for a part of a range that it gives nothing of: it may be about to begin it."""
+
 
 class Policy(NamedTuple):
     """The figures that decide; times are in seconds."""
@@ -50,7 +53,9 @@ class Given:
     start: int
     stop: int
     may_be_cut: bool = True
-    """It was not tried yet, and nobody is about to."""
+    """Nobody is about to, and it was not refused again and again."""
+    tries: int = 0
+    """How often it was tried since it was cut last."""
 
 
 @dataclass(slots=True)
@@ -168,11 +173,12 @@ class Ranges:
         given = self.given.get(number)
         if given is None:
             return  # it has ended meanwhile, or its node has
-        if at is None or at >= given.stop:
-            return
-        self.put_back(max(at, given.start), given.stop)
-        given.stop = max(at, given.start)
-        given.may_be_cut = True
+        given.tries += 1
+        given.may_be_cut = given.tries < TRIES or at is not None
+        if at is not None and at < given.stop:
+            self.put_back(max(at, given.start), given.stop)
+            given.stop = max(at, given.start)
+            given.tries = 0
         self._expect(given.node, self._nodes[given.node])
 
     def choose_cut(self, now: float) -> Cut | None:
@@ -237,3 +243,14 @@ class Ranges:
         speed = node.speed or self._speeds / self._known
         end = node.since + sum(each.stop - each.start for each in node.given) / speed
         heapq.heappush(self._ends, (-end, node.changes, id(name), name))
+
+
+def runs_of(chunks: Iterable[int]) -> list[tuple[int, int]]:
+    """Chunks in order, as ranges."""
+    runs: list[tuple[int, int]] = []
+    for chunk in chunks:
+        if runs and runs[-1][1] == chunk:
+            runs[-1] = runs[-1][0], chunk + 1
+        else:
+            runs.append((chunk, chunk + 1))
+    return runs
