@@ -29,9 +29,12 @@ LOOK_S = 0.5
 """How often the scheduler is asked for its workers."""
 SLICES_NBYTES = 1 << 16
 """More than this does not go through the scheduler as a part of a task."""
+TASK_NBYTES = 1 << 20
+"""A map up to this size, without its inputs, is a task by itself."""
 SILENT_S = 30.0
 """A scheduler that has not answered for so long is taken for lost."""
 
+_GONE = ("cancelled", "lost", "error")
 _teams: weakref.WeakKeyDictionary[Any, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
 """By client and node: futures of the teams there, which go with the client."""
 _kept: weakref.WeakKeyDictionary[Any, dict[int, tuple[Array, Any]]] = weakref.WeakKeyDictionary()
@@ -90,7 +93,8 @@ class _ClientConnection:
         self._client = client
         self._tell = tell
         self._to_put = spec, placed
-        self._put: tuple[Any, dict[int, Any]] | None = None
+        self._spec: Any = None
+        self._put: dict[int, Any] = {}
         """Futures of what all nodes need; not until there is one."""
         self._futures: dict[int, Any] = {}
         self._found: dict[str, Any] = {}
@@ -137,19 +141,23 @@ class _ClientConnection:
     # ------------------------------------------------ ranges
 
     def _shared(self) -> tuple[Any, dict[int, Any]]:
-        if self._put is None:
-            spec, placed = self._to_put
-            self._put = (
-                self._client.scatter(spec, hash=False),
-                {position: put(self._client, a) for position, a in placed.items()},
-            )
-        return self._put
+        """Futures of what all nodes need; put into the cluster again if it went with the node that had it."""
+        spec, placed = self._to_put
+        if self._spec is None or self._spec.status in _GONE:
+            if len(spec.data) <= TASK_NBYTES:  # as a task, which dask repeats if need be
+                self._spec = self._client.submit(Spec, spec.data, pure=False)
+            else:
+                self._spec = self._client.scatter(spec, hash=False)
+        for position, a in placed.items():
+            if position not in self._put or self._put[position].status in _GONE:
+                self._put[position] = put(self._client, a)
+        return self._spec, self._put
 
     def _team(self, node: Hashable) -> Any:
         client = self._client
         teams = _teams.setdefault(client, {})
         future = teams.get(node)
-        if future is None or future.status in ("cancelled", "lost", "error"):
+        if future is None or future.status in _GONE:
             key = f"shmmap-team-{id(client):x}-{node}-{time.monotonic_ns():x}"
             future = client.submit(
                 NodeTeams,
@@ -163,6 +171,13 @@ class _ClientConnection:
         return future
 
     def send(self, node: Hashable, order: Order) -> None:
+        number = order.number
+        try:
+            self._send(node, order)
+        except (OSError, TimeoutError):  # the node that was to get the data died just now
+            self._tell(Ended(number, None))
+
+    def _send(self, node: Hashable, order: Order) -> None:
         spec, placed = self._shared()
         number = order.number
         slices: Any = b""
@@ -237,7 +252,8 @@ class _ClientConnection:
             # Now: dask calls back for each, which it cannot do any more once the program ends.
             self._client.cancel(futures)
         self._calls.shutdown(wait=False)
-        self._put = None
+        self._spec = None
+        self._put = {}
 
 
 @contextmanager

@@ -60,17 +60,17 @@ class Spec:
     """A `Whole`, pickled, and opened once where it is used."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self.data = data
         self._whole: Whole | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Spec, (self._data,)
+        return Spec, (self.data,)
 
     def open(self) -> Whole:
         with self._lock:
             if self._whole is None:
-                self._whole = unpack(self._data)
+                self._whole = unpack(self.data)
             return self._whole
 
 
