@@ -48,7 +48,7 @@ def test_no_space_for_a_wider_one(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
         try:
             result = shmmap.pmap(work, np.arange(100), engine="serial", checkpoint=option)
-        except OSError as exc:
+        except shmmap.SharedMemoryError as exc:  # the limit counts for memory, too
             print(type(exc).__name__)
         else:
             print(result.dtype, np.array_equal(result[:, 0], np.arange(100)))
@@ -58,6 +58,6 @@ def test_no_space_for_a_wider_one(tmp_path):
         command = [sys.executable, "-c", program, str(tmp_path / "run"), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    assert run() == "OSError"
+    assert run() == "SharedMemoryError"
     assert sorted(os.listdir(tmp_path / "run")) == ["ledger", "lock", "out.npy", "pieces"]
     assert run("again") == "float64 True"

@@ -123,8 +123,8 @@ class Keeper:
                 try:
                     self._parts[name], a = self._folder.create(name + PART, shape, dtype)
                 except OSError as exc:  # not now, when there are results
+                    a = empty(shape, dtype)
                     self._failure = exc
-                    return empty(shape, dtype)
             else:
                 self._fds[name], a = self._folder.create(name, shape, dtype)
         return a
