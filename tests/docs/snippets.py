@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-NEEDS = re.compile(r"<!-- block needs: (\S+) -->")
+NEEDS = re.compile(r"<!-- block needs: (\S+(?:, \S+)*) -->")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -33,22 +33,22 @@ class Block:
     text: str
     line: int
     """The number of the block's first line in its page, from 1."""
-    needs: str | None = None
+    needs: tuple[str, ...] = ()
     """A library without which it is left out, by a comment before it."""
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    language, start, lines, needs = None, 0, list[str](), None
+    language, start, lines, needs = None, 0, list[str](), ()
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         if language is None and line.startswith("```") and line != "```":
             language, start, lines = line.removeprefix("```").strip(), number + 1, []
         elif language is not None and line == "```":
             yield Block(language, "\n".join(lines) + "\n", start, needs)
-            language = needs = None
+            language, needs = None, ()
         elif language is not None:
             lines.append(line)
         elif found := NEEDS.match(line):
-            needs = found[1]
+            needs = tuple(found[1].split(", "))
     if language is not None:
         raise ValueError(f"{page}:{start}: this code block is never closed")
 
@@ -67,7 +67,7 @@ def run_page(page: Path) -> int:
     """Run the Python blocks of a page in one namespace; return how many examples failed."""
     namespace, failed = fresh_main(), 0
     for block in blocks(page):
-        if block.language != "python" or (block.needs and not find_spec(block.needs)):
+        if block.language != "python" or not all(map(find_spec, block.needs)):
             continue
         if block.text.startswith(">>>"):
             test = doctest.DocTestParser().get_doctest(
