@@ -86,7 +86,7 @@ def describe_map(of: ProfiledMap) -> list[str]:
         if any(worker.busy for worker in of.workers):
             lines.append(f"  {balance_of(of.workers, phases.wall)}")
     else:
-        lines.append("  no worker took part")
+        lines.append("  no worker was seen: none took part, or they are on other machines")
     lines += [f"  -> {each.text}" for each in of.advice]
     for each in of.failed[:FAILED_MOST]:
         lines.append(f"  !! [{each.start}, {each.stop}) {shortened(each.error)}")
