@@ -155,7 +155,8 @@ def use(method):
 
 with shmmap.Team(2, start=sys.argv[1]) as team:
     print(shmmap.pmap(use, [sys.argv[2]] * 2, engine=team))
-print([name for name in os.listdir("/dev/shm") if name.startswith("sem.")])
+# Those of loky are other programs', as it is not imported here.
+print([name for name in os.listdir("/dev/shm") if name.startswith("sem.mp")])
 """,
         start,
         method,

@@ -7,6 +7,7 @@ once.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -80,10 +81,10 @@ def from_frames(header: dict[str, Any], frames: Sequence[Any]) -> Placed:
 
 def register() -> None:
     """Tell dask how such an array travels."""
-    from distributed.protocol.serialize import dask_deserialize, dask_serialize
-
-    dask_serialize.register(Placed)(to_frames)
-    dask_deserialize.register(Placed)(from_frames)
+    # By name, as its types say nothing of these.
+    serialize: Any = importlib.import_module("distributed.protocol.serialize")
+    serialize.dask_serialize.register(Placed)(to_frames)
+    serialize.dask_deserialize.register(Placed)(from_frames)
 
 
 if "distributed" in sys.modules:  # on a node this is imported as the first one arrives

@@ -21,6 +21,7 @@ from .._chunks import Job, Plan
 from .._engines import Task, hand_over_inputs, process_engine
 from .._interop.stored import Target
 from .._results import Collector, Fold, Folding
+from .._system.forks import make_lock
 from .._system.limits import usable_cores
 from .._team import WorkerTeam
 from .._wire import pack_result, report_exception, unpack
@@ -62,7 +63,7 @@ class Spec:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self._whole: Whole | None = None
-        self._lock = threading.Lock()
+        self._lock = make_lock()
 
     def __reduce__(self) -> tuple[object, ...]:
         return Spec, (self.data,)
@@ -108,7 +109,7 @@ class NodeTeams:
 
     def __init__(self, idle_timeout: float | None = IDLE_S) -> None:
         self._idle_timeout = idle_timeout
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._teams: dict[int, WorkerTeam] = {}
         # At the end of the program teams end by themselves.
         weakref.finalize(self, _end_all, self._teams).atexit = False
@@ -136,7 +137,7 @@ _running: dict[tuple[str, int], tuple[int, Limit]] = {}
 """The first chunk and the limit of each range that runs here."""
 _early: OrderedDict[tuple[str, int], int] = OrderedDict()
 """Ranges that were cut before they had begun, and where they end; those that have ended, with their start."""
-_lock = threading.Lock()
+_lock = make_lock()
 
 
 def cut_range(map_id: str, number: int, start: int, stop: int, keep: float) -> int | None:

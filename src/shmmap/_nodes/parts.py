@@ -8,12 +8,12 @@ meet in the caller as they do on one machine.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from .._chunks import Job, Mark, Piece, is_done
 from .._results import Collector, DeadWorker, Fold, Folding, Instructions, Outcome
+from .._system.forks import make_lock
 from .._wire import Report, report_exception
 
 
@@ -51,7 +51,7 @@ class Limit:
     """Where a range ends, which may be said while it runs; chunks are counted from its beginning."""
 
     def __init__(self, chunks: int) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._limit = chunks
         self._top = 0
         """Above all chunks whose results were taken."""
