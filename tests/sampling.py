@@ -27,6 +27,9 @@ EVERY = {
 }
 """Folders of which a plain run has every second or third test, as the tests take long together."""
 
+MOST = int(os.environ.get("SHMMAP_TEST_MOST", "3"))
+"""How many of the cases of a test there are in a part at most, evenly spread."""
+
 PLACES = (
     "engine",
     "process_engine",
@@ -63,7 +66,8 @@ def part(name: str, slow: list[Any], light: list[Any]) -> list[Any]:
     if not PART or Path(name.partition("::")[0]).parent.name == "clients":
         return [*slow, *[case for case in light if case not in slow]]
     number, parts = map(int, PART.split("/"))
-    return slow[(number + zlib.crc32(name.encode())) % parts :: parts] or light[:1]
+    mine = slow[(number + zlib.crc32(name.encode())) % parts :: parts]
+    return mine[:: -(-len(mine) // MOST) or 1] or light[:1]
 
 
 def sample(name: str, cases: list[Any]) -> list[Any]:

@@ -58,7 +58,7 @@ def test_death_at_any_line_of_noting(form: str, stacks: bool) -> None:
     options: dict[str, Any] = {"schedule": "static"} if form == "static" else {}
     with in_time(120), shmmap.Team(2, start="fork") as team:
         while True:
-            number += 5
+            number += 9
             told[:] = 0
 
             def func(i: Any, number: int = number) -> float:
@@ -88,4 +88,4 @@ def test_death_at_any_line_of_noting(form: str, stacks: bool) -> None:
                 break
             deaths += 1
         assert_next_map_works(team)
-    assert deaths > 5
+    assert deaths > 3
