@@ -58,6 +58,8 @@ LEFT_OUT = {
     "test_exit_during_result_unpickle_in_result_handler": "the SystemExit comes out as it is",
     "test_error_at_task_pickle": "a TypeError in our words, which says what does not pickle",
     "test_error_during_result_pickle_on_worker": "a TypeError in our words",
+    # What no worker has begun is cancelled, be it the first one: workers are still about to start.
+    "test_cancel_futures": "expects that some were begun; tests/workers/test_team.py has it with workers",
     # Private attributes of the process pool.
     "test_shutdown_deadlock_pickle": "joins `_executor_manager_thread`",
     "test_gh105829_should_not_deadlock_if_wakeup_pipe_full": "replaces parts of the process pool",
