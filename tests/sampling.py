@@ -27,7 +27,7 @@ EVERY = {
 }
 """Folders of which a plain run has every second or third test, as the tests take long together."""
 
-MOST = int(os.environ.get("SHMMAP_TEST_MOST", "3"))
+MOST = int(os.environ.get("SHMMAP_TEST_MOST", "2"))
 """How many of the cases of a test there are in a part at most, evenly spread."""
 
 PLACES = (
