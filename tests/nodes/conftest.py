@@ -84,6 +84,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         cluster.close()
 
 
+@pytest.fixture
+def ours(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of one's own, to kill what is in it."""
+    cluster = Cluster(tmp_path)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
 @pytest.fixture(scope="session")
 def client(cluster: Cluster) -> Iterator[Any]:
     with cluster.connect() as client:

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,6 @@ pytest.importorskip("distributed")
 from shmmap._nodes.client import ClientNodes
 
 pytestmark = pytest.mark.unguarded("the client has threads and sockets of its own")
-
-
-@pytest.fixture
-def ours(tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster of one's own, to kill what is in it."""
-    cluster = Cluster(tmp_path)
-    try:
-        yield cluster
-    finally:
-        cluster.close()
 
 
 def waiting(v: Any) -> Any:

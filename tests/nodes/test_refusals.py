@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,6 @@ from .conftest import ROOT, Cluster
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.unguarded("the client has threads and sockets of its own")
-
-
-@pytest.fixture
-def ours(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path)
-    try:
-        yield cluster
-    finally:
-        cluster.close()
 
 
 def test_settings_of_now_reach_the_nodes(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:

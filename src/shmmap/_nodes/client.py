@@ -20,13 +20,11 @@ from dask.utils import parse_timedelta
 
 from .._interop.numpy_types import Array
 from .arrays import Placed, register
-from .cluster import CutAt, Ended, Event
+from .cluster import LOOK_S, CutAt, Ended, Event
 from .node import NodeTeams, Order, Spec, cut_range, run_range
 
 register()
 
-LOOK_S = 0.5
-"""How often the scheduler is asked for its workers."""
 SLICES_NBYTES = 1 << 16
 """More than this does not go through the scheduler as a part of a task."""
 TASK_NBYTES = 1 << 20

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 from .._interop.numpy_types import Array
 from .node import Order, Spec
 
+LOOK_S = 0.5
+"""How often it is asked which nodes there are."""
 NODES_TIMEOUT_S = 60.0
 """Without any node for so long, a map that has work left ends."""
 

@@ -22,13 +22,10 @@ from .._results import DeadWorker
 from .._team import resolve_workers
 from .._wire import cannot_send, pack_by_value, restore_exception, thread_settings, unpack
 from .carried import Division, cut_slices, divide
-from .cluster import NODES_TIMEOUT_S, Cluster, Connection, CutAt, Ended, Event
+from .cluster import LOOK_S, NODES_TIMEOUT_S, Cluster, Connection, CutAt, Ended, Event
 from .node import Order, Spec, Told, Whole, versions
 from .parts import Answer, clipped
 from .ranges import Given, Policy, Ranges, runs_of
-
-LOOK_S = 0.5
-"""How often it is asked which nodes there are."""
 
 
 class NodesEngine(GivenEngine):

@@ -12,6 +12,8 @@ import os
 import sys
 from typing import Any
 
+from .forks import at_fork
+
 MARK = "SHMMAP_LEAK_GUARD"
 """Environment variable that names the guards of a process: ``<pid>-<descriptor of log>-<tag>:...``."""
 
@@ -47,7 +49,7 @@ def start_witness() -> None:
     """Report from now on to the guards that the environment names."""
     if not _tokens:
         sys.addaudithook(_look)
-        os.register_at_fork(after_in_child=_tell_pid)
+        at_fork(after_in_child=_tell_pid)
     named = os.environ.get(MARK, "").split(":")
     _tokens.extend(token for token in named if token and token not in _tokens)
     _tag_semaphores()
