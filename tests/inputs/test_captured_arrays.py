@@ -210,6 +210,26 @@ class Lazy:
         raise RuntimeError("working outside of a context")
 
 
+class Stands:
+    """Says that it is an array, as transparent proxies do, and is pickled in its own way."""
+
+    @property
+    def __class__(self) -> Any:
+        return np.ndarray
+
+    def __reduce__(self) -> Any:
+        return Stands, ()
+
+    def plus(self, v: Any) -> Any:
+        return v + 1
+
+
+def test_proxies_of_arrays_are_pickled_as_they_say(engine: Any) -> None:
+    proxy = Stands()
+    got = shmmap.pmap(lambda v: proxy.plus(v), np.arange(3), engine=engine)
+    assert got.tolist() == [1, 2, 3]
+
+
 def test_proxies_of_what_is_gone(engine: Any) -> None:
     """Compiled functions of numba have such, and `isinstance` of them raises."""
     gone = Lazy()

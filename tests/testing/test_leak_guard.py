@@ -194,6 +194,18 @@ def test_name_that_a_process_of_multiprocessing_left_is_a_leak(
         process.close()
 
 
+def test_semaphore_of_a_process_where_loky_is_imported_is_a_leak(remove_names: None) -> None:
+    """It renames semaphores, so that they do not bear the guard's tag."""
+    pytest.importorskip("joblib.externals.loky")
+    with pytest.raises(Leak, match=r"sem\.loky-"), leak_guard():
+        process = multiprocessing.get_context("fork").Process(
+            target=leave_name_and_die, args=(MAKERS["sem."],)
+        )
+        process.start()
+        process.join()
+        process.close()
+
+
 def leave_name_and_die(maker: str) -> None:
     """Make a name, and die of SIGKILL while holding what was made."""
     kept: dict[str, Any] = {"name": secrets.token_hex(8)}
